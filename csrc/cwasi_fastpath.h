@@ -1,0 +1,125 @@
+/* cwasi_fastpath.h - the C data plane. The only public header; it holds declarations and no code.
+ *
+ * Functions return 0 or a length, or -errno. Times are nanoseconds; a timeout of -1 waits for ever and 0 does not wait.
+ * One thread at a time may use an end of a channel: a second one gets -EBUSY.
+ */
+#ifndef CWASI_FASTPATH_H
+#define CWASI_FASTPATH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* The region between the two marks is also what cffi reads: plain C declarations, no macros. */
+/* cdef: begin */
+enum {
+    CWASI_SENDER = 1,
+    CWASI_RECEIVER = 2,
+    CWASI_NAME_MAX = 63,             /* bytes in the name of a channel or function */
+    CWASI_HISTOGRAM_BUCKETS = 640,   /* 40 octaves of nanoseconds, 16 steps each */
+    CWASI_MESSAGE_MAX = 1073741824   /* bytes in one message: 1 GiB */
+};
+
+/* ---- channel.c: one end of a channel ---- */
+typedef struct cwasi_channel cwasi_channel;
+
+typedef struct {
+    uint64_t messages;      /* sent or received by this end */
+    uint64_t bytes;         /* payload only */
+    uint64_t copied_bytes;  /* moved by a copy in user space or by a copying system call of this end */
+    uint64_t waits;         /* calls that could not go on at once */
+    uint64_t parks;         /* of those: times the thread slept in the kernel */
+    uint64_t wakes;         /* times this end woke the peer */
+    uint64_t timed;         /* messages in the latency histogram */
+} cwasi_stats;
+
+typedef struct {
+    uint64_t seq;
+    uint64_t stamp;         /* CLOCK_MONOTONIC ns at the start of its send, 0 where it was not taken */
+    uint32_t length;        /* bytes of payload */
+    uint32_t epoch;
+} cwasi_frame;
+
+/* A sealed memfd for one ring. capacity: bytes, a power of two from 4096 to 1 GiB. Returns the descriptor. */
+int cwasi_ring_create(uint64_t capacity);
+/* Joins a ring as its sender or receiver; maps it, and leaves memfd to the caller. */
+int cwasi_channel_open_ring(int memfd, int role, cwasi_channel **out);
+/* Joins a pipe; a duplicate of fd is kept. */
+int cwasi_channel_open_pipe(int fd, int role, cwasi_channel **out);
+
+int cwasi_channel_send(cwasi_channel *c, const void *data, uint64_t length, int64_t timeout_ns);
+/* Sends on a message that came from elsewhere with its time stamp (0: it was not timed). */
+int cwasi_channel_forward(cwasi_channel *c, const void *data, uint64_t length, uint64_t stamp, int64_t timeout_ns);
+/* The payload's length; -EMSGSIZE keeps the message when capacity is short. */
+int64_t cwasi_channel_recv(cwasi_channel *c, void *data, uint64_t capacity, int64_t timeout_ns);
+/* The length of the next message, which stays; fills frame unless it is NULL. */
+int64_t cwasi_channel_peek(cwasi_channel *c, cwasi_frame *frame, int64_t timeout_ns);
+
+/* Takes a time stamp for one message in `every` (a power of two); 1 times all. */
+int cwasi_channel_sample(cwasi_channel *c, uint32_t every);
+/* Wakes whoever waits in this end and makes every later wait fail with -error: ECANCELED when the host closes,
+ * ECONNRESET when the peer died (what it sent before can still be received). */
+void cwasi_channel_stop(cwasi_channel *c, int error);
+/* Ends this side. failed = 0: the peer reads the rest, then gets EPIPE; failed = 1: then ECONNRESET.
+ * Waits up to linger_ns for a thread inside and for room to tell the peer. Closing twice is safe. */
+int cwasi_channel_close(cwasi_channel *c, int failed, int64_t linger_ns);
+void cwasi_channel_free(cwasi_channel *c);
+void cwasi_channel_stats(const cwasi_channel *c, cwasi_stats *out);
+/* histogram: CWASI_HISTOGRAM_BUCKETS counters. Bucket i holds latencies of at least
+ * 2^(i/16) * (1 + (i%16)/16) ns and less than the bound of i + 1. */
+void cwasi_channel_histogram(const cwasi_channel *c, uint64_t *histogram);
+
+/* ---- wait.c ---- */
+/* How many threads of this process may spin at once (the default: usable cores - 1), and for how long. */
+void cwasi_wait_configure(int spinners, int64_t spin_ns);
+
+/* ---- attribution.c: which function runs on this thread ---- */
+/* Maps the tracer's slot map (uint32_t[slots], indexed by thread id). */
+int cwasi_attribution_map(int map_fd, uint64_t slots);
+/* Charges what this thread does from now on to function `id`; returns the id that was charged before. */
+uint32_t cwasi_attribution_enter(uint32_t id);
+
+/* ---- calibrate.c: what this machine charges, in nanoseconds ---- */
+typedef struct {
+    double syscall;         /* an empty system call */
+    double copy_byte;       /* a byte copied once, 64 KiB blocks in cache */
+    double hop;             /* a cache line handed from one core to another, one way; 0 on a single core */
+    double wake;            /* waking a sleeping thread, until it runs */
+    double pipe_message;    /* a small message through a pipe: write and read */
+    double pipe_byte;       /* each byte more */
+} cwasi_costs;
+/* Takes a few milliseconds. */
+int cwasi_calibrate(cwasi_costs *out);
+/* The cache-line hop alone, ns one way; -ENOTSUP on a single core. The median of `rounds` bursts. */
+double cwasi_measure_hop(int rounds);
+
+/* ---- hostcall.c: the import module cwasi_v1 ---- */
+typedef struct cwasi_guest cwasi_guest;
+
+/* The entry points of wasmtime that hostcalls need, resolved by whoever loaded the library. */
+typedef struct {
+    void *(*caller_context)(void *caller);
+    _Bool (*caller_export_get)(void *caller, const char *name, size_t length, void *item);
+    uint8_t *(*memory_data)(void *context, const void *memory);
+    size_t (*memory_data_size)(void *context, const void *memory);
+    void *(*trap_new)(const char *message, size_t length);
+} cwasi_wasmtime;
+
+typedef struct {
+    const char *name;       /* in the import module */
+    int parameters;         /* all i32, one i32 result */
+    void *callback;         /* a wasmtime_func_unchecked_callback_t whose env is a cwasi_guest */
+} cwasi_import;
+
+/* The imports, ended by an entry without a name. */
+const cwasi_import *cwasi_imports(void);
+/* State of one store. context: its wasmtime_context_t. runtime must outlive the guest. */
+int cwasi_guest_new(const cwasi_wasmtime *runtime, void *context, cwasi_guest **out);
+/* memory: the wasmtime_memory_t (24 bytes) of the only instance in this store. Without this call the exported memory is
+ * looked up afresh on every hostcall. */
+int cwasi_guest_set_memory(cwasi_guest *g, const void *memory);
+/* Lets the guest open its end of `channel` under `name`. The channel must outlive the guest. mode: 0 local ... */
+int cwasi_guest_grant(cwasi_guest *g, const char *name, cwasi_channel *channel, int mode);
+void cwasi_guest_free(cwasi_guest *g);
+/* cdef: end */
+
+#endif

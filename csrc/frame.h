@@ -1,0 +1,19 @@
+/* frame.h - what stands before each payload on a transport. Fields are in host byte order: a ring or a pipe never
+ * leaves its machine. */
+#ifndef CWASI_FRAME_H
+#define CWASI_FRAME_H
+
+#include "cwasi_fastpath.h"
+
+/* Lengths that no message has: the sender is done, or failed. */
+#define FRAME_FINISHED UINT32_C(0xffffffff)
+#define FRAME_FAILED UINT32_C(0xfffffffe)
+
+_Static_assert(sizeof(cwasi_frame) == 24, "the frame is part of the format that two processes share");
+
+static inline uint64_t frame_record(uint64_t length)
+{
+    return (sizeof(cwasi_frame) + length + 7) & ~UINT64_C(7);
+}
+
+#endif

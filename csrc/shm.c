@@ -1,0 +1,74 @@
+/* shm.c - the sealed memory of a ring: a control page, then the data, mapped twice in a row so that a message that
+ * runs over the end is contiguous all the same. */
+#include "internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { PAGE = 4096 };
+
+static const unsigned SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+
+static int capacity_valid(uint64_t capacity)
+{
+    return capacity >= PAGE && capacity <= CWASI_MESSAGE_MAX && (capacity & (capacity - 1)) == 0;
+}
+
+int shm_create(uint64_t capacity)
+{
+    if (!capacity_valid(capacity) || sysconf(_SC_PAGESIZE) != PAGE)
+        return -EINVAL;
+    int fd = memfd_create("cwasi-ring", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return -errno;
+    /* Without the seals a peer could truncate the file and kill this process with SIGBUS. */
+    if (ftruncate(fd, (off_t)(PAGE + capacity)) < 0 || fcntl(fd, F_ADD_SEALS, SEALS) < 0) {
+        int error = errno;
+        close(fd);
+        return -error;
+    }
+    return fd;
+}
+
+static int map_parts(int memfd, uint8_t *base, uint64_t capacity)
+{
+    const int prot = PROT_READ | PROT_WRITE, flags = MAP_SHARED | MAP_FIXED;
+    if (mmap(base, PAGE + capacity, prot, flags, memfd, 0) == MAP_FAILED)
+        return -errno;
+    if (mmap(base + PAGE + capacity, capacity, prot, flags, memfd, PAGE) == MAP_FAILED)
+        return -errno;
+    return 0;
+}
+
+int shm_attach(int memfd, shm_map *out)
+{
+    /* The size comes from the file, whose seals keep it; a size in shared memory could change under us. */
+    struct stat st;
+    int seals = fcntl(memfd, F_GET_SEALS);
+    if (seals < 0 || fstat(memfd, &st) < 0)
+        return -errno;
+    if (((unsigned)seals & SEALS) != SEALS || st.st_size < PAGE || !capacity_valid((uint64_t)st.st_size - PAGE))
+        return -EBADMSG;
+    uint64_t capacity = (uint64_t)st.st_size - PAGE;
+    size_t span = PAGE + 2 * capacity;
+    uint8_t *base = mmap(NULL, span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED)
+        return -errno;
+    int rc = map_parts(memfd, base, capacity);
+    if (rc < 0) {
+        munmap(base, span);
+        return rc;
+    }
+    *out = (shm_map){.control = base, .data = base + PAGE, .capacity = capacity};
+    return 0;
+}
+
+void shm_detach(shm_map *map)
+{
+    if (map->control)
+        munmap(map->control, PAGE + 2 * map->capacity);
+    map->control = NULL;
+}

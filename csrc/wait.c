@@ -1,0 +1,132 @@
+/* wait.c - waiting for a peer: spin a little, then sleep on a futex.
+ *
+ * A hand-over between spinning cores takes a tenth of a microsecond, waking a sleeper some twenty: so spin about as
+ * long as one wake costs. But spinners take cores from those who work, so a process has a budget of them; a thread
+ * beyond the budget gives its core away (sched_yield) for a while before it sleeps.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { SPINS_PER_LOOK = 32 };  /* pauses between two looks at the clock */
+
+static const int64_t YIELD_NS = 4000;
+static atomic_u32 spinners;
+static _Atomic int spinner_budget = -1;
+static _Atomic int64_t spin_budget_ns = 40000;
+
+int64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+deadline deadline_after(int64_t timeout_ns)
+{
+    if (timeout_ns < 0)
+        return (deadline){INT64_MAX};
+    if (timeout_ns == 0)
+        return (deadline){0};
+    int64_t now = now_ns();
+    return (deadline){timeout_ns > INT64_MAX - now ? INT64_MAX : now + timeout_ns};
+}
+
+static int usable_cores(void)
+{
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+void cwasi_wait_configure(int count, int64_t spin_ns)
+{
+    store_relaxed(&spinner_budget, count);
+    store_relaxed(&spin_budget_ns, spin_ns);
+}
+
+static int may_spin(void)
+{
+    int budget = load_relaxed(&spinner_budget);
+    if (budget < 0) {
+        budget = usable_cores() - 1;
+        store_relaxed(&spinner_budget, budget);
+    }
+    if (add_relaxed(&spinners, 1) < (uint32_t)budget)
+        return 1;
+    sub_relaxed(&spinners, 1);
+    return 0;
+}
+
+/* Spins or yields until ready; false when the budget of time is spent. */
+static int spin_until(int (*ready)(void *), void *arg, deadline until)
+{
+    int spinning = may_spin(), done;
+    int64_t start = now_ns(), now = start;
+    while (!(done = ready(arg)) && now < until.at) {
+        if (spinning) {
+            for (int i = 0; i < SPINS_PER_LOOK && !ready(arg); i++)
+                cpu_relax();
+        } else {
+            sched_yield();
+            spinning = may_spin();
+        }
+        now = now_ns();
+        if (now - start > (spinning ? load_relaxed(&spin_budget_ns) : YIELD_NS))
+            break;
+    }
+    if (spinning)
+        sub_relaxed(&spinners, 1);
+    return done;
+}
+
+int wait_sleep(atomic_u32 *parked, deadline until)
+{
+    struct timespec t = {until.at / 1000000000, until.at % 1000000000};
+    /* FUTEX_WAIT_BITSET takes an absolute time. Not FUTEX_PRIVATE_FLAG: the peer may be another process. */
+    long rc = syscall(SYS_futex, parked, FUTEX_WAIT_BITSET, 1, until.at == INT64_MAX ? NULL : &t, NULL,
+                      FUTEX_BITSET_MATCH_ANY);
+    return rc < 0 && errno == ETIMEDOUT ? -ETIMEDOUT : 0;
+}
+
+int wait_until(atomic_u32 *parked, int (*ready)(void *), void *arg, deadline until, uint64_t *parks)
+{
+    if (ready(arg))
+        return 0;
+    if (until.at == 0)
+        return -EAGAIN;
+    if (spin_until(ready, arg, until))
+        return 0;
+    for (;;) {
+        /* Pairs with wake_parked: we say that we sleep, then look; the peer publishes, then looks whether we sleep. */
+        store_ordered(parked, 1);
+        int done = ready(arg);
+        int rc = done ? 0 : wait_sleep(parked, until);
+        store_relaxed(parked, 0);
+        if (!done)
+            ++*parks;
+        if (done || ready(arg))
+            return 0;
+        if (rc < 0)
+            return rc;
+    }
+}
+
+int wake_parked(atomic_u32 *parked)
+{
+    /* Pairs with the store of 1 in wait_until. */
+    if (load_ordered(parked) == 0 || exchange_ordered(parked, 0) == 0)
+        return 0;
+    syscall(SYS_futex, parked, FUTEX_WAKE, 1);
+    return 1;
+}
+
+void wait_wake(atomic_u32 *parked)
+{
+    store_ordered(parked, 0);
+    syscall(SYS_futex, parked, FUTEX_WAKE, 1);
+}

@@ -1,0 +1,120 @@
+"""Fast, observable data exchange between WebAssembly functions.
+
+Layout, from near the user to near the machine; each layer imports only what stands below it:
+
+    cli, bench         commands, measurements
+    workflow, process  functions and edges in one or several host processes
+    host, guest        a process with an engine; an instance of a function
+    policy, placement  who decides, and on which facts
+    channel            Sender, Receiver, open_channel
+    transport          ring, pipe, redis
+    _native, csrc      the data plane
+    tracer, probes     the witness: what the kernel saw
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .errors import (
+    BadModule,
+    BadName,
+    BadSpec,
+    Busy,
+    Cancelled,
+    ChannelClosed,
+    ChannelError,
+    Corrupted,
+    Error,
+    GuestError,
+    GuestExit,
+    GuestTimeout,
+    GuestTrap,
+    HostDied,
+    MessageTooLong,
+    MissingImport,
+    NoTransport,
+    PeerDied,
+    RedisUnavailable,
+    Timeout,
+    Unavailable,
+    WouldWait,
+)
+from .modes import Locality, Mode, Transport
+
+if TYPE_CHECKING:
+    from ._wasmtime import install
+    from .attribution import function
+    from .channel import Channel, open_channel
+    from .endpoint import Receiver, Sender
+    from .guest import Guest
+    from .host import Host
+    from .metrics import ChannelMetrics, Observation
+    from .policy import CostPolicy, Decision, Policy
+
+__version__ = "0.1.0"
+
+# Loaded when first used: importing wasmtime alone takes some 40 ms.
+_LAZY = {
+    "Channel": ".channel",
+    "ChannelMetrics": ".metrics",
+    "CostPolicy": ".policy",
+    "Decision": ".policy",
+    "Guest": ".guest",
+    "Host": ".host",
+    "Observation": ".metrics",
+    "Policy": ".policy",
+    "Receiver": ".endpoint",
+    "Sender": ".endpoint",
+    "function": ".attribution",
+    "install": "._wasmtime",
+    "open_channel": ".channel",
+}
+
+__all__ = [
+    "BadModule",
+    "BadName",
+    "BadSpec",
+    "Busy",
+    "Cancelled",
+    "Channel",
+    "ChannelClosed",
+    "ChannelError",
+    "ChannelMetrics",
+    "Corrupted",
+    "CostPolicy",
+    "Decision",
+    "Error",
+    "Guest",
+    "GuestError",
+    "GuestExit",
+    "GuestTimeout",
+    "GuestTrap",
+    "Host",
+    "HostDied",
+    "Locality",
+    "MessageTooLong",
+    "MissingImport",
+    "Mode",
+    "NoTransport",
+    "Observation",
+    "PeerDied",
+    "Policy",
+    "Receiver",
+    "RedisUnavailable",
+    "Sender",
+    "Timeout",
+    "Transport",
+    "Unavailable",
+    "WouldWait",
+    "function",
+    "install",
+    "open_channel",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name], __name__), name)

@@ -1,0 +1,96 @@
+"""Which function runs on this thread, told to a tracer where there is one.
+
+A tracer names its socket in the environment (CWASI_TRACER). It answers with a map that it reads and we write: one
+plain store when a function begins or ends on a thread. Without a tracer the store goes to a private word.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ._native import check, lib
+from .names import checked
+
+ENVIRONMENT = "CWASI_TRACER"
+_TIMEOUT_SECONDS = 2.0
+_MESSAGE_BYTES = 4096
+
+_log = logging.getLogger(__name__)
+_lock = threading.Lock()
+_ids: dict[str, int] = {}
+_tracer: _TracerClient | None = None
+_asked = False
+
+
+class _TracerClient:
+    """Our end of the tracer's control socket."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        self._socket.settimeout(_TIMEOUT_SECONDS)
+        address = "\0" + path[1:] if path.startswith("@") else path
+        self._socket.connect(address)
+        # Whoever has the map learns what we run: only a tracer that is root, and sees it anyway, may have it.
+        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        uid = struct.unpack("3i", credentials)[1]
+        if uid != 0:
+            raise PermissionError(f"the tracer at {path} runs as uid {uid}, not as root")
+        self._map()
+
+    def _map(self) -> None:
+        self._socket.send(json.dumps({"hello": 1}).encode())
+        data, fds, _, _ = socket.recv_fds(self._socket, _MESSAGE_BYTES, 1)
+        try:
+            check(lib.cwasi_attribution_map(fds[0], json.loads(data)["slots"]), "the tracer's map")
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def function_id(self, name: str) -> int:
+        self._socket.send(json.dumps({"function": name}).encode())
+        return int(json.loads(self._socket.recv(_MESSAGE_BYTES))["id"])
+
+
+def _connect() -> _TracerClient | None:
+    global _asked, _tracer
+    if not _asked:
+        _asked = True
+        path = os.environ.get(ENVIRONMENT)
+        if path:
+            try:
+                _tracer = _TracerClient(path)
+            except (OSError, ValueError, KeyError, IndexError) as error:
+                # A tracer that went away must not stop the work that it watched.
+                _log.warning("not traced: %s", error)
+    return _tracer
+
+
+def function_id(name: str) -> int:
+    """The number that stands for `name` in the tracer's map, from 1 on. Raises BadName."""
+    with _lock:
+        if name not in _ids:
+            checked(name, "function")
+            tracer = _connect()
+            try:
+                _ids[name] = tracer.function_id(name) if tracer else len(_ids) + 1
+            except (OSError, ValueError, KeyError) as error:
+                _log.warning("%s is not traced: %s", name, error)
+                _ids[name] = 0
+        return _ids[name]
+
+
+@contextmanager
+def function(name: str) -> Iterator[None]:
+    """Charges what this thread does inside the block to the function `name`. Blocks may nest. Raises BadName."""
+    before = lib.cwasi_attribution_enter(function_id(name))
+    try:
+        yield
+    finally:
+        lib.cwasi_attribution_enter(before)

@@ -1,0 +1,190 @@
+"""Frozen records of what was counted. No I/O, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+STEPS = 16
+"""Steps per octave in a latency histogram: a bucket is at most 1/16 of its lower bound wide."""
+
+
+def bucket_bounds(index: int) -> tuple[float, float]:
+    """The latencies [from, to) in ns that bucket `index` counts; the layout is that of the C data plane."""
+    octave, step = divmod(index, STEPS)
+    width = 2.0**octave / STEPS
+    low = 2.0**octave + step * width
+    return low, low + width
+
+
+def quantile(histogram: Sequence[int], q: float) -> float | None:
+    """The q-quantile (0 to 1) in ns, interpolated inside its bucket; None where nothing was counted."""
+    total = sum(histogram)
+    if total == 0:
+        return None
+    rank = q * total
+    below = 0
+    for index, count in enumerate(histogram):
+        if count and below + count >= rank:
+            low, high = bucket_bounds(index)
+            return low + (high - low) * max(0.0, rank - below) / count
+        below += count
+    raise AssertionError("the ranks add up to the total")
+
+
+@dataclass(frozen=True, slots=True)
+class EndMetrics:
+    """What one end of a channel counted."""
+
+    messages: int
+    """Sent or received by this end."""
+    bytes: int
+    """Payload only."""
+    copied_bytes: int
+    """Moved by a copy in user space or by a copying system call of this end."""
+    waits: int
+    """Calls that could not go on at once."""
+    parks: int
+    """Times the thread slept in the kernel for it."""
+    wakes: int
+    """Times this end woke the other."""
+    latency: tuple[int, ...]
+    """Histogram of send to receipt, see bucket_bounds; counted by receivers."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelMetrics:
+    """What both ends of a channel counted; what an end in another process counted may be missing (0)."""
+
+    sent: int
+    """Messages that the transport took."""
+    received: int
+    """Messages that the receiver took."""
+    bytes: int
+    """Payload received."""
+    copied_bytes: int
+    """Copied by either end, see EndMetrics."""
+    parks: int
+    """Sleeps of either end in the kernel."""
+    wakes: int
+    """Wake-ups of either end by the other."""
+    p50_ns: float | None
+    """Median time from the start of send to the end of recv, ns; None where no message was timed."""
+    p99_ns: float | None
+    """Its 99th percentile, ns."""
+
+
+def channel_metrics(sender: EndMetrics | None, receiver: EndMetrics | None) -> ChannelMetrics:
+    """Joins what the two ends counted."""
+    ends = [end for end in (sender, receiver) if end is not None]
+    latency = receiver.latency if receiver is not None else ()
+    return ChannelMetrics(
+        sent=sender.messages if sender else 0,
+        received=receiver.messages if receiver else 0,
+        bytes=receiver.bytes if receiver else 0,
+        copied_bytes=sum(end.copied_bytes for end in ends),
+        parks=sum(end.parks for end in ends),
+        wakes=sum(end.wakes for end in ends),
+        p50_ns=quantile(latency, 0.5),
+        p99_ns=quantile(latency, 0.99),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a policy is told about an edge's past."""
+
+    messages: int
+    mean_bytes: float
+    parked: float
+    """How often (0 to 1) the receiver slept when a message came."""
+
+
+def observe(metrics: ChannelMetrics) -> Observation:
+    """The observation that a channel's metrics amount to."""
+    count = metrics.received
+    return Observation(
+        messages=count,
+        mean_bytes=metrics.bytes / count if count else 0.0,
+        parked=min(1.0, metrics.parks / count) if count else 0.0,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process of a traced command."""
+
+    id: int
+    """Never the same for two processes of one trace, as pids can be."""
+    pid: int
+    """In the tracer's pid namespace; in the initial one if the process is in another."""
+    comm: str
+    """Its name: printable, at most 15 characters."""
+
+    def __str__(self) -> str:
+        return f"[{self.comm}]"
+
+
+@dataclass(frozen=True, slots=True)
+class SyscallRow:
+    """One system call as one owner made it. Whose it is, is decided when the call is entered."""
+
+    owner: str | Process
+    """The function that ran on the thread, or the process where none did."""
+    syscall: str
+    """Its name, `syscall_<number>` where it is not known."""
+    count: int
+    """Calls that have returned."""
+    ns: int
+    """Time from entry to return, waiting included, summed over the calls."""
+    bytes: int
+    """Moved by read, write, send, recv, splice and their kin; 0 for others."""
+
+    @property
+    def key(self) -> tuple[str | int, str]:
+        """Tells the rows of a trace apart, also when a process has changed its name meanwhile."""
+        return (self.owner if isinstance(self.owner, str) else self.owner.id, self.syscall)
+
+
+@dataclass(frozen=True, slots=True)
+class TraceReport:
+    """What a tracer has counted since it was attached, or between two of its reports."""
+
+    rows: tuple[SyscallRow, ...]
+    """The longest first."""
+    lost: int
+    """Calls that happened but are in no row, because a map was full."""
+    lost_threads: int
+    """Threads, with all that they started, that could not be followed."""
+    seconds: float
+    """How long it covers."""
+    ns_per_call: float
+    """What tracing adds to a traced call, measured when the tracer was attached."""
+
+    @property
+    def calls(self) -> int:
+        """All calls of all rows."""
+        return sum(row.count for row in self.rows)
+
+    @property
+    def overhead_seconds(self) -> float:
+        """What tracing has cost the traced command, over all its threads."""
+        return self.calls * self.ns_per_call / 1e9
+
+    def since(self, earlier: TraceReport) -> TraceReport:
+        """What came after `earlier`, a report of the same tracer; rows in which nothing happened are left out."""
+        before = {row.key: row for row in earlier.rows}
+        rows = [_minus(row, before.get(row.key)) for row in self.rows]
+        return replace(
+            self,
+            rows=tuple(sorted((row for row in rows if row.count), key=lambda row: -row.ns)),
+            lost=self.lost - earlier.lost,
+            lost_threads=self.lost_threads - earlier.lost_threads,
+            seconds=self.seconds - earlier.seconds,
+        )
+
+
+def _minus(row: SyscallRow, before: SyscallRow | None) -> SyscallRow:
+    if before is None:
+        return row
+    return replace(row, count=row.count - before.count, ns=row.ns - before.ns, bytes=row.bytes - before.bytes)

@@ -1,0 +1,68 @@
+"""What a policy is asked and what it answers, and the constraints that hold for every policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ..metrics import Observation
+from ..modes import EdgeFacts, Locality, Mode, Transport, mode_of, nearest_mode
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One edge for which a transport is wanted."""
+
+    facts: EdgeFacts
+    observation: Observation | None = None
+    """None before anything was measured."""
+    mode: Mode | None = None
+    """Only transports of this mode, where the user asks for one."""
+    transport: Transport | None = None
+    """Only this transport, where the user asks for one."""
+    available: frozenset[Transport] = field(default=frozenset({Transport.RING, Transport.PIPE}))
+    """What this host can offer; redis only where a server is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A choice with its reason."""
+
+    mode: Mode
+    transport: Transport
+    reason: str
+    alternatives: tuple[str, ...] = ()
+    """A line for each transport that was not chosen: its predicted cost, or what ruled it out."""
+
+    def explain(self) -> str:
+        """All of it as text."""
+        lines = [f"{self.mode}, {self.transport}: {self.reason}"]
+        return "\n".join([*lines, *(f"  not {line}" for line in self.alternatives)])
+
+
+class Policy(Protocol):
+    """Chooses among the transports that the constraints leave."""
+
+    def decide(self, request: Request) -> Decision | None:
+        """None where no transport is left; ruled_out() then says why."""
+
+
+def ruled_out(request: Request, transport: Transport) -> str | None:
+    """The constraint that forbids `transport` for this edge, or None."""
+    facts = request.facts
+    mode = mode_of(transport, facts.locality)
+    if transport not in request.available:
+        return "no server is configured (give a Redis URL)" if transport is Transport.REDIS else "not available"
+    if not facts.same_user and transport is not Transport.REDIS:
+        return "the functions belong to different users"
+    if facts.locality is Locality.ELSEWHERE and transport is not Transport.REDIS:
+        return "the peer is on another node"
+    if not facts.same_trust and transport is Transport.RING:
+        return "the functions are in different trust domains and may not share memory"
+    if request.transport is not None and transport is not request.transport:
+        return f"{request.transport} was asked for"
+    if request.mode is not None and mode is not request.mode:
+        if request.mode < nearest_mode(facts.locality):
+            return f"{request.mode} was asked for, but the peer is {facts.locality}"
+        return f"{request.mode} was asked for, and this would be {mode}"
+    return None

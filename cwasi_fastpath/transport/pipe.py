@@ -1,0 +1,48 @@
+"""A kernel pipe: nothing is shared but the stream, so it may cross trust domains on one node."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Self
+
+from .._native import lib, opened
+from ..endpoint import RECEIVER, SENDER, Endpoint
+from ..modes import Transport
+
+
+class PipeLink:
+    """A pipe. Keeps the contract of cwasi_fastpath.transport."""
+
+    transport = Transport.PIPE
+
+    def __init__(self, fds: dict[int, int]) -> None:
+        self._fds = fds
+
+    @classmethod
+    def create(cls) -> Self:
+        """Raises OSError."""
+        read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        return cls({SENDER: write, RECEIVER: read})
+
+    @classmethod
+    def joined(cls, fd: int, role: int) -> Self:
+        """One end that another process passed on."""
+        return cls({role: fd})
+
+    def open(self, role: int, function: str | None = None) -> Any:
+        fd = self._fds.pop(role)
+        try:
+            return opened(lib.cwasi_channel_open_pipe, fd, role, what="pipe: join")
+        finally:
+            # The end keeps a duplicate; while ours were open, the other side would not see this one's death.
+            os.close(fd)
+
+    def export(self, role: int) -> tuple[dict[str, Any], list[int]]:
+        return {"transport": self.transport.value, "role": role}, [self._fds[role]]
+
+    def peer_died(self, end: Endpoint) -> None:
+        end.stop(peer_died=True)
+
+    def close(self) -> None:
+        while self._fds:
+            os.close(self._fds.popitem()[1])
