@@ -1,12 +1,145 @@
-# make help lists what there is to make.
+# `make` lists what there is to make. Everything a target needs, Debian packages included, it sets up itself.
 
-PYTHON   ?= /usr/bin/python3
-BUILD    := build
-VENV     := .venv
-BIN      := $(VENV)/bin
-SHELL    := /bin/bash
-
+PYTHON  ?= /usr/bin/python3
+PREFIX  ?= /usr/local
+BUILD   := build
+VENV    := .venv
+BIN     := $(VENV)/bin
+SHELL   := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+# A picture for the demo: a photograph that Debian ships. Give your own with INPUT=.
+INPUT   ?= /usr/share/backgrounds/mate/nature/RainDrops.jpg
+OUTPUT  ?= $(BUILD)/demo/edges.jpg
+
+PACKAGES := python3 python3-venv python3-dev gcc libc6-dev python3-bpfcc redis-server \
+            clang lld wasi-libc libclang-rt-14-dev-wasm32 libstb-dev mate-backgrounds
+BCC      := /usr/lib/python3/dist-packages/bcc
+
+WASM_CC  := clang --target=wasm32-wasi --sysroot=/usr -O2 -msimd128 -mbulk-memory -Wall -Wextra -Werror \
+            -I cwasi_fastpath/include
+FUNCTIONS := $(patsubst examples/picture/%.c,$(BUILD)/functions/%.wasm,$(wildcard examples/picture/*.c))
+GUESTS    := $(patsubst tests/guests/%.c,$(BUILD)/guests/%.wasm,$(wildcard tests/guests/*.c))
+
+C_SOURCES := $(wildcard csrc/*.c)
+C_HEADERS := $(wildcard csrc/*.h tests/c/*.h)
+C_TESTS   := $(notdir $(basename $(wildcard tests/c/*.c)))
+C_FLAGS   := -std=c11 -D_GNU_SOURCE -O1 -g -Wall -Wextra -Werror -Icsrc -pthread
+
 .PHONY: help
-help:
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+.PHONY: build
+build: $(BIN)/.ready $(FUNCTIONS) ## .venv with cwasi and cwasi-trace, and the example functions
+
+.PHONY: demo
+demo: build ## a picture pipeline over Redis, by hand, proximal and as the policy chooses (INPUT=file)
+	@mkdir -p $(dir $(OUTPUT))
+	@$(BIN)/cwasi demo --functions $(BUILD)/functions --input "$(INPUT)" --output "$(OUTPUT)" \
+	    --report $(BUILD)/demo/report.json
+
+.PHONY: test
+test: lint test-c test-python ## everything: lint, C under sanitizers, Python
+
+.PHONY: test-python
+test-python: build $(GUESTS)
+	$(BIN)/pytest
+
+.PHONY: test-c
+test-c: system $(foreach s,asan tsan,$(C_TESTS:%=$(BUILD)/c/$(s)/%.passed))
+
+.PHONY: lint
+lint: build ## ruff and mypy
+	$(BIN)/ruff check .
+	@# mypy wants the package as it is installed: with probes inside.
+	@rm -rf $(BUILD)/typing && mkdir -p $(BUILD)/typing/cwasi_fastpath
+	@ln -s $(CURDIR)/cwasi_fastpath/* $(BUILD)/typing/cwasi_fastpath/
+	@ln -s $(CURDIR)/probes $(BUILD)/typing/cwasi_fastpath/probes
+	cd $(BUILD)/typing && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml
+
+.PHONY: bench
+bench: build ## channels against Redis, interleaved
+	$(BIN)/cwasi bench channel --html $(BUILD)/bench.html
+
+.PHONY: install
+install: system ## cwasi and cwasi-trace in $(PREFIX)/bin, where sudo finds them
+	$(PYTHON) -m venv $(PREFIX)/lib/cwasi-fastpath
+	$(PREFIX)/lib/cwasi-fastpath/bin/pip install --quiet .
+	@$(call show_bcc,$(PREFIX)/lib/cwasi-fastpath)
+	ln -sf $(PREFIX)/lib/cwasi-fastpath/bin/cwasi $(PREFIX)/lib/cwasi-fastpath/bin/cwasi-trace $(PREFIX)/bin/
+
+.PHONY: uninstall
+uninstall: ## takes back what make install did
+	rm -rf $(PREFIX)/lib/cwasi-fastpath $(PREFIX)/bin/cwasi $(PREFIX)/bin/cwasi-trace
+
+.PHONY: clean
+clean: ## removes what was built, .venv too
+	rm -rf $(BUILD) $(VENV) cwasi_fastpath/*.so cwasi_fastpath/_cwasi.c *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# ---- set-up ----
+
+# Only what is missing; a daemon that a package would start (Redis on its public port) stays off.
+.PHONY: system
+system:
+	@if ! command -v apt-get >/dev/null; then \
+	    for tool in $(PYTHON) gcc clang wasm-ld redis-server setpriv; do \
+	        command -v $$tool >/dev/null || { echo "make: $$tool is missing. Install what Debian calls: $(PACKAGES)" >&2; exit 1; }; \
+	    done; exit 0; \
+	fi; \
+	missing=$$(comm -23 <(printf '%s\n' $(PACKAGES) | sort) \
+	    <(dpkg-query -W -f '$${db:Status-Abbrev} $${Package}\n' | sed -n 's/^ii *//p' | sort -u)); \
+	[ -n "$$missing" ] || exit 0; \
+	echo "==> system packages:" $$missing; \
+	root=""; if [ "$$(id -u)" != 0 ]; then root=sudo; fi; \
+	if [ ! -e /usr/sbin/policy-rc.d ]; then \
+	    trap "$$root rm -f /usr/sbin/policy-rc.d" EXIT; \
+	    printf '#!/bin/sh\nexit 101\n' | $$root tee /usr/sbin/policy-rc.d >/dev/null; \
+	    $$root chmod 755 /usr/sbin/policy-rc.d; \
+	fi; \
+	$$root apt-get update -qq; \
+	DEBIAN_FRONTEND=noninteractive $$root apt-get install -y -qq --no-install-recommends $$missing \
+	    | grep --line-buffered -E '^(Unpacking|Setting up)' | cut -c1-100
+
+# Debian's bcc is pure Python over libbcc.so: a directory with only a link to it shows it to any venv, and nothing else
+# of the system's packages. (PyPI's bcc is an unrelated project.)
+define show_bcc
+if [ -d $(BCC) ]; then \
+    mkdir -p $(1)/lib/bcc-only && ln -sfn $(BCC) $(1)/lib/bcc-only/bcc && \
+    readlink -f $(1)/lib/bcc-only > $$(echo $(1)/lib/python3*/site-packages)/bcc-only.pth; \
+fi
+endef
+
+$(BIN)/.ready: pyproject.toml setup.py cwasi_fastpath/_build.py $(C_SOURCES) $(wildcard csrc/*.h) | system
+	@echo "==> $(VENV): the extension and the Python packages"
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	@$(call show_bcc,$(VENV))
+	@touch $@
+
+$(BUILD)/functions/%.wasm: examples/picture/%.c $(wildcard examples/picture/*.h) cwasi_fastpath/include/cwasi.h | system
+	@mkdir -p $(@D)
+	@echo "==> $@"
+	@$(WASM_CC) -o $@ $<
+
+$(BUILD)/guests/%.wasm: tests/guests/%.c cwasi_fastpath/include/cwasi.h | system
+	@mkdir -p $(@D)
+	@$(WASM_CC) -o $@ $<
+
+# ---- the C tests: exit 0 passed, 77 skipped ----
+
+$(BUILD)/c/asan/%: SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
+$(BUILD)/c/tsan/%: SANITIZE := -fsanitize=thread
+
+.PRECIOUS: $(BUILD)/c/asan/% $(BUILD)/c/tsan/%
+$(BUILD)/c/asan/% $(BUILD)/c/tsan/%: tests/c/%.c $(C_SOURCES) $(C_HEADERS)
+	@mkdir -p $(@D)
+	@$(CC) $(C_FLAGS) $(SANITIZE) -o $@ $< $(C_SOURCES)
+
+%.passed: %
+	@code=0; $(abspath $<) || code=$$?; \
+	case $$code in 0) echo "passed  $<"; touch $@;; 77) echo "SKIPPED $<";; *) echo "FAILED  $<" >&2; exit 1;; esac

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +60,8 @@ class Guest:
         self.store.set_epoch_deadline(1)   # the host's next tick interrupts, where the engine counts ticks at all
         self._state = GuestState(self.store)
         self._ends: list[Endpoint] = []
+        self.cpu_seconds = 0.0
+        """CPU time of its thread; spinning in a wait counts."""
 
     def __repr__(self) -> str:
         return f"<Guest {self.name!r} of {self.path.name}>"
@@ -80,7 +83,7 @@ class Guest:
     def _check_exports(self) -> None:
         exports = {item.name: item.type for item in self._module.exports}
         if not isinstance(exports.get("_start"), wasmtime.FuncType):
-            raise errors.BadModule(f"{self.path}: exports no function _start; build it as a WASI command, not a reactor")
+            raise errors.BadModule(f"{self.path}: exports no function _start; build it as a WASI command")
         if not isinstance(exports.get("memory"), wasmtime.MemoryType):
             raise errors.BadModule(f"{self.path}: exports no memory under the name memory")
 
@@ -95,11 +98,13 @@ class Guest:
         Raises GuestTrap, GuestExit, GuestTimeout, BadModule.
         """
         failed = True
+        start = time.thread_time()
         try:
             with function(self.name):
                 self._call()
             failed = False
         finally:
+            self.cpu_seconds = time.thread_time() - start
             for end in self._ends:
                 end.finish(failed=failed)
 

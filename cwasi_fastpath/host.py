@@ -224,6 +224,11 @@ class Host:
                 candidate.peer_died()
 
     @property
+    def guests(self) -> tuple[Guest, ...]:
+        """All guests that were loaded here."""
+        return tuple(self._guests)
+
+    @property
     def channels(self) -> tuple[Channel, ...]:
         """All channels that were opened here."""
         return tuple(self._channels)

@@ -1,0 +1,103 @@
+"""The command `cwasi`. One file a command; each is imported when it is called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from ..errors import Error
+
+_COMMANDS = {
+    "bench": "Measure channels against what is used today.",
+    "demo": "Run a picture pipeline over every kind of channel and compare.",
+    "doctor": "Check what this machine offers, with a remedy for each lack.",
+    "include": "Print the directory that holds cwasi.h.",
+    "run": "Run functions and connect them.",
+}
+
+EXIT_CODES = """
+\b
+Exit codes:
+  0    all went well
+  2    the command line contradicts itself
+  65   a file is missing or no module that can run
+  69   something on this machine is missing (Redis, a transport, ...)
+  74   a channel broke
+  77   no permission to trace
+  124  a function still ran when its time was up
+  130  Ctrl-C
+  134  a function trapped
+  137  a host process was killed
+  else the status that a function ended with
+"""
+
+
+class _Commands(click.Group):
+    """Imports a command's module only when it is used, or its own help is wanted."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f".{cmd_name}", __name__), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(_COMMANDS.items()))
+
+
+@click.group(cls=_Commands, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="cwasi_fastpath")
+def cwasi() -> None:
+    """Fast, observable data exchange between WebAssembly functions."""
+
+
+def exit_with(error: Error, as_json: bool = False) -> int:
+    """Prints one error for people, or for scripts; returns its exit code."""
+    if as_json:
+        import json
+
+        click.echo(json.dumps({"schema": 1, "error": type(error).__name__, "message": str(error)}))
+    click.echo(f"cwasi: {error}", err=True)
+    return error.exit_code
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Runs the command and ends the process with its exit code."""
+    as_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = cwasi.main(args=arguments, standalone_mode=False)
+        code = status if isinstance(status, int) else 0
+    except Error as error:
+        code = exit_with(error, as_json)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("cwasi: interrupted", err=True)
+        code = 130
+    except BrokenPipeError:
+        code = 141
+    except OSError as error:
+        click.echo(f"cwasi: {error}", err=True)
+        code = 74
+    _leave(code)
+
+
+def _leave(code: int) -> None:
+    """Ends the process even where a guest in an endless loop still holds a thread."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            code = code or 74
+    os._exit(code)

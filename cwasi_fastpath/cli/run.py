@@ -1,0 +1,162 @@
+"""cwasi run: functions from the command line, connected by channels."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from ..deployment import Options, RunReport
+    from ..workflow import EdgeSpec, FunctionSpec, Workflow
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("functions", nargs=-1, required=True, metavar="[NAME=]FILE.wasm...")
+@click.option(
+    "--connect",
+    "edges",
+    multiple=True,
+    metavar="CHANNEL:FROM[/PORT]:TO[/PORT]",
+    help="A channel from one function to another. PORT: what that function calls it.",
+)
+@click.option("--mode", type=click.Choice(["auto", "local", "proximal", "remote"]), default="auto", show_default=True)
+@click.option("--transport", type=click.Choice(["ring", "pipe", "redis"]), help="Leave the policy only this one.")
+@click.option("--trust", multiple=True, metavar="FUNCTION=LABEL", help="The trust domain of a function.")
+@click.option("--redis", metavar="URL", help="The server for remote mode; by default a private one is started.")
+@click.option("--input", "stdin", type=_FILE, help="Standard input of the function that receives nothing.")
+@click.option("--output", "stdout", type=_FILE, help="Standard output of the function that sends nothing.")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Interrupt what runs longer (s).")
+@click.option("--sample", type=int, default=64, show_default=True, help="Time one message in so many (a power of two).")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON; the functions' output goes to stderr.")
+def run(
+    functions: tuple[str, ...],
+    edges: tuple[str, ...],
+    mode: str,
+    transport: str | None,
+    trust: tuple[str, ...],
+    redis: str | None,
+    stdin: Path | None,
+    stdout: Path | None,
+    timeout: float | None,
+    sample: int,
+    as_json: bool,
+) -> None:
+    """Run functions to their end, connected by channels.
+
+    A function is the path of a WASI command, with arguments if quoted; its name is the file's, or NAME. auto puts the
+    functions of a trust domain into one process and lets the policy choose; proximal gives each function a host
+    process of its own; remote does too, and sends everything through Redis.
+
+    \b
+    Examples:
+      cwasi run decode.wasm grey.wasm encode.wasm \\
+          --connect rgb:decode:grey --connect grey:grey:encode --input photo.jpg --output grey.jpg
+      cwasi run a=source.wasm "b=sink.wasm 10 64" --connect frames:a/out:b/in --mode proximal --json
+    """
+    from ..deployment import Options
+    from ..modes import parse_mode, parse_transport
+    from ..workflow import Workflow
+
+    labels = _labels(trust)
+    specs = tuple(_function(text, labels) for text in functions)
+    workflow = Workflow(specs, tuple(_edge(text) for text in edges)).with_streams(stdin, stdout)
+    unknown = set(labels) - {spec.name for spec in specs}
+    if unknown:
+        raise click.UsageError(f"--trust names a function that is not run: {', '.join(sorted(unknown))}")
+    if sample < 1 or sample & (sample - 1):
+        raise click.UsageError(f"--sample {sample}: use a power of two, for example 1, 64 or 1024")
+    if as_json and stdout is None:
+        workflow = workflow.with_streams(None, Path("/dev/fd/2"))
+    options = Options(parse_mode(mode), parse_transport(transport), redis, timeout, sample)
+    report = _with_server(workflow, options)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(report.as_dict()))
+    elif report.edges:
+        _print(report)
+
+
+def _with_server(workflow: Workflow, options: Options) -> RunReport:
+    """Runs, with a private server where one is needed and none was named."""
+    from dataclasses import replace
+
+    from ..deployment import run as run_workflow
+    from ..modes import Mode, Transport
+    from ..redis_server import RedisServer
+
+    needs_server = options.mode is Mode.REMOTE or options.transport is Transport.REDIS
+    if options.redis is not None or not needs_server:
+        return run_workflow(workflow, options)
+    with RedisServer() as server:
+        return run_workflow(workflow, replace(options, redis=server.url))
+
+
+def _labels(trust: tuple[str, ...]) -> dict[str, str]:
+    labels = {}
+    for text in trust:
+        name, found, label = text.partition("=")
+        if not found:
+            raise click.UsageError(f"--trust {text!r}: write FUNCTION=LABEL")
+        labels[name.lower()] = label
+    return labels
+
+
+def _function(text: str, labels: dict[str, str]) -> FunctionSpec:
+    from ..workflow import FunctionSpec
+
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise click.UsageError(f"function {text!r}: {error}") from error
+    if not words:
+        raise click.UsageError("a function is the path of a .wasm file; this one is empty")
+    name, found, path = words[0].partition("=")
+    if not found:
+        name, path = Path(words[0]).stem, words[0]
+    name = name.lower()
+    return FunctionSpec(name, Path(path), tuple(words[1:]), trust=labels.get(name, "default"))
+
+
+def _edge(text: str) -> EdgeSpec:
+    from ..workflow import EdgeSpec
+
+    parts = text.split(":")
+    if len(parts) != 3 or not all(parts):
+        raise click.UsageError(f"--connect {text!r}: write CHANNEL:FROM:TO, for example frames:a:b or f:a/out:b/in")
+    channel, sender, receiver = parts
+    sender_name, _, sender_port = sender.partition("/")
+    receiver_name, _, receiver_port = receiver.partition("/")
+    return EdgeSpec(channel, sender_name.lower(), receiver_name.lower(), sender_port or None, receiver_port or None)
+
+
+def _print(report: RunReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(stderr=True)
+    table = Table(title=f"{report.seconds:.3f} s in {report.processes} host process(es)", title_justify="left")
+    for title in ("channel", "from", "to", "mode", "transport"):
+        table.add_column(title)
+    for title in ("messages", "MiB", "p50 us", "p99 us"):
+        table.add_column(title, justify="right")
+    for edge in report.edges:
+        metrics = edge.metrics
+        table.add_row(
+            edge.channel,
+            edge.sender,
+            edge.receiver,
+            str(edge.decision.mode),
+            str(edge.decision.transport),
+            f"{metrics.received:,}",
+            f"{metrics.bytes / 2**20:,.1f}",
+            *("-" if ns is None else f"{ns / 1000:,.1f}" for ns in (metrics.p50_ns, metrics.p99_ns)),
+        )
+    console.print(table)
+    for edge in report.edges:
+        console.print(f"{edge.channel}: {edge.decision.reason}", highlight=False)

@@ -1,0 +1,251 @@
+"""Further host processes: started, told what to run, watched, and ended by the process that needs them.
+
+Both sides talk over one SOCK_SEQPACKET socket pair: JSON, and the file descriptors of links. Its hang-up tells either
+side that the other is gone. The child's side is cwasi_fastpath.worker.
+
+    parent -> child   load, join (with descriptors), ready?, run, peer_died, stop
+    child -> parent   ready, done, error
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from . import errors, transport
+from .endpoint import RECEIVER, SENDER
+from .metrics import EndMetrics
+from .policy import Decision
+from .workflow import EdgeSpec, FunctionSpec
+
+MESSAGE_BYTES = 1 << 18
+"""The longest message of either side."""
+
+_GRACE_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a host process reported at its end."""
+
+    ends: dict[tuple[str, str], EndMetrics] = field(default_factory=dict)
+    """By channel and "sender" or "receiver"."""
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+
+
+class HostProcess:
+    """A host in a child process."""
+
+    def __init__(self, functions: Sequence[FunctionSpec], timeout: float | None) -> None:
+        """Starts the process and lets it compile the functions, without waiting for it."""
+        self.functions = [function.name for function in functions]
+        self.neighbours: list[tuple[HostProcess, str]] = []
+        """(process, channel) for each edge that leads to another process."""
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            # -P: modules come from where we come from, not from the current directory.
+            self._child = subprocess.Popen(
+                [sys.executable, "-P", "-m", "cwasi_fastpath.worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+        self._send({"load": [_as_plain(function) for function in functions], "timeout": timeout})
+
+    def __repr__(self) -> str:
+        return f"<host process {self._child.pid} with {', '.join(self.functions)}>"
+
+    @property
+    def pid(self) -> int:
+        """The child's process id."""
+        return self._child.pid
+
+    def fileno(self) -> int:
+        """The socket, for selectors."""
+        return self._socket.fileno()
+
+    def connect(
+        self, edge: EdgeSpec, decision: Decision, other: HostProcess, *, redis: str | None, sample: int
+    ) -> None:
+        """Makes the link of an edge that begins here and ends in `other`, and hands each its end."""
+        link = transport.create(decision.transport, redis=redis, key=f"{edge.channel}:{os.getpid()}:{id(self):x}")
+        try:
+            self._join(edge.channel, decision, link, SENDER, edge.sender, edge.sender_port, sample)
+            other._join(edge.channel, decision, link, RECEIVER, edge.receiver, edge.receiver_port, sample)
+        finally:
+            link.close()
+        if other is not self:
+            self.neighbours.append((other, edge.channel))
+            other.neighbours.append((self, edge.channel))
+
+    def _join(
+        self,
+        channel: str,
+        decision: Decision,
+        link: transport.Link,
+        role: int,
+        function: str,
+        port: str | None,
+        sample: int,
+    ) -> None:
+        description, fds = link.export(role)
+        message = {
+            "join": channel,
+            "decision": asdict(decision),
+            "link": description,
+            "role": role,
+            "function": function,
+            "port": port,
+            "sample": sample,
+        }
+        self._send(message, fds)
+
+    def await_ready(self) -> None:
+        """Waits until the child has compiled its functions and joined its channels. Raises what went wrong there."""
+        self._send({"ready": True})
+        _raise_error(self.receive())
+
+    def run(self) -> None:
+        """Starts the functions."""
+        self._send({"run": True})
+
+    def peer_died(self, channel: str) -> None:
+        """Tells the child that the other end of `channel` is gone."""
+        self._send({"peer_died": channel})
+
+    def stop(self) -> None:
+        """Asks the child to end all waits."""
+        self._send({"stop": True})
+
+    def _send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
+        try:
+            socket.send_fds(self._socket, [json.dumps(message).encode()], fds)
+        except (BrokenPipeError, ConnectionResetError):
+            return   # its death is reported where we read
+
+    def receive(self) -> dict[str, Any]:
+        """The child's next message. Raises HostDied."""
+        try:
+            data = self._socket.recv(MESSAGE_BYTES)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            raise errors.HostDied(f"the host process of {', '.join(self.functions)} {self._how_it_ended()}")
+        message: dict[str, Any] = json.loads(data)
+        return message
+
+    def _how_it_ended(self) -> str:
+        try:
+            status = self._child.wait(_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            return f"(pid {self.pid}) closed its connection"
+        if status < 0:
+            return f"(pid {self.pid}) was killed by {signal.Signals(-status).name}"
+        return f"(pid {self.pid}) ended with status {status} before its functions did"
+
+    def close(self) -> None:
+        """Ends the child, by force if it does not go when its connection ends. Closing twice is safe."""
+        self._socket.close()
+        try:
+            self._child.wait(_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+
+
+def supervise(processes: Sequence[HostProcess], timeout: float | None) -> tuple[float, list[Outcome]]:
+    """Waits until all are ready, runs them, and waits for their ends: (seconds, outcomes).
+
+    Raises the first error that any of them had; those that wait for a dead one are told.
+    """
+    for process in processes:
+        process.await_ready()
+    start = time.monotonic()
+    for process in processes:
+        process.run()
+    watch = _Watch(processes)
+    try:
+        watch.until_all_ended(None if timeout is None else start + timeout + _GRACE_SECONDS)
+    except BaseException:
+        for process in watch.alive:
+            process.stop()
+        raise
+    seconds = watch.ended_at - start
+    if watch.first_error is not None:
+        raise watch.first_error
+    return seconds, [watch.outcomes[process] for process in processes]
+
+
+class _Watch:
+    """Reads what the children say until each has ended."""
+
+    def __init__(self, processes: Sequence[HostProcess]) -> None:
+        self.alive = set(processes)
+        self.outcomes: dict[HostProcess, Outcome] = {}
+        self.first_error: errors.Error | None = None
+        self.ended_at = 0.0
+
+    def until_all_ended(self, deadline: float | None) -> None:
+        with selectors.DefaultSelector() as selector:
+            for process in self.alive:
+                selector.register(process.fileno(), selectors.EVENT_READ)
+            while self.alive:
+                ready = selector.select(None if deadline is None else max(0.0, deadline - time.monotonic()))
+                if not ready:
+                    names = ", ".join(sorted(name for process in self.alive for name in process.functions))
+                    raise errors.GuestTimeout(f"still running when the time was up: {names}")
+                for key, _ in ready:
+                    process = next(process for process in self.alive if process.fileno() == key.fd)
+                    selector.unregister(key.fd)
+                    self._ended(process)
+
+    def _ended(self, process: HostProcess) -> None:
+        self.alive.discard(process)
+        try:
+            message = process.receive()
+            self.ended_at = time.monotonic()
+            self.outcomes[process] = _outcome(message)
+            _raise_error(message)
+        except errors.Error as error:
+            self.ended_at = time.monotonic()
+            self.first_error = self.first_error or error
+            if isinstance(error, errors.HostDied):
+                for neighbour, channel in process.neighbours:
+                    neighbour.peer_died(channel)
+
+
+def _raise_error(message: dict[str, Any]) -> None:
+    error = message.get("error")
+    if error is None:
+        return
+    kind = getattr(errors, error["type"], errors.Error)
+    if kind is errors.GuestExit:
+        raise errors.GuestExit(error["message"], error["exit_code"])
+    raise kind(error["message"])
+
+
+def _as_plain(function: FunctionSpec) -> dict[str, Any]:
+    plain = asdict(function)
+    for field_name in ("path", "stdin", "stdout"):
+        plain[field_name] = None if plain[field_name] is None else os.fspath(plain[field_name])
+    return plain
+
+
+def _outcome(message: dict[str, Any]) -> Outcome:
+    done = message.get("done") or {}
+    ends = {}
+    for row in done.get("ends", ()):
+        latency = [0] * row.pop("buckets")
+        for index, count in row.pop("latency"):
+            latency[index] = count
+        key = row.pop("channel"), row.pop("end")
+        ends[key] = EndMetrics(latency=tuple(latency), **row)
+    return Outcome(ends, done.get("cpu_seconds", {}))

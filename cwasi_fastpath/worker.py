@@ -1,0 +1,148 @@
+"""The child's side of cwasi_fastpath.process: a host that does what its parent says, and ends with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+from . import errors, transport
+from .channel import Channel
+from .endpoint import SENDER
+from .host import Host
+from .modes import Mode, Transport
+from .policy import Decision
+from .process import MESSAGE_BYTES
+
+_MAX_FDS = 4
+
+
+class _Child:
+    """A host that does what its parent says, and ends with it."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._host: Host | None = None
+        self._worker: threading.Thread | None = None
+
+    def serve(self) -> None:
+        """Handles messages until the parent hangs up."""
+        while True:
+            data, fds = self._receive()
+            if not data:
+                break
+            try:
+                self._handle(json.loads(data), fds)
+            except errors.Error as error:
+                self._report({"error": _described(error)})
+        self._end()
+
+    def _receive(self) -> tuple[bytes, list[int]]:
+        try:
+            data, fds, _, _ = socket.recv_fds(self._socket, MESSAGE_BYTES, _MAX_FDS)
+        except ConnectionResetError:
+            return b"", []
+        return data, fds
+
+    def _handle(self, message: dict[str, Any], fds: list[int]) -> None:
+        if "load" in message:
+            self._host = Host(policy=_NoChoice(), timeout=message["timeout"])
+            for function in message["load"]:
+                self._host.load(function.pop("path"), function.pop("name"), **function)
+        host = self._host
+        if host is None:
+            return
+        if "join" in message:
+            self._join(host, message, fds)
+        elif "run" in message:
+            self._worker = threading.Thread(target=self._run, args=(host,), daemon=True)
+            self._worker.start()
+        elif "peer_died" in message:
+            host.peer_died(message["peer_died"])
+        elif "stop" in message:
+            host.stop()
+        elif "ready" in message:
+            self._report({"ready": True})
+
+    def _join(self, host: Host, message: dict[str, Any], fds: list[int]) -> None:
+        plain = message["decision"]
+        decision = Decision(Mode(plain["mode"]), Transport(plain["transport"]), plain["reason"], ())
+        guest = next(guest for guest in host.guests if guest.name == message["function"])
+        link = transport.join(message["link"], fds)
+        is_sender = message["role"] == SENDER
+        channel = host.join(
+            message["join"],
+            decision,
+            link,
+            sender=guest if is_sender else None,
+            receiver=None if is_sender else guest,
+            ports=(message["port"], message["port"]),
+        )
+        if channel.sender is not None:
+            channel.sender.sample(message["sample"])
+
+    def _run(self, host: Host) -> None:
+        error: BaseException | None = None
+        try:
+            host.run()
+        except BaseException as raised:
+            error = raised
+        guests = {guest.name: guest.cpu_seconds for guest in host.guests}
+        channels = host.channels
+        host.close()
+        done = {"ends": [row for channel in channels for row in _rows(channel)], "cpu_seconds": guests}
+        self._report({"done": done} if error is None else {"done": done, "error": _described(error)})
+
+    def _report(self, message: dict[str, Any]) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):   # serve() sees the hang-up
+            self._socket.send(json.dumps(message).encode())
+
+    def _end(self) -> None:
+        """The parent is done with us, or dead: nothing here may outlive it, not even a guest in an endless loop."""
+        if self._host is not None:
+            self._host.stop()
+        if self._worker is not None:
+            self._worker.join(1.0)
+        sys.stderr.flush()
+        os._exit(0)
+
+
+class _NoChoice:
+    """The parent decides."""
+
+    def decide(self, request: object) -> None:
+        return None
+
+
+def _rows(channel: Channel) -> list[dict[str, Any]]:
+    rows = []
+    for name, end in (("sender", channel.sender), ("receiver", channel.receiver)):
+        if end is not None:
+            row = asdict(end.metrics())
+            row["buckets"] = len(row["latency"])
+            row["latency"] = [(index, count) for index, count in enumerate(row["latency"]) if count]
+            rows.append({"channel": channel.name, "end": name, **row})
+    return rows
+
+
+def _described(error: BaseException) -> dict[str, Any]:
+    if isinstance(error, errors.Error):
+        return {"type": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
+    return {"type": "Error", "message": f"{type(error).__name__}: {error}", "exit_code": 1}
+
+
+def main() -> None:
+    """Runs in the child: `python -m cwasi_fastpath.worker FD`."""
+    # Ctrl-C reaches the whole group; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _Child(socket.socket(fileno=int(sys.argv[1]))).serve()
+
+
+if __name__ == "__main__":
+    main()
