@@ -17,8 +17,7 @@ int cwasi_attribution_map(int map_fd, uint64_t count)
         return -EINVAL;
     if (load_relaxed(&slot_count))
         return -EALREADY;
-    /* Values of a BPF array are 8 bytes apart. */
-    void *memory = mmap(NULL, count * 8, PROT_READ | PROT_WRITE, MAP_SHARED, map_fd, 0);
+    void *memory = mmap(NULL, count * sizeof *slots, PROT_READ | PROT_WRITE, MAP_SHARED, map_fd, 0);
     if (memory == MAP_FAILED)
         return -errno;
     slots = memory;
@@ -36,7 +35,7 @@ uint32_t cwasi_attribution_enter(uint32_t id)
             untraced = id;
             return before;
         }
-        my_slot = slots + 2 * tid;
+        my_slot = slots + tid;
         store_relaxed(my_slot, untraced);
     }
     uint32_t before = load_relaxed(my_slot);

@@ -25,14 +25,20 @@ typedef _Atomic uint64_t atomic_u64;
 #define store_ordered(p, v) atomic_store_explicit((p), (v), memory_order_seq_cst)
 #define exchange_ordered(p, v) atomic_exchange_explicit((p), (v), memory_order_seq_cst)
 
-/* Locks: acquire on success, released by store_release. */
+/* Locks: taken by it, released by store_release. Ordered, because a stop is set by it too. */
 static inline int try_claim(atomic_u32 *p, uint32_t from, uint32_t to)
 {
-    return atomic_compare_exchange_strong_explicit(p, &from, to, memory_order_acquire, memory_order_relaxed);
+    return atomic_compare_exchange_strong_explicit(p, &from, to, memory_order_seq_cst, memory_order_relaxed);
 }
 
 #define add_relaxed(p, v) atomic_fetch_add_explicit((p), (v), memory_order_relaxed)
 #define sub_relaxed(p, v) atomic_fetch_sub_explicit((p), (v), memory_order_relaxed)
+
+/* A counter with one writer, which others may read meanwhile. */
+static inline void count_up(atomic_u64 *p, uint64_t v)
+{
+    store_relaxed(p, load_relaxed(p) + v);
+}
 
 static inline void cpu_relax(void)
 {

@@ -18,7 +18,7 @@ deadline deadline_after(int64_t timeout_ns);
 
 /* Waits until ready(arg) is true: spins within the process's budget, else yields, then sleeps on *parked.
  * 0, -EAGAIN (no wait allowed) or -ETIMEDOUT. Counts a sleep in *parks. */
-int wait_until(atomic_u32 *parked, int (*ready)(void *), void *arg, deadline until, uint64_t *parks);
+int wait_until(atomic_u32 *parked, int (*ready)(void *), void *arg, deadline until, atomic_u64 *parks);
 /* To be called after a publication by a `*_ordered` store; true if it had to wake a sleeper. */
 int wake_parked(atomic_u32 *parked);
 /* Sleeps while the word is 1; 0 (also without reason) or -ETIMEDOUT. */
@@ -40,6 +40,11 @@ void shm_detach(shm_map *map);
 /* ---- endpoint: one end of one transport. ring.c and pipe.c implement it, endpoint.c holds what they share. ---- */
 typedef struct endpoint endpoint;
 
+/* Written only by the thread inside, read by any. The fields are those of cwasi_stats. */
+typedef struct {
+    atomic_u64 messages, bytes, copied_bytes, waits, parks, wakes, timed;
+} counters;
+
 /* Contract. Only one thread at a time is inside send, peek and take; wake may be called by any thread.
  * - send takes a whole frame or nothing until its first byte has gone; after that it ends only when all is sent, the
  *   peer is gone or the end was stopped. The time-out is therefore for the start of a message.
@@ -60,7 +65,8 @@ struct endpoint {
     const endpoint_ops *ops;
     int role;
     atomic_u32 stop;          /* 0, or the errno that ends every wait */
-    cwasi_stats stats;        /* written only by the thread inside */
+    int torn;                 /* 0, or the error that broke a frame off half-way: no other can follow it */
+    counters stats;
 };
 
 int ring_open(int memfd, int role, endpoint **out);

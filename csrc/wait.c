@@ -7,7 +7,9 @@
 #include "internal.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <linux/futex.h>
+#include <pthread.h>
 #include <sched.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -16,6 +18,8 @@
 enum { SPINS_PER_LOOK = 32 };  /* pauses between two looks at the clock */
 
 static const int64_t YIELD_NS = 4000;
+/* A hostile peer can write 1 into the word again after a stop has cleared it: so no sleep is longer than this. */
+static const int64_t LONGEST_SLEEP_NS = 1000000000;
 static atomic_u32 spinners;
 static _Atomic int spinner_budget = -1;
 static _Atomic int64_t spin_budget_ns = 40000;
@@ -41,6 +45,17 @@ static int usable_cores(void)
 {
     cpu_set_t set;
     return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+static void forget_spinners(void)
+{
+    store_relaxed(&spinners, 0);
+}
+
+/* A forked child has none of the threads that were spinning. */
+__attribute__((constructor)) static void watch_forks(void)
+{
+    pthread_atfork(NULL, NULL, forget_spinners);
 }
 
 void cwasi_wait_configure(int count, int64_t spin_ns)
@@ -93,7 +108,7 @@ int wait_sleep(atomic_u32 *parked, deadline until)
     return rc < 0 && errno == ETIMEDOUT ? -ETIMEDOUT : 0;
 }
 
-int wait_until(atomic_u32 *parked, int (*ready)(void *), void *arg, deadline until, uint64_t *parks)
+int wait_until(atomic_u32 *parked, int (*ready)(void *), void *arg, deadline until, atomic_u64 *parks)
 {
     if (ready(arg))
         return 0;
@@ -101,18 +116,20 @@ int wait_until(atomic_u32 *parked, int (*ready)(void *), void *arg, deadline unt
         return -EAGAIN;
     if (spin_until(ready, arg, until))
         return 0;
-    for (;;) {
+    for (int slept = 0;; slept = 1) {
         /* Pairs with wake_parked: we say that we sleep, then look; the peer publishes, then looks whether we sleep. */
         store_ordered(parked, 1);
         int done = ready(arg);
-        int rc = done ? 0 : wait_sleep(parked, until);
+        if (!done) {
+            wait_sleep(parked, (deadline){MIN(until.at, now_ns() + LONGEST_SLEEP_NS)});
+            count_up(parks, !slept);
+        }
         store_relaxed(parked, 0);
-        if (!done)
-            ++*parks;
         if (done || ready(arg))
             return 0;
-        if (rc < 0)
-            return rc;
+        /* By the clock: a peer that keeps changing the word keeps us from sleeping until then. */
+        if (now_ns() >= until.at)
+            return -ETIMEDOUT;
     }
 }
 
@@ -128,5 +145,6 @@ int wake_parked(atomic_u32 *parked)
 void wait_wake(atomic_u32 *parked)
 {
     store_ordered(parked, 0);
-    syscall(SYS_futex, parked, FUTEX_WAKE, 1);
+    /* All: who else sleeps on the word must not take the wake from the thread that it is for. */
+    syscall(SYS_futex, parked, FUTEX_WAKE, INT_MAX);
 }

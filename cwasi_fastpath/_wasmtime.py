@@ -113,7 +113,9 @@ def define_imports(linker: wasmtime.Linker, state: GuestState) -> None:
             raise wasmtime.WasmtimeError._from_ptr(error)
 
 
-def install(linker: wasmtime.Linker, store: wasmtime.Store, channels: Mapping[str, Endpoint | tuple[Endpoint, ...]]) -> None:
+def install(
+    linker: wasmtime.Linker, store: wasmtime.Store, channels: Mapping[str, Endpoint | tuple[Endpoint, ...]]
+) -> None:
     """Gives a wasmtime program of any kind the channels: defines `cwasi_v1` in its linker, for guests in `store`.
 
     channels: for each name the end, or the ends, that the guest may open. One linker serves one store.

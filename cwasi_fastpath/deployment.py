@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 
 from . import calibration
 from .host import Host, decide
-from .metrics import ChannelMetrics, EndMetrics, channel_metrics
+from .metrics import ChannelMetrics, EndMetrics, Observation, channel_metrics
 from .modes import Mode, Transport
 from .placement import Placement, edge_facts, here
 from .policy import CostPolicy, Decision
@@ -64,6 +65,8 @@ class Options:
     timeout: float | None = None
     sample: int = 64
     """One message in so many is timed (a power of two)."""
+    observed: Mapping[str, Observation] = field(default_factory=dict)
+    """By channel, what an earlier run measured: the policy predicts from it."""
 
 
 def run(workflow: Workflow, options: Options) -> RunReport:
@@ -111,6 +114,7 @@ def _run_here(workflow: Workflow, options: Options) -> RunReport:
                 mode=options.mode,
                 transport=options.transport,
                 ports=(edge.sender_port, edge.receiver_port),
+                observation=options.observed.get(edge.channel),
             )
             if channel.sender is not None:
                 channel.sender.sample(options.sample)
@@ -157,6 +161,7 @@ def _decide_apart(workflow: Workflow, options: Options, groups: list[list[Functi
             mode=options.mode,
             asked=options.transport,
             redis=options.redis,
+            observation=options.observed.get(edge.channel),
         )
         for edge in workflow.edges
     }

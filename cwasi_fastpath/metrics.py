@@ -99,15 +99,11 @@ class Observation:
     parked: float
     """How often (0 to 1) the receiver slept when a message came."""
 
-
-def observe(metrics: ChannelMetrics) -> Observation:
-    """The observation that a channel's metrics amount to."""
-    count = metrics.received
-    return Observation(
-        messages=count,
-        mean_bytes=metrics.bytes / count if count else 0.0,
-        parked=min(1.0, metrics.parks / count) if count else 0.0,
-    )
+    @classmethod
+    def of(cls, messages: int, size: int, parks: int) -> Observation:
+        """Of so many messages with `size` bytes in all, for which the ends slept `parks` times."""
+        count = max(1, messages)
+        return cls(messages, size / count, min(1.0, parks / count))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from ..deployment import Options, RunReport
+    from ..metrics import Observation
     from ..workflow import EdgeSpec, FunctionSpec, Workflow
 
 _FILE = click.Path(path_type=Path)
@@ -32,6 +33,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--output", "stdout", type=_FILE, help="Standard output of the function that sends nothing.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Interrupt what runs longer (s).")
 @click.option("--sample", type=int, default=64, show_default=True, help="Time one message in so many (a power of two).")
+@click.option("--observed", type=_FILE, help="The JSON report of an earlier run: the policy predicts from what it saw.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON; the functions' output goes to stderr.")
 def run(
     functions: tuple[str, ...],
@@ -44,6 +46,7 @@ def run(
     stdout: Path | None,
     timeout: float | None,
     sample: int,
+    observed: Path | None,
     as_json: bool,
 ) -> None:
     """Run functions to their end, connected by channels.
@@ -72,7 +75,7 @@ def run(
         raise click.UsageError(f"--sample {sample}: use a power of two, for example 1, 64 or 1024")
     if as_json and stdout is None:
         workflow = workflow.with_streams(None, Path("/dev/fd/2"))
-    options = Options(parse_mode(mode), parse_transport(transport), redis, timeout, sample)
+    options = Options(parse_mode(mode), parse_transport(transport), redis, timeout, sample, _observations(observed))
     report = _with_server(workflow, options)
     if as_json:
         import json
@@ -95,6 +98,23 @@ def _with_server(workflow: Workflow, options: Options) -> RunReport:
         return run_workflow(workflow, options)
     with RedisServer() as server:
         return run_workflow(workflow, replace(options, redis=server.url))
+
+
+def _observations(report: Path | None) -> dict[str, Observation]:
+    """What a report of this command says of each channel."""
+    import json
+
+    from ..metrics import Observation
+
+    if report is None:
+        return {}
+    try:
+        rows = {edge["channel"]: edge["metrics"] for edge in json.loads(report.read_text())["edges"]}
+        return {name: Observation.of(row["received"], row["bytes"], row["parks"]) for name, row in rows.items()}
+    except OSError as error:
+        raise click.UsageError(f"--observed {report}: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise click.UsageError(f"--observed {report}: not a report that cwasi run --json wrote ({error!r})") from error
 
 
 def _labels(trust: tuple[str, ...]) -> dict[str, str]:
@@ -136,27 +156,28 @@ def _edge(text: str) -> EdgeSpec:
 
 
 def _print(report: RunReport) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     console = Console(stderr=True)
-    table = Table(title=f"{report.seconds:.3f} s in {report.processes} host process(es)", title_justify="left")
-    for title in ("channel", "from", "to", "mode", "transport"):
-        table.add_column(title)
-    for title in ("messages", "MiB", "p50 us", "p99 us"):
-        table.add_column(title, justify="right")
+    title = f"{report.seconds:.3f} s in {report.processes} host process(es)"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for heading in ("channel", "edge", "mode", "transport"):
+        table.add_column(heading)
+    for heading in ("messages", "MiB", "p50 us", "p99 us"):
+        table.add_column(heading, justify="right")
     for edge in report.edges:
         metrics = edge.metrics
         table.add_row(
             edge.channel,
-            edge.sender,
-            edge.receiver,
+            f"{edge.sender} -> {edge.receiver}",
             str(edge.decision.mode),
             str(edge.decision.transport),
             f"{metrics.received:,}",
             f"{metrics.bytes / 2**20:,.1f}",
-            *("-" if ns is None else f"{ns / 1000:,.1f}" for ns in (metrics.p50_ns, metrics.p99_ns)),
+            *("-" if ns is None else f"{ns / 1000:,.0f}" for ns in (metrics.p50_ns, metrics.p99_ns)),
         )
     console.print(table)
     for edge in report.edges:
-        console.print(f"{edge.channel}: {edge.decision.reason}", highlight=False)
+        console.print(f"{edge.channel}: {edge.decision.reason}", highlight=False, markup=False)

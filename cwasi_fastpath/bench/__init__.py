@@ -1,0 +1,1 @@
+"""Benchmarks: local mode against what serverless platforms use today."""
