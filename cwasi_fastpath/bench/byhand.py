@@ -1,4 +1,4 @@
-"""The pipeline as one would write it by hand on one node: multiprocessing, shared_memory for the data, Pipe for the rest.
+"""The pipeline as one would write it by hand on one node: multiprocessing, shared_memory for data, Pipe for the rest.
 
 A baseline, so written well: a process a function, no pickled payloads, one copy in and one out, several slots in
 flight. It runs the same modules, with `cwasi_v1` as Python callbacks, and prints the same report as `cwasi run --json`.
@@ -228,7 +228,7 @@ def main(path: str) -> int:
             memory.close()
             memory.unlink()
     print(json.dumps(_report(workflow, results, seconds)))
-    return max(result["status"] for result in results)
+    return int(max(result["status"] for result in results))
 
 
 def _run_processes(

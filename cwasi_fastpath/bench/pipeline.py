@@ -93,7 +93,7 @@ class Run:
         """Bytes copied by the channels' ends and by read, write, send and receive calls; None untraced."""
         if self.trace is None:
             return None
-        in_user_space = sum(edge["metrics"]["copied_bytes"] for edge in self.report["edges"])
+        in_user_space: int = sum(edge["metrics"]["copied_bytes"] for edge in self.report["edges"])
         return in_user_space + sum(row.bytes for row in self._rows(self.trace))
 
     @staticmethod
