@@ -1,0 +1,1 @@
+/* Included by bcc; the probes use nothing of it. */

@@ -1,0 +1,2 @@
+/* The one option that bcc's helpers.h insists on. */
+#define CONFIG_BPF_SYSCALL 1

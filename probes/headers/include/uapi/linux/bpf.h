@@ -1,0 +1,1 @@
+/* Empty: bcc embeds its own, newer bpf.h, and two would clash. */

@@ -1,0 +1,67 @@
+/*
+ * The records that the probes keep in BPF maps. bcc derives the Python side's
+ * ctypes from these, so that there is one definition of each.
+ */
+#ifndef CWASI_PROBES_RECORD_H
+#define CWASI_PROBES_RECORD_H
+
+/*
+ * Two neighbouring slots. A map element is padded to 8 bytes; with two ids in
+ * each, a host that maps the array sees a dense u32[tid].
+ */
+struct slot_pair {
+	u32 id[2];
+};
+
+enum thread_state {
+	UNTRACED,	/* never stored: a thread that is not in the map */
+	PENDING,	/* forked by the tracer, counted from its next exec on */
+	NEWBORN,	/* a child that has not yet said who it is */
+	LIVE,
+};
+
+/* A traced thread, keyed by the address of its task_struct. */
+struct thread {
+	u64 started;	/* ns of bpf_ktime_get_ns at sys_enter, 0 outside a system call */
+	u64 owner;	/* whom the call in flight is charged to, as in struct call */
+	u64 process;	/* the key of its struct process */
+	u32 nr;		/* number of the call in flight */
+	u32 state;	/* enum thread_state */
+	u32 tgid;	/* in the initial pid namespace; in a newborn the parent's */
+	u32 pid;	/* the process in the tracer's pid namespace, 0 if it is in another */
+	u32 slot;	/* the thread in the tracer's pid namespace, 0 if it is in another */
+	u32 reserved;
+};
+
+/* A traced process; kept when it has exited, so that its calls keep a name. */
+struct process {
+	u32 tgid;	/* in the initial pid namespace */
+	u32 pid;	/* in the tracer's pid namespace, 0 if it is in another */
+	char comm[16];
+};
+
+struct call {
+	u64 owner;	/* a function's id (below 2^32) or a process's key (above) */
+	u32 nr;
+	u32 reserved;	/* keys are compared as bytes: no hidden padding */
+};
+
+struct total {
+	u64 count;
+	u64 ns;
+	u64 result;	/* sum of the positive return values: bytes, if the call moves any */
+};
+
+/* What the tracer is about to fork. */
+struct order {
+	u32 spawner;	/* its thread that will fork, in its pid namespace; 0 for none */
+	u32 state;	/* enum thread_state that the child starts in */
+};
+
+enum lost {
+	LOST_CALLS,
+	LOST_THREADS,
+	LOST_KINDS,
+};
+
+#endif

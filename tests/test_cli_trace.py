@@ -1,0 +1,168 @@
+"""cwasi-trace as a user runs it: its report, its exit status, its manners with signals and with those not allowed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tracing import HOST
+
+from cwasi_fastpath.tracer import requirements
+
+TRACE = [sys.executable, "-m", "cwasi_fastpath.cli.trace"]
+TWO_FUNCTIONS = (
+    HOST
+    + """
+for name, times in (("resize", 23), ("detect", 1009)):
+    enter(ask({"function": name})["id"])
+    write(times)
+    enter(0)
+"""
+)
+
+
+@pytest.fixture
+def needs_tracing() -> None:
+    lacking = [f"{check.name}: {check.found}" for check in requirements() if check.status == "fail"]
+    if lacking:
+        pytest.skip(f"cannot trace here: {'; '.join(lacking)}")
+
+
+def run(*args: str, before: tuple[str, ...] = (), **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*before, *TRACE, *args], env={**os.environ, **env}, capture_output=True, text=True, timeout=60
+    )
+
+
+def writes(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    """Calls of write by function, from a JSON report."""
+    rows = json.loads(done.stdout)["rows"]
+    return {row["function"]: row["count"] for row in rows if row["function"] and row["syscall"] == "write"}
+
+
+@pytest.mark.usefixtures("needs_tracing")
+class TestReport:
+    def test_json(self) -> None:
+        done = run("--json", "--", sys.executable, "-c", TWO_FUNCTIONS)
+        report: dict[str, Any] = json.loads(done.stdout)
+        assert writes(done) == {"resize": 23, "detect": 1009}
+        assert (report["schema"], report["status"], report["lost"], report["lost_threads"]) == (1, 0, 0, 0)
+        assert report["calls"] == sum(row["count"] for row in report["rows"])
+        assert report["overhead"]["ns_per_call"] > 0
+        (process,) = {json.dumps(row["process"]) for row in report["rows"] if row["function"] is None}
+        assert json.loads(process)["comm"].startswith("python")
+
+    @pytest.mark.parametrize("by", ["function", "syscall"])
+    def test_table(self, by: str) -> None:
+        done = run("--by", by, "--", sys.executable, "-c", TWO_FUNCTIONS)
+        lines = done.stdout.splitlines()
+        assert all(len(line) < 80 for line in lines)
+        assert any(line.startswith("detect ") and " 1009 " in line and "write" in line for line in lines)
+        assert any(line.startswith("resize ") and " 23 " in line and "write" in line for line in lines)
+        assert "0 calls and 0 threads lost" in done.stdout
+        assert "Tracing added about" in done.stdout
+
+    def test_stdout_is_the_reports(self) -> None:
+        done = run("--json", "--", "sh", "-c", "echo said; echo complained >&2")
+        json.loads(done.stdout)
+        assert done.stderr.splitlines() == ["said", "complained"]
+
+    def test_processes_of_one_name_are_told_apart_by_pid(self) -> None:
+        done = run("sh", "-c", "/bin/true; /bin/true; true")
+        labels = [line.split("]")[0] for line in done.stdout.splitlines() if line.startswith("[true")]
+        assert len(labels) == 2 and all(label.split()[1].isdigit() for label in labels)
+
+    def test_a_hostile_process_name_does_not_reach_the_terminal(self, tmp_path: Path) -> None:
+        program = tmp_path / "\x1b[31mred"
+        shutil.copy("/bin/true", program)
+        done = run(str(program))
+        assert "[?[31mred]" in done.stdout and "\x1b" not in done.stdout
+
+    def test_in_a_pid_namespace(self) -> None:
+        done = run(
+            "--json", "--", sys.executable, "-c", TWO_FUNCTIONS, before=("unshare", "--pid", "--fork", "--mount-proc")
+        )
+        assert writes(done) == {"resize": 23, "detect": 1009}, done.stderr
+
+    def test_with_two_capabilities_and_no_root(self) -> None:
+        caps = (
+            "setpriv",
+            "--reuid=65534",
+            "--clear-groups",
+            "--inh-caps=+bpf,+perfmon",
+            "--ambient-caps=+bpf,+perfmon",
+        )
+        done = run("--json", "true", before=caps)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["calls"] > 10
+
+
+@pytest.mark.usefixtures("needs_tracing")
+class TestStatus:
+    @pytest.mark.parametrize(
+        ("command", "status"),
+        [(["true"], 0), (["sh", "-c", "exit 3"], 3), (["sh", "-c", "kill -TERM $$"], 128 + signal.SIGTERM)],
+    )
+    def test_is_the_commands(self, command: list[str], status: int) -> None:
+        done = run("--", *command)
+        assert done.returncode == status
+        assert done.stdout.startswith("FUNCTION")
+
+    def test_of_what_cannot_run(self, tmp_path: Path) -> None:
+        (tmp_path / "plain").touch(0o644)
+        for command, status in ((str(tmp_path / "none"), 127), (str(tmp_path / "plain"), 126)):
+            done = run(command)
+            assert (done.returncode, done.stdout) == (status, "")
+            assert command in done.stderr
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_is_passed_on_and_the_report_still_printed(self, number: signal.Signals) -> None:
+        script = f"trap 'exit 23' {number}; echo ready; while :; do sleep 0.02; done"
+        argv = [*TRACE, "--json", "--", "sh", "-c", script]
+        # A session of its own has no terminal, which would have sent the signal to the command too.
+        with subprocess.Popen(
+            argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        ) as tracer:
+            assert tracer.stderr is not None and tracer.stderr.readline() == "ready\n"
+            tracer.send_signal(number)
+            stdout, stderr = tracer.communicate(timeout=30)
+        assert tracer.returncode == 23, stderr
+        assert json.loads(stdout)["status"] == 23
+
+
+def test_usage_errors() -> None:
+    for args in ([], ["--nonsense", "true"], ["--by", "moon", "true"]):
+        assert run(*args).returncode == 2
+
+
+def test_help_has_examples() -> None:
+    done = run("--help")
+    assert done.returncode == 0 and "cwasi-trace --json" in done.stdout
+
+
+# ---- where tracing is not available: nothing is run ----
+
+
+def test_without_privileges(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    before = ("setpriv", "--reuid=65534", "--clear-groups", "--inh-caps=-all") if os.geteuid() == 0 else ()
+    done = run("touch", str(tmp_path / "ran"), before=before)
+    assert (done.returncode, done.stdout) == (77, "")
+    assert "CAP_BPF and CAP_PERFMON missing" in done.stderr and "sudo" in done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+def test_with_the_impostor_bcc(tmp_path: Path) -> None:
+    (tmp_path / "bcc.py").touch()
+    done = run("touch", str(tmp_path / "ran"), PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]))
+    assert (done.returncode, done.stdout) == (77, "")
+    assert "unrelated project" in done.stderr and "pip uninstall bcc" in done.stderr
+    assert "apt install python3-bpfcc" in done.stderr
+    assert not (tmp_path / "ran").exists()

@@ -1,0 +1,288 @@
+"""The tracer counts exactly, and charges each call to who made it. Needs root and python3-bpfcc, else it skips."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tracing import attached, calls, traced, traced_host
+
+from cwasi_fastpath.metrics import Process, TraceReport
+from cwasi_fastpath.tracer import Tracer
+
+
+@pytest.fixture(scope="module")
+def tracer() -> Iterator[Tracer]:
+    with attached() as tracer:
+        yield tracer
+
+
+def processes(report: TraceReport) -> set[Process]:
+    return {row.owner for row in report.rows if isinstance(row.owner, Process)}
+
+
+# ---- who is charged ----
+
+
+def test_functions_on_two_threads_are_told_apart(tracer: Tracer) -> None:
+    report = traced_host(
+        tracer,
+        """
+ids = {name: ask({"function": name})["id"] for name in ("resize", "detect")}
+
+def run(name, times):
+    enter(ids[name])
+    write(times)
+    enter(0)
+
+threads = [threading.Thread(target=run, args=work) for work in (("resize", 23), ("detect", 1009))]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+write(7)
+""",
+    )
+    assert calls(report, "resize") == (23, 23)
+    assert calls(report, "detect") == (1009, 1009)
+    (process,) = processes(report)
+    assert calls(report, str(process)) == (7, 7)
+
+
+def test_functions_alternate_on_one_thread(tracer: Tracer) -> None:
+    report = traced_host(
+        tracer,
+        """
+a, b = (ask({"function": name})["id"] for name in ("a", "b"))
+for _ in range(101):
+    enter(a); write(2)
+    enter(b); write(3)
+    enter(0); write(5)
+""",
+    )
+    assert [calls(report, owner)[0] for owner in ("a", "b")] == [202, 303]
+    assert sum(row.count for row in report.rows if row.syscall == "write") == 1010
+
+
+def test_a_call_is_charged_to_who_entered_it(tracer: Tracer) -> None:
+    """The slot changes while the thread is inside the call."""
+    report = traced_host(
+        tracer,
+        """
+a, b = (ask({"function": name})["id"] for name in ("entered", "left"))
+out, into = os.pipe()
+
+def change(tid):
+    slots[tid] = b
+    os.write(into, b"0123456789")
+
+enter(a)
+other = threading.Timer(0.1, change, [threading.get_native_id()])
+enter(0)
+other.start()
+enter(a)
+os.read(out, 10)
+enter(0)
+other.join()
+""",
+    )
+    assert calls(report, "entered", "read") == (1, 10)
+    assert calls(report, "left", "read") == (0, 0)
+
+
+def test_children_are_followed_and_are_not_the_functions(tracer: Tracer) -> None:
+    report = traced_host(
+        tracer,
+        """
+import subprocess
+enter(ask({"function": "forks"})["id"])
+write(23)
+if os.fork() == 0:
+    write(7)
+    os._exit(0)
+os.wait()
+subprocess.run(["sh", "-c", "true; dd if=/dev/zero of=/dev/null bs=1 count=1009 status=none; true"])
+enter(0)
+""",
+    )
+    assert calls(report, "forks") == (23, 23)
+    assert calls(report, "[dd]") == (1009, 1009)
+    assert sum(row.count for row in report.rows if row.syscall == "write") == 23 + 7 + 1009
+
+
+def test_many_calls_are_counted_exactly(tracer: Tracer) -> None:
+    argv = ["dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=200003", "status=none"]
+    report = traced(tracer, argv)
+    assert calls(report, "[dd]") == (200003, 200003)
+    assert {str(row.owner) for row in report.rows} == {"[dd]"}
+
+
+@pytest.mark.parametrize("start", ["run()", "threading.Thread(target=run).start(); threading.Event().wait()"])
+def test_an_exec_ends_the_function(tracer: Tracer, start: str) -> None:
+    """Nobody is left who could: the mapping is gone. Once the leader execs, once another thread."""
+    report = traced_host(
+        tracer,
+        f"""
+def run():
+    enter(ask({{"function": "execs"}})["id"])
+    write(23)
+    os.execvp("dd", ["dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=1009", "status=none"])
+
+{start}
+""",
+    )
+    assert calls(report, "execs") == (23, 23)
+    assert calls(report, "[dd]") == (1009, 1009)
+    assert len(processes(report)) == 1
+
+
+def test_a_dead_threads_slot_is_cleared(tracer: Tracer) -> None:
+    """Its tid is used again by a thread that runs no function."""
+    traced_host(
+        tracer,
+        """
+import time
+def run():
+    enter(ask({"function": "dies"})["id"])
+
+thread = threading.Thread(target=run)
+thread.start()
+tid = thread.native_id
+thread.join()
+deadline = time.monotonic() + 5
+while slots[tid]:
+    assert time.monotonic() < deadline, "the slot of a dead thread is still set"
+""",
+    )
+
+
+def test_an_id_that_nobody_was_given_is_other(tracer: Tracer) -> None:
+    report = traced_host(tracer, "enter(0xffffffff); write(23); enter(999); write(7); enter(0)")
+    assert calls(report, "other") == (30, 30)
+
+
+def test_a_call_that_has_not_returned_is_not_counted_yet(tracer: Tracer) -> None:
+    before = tracer.snapshot()
+    with tracer.spawn(["sleep", "100"]) as process:
+        deadline = time.monotonic() + 10
+        while not calls(tracer.snapshot().since(before), "[sleep]", "close")[0] and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        asleep = tracer.snapshot().since(before)
+        process.kill()
+    assert calls(asleep, "[sleep]", "clock_nanosleep") == (0, 0)
+    assert asleep.calls > 10
+    again = traced(tracer, ["true"])
+    assert {str(row.owner) for row in again.rows} == {"[true]"}
+
+
+def test_a_call_that_seccomp_refused_is_not_the_one_before_it(tracer: Tracer) -> None:
+    """The kernel reports the end of such a call, but not its start."""
+    report = traced_host(
+        tracer,
+        """
+import ctypes, struct
+PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, FILTER, EPERM = 38, 22, 2, 1
+getppid = {"x86_64": 110}.get(os.uname().machine, 173)
+program = b"".join(struct.pack("HBBI", *op) for op in (
+    (0x20, 0, 0, 0),            # load the number
+    (0x15, 0, 1, getppid),      # if it is getppid
+    (0x06, 0, 0, 0x50000 | EPERM),
+    (0x06, 0, 0, 0x7fff0000),   # else allow
+))
+code = ctypes.create_string_buffer(program)
+prctl = ctypes.CDLL(None, use_errno=True).prctl
+assert prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+assert prctl(PR_SET_SECCOMP, FILTER, struct.pack("HxxxxxxP", 4, ctypes.addressof(code)), 0, 0) == 0
+enter(ask({"function": "refused"})["id"])
+write(23)
+for _ in range(101):
+    os.getppid()
+enter(0)
+""",
+    )
+    assert calls(report, "refused") == (23, 23)
+    assert calls(report, "refused", "getppid") == (0, 0)
+
+
+def test_the_environment_is_the_one_given_and_the_tracers(tracer: Tracer) -> None:
+    with tracer.spawn(["/usr/bin/env"], env={}, stdout=subprocess.PIPE, text=True) as command:
+        stdout, _ = command.communicate()
+    assert dict(line.split("=", 1) for line in stdout.splitlines()) == tracer.environment()
+
+
+def test_a_command_that_cannot_start_leaves_no_order_behind(tracer: Tracer) -> None:
+    before = tracer.snapshot()
+    with pytest.raises(FileNotFoundError):
+        tracer.spawn(["/nonexistent"])
+    with pytest.raises(ValueError, match="null byte"):  # before any fork
+        tracer.spawn(["a\0b"])
+    subprocess.run(["true"], check=True)
+    assert tracer.snapshot().since(before).rows == ()
+
+
+def test_bytes_are_those_of_calls_that_move_some(tracer: Tracer) -> None:
+    report = traced(tracer, ["true"])
+    assert all(row.bytes == 0 for row in report.rows if row.syscall in ("mmap", "brk", "openat"))
+    assert calls(report, "[true]", "mmap")[0] > 0
+
+
+# ---- life and death ----
+
+
+def test_close_leaves_nothing(tracer: Tracer) -> None:
+    before = set(Path("/proc/self/fd").iterdir())
+    other = Tracer()
+    other.close()
+    other.close()
+    assert set(Path("/proc/self/fd").iterdir()) == before
+    with pytest.raises(ValueError, match="closed"):
+        other.spawn(["true"])
+    with pytest.raises(ValueError, match="closed"):
+        other.snapshot()
+
+
+def test_kill_9_leaves_no_programs_and_no_maps(tracer: Tracer) -> None:
+    script = """
+import os, re, signal
+from pathlib import Path
+from cwasi_fastpath.tracer import Tracer
+tracer = Tracer()
+tracer.spawn(["sleep", "0.01"]).wait()
+for fd in os.listdir("/proc/self/fd"):
+    try:
+        print(*re.findall(r"(prog|map)_id:\\t(\\d+)", Path("/proc/self/fdinfo", fd).read_text())[:1])
+    except OSError:
+        pass
+print("end", flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL and "end" in done.stdout, done.stderr
+    left = {(kind, int(number)) for kind, number in _pairs(done.stdout)}
+    assert {kind for kind, _ in left} == {"prog", "map"}
+    assert len(left) >= 5 + 6
+    deadline = time.monotonic() + 10  # the kernel frees them a grace period later
+    while left and time.monotonic() < deadline:
+        left = {item for item in left if _bpf_object_exists(*item)}
+        time.sleep(0.05)
+    assert not left
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    return [(kind, number) for line in text.splitlines() if line.startswith("(") for kind, number in [eval(line)]]
+
+
+def _bpf_object_exists(kind: str, number: int) -> bool:
+    command = {"prog": 11, "map": 12}[kind]  # BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID
+    attributes = ctypes.create_string_buffer(struct.pack("III", number - 1, 0, 0), 12)
+    bpf = {"x86_64": 321}.get(os.uname().machine, 280)
+    if ctypes.CDLL(None).syscall(bpf, command, attributes, 12) != 0:
+        return False
+    return bool(struct.unpack("III", attributes.raw)[1] == number)

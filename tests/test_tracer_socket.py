@@ -1,0 +1,91 @@
+"""The control socket serves the traced, refuses the rest, and survives nonsense."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tracing import HOST, attached, calls, traced, traced_host
+
+from cwasi_fastpath.tracer import Tracer
+
+
+@pytest.fixture(scope="module")
+def tracer() -> Iterator[Tracer]:
+    with attached() as tracer:
+        yield tracer
+
+
+def test_names_and_ids(tracer: Tracer, tmp_path: Path) -> None:
+    traced_host(
+        tracer,
+        f"""
+first = ask({{"function": "same"}})["id"]
+assert first >= 1 and ask({{"function": "same"}})["id"] == first
+for bad in ({{"function": "../x"}}, {{"function": ""}}, {{"function": 7}}, {{"hello": 2}}, {{}}, [], 1):
+    assert "error" in ask(bad), bad
+control.send(b"[" * 4000)
+assert "error" in json.loads(control.recv(4096))
+open({str(tmp_path / "ok")!r}, "w").close()
+""",
+    )
+    assert (tmp_path / "ok").exists()
+
+
+def test_what_exceeds_the_table_is_other() -> None:
+    with attached() as tracer:
+        report = traced_host(
+            tracer,
+            """
+ids = [ask({"function": f"f{i}"})["id"] for i in range(1100)]
+assert sorted(set(ids)) == list(range(1, 1024)), "ids 1 to 1023"
+enter(ids[1021]); write(23); enter(ids[1022]); write(7); enter(ids[1099]); write(4); enter(0)
+""",
+        )
+    assert calls(report, "f1021") == (23, 23)
+    assert calls(report, "other") == (11, 11)
+
+
+def test_only_traced_processes_are_served(tracer: Tracer) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+        client.settimeout(5)
+        client.connect("\0" + tracer.environment()["CWASI_TRACER"][1:])
+        assert "traced command" in json.loads(client.recv(4096))["error"]
+
+
+def test_a_host_in_another_pid_namespace_is_refused_but_counted(tracer: Tracer) -> None:
+    """Its tids are not ours: it would write into the slots of others."""
+    body = """
+import os, socket
+control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+control.settimeout(5)
+control.connect("\\0" + os.environ["CWASI_TRACER"][1:])
+assert b"pid namespace" in control.recv(4096)
+null = os.open("/dev/null", os.O_WRONLY)
+for _ in range(1009):
+    os.write(null, b"x")
+"""
+    report = traced(tracer, ["unshare", "--pid", "--fork", sys.executable, "-c", body])
+    assert sum(row.count for row in report.rows if row.syscall == "write") == 1009
+
+
+def test_the_tracer_may_be_in_a_pid_namespace_itself(tracer: Tracer) -> None:
+    body = HOST + 'enter(ask({"function": "inside"})["id"]); write(1009); enter(0); write(23)'
+    script = f"""
+import sys
+from cwasi_fastpath.tracer import Tracer
+with Tracer() as tracer:
+    assert tracer.spawn([sys.executable, "-c", {body!r}]).wait() == 0
+    print({{str(row.owner): row.count for row in tracer.snapshot().rows if row.syscall == "write"}})
+"""
+    argv = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", script]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    counts = eval(done.stdout)
+    assert counts.pop("inside") == 1009
+    assert list(counts.values()) == [23]

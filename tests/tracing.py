@@ -1,0 +1,67 @@
+"""What the tests of the tracer share: a tracer that skips where there can be none, and a host in a dozen lines."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from cwasi_fastpath.metrics import TraceReport
+from cwasi_fastpath.tracer import Tracer, requirements
+
+# What a host does to be told apart, and nothing more; `enter` is the plain store.
+HOST = """
+import json, mmap, os, socket, sys, threading
+
+control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+control.connect("\\0" + os.environ["CWASI_TRACER"][1:])
+control.send(b'{"hello": 1}')
+data, fds, _, _ = socket.recv_fds(control, 4096, 1)
+slots = memoryview(mmap.mmap(fds[0], 4 * json.loads(data)["slots"])).cast("I")
+null = os.open("/dev/null", os.O_WRONLY)
+
+def ask(request):
+    control.send(json.dumps(request).encode())
+    return json.loads(control.recv(4096))
+
+def enter(function):
+    slots[threading.get_native_id()] = function
+
+def write(times):
+    for _ in range(times):
+        os.write(null, b"x")
+"""
+
+
+@contextmanager
+def attached() -> Iterator[Tracer]:
+    """A tracer. Skips the test where this machine or user lacks something, and only then."""
+    lacking = [f"{check.name}: {check.found}" for check in requirements() if check.status == "fail"]
+    if lacking:
+        pytest.skip(f"cannot trace here: {'; '.join(lacking)}")
+    with Tracer() as tracer:
+        yield tracer
+
+
+def traced(tracer: Tracer, argv: list[str]) -> TraceReport:
+    before = tracer.snapshot()
+    with tracer.spawn(argv, stderr=subprocess.PIPE, text=True) as command:
+        _, stderr = command.communicate(timeout=30)
+    assert command.returncode == 0, stderr
+    report = tracer.snapshot().since(before)
+    assert (report.lost, report.lost_threads) == (0, 0)
+    return report
+
+
+def traced_host(tracer: Tracer, body: str) -> TraceReport:
+    with subprocess.Popen(["true"]):  # whoever is not traced must not show up
+        return traced(tracer, [sys.executable, "-c", HOST + body])
+
+
+def calls(report: TraceReport, owner: str, syscall: str = "write") -> tuple[int, int]:
+    """(count, bytes) of a function, or of all processes of the name `[comm]`."""
+    rows = [row for row in report.rows if str(row.owner) == owner and row.syscall == syscall]
+    return sum(row.count for row in rows), sum(row.bytes for row in rows)
