@@ -2,6 +2,7 @@
 #include "internal.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -10,6 +11,16 @@ static atomic_u32 *slots;
 static _Atomic uint64_t slot_count;
 static _Thread_local uint32_t untraced;       /* where the store goes while there is no tracer */
 static _Thread_local atomic_u32 *my_slot;
+
+/* A forked child is another thread, with another slot; it still runs what its parent ran. */
+static void move_slot(void)
+{
+    if (!my_slot)
+        return;
+    untraced = load_relaxed(my_slot);
+    my_slot = NULL;
+    cwasi_attribution_enter(untraced);
+}
 
 int cwasi_attribution_map(int map_fd, uint64_t count)
 {
@@ -21,6 +32,7 @@ int cwasi_attribution_map(int map_fd, uint64_t count)
     if (memory == MAP_FAILED)
         return -errno;
     slots = memory;
+    pthread_atfork(NULL, NULL, move_slot);
     /* Pairs with the load in cwasi_attribution_enter. Kept until the process ends: threads hold pointers into it. */
     store_release(&slot_count, count);
     return 0;

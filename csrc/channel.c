@@ -7,16 +7,16 @@
 #include <string.h>
 #include <time.h>
 
-enum { FREE = 0, INSIDE = 1, CLOSED = 2 };   /* values of owner */
+enum { FREE = 0, INSIDE = 1, CLOSING = 2, CLOSED = 3 };   /* values of owner */
 
 struct cwasi_channel {
     endpoint *end;
     atomic_u32 owner;
-    uint32_t stamp_mask;      /* a message is timed where (seq & mask) == 0 */
+    atomic_u32 stamp_mask;    /* a message is timed where (seq & mask) == 0 */
     uint64_t seq;             /* of the next message */
     int has_frame;            /* peeked and not yet taken */
     cwasi_frame frame;
-    uint64_t histogram[CWASI_HISTOGRAM_BUCKETS];
+    atomic_u64 histogram[CWASI_HISTOGRAM_BUCKETS];
 };
 
 static int channel_new(endpoint *end, cwasi_channel **out)
@@ -27,7 +27,7 @@ static int channel_new(endpoint *end, cwasi_channel **out)
         return -ENOMEM;
     }
     c->end = end;
-    c->stamp_mask = 63;
+    store_relaxed(&c->stamp_mask, 63);
     *out = c;
     return 0;
 }
@@ -62,7 +62,7 @@ static int enter(cwasi_channel *c, int role)
     if (c->end->role != role)
         return -EINVAL;
     if (!try_claim(&c->owner, FREE, INSIDE))
-        return load_relaxed(&c->owner) == CLOSED ? -EBADF : -EBUSY;
+        return load_relaxed(&c->owner) >= CLOSING ? -EBADF : -EBUSY;
     return 0;
 }
 
@@ -84,13 +84,15 @@ static int send_frame(cwasi_channel *c, const void *data, uint64_t length, const
     cwasi_frame frame = {.seq = c->seq, .length = (uint32_t)length};
     if (stamp)
         frame.stamp = *stamp;
-    else if ((c->seq & c->stamp_mask) == 0)
+    else if ((c->seq & load_relaxed(&c->stamp_mask)) == 0)
         frame.stamp = (uint64_t)now_ns();
-    rc = c->end->ops->send(c->end, &frame, data, deadline_after(timeout_ns));
+    rc = c->end->torn;
+    if (rc == 0)
+        rc = c->end->ops->send(c->end, &frame, data, deadline_after(timeout_ns));
     if (rc == 0) {
         c->seq++;
-        c->end->stats.messages++;
-        c->end->stats.bytes += length;
+        count_up(&c->end->stats.messages, 1);
+        count_up(&c->end->stats.bytes, length);
     }
     leave(c);
     return rc;
@@ -109,6 +111,8 @@ int cwasi_channel_forward(cwasi_channel *c, const void *data, uint64_t length, u
 /* Makes c->frame the next message. */
 static int next_frame(cwasi_channel *c, int64_t timeout_ns)
 {
+    if (c->end->torn)
+        return c->end->torn;
     if (c->has_frame)
         return 0;
     int rc = c->end->ops->peek(c->end, &c->frame, deadline_after(timeout_ns));
@@ -128,8 +132,8 @@ static void count_latency(cwasi_channel *c)
     ns = MAX(ns, 16);
     unsigned octave = 63 - (unsigned)__builtin_clzll(ns);
     unsigned bucket = octave * 16 + (unsigned)(ns >> (octave - 4)) % 16;
-    c->histogram[MIN(bucket, CWASI_HISTOGRAM_BUCKETS - 1)]++;
-    c->end->stats.timed++;
+    count_up(&c->histogram[MIN(bucket, CWASI_HISTOGRAM_BUCKETS - 1)], 1);
+    count_up(&c->end->stats.timed, 1);
 }
 
 static int64_t take_frame(cwasi_channel *c, void *data, uint64_t capacity)
@@ -141,8 +145,8 @@ static int64_t take_frame(cwasi_channel *c, void *data, uint64_t capacity)
         return rc;
     c->has_frame = 0;
     c->seq++;
-    c->end->stats.messages++;
-    c->end->stats.bytes += c->frame.length;
+    count_up(&c->end->stats.messages, 1);
+    count_up(&c->end->stats.bytes, c->frame.length);
     if (c->frame.stamp)
         count_latency(c);
     return c->frame.length;
@@ -181,7 +185,7 @@ int cwasi_channel_sample(cwasi_channel *c, uint32_t every)
 {
     if (every == 0 || (every & (every - 1)) != 0)
         return -EINVAL;
-    c->stamp_mask = every - 1;
+    store_relaxed(&c->stamp_mask, every - 1);
     return 0;
 }
 
@@ -195,12 +199,14 @@ void cwasi_channel_stop(cwasi_channel *c, int error)
     c->end->ops->wake(c->end);
 }
 
-/* Waits for the end to be free and takes it for good; -EALREADY if it was closed before. */
+/* Waits for the end to be free and takes it for good; -EALREADY if it was closed before. Another thread that is just
+ * closing it counts as inside. */
 static int claim_for_close(cwasi_channel *c, deadline until)
 {
     const struct timespec pause = {0, 100000};
-    while (!try_claim(&c->owner, FREE, CLOSED)) {
-        if (load_relaxed(&c->owner) == CLOSED)
+    while (!try_claim(&c->owner, FREE, CLOSING)) {
+        /* Pairs with the store at the end of cwasi_channel_close. */
+        if (load_acquire(&c->owner) == CLOSED)
             return -EALREADY;
         if (now_ns() > until.at)
             cwasi_channel_stop(c, ECANCELED);
@@ -215,7 +221,9 @@ int cwasi_channel_close(cwasi_channel *c, int failed, int64_t linger_ns)
     int rc = claim_for_close(c, until);
     if (rc == -EALREADY)
         return 0;
-    return c->end->ops->finish(c->end, failed, until);
+    rc = c->end->ops->finish(c->end, failed, until);
+    store_release(&c->owner, CLOSED);
+    return rc;
 }
 
 void cwasi_channel_free(cwasi_channel *c)
@@ -229,10 +237,20 @@ void cwasi_channel_free(cwasi_channel *c)
 
 void cwasi_channel_stats(const cwasi_channel *c, cwasi_stats *out)
 {
-    memcpy(out, &c->end->stats, sizeof *out);
+    counters *from = &c->end->stats;
+    *out = (cwasi_stats){
+        .messages = load_relaxed(&from->messages),
+        .bytes = load_relaxed(&from->bytes),
+        .copied_bytes = load_relaxed(&from->copied_bytes),
+        .waits = load_relaxed(&from->waits),
+        .parks = load_relaxed(&from->parks),
+        .wakes = load_relaxed(&from->wakes),
+        .timed = load_relaxed(&from->timed),
+    };
 }
 
 void cwasi_channel_histogram(const cwasi_channel *c, uint64_t *histogram)
 {
-    memcpy(histogram, c->histogram, sizeof c->histogram);
+    for (int i = 0; i < CWASI_HISTOGRAM_BUCKETS; i++)
+        histogram[i] = load_relaxed(&c->histogram[i]);
 }

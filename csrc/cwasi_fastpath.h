@@ -89,7 +89,7 @@ typedef struct {
 } cwasi_costs;
 /* Takes a few milliseconds. */
 int cwasi_calibrate(cwasi_costs *out);
-/* The cache-line hop alone, ns one way; -ENOTSUP on a single core. The median of `rounds` bursts. */
+/* The cache-line hop alone, ns one way: the median of `rounds` round trips, halved; 0 on a single core. */
 double cwasi_measure_hop(int rounds);
 
 /* ---- hostcall.c: the import module cwasi_v1 ---- */

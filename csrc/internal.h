@@ -17,8 +17,12 @@ int64_t now_ns(void);
 deadline deadline_after(int64_t timeout_ns);
 
 /* Waits until ready(arg) is true: spins within the process's budget, else yields, then sleeps on *parked.
+ * peer_core: where the peer ran last, from 1 on, 0 where that is not known.
  * 0, -EAGAIN (no wait allowed) or -ETIMEDOUT. Counts a sleep in *parks. */
-int wait_until(atomic_u32 *parked, int (*ready)(void *), void *arg, deadline until, atomic_u64 *parks);
+int wait_until(atomic_u32 *parked, int (*ready)(void *), void *arg, deadline until, const atomic_u32 *peer_core,
+               atomic_u64 *parks);
+/* The core that the calling thread is on, from 1 on. */
+uint32_t current_core(void);
 /* To be called after a publication by a `*_ordered` store; true if it had to wake a sleeper. */
 int wake_parked(atomic_u32 *parked);
 /* Sleeps while the word is 1; 0 (also without reason) or -ETIMEDOUT. */

@@ -4,7 +4,8 @@
  * pages are then lent to the pipe (vmsplice), which saves the kernel's copy in and its page allocations. A lent page
  * must not change until the peer has read it; the guest's own pages are never lent, because a peer that keeps
  * references (tee) could read what the guest writes there later. The staging buffer is used round and round and has
- * twice as many pages as the pipe has slots, so a page comes round again only after its slot was read and freed.
+ * twice as many pages as the pipe has slots, so a page comes round again only after its slot was read and freed. (A
+ * receiver that makes the pipe larger than WANTED_CAPACITY, or keeps references, spoils only what it reads itself.)
  *
  * SIGPIPE must be ignored in the process, as Python does.
  */
@@ -14,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -35,6 +37,7 @@ typedef struct {
     int wake_fd;                /* readable once the end is stopped */
     uint8_t *staging;
     size_t staging_size, staging_at;
+    int begun;                  /* bytes of the frame that is being sent have gone */
     uint8_t ahead[READ_AHEAD];  /* read but not yet taken: ahead[begin..end) */
     size_t begin, end;
 } pipe_end;
@@ -56,8 +59,8 @@ static int pipe_wait(pipe_end *p, deadline until)
     if (until.at == 0)
         return -EAGAIN;
     struct pollfd fds[2] = {{p->fd, p->base.role == CWASI_SENDER ? POLLOUT : POLLIN, 0}, {p->wake_fd, POLLIN, 0}};
-    p->base.stats.waits++;
-    p->base.stats.parks++;
+    count_up(&p->base.stats.waits, 1);
+    count_up(&p->base.stats.parks, 1);
     int rc = poll(fds, 2, timeout_ms(until));
     if (rc < 0)
         return errno == EINTR ? 0 : -errno;
@@ -68,25 +71,26 @@ static int pipe_wait(pipe_end *p, deadline until)
 
 /* ---- sender ---- */
 
-static int write_error(void)
+/* `until` holds until the first byte has gone. */
+static int wait_for_room(pipe_end *p, deadline until)
 {
-    return errno == EPIPE ? -EPIPE : -errno;
+    return pipe_wait(p, p->begun ? deadline_after(-1) : until);
 }
 
-/* Writes all of iov; `until` holds until the first byte has gone. */
+/* Writes all of iov. */
 static int write_all(pipe_end *p, struct iovec *iov, int count, deadline until)
 {
     while (count > 0) {
         ssize_t n = writev(p->fd, iov, count);
         if (n < 0 && errno != EAGAIN && errno != EINTR)
-            return write_error();
+            return -errno;
         if (n < 0) {
-            int rc = pipe_wait(p, until);
+            int rc = wait_for_room(p, until);
             if (rc < 0)
                 return rc;
             continue;
         }
-        until = deadline_after(-1);
+        p->begun = 1;
         for (; count > 0 && (size_t)n >= iov->iov_len; iov++, count--)
             n -= (ssize_t)iov->iov_len;
         if (count > 0) {
@@ -97,20 +101,20 @@ static int write_all(pipe_end *p, struct iovec *iov, int count, deadline until)
     return 0;
 }
 
-static int lend(pipe_end *p, uint8_t *from, size_t length, deadline *until)
+static int lend(pipe_end *p, uint8_t *from, size_t length, deadline until)
 {
     while (length > 0) {
         struct iovec iov = {from, length};
         ssize_t n = vmsplice(p->fd, &iov, 1, SPLICE_F_NONBLOCK);
         if (n < 0 && errno != EAGAIN && errno != EINTR)
-            return write_error();
+            return -errno;
         if (n < 0) {
-            int rc = pipe_wait(p, *until);
+            int rc = wait_for_room(p, until);
             if (rc < 0)
                 return rc;
             continue;
         }
-        *until = deadline_after(-1);
+        p->begun = 1;
         from += n;
         length -= (size_t)n;
     }
@@ -131,14 +135,18 @@ static int staging_open(pipe_end *p)
     return 0;
 }
 
-/* Room for one chunk, on pages of its own. */
+/* Room for one chunk, on pages of its own. They count as used only when they were lent: a send that times out and is
+ * tried again must not come round to pages that are still in the pipe. */
 static uint8_t *staging_chunk(pipe_end *p, size_t length)
 {
     if (p->staging_at + length > p->staging_size)
         p->staging_at = 0;
-    uint8_t *chunk = p->staging + p->staging_at;
-    p->staging_at += (length + PAGE - 1) & ~(size_t)(PAGE - 1);
-    return chunk;
+    return p->staging + p->staging_at;
+}
+
+static size_t whole_pages(size_t length)
+{
+    return (length + PAGE - 1) & ~(size_t)(PAGE - 1);
 }
 
 static int send_large(pipe_end *p, const cwasi_frame *frame, const uint8_t *data, deadline until)
@@ -152,13 +160,21 @@ static int send_large(pipe_end *p, const cwasi_frame *frame, const uint8_t *data
         uint8_t *chunk = staging_chunk(p, header + part);
         memcpy(chunk, frame, header);
         memcpy(chunk + header, data, part);
-        if ((rc = lend(p, chunk, header + part, &until)) < 0)
+        if ((rc = lend(p, chunk, header + part, until)) < 0)
             return rc;
+        p->staging_at += whole_pages(header + part);
         data += part;
         left -= part;
         header = 0;   /* only the first chunk has one */
     }
     return 0;
+}
+
+static int send_small(pipe_end *p, const cwasi_frame *frame, const void *data, deadline until)
+{
+    cwasi_frame header = *frame;
+    struct iovec iov[2] = {{&header, sizeof header}, {(void *)(uintptr_t)data, frame->length}};
+    return write_all(p, iov, frame->length ? 2 : 1, until);
 }
 
 static int pipe_send(endpoint *e, const cwasi_frame *frame, const void *data, deadline until)
@@ -167,12 +183,12 @@ static int pipe_send(endpoint *e, const cwasi_frame *frame, const void *data, de
     int stop = endpoint_stopped(e);
     if (stop)
         return stop;
-    e->stats.copied_bytes += frame->length;
-    if (frame->length >= SPLICE_FROM)
-        return send_large(p, frame, data, until);
-    cwasi_frame header = *frame;
-    struct iovec iov[2] = {{&header, sizeof header}, {(void *)(uintptr_t)data, frame->length}};
-    return write_all(p, iov, frame->length ? 2 : 1, until);
+    p->begun = 0;
+    int rc = frame->length >= SPLICE_FROM ? send_large(p, frame, data, until) : send_small(p, frame, data, until);
+    if (rc < 0 && p->begun)
+        e->torn = rc;
+    count_up(&e->stats.copied_bytes, rc < 0 ? 0 : frame->length);
+    return rc;
 }
 
 /* ---- receiver ---- */
@@ -225,10 +241,10 @@ static int pipe_take(endpoint *e, const cwasi_frame *frame, void *data)
         size_t length = to ? left : MIN(left, sizeof drop);
         ssize_t n = read_some(p, to ? to + (frame->length - left) : drop, length, deadline_after(-1));
         if (n <= 0)
-            return n == 0 ? -ECONNRESET : (int)n;
+            return e->torn = n == 0 ? -ECONNRESET : (int)n;
         left -= (size_t)n;
     }
-    e->stats.copied_bytes += frame->length + buffered;
+    count_up(&e->stats.copied_bytes, frame->length + buffered);
     return 0;
 }
 
@@ -243,8 +259,10 @@ static int pipe_finish(endpoint *e, int failed, deadline until)
 {
     pipe_end *p = (pipe_end *)e;
     int rc = 0;
-    if (e->role == CWASI_SENDER && !endpoint_stopped(e)) {
+    /* Into a frame that broke off it would be read as payload; without it, the end of the stream says enough. */
+    if (e->role == CWASI_SENDER && !e->torn) {
         cwasi_frame last = {.length = failed ? FRAME_FAILED : FRAME_FINISHED};
+        p->begun = 0;
         rc = write_all(p, &(struct iovec){&last, sizeof last}, 1, until);
     }
     close(p->fd);
@@ -266,6 +284,22 @@ static void pipe_destroy(endpoint *e)
 
 static const endpoint_ops PIPE = {pipe_send, pipe_peek, pipe_take, pipe_wake, pipe_finish, pipe_destroy};
 
+/* fd's pipe as a file of our own where that is possible: who shares ours could make it blocking, out of reach of wake. */
+static int own_file(int fd, int access)
+{
+    char path[32];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    int own = open(path, access | O_NONBLOCK | O_CLOEXEC);
+    if (own >= 0)
+        return own;
+    own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (own >= 0 && fcntl(own, F_SETFL, access | O_NONBLOCK) < 0) {
+        close(own);
+        return -1;
+    }
+    return own;
+}
+
 int pipe_open(int fd, int role, endpoint **out)
 {
     int flags = fcntl(fd, F_GETFL);
@@ -279,8 +313,8 @@ int pipe_open(int fd, int role, endpoint **out)
         return -ENOMEM;
     endpoint_init(&p->base, &PIPE, role);
     p->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    p->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    if (p->wake_fd < 0 || p->fd < 0 || fcntl(p->fd, F_SETFL, flags | O_NONBLOCK) < 0) {
+    p->fd = p->wake_fd < 0 ? -1 : own_file(fd, access);
+    if (p->fd < 0) {
         int error = errno;
         pipe_destroy(&p->base);
         return -error;

@@ -12,8 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Large messages are published piece by piece, so that the receiver copies out while the sender still copies in. */
-static const uint64_t CHUNK = 64 * 1024;
+/* Large messages are published piece by piece, so that the receiver copies out while the sender still copies in.
+ * Never more than half a ring: a piece and the header before it must fit. */
+static const uint64_t CHUNK = 16 * 1024;
 
 enum { OPEN = 0, FINISHED = 1, FAILED = 2 };   /* values of sender_state and receiver_state */
 
@@ -25,9 +26,11 @@ typedef struct {
     _Alignas(128) atomic_u32 sender_state;
     atomic_u32 sender_claimed;
     atomic_u32 sender_parked;
+    atomic_u32 sender_core;      /* where it ran last, from 1 on */
     _Alignas(128) atomic_u32 receiver_state;
     atomic_u32 receiver_claimed;
     atomic_u32 receiver_parked;
+    atomic_u32 receiver_core;
 } ring_control;
 
 _Static_assert(sizeof(ring_control) <= 4096, "the control page holds it");
@@ -39,6 +42,8 @@ typedef struct {
     uint64_t published;   /* what our head or tail says */
     uint64_t cursor;      /* how far we have written or read; ahead of published inside a message */
     uint64_t seen;        /* the last checked value of the peer's tail or head */
+    uint32_t core;        /* what we have published of it */
+    uint64_t chunk;       /* bytes in a piece of a large message */
     uint64_t want;        /* bytes of room or of data that the current wait is for */
     int result;           /* of the last look */
 } ring;
@@ -61,8 +66,8 @@ static int look_for_room(ring *r)
     int stop = endpoint_cancelled(&r->base);
     if (stop)
         return stop;
-    /* Pairs with the store in ring_finish. */
-    uint32_t state = load_acquire(&r->control->receiver_state);
+    /* Pairs with the store in ring_finish; ordered, like tail, with the parking in wait_until. */
+    uint32_t state = load_ordered(&r->control->receiver_state);
     if (state != OPEN)
         return state == FINISHED ? -EPIPE : -ECONNRESET;
     if (room_now(r))
@@ -106,7 +111,7 @@ static int look_for_data(ring *r)
     if (data_now(r))
         return 1;
     /* The end is read before head: what the sender published before it ended is not missed. */
-    uint32_t state = load_acquire(&r->control->sender_state);
+    uint32_t state = load_ordered(&r->control->sender_state);
     int rc = refresh_head(r);
     if (rc != 0 || (state == OPEN && !stop))
         return rc;
@@ -125,24 +130,37 @@ static int await(ring *r, uint64_t want, deadline until)
 {
     int sends = r->base.role == CWASI_SENDER;
     atomic_u32 *parked = sends ? &r->control->sender_parked : &r->control->receiver_parked;
+    const atomic_u32 *peer_core = sends ? &r->control->receiver_core : &r->control->sender_core;
     int (*ready)(void *) = sends ? room_ready : data_ready;
     r->want = want;
     if (!ready(r)) {
-        r->base.stats.waits++;
-        int rc = wait_until(parked, ready, r, until, &r->base.stats.parks);
+        count_up(&r->base.stats.waits, 1);
+        int rc = wait_until(parked, ready, r, until, peer_core, &r->base.stats.parks);
         if (rc < 0)
             return rc;
     }
     return r->result < 0 ? r->result : 0;
 }
 
+/* Tells the peer on which core we are: waiting for a neighbour on the same one wants another strategy. */
+static void publish_core(ring *r)
+{
+    uint32_t core = current_core();
+    if (core == r->core)
+        return;
+    r->core = core;
+    store_relaxed(r->base.role == CWASI_SENDER ? &r->control->sender_core : &r->control->receiver_core, core);
+}
+
 static void publish(ring *r)
 {
     int sends = r->base.role == CWASI_SENDER;
+    publish_core(r);
     r->published = r->cursor;
     /* Pairs with refresh_head and look_for_room, and (ordered) with the parking in wait_until. */
     store_ordered(sends ? &r->control->head : &r->control->tail, r->cursor);
-    r->base.stats.wakes += (uint64_t)wake_parked(sends ? &r->control->receiver_parked : &r->control->sender_parked);
+    int woken = wake_parked(sends ? &r->control->receiver_parked : &r->control->sender_parked);
+    count_up(&r->base.stats.wakes, (uint64_t)woken);
 }
 
 static uint8_t *at_cursor(const ring *r)
@@ -164,17 +182,17 @@ static int ring_send(endpoint *e, const cwasi_frame *frame, const void *data, de
     int streams = record > r->map.capacity;
     if (!own_word_intact(r))
         return -EBADMSG;
-    if (streams && until.at == 0)
-        return -EAGAIN;   /* cannot end without waiting for the receiver */
     int rc = await(r, streams ? sizeof *frame : record, until);
     if (rc < 0)
         return rc;
+    if (streams && until.at == 0)
+        return -EAGAIN;   /* cannot end without waiting for the receiver */
     memcpy(at_cursor(r), frame, sizeof *frame);
     r->cursor += sizeof *frame;
     for (const uint8_t *from = data; left > 0;) {
-        uint64_t chunk = MIN(left, CHUNK);
+        uint64_t chunk = MIN(left, r->chunk);
         if (streams && (rc = await(r, padded(chunk), deadline_after(-1))) < 0)
-            return rc;
+            return e->torn = rc;
         memcpy(at_cursor(r), from, chunk);
         r->cursor += padded(chunk);
         from += chunk;
@@ -183,7 +201,7 @@ static int ring_send(endpoint *e, const cwasi_frame *frame, const void *data, de
             publish(r);
     }
     publish(r);
-    e->stats.copied_bytes += frame->length;
+    count_up(&e->stats.copied_bytes, frame->length);
     return 0;
 }
 
@@ -207,10 +225,10 @@ static int ring_take(endpoint *e, const cwasi_frame *frame, void *data)
     uint64_t left = frame->length;
     r->cursor += sizeof *frame;
     for (uint8_t *to = data; left > 0;) {
-        uint64_t chunk = MIN(left, CHUNK);
+        uint64_t chunk = MIN(left, r->chunk);
         int rc = await(r, padded(chunk), deadline_after(-1));
         if (rc < 0)
-            return rc == -EPIPE ? -ECONNRESET : rc;
+            return e->torn = rc == -EPIPE ? -ECONNRESET : rc;
         if (to) {
             memcpy(to, at_cursor(r), chunk);
             to += chunk;
@@ -221,7 +239,7 @@ static int ring_take(endpoint *e, const cwasi_frame *frame, void *data)
             publish(r);
     }
     publish(r);
-    e->stats.copied_bytes += data ? frame->length : 0;
+    count_up(&e->stats.copied_bytes, data ? frame->length : 0);
     return 0;
 }
 
@@ -269,6 +287,7 @@ int ring_open(int memfd, int role, endpoint **out)
         return rc;
     }
     r->control = (ring_control *)r->map.control;
+    r->chunk = MIN(CHUNK, r->map.capacity / 2);
     atomic_u32 *claimed = role == CWASI_SENDER ? &r->control->sender_claimed : &r->control->receiver_claimed;
     if (!try_claim(claimed, 0, 1)) {
         ring_destroy(&r->base);

@@ -2,7 +2,8 @@
  *
  * A hand-over between spinning cores takes a tenth of a microsecond, waking a sleeper some twenty: so spin about as
  * long as one wake costs. But spinners take cores from those who work, so a process has a budget of them; a thread
- * beyond the budget gives its core away (sched_yield) for a while before it sleeps.
+ * beyond the budget gives its core away (sched_yield) for a while before it sleeps. So does one whose peer ran last on
+ * the same core: that peer cannot go on while we spin.
  */
 #include "internal.h"
 
@@ -41,21 +42,11 @@ deadline deadline_after(int64_t timeout_ns)
     return (deadline){timeout_ns > INT64_MAX - now ? INT64_MAX : now + timeout_ns};
 }
 
+/* Of the process, not of the thread that asks first: that one may be pinned. */
 static int usable_cores(void)
 {
     cpu_set_t set;
-    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-}
-
-static void forget_spinners(void)
-{
-    store_relaxed(&spinners, 0);
-}
-
-/* A forked child has none of the threads that were spinning. */
-__attribute__((constructor)) static void watch_forks(void)
-{
-    pthread_atfork(NULL, NULL, forget_spinners);
+    return sched_getaffinity(getpid(), sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
 }
 
 void cwasi_wait_configure(int count, int64_t spin_ns)
@@ -64,38 +55,71 @@ void cwasi_wait_configure(int count, int64_t spin_ns)
     store_relaxed(&spin_budget_ns, spin_ns);
 }
 
+/* A forked child has one thread, and that one does not spin. */
+static void forget_spinners(void)
+{
+    store_relaxed(&spinners, 0);
+}
+
+__attribute__((constructor)) static void forget_spinners_in_children(void)
+{
+    pthread_atfork(NULL, NULL, forget_spinners);
+}
+
+static int default_budget(void)
+{
+    static _Atomic int known = -1;
+    if (load_relaxed(&known) < 0)
+        store_relaxed(&known, usable_cores() - 1);
+    return load_relaxed(&known);
+}
+
 static int may_spin(void)
 {
     int budget = load_relaxed(&spinner_budget);
-    if (budget < 0) {
-        budget = usable_cores() - 1;
-        store_relaxed(&spinner_budget, budget);
-    }
+    if (budget < 0)
+        budget = default_budget();
     if (add_relaxed(&spinners, 1) < (uint32_t)budget)
         return 1;
     sub_relaxed(&spinners, 1);
     return 0;
 }
 
-/* Spins or yields until ready; false when the budget of time is spent. */
-static int spin_until(int (*ready)(void *), void *arg, deadline until)
+static int stop_spinning(void)
 {
-    int spinning = may_spin(), done;
+    sub_relaxed(&spinners, 1);
+    return 0;
+}
+
+uint32_t current_core(void)
+{
+    return (uint32_t)sched_getcpu() + 1;
+}
+
+/* Spins or yields until ready; false when the budget of time is spent. A spinner on the core that its peer needs would
+ * only keep it from its work: there, and beyond the budget of spinners, the core is given away. */
+static int spin_until(int (*ready)(void *), void *arg, deadline until, const atomic_u32 *peer_core)
+{
+    int spinning = 0, done;
     int64_t start = now_ns(), now = start;
     while (!(done = ready(arg)) && now < until.at) {
+        int together = load_relaxed(peer_core) == current_core();
+        if (spinning && together)
+            spinning = stop_spinning();
+        else if (!spinning && !together)
+            spinning = may_spin();
         if (spinning) {
             for (int i = 0; i < SPINS_PER_LOOK && !ready(arg); i++)
                 cpu_relax();
         } else {
             sched_yield();
-            spinning = may_spin();
         }
         now = now_ns();
         if (now - start > (spinning ? load_relaxed(&spin_budget_ns) : YIELD_NS))
             break;
     }
     if (spinning)
-        sub_relaxed(&spinners, 1);
+        stop_spinning();
     return done;
 }
 
@@ -108,13 +132,14 @@ int wait_sleep(atomic_u32 *parked, deadline until)
     return rc < 0 && errno == ETIMEDOUT ? -ETIMEDOUT : 0;
 }
 
-int wait_until(atomic_u32 *parked, int (*ready)(void *), void *arg, deadline until, atomic_u64 *parks)
+int wait_until(atomic_u32 *parked, int (*ready)(void *), void *arg, deadline until, const atomic_u32 *peer_core,
+               atomic_u64 *parks)
 {
     if (ready(arg))
         return 0;
     if (until.at == 0)
         return -EAGAIN;
-    if (spin_until(ready, arg, until))
+    if (spin_until(ready, arg, until, peer_core))
         return 0;
     for (int slept = 0;; slept = 1) {
         /* Pairs with wake_parked: we say that we sleep, then look; the peer publishes, then looks whether we sleep. */

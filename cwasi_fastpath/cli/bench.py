@@ -1,0 +1,108 @@
+"""cwasi bench: measures this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from ..bench.report import Report
+    from ..bench.rounds import Settings
+
+_SIZES = (64, 1 << 10, 64 << 10, 1 << 20)
+_SMALLEST = 8   # a time stamp must fit in
+_LARGEST = 1 << 30
+_FILE_WIDTH = 120
+
+
+@click.group()
+def bench() -> None:
+    """Measures channels on this machine."""
+
+
+@bench.command()
+@click.option("--rounds", type=click.IntRange(1, 1000), help="How often everything is measured.  [default: 7]")
+@click.option("--size", "sizes", type=click.IntRange(_SMALLEST, _LARGEST), multiple=True, metavar="BYTES",
+              help="Size of messages; repeat it for several.  [default: 64, 1024, 65536, 1048576]")
+@click.option("--seconds", type=click.FloatRange(0.1, 86400), help="About how long it may take.  [default: 45]")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the order of cases and of the intervals.")
+@click.option("--quick", is_flag=True, help="2 rounds in 3 seconds: to see that it works.")
+@click.option("--json", "as_json", is_flag=True, help="Print all values of all rounds as JSON.")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with plots to this file.")
+def channel(
+    rounds: int | None,
+    sizes: tuple[int, ...],
+    seconds: float | None,
+    seed: int,
+    quick: bool,
+    as_json: bool,
+    html: Path | None,
+) -> None:
+    """Compares the transports between two functions on this host with Redis between two processes.
+
+    Latency, throughput and the cost of a send, all interleaved in rounds. Needs redis-server; starts its own.
+    """
+    from ..bench.rounds import Settings
+
+    if html is not None and not os.access(html if html.exists() else html.absolute().parent, os.W_OK):
+        raise click.BadParameter(f"{html} cannot be written", param_hint="--html")
+    settings = Settings(
+        sizes=tuple(sorted(set(sizes or _SIZES))),
+        rounds=rounds or (2 if quick else 7),
+        seconds=seconds or (3.0 if quick else 45.0),
+        seed=seed,
+    )
+    report = _measure(settings)
+    _print(report, as_json)
+    if html is not None:
+        _write(report, html)
+
+
+def _measure(settings: Settings) -> Report:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from ..bench.case import Case, all_cases
+    from ..bench.environment import environment
+    from ..bench.report import Report
+    from ..bench.rounds import measure_channels
+
+    cases = all_cases(settings.sizes)
+    console = Console(stderr=True)
+    percent, name = TextColumn("{task.percentage:3.0f}%"), TextColumn("{task.description}")
+    # Redrawn between cases only: a thread that draws would be measured too.
+    with Progress(BarColumn(), percent, TimeElapsedColumn(), name, console=console, transient=True, auto_refresh=False,
+                  disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=len(cases) * (settings.rounds + 1))
+
+        def before_case(case: Case) -> None:
+            progress.update(task, advance=1, description=case.key, refresh=True)
+
+        rounds = measure_channels(settings, cases, before_case)
+    return Report(settings, environment(), rounds)
+
+
+def _print(report: Report, as_json: bool) -> None:
+    from rich.console import Console
+
+    from ..bench.report import print_report
+
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=1))
+    else:
+        # Into a file or a pipe nothing has to be folded.
+        print_report(report, Console() if sys.stdout.isatty() else Console(width=_FILE_WIDTH))
+
+
+def _write(report: Report, html: Path) -> None:
+    from ..bench.page import page
+
+    try:
+        html.write_text(page(report), encoding="utf-8")
+    except OSError as error:
+        raise click.FileError(str(html), error.strerror) from error

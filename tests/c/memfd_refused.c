@@ -1,0 +1,59 @@
+/* A descriptor that could be truncated under us, or has another shape than a ring, is refused. */
+#include "test.h"
+
+static int memfd(off_t size, int seals)
+{
+    int fd = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    CHECK(fd >= 0);
+    CHECK_EQ(ftruncate(fd, size), 0);
+    CHECK_EQ(fcntl(fd, F_ADD_SEALS, seals), 0);
+    return fd;
+}
+
+static void check_refused(int fd, int expected)
+{
+    cwasi_channel *c;
+    CHECK_EQ(cwasi_channel_open_ring(fd, CWASI_RECEIVER, &c), expected);
+    CHECK_EQ(cwasi_channel_open_ring(fd, CWASI_SENDER, &c), expected);
+    close(fd);
+}
+
+int main(void)
+{
+    const int all = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+    const off_t page = 4096;
+    cwasi_channel *c;
+    test_begin(10);
+    check_refused(memfd(2 * page, F_SEAL_SHRINK | F_SEAL_GROW), -EBADMSG);
+    check_refused(memfd(2 * page, F_SEAL_SHRINK | F_SEAL_SEAL), -EBADMSG);
+    check_refused(memfd(2 * page, F_SEAL_GROW | F_SEAL_SEAL), -EBADMSG);
+    check_refused(memfd(2 * page, 0), -EBADMSG);
+    check_refused(memfd(0, all), -EBADMSG);
+    check_refused(memfd(page - 1, all), -EBADMSG);
+    check_refused(memfd(page, all), -EBADMSG);
+    check_refused(memfd(page + 2048, all), -EBADMSG);
+    check_refused(memfd(page + 3 * page, all), -EBADMSG);
+    check_refused(memfd(2 * page + 1, all), -EBADMSG);
+    check_refused(memfd(page + ((off_t)2 << 30), all), -EBADMSG);
+    check_refused(memfd(2 * page, all | F_SEAL_FUTURE_WRITE), -EPERM);
+    check_refused(open("/dev/null", O_RDWR), -EINVAL);
+
+    CHECK_EQ(cwasi_channel_open_ring(-1, CWASI_SENDER, &c), -EBADF);
+    int fd = cwasi_ring_create(4096);
+    CHECK_EQ(cwasi_channel_open_ring(fd, 0, &c), -EINVAL);
+    CHECK_EQ(cwasi_channel_open_ring(fd, 3, &c), -EINVAL);
+    CHECK_EQ(ftruncate(fd, 0), -1);
+    CHECK_EQ(ftruncate(fd, 3 * page), -1);
+    cwasi_channel *first;
+    CHECK_EQ(cwasi_channel_open_ring(fd, CWASI_SENDER, &first), 0);
+    CHECK_EQ(cwasi_channel_open_ring(fd, CWASI_SENDER, &c), -EBUSY);
+    cwasi_channel_free(first);
+    close(fd);
+
+    CHECK_EQ(cwasi_ring_create(0), -EINVAL);
+    CHECK_EQ(cwasi_ring_create(2048), -EINVAL);
+    CHECK_EQ(cwasi_ring_create(5000), -EINVAL);
+    CHECK_EQ(cwasi_ring_create(UINT64_C(2) << 30), -EINVAL);
+    CHECK_EQ(cwasi_ring_create(UINT64_MAX), -EINVAL);
+    return 0;
+}

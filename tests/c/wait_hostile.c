@@ -1,0 +1,108 @@
+/* Waiting on a word that a hostile peer may write too: a stop, a time-out and a wake get through all the same. */
+#include "test.h"
+
+#include <linux/futex.h>
+#include <sys/syscall.h>
+
+typedef struct {
+    atomic_u32 parked;
+    int looks, sleeps_after;
+    int stopped;
+} victim;
+
+static int keeps_changing(void *arg)
+{
+    victim *v = arg;
+    if (load_relaxed(&v->parked) == 1)
+        store_relaxed(&v->parked, 7);   /* so that no sleep begins */
+    return ++v->looks > 50000000;
+}
+
+static int undoes_the_stop(void *arg)
+{
+    victim *v = arg;
+    if (load_relaxed(&v->parked) != 1 || v->stopped)
+        return v->stopped;
+    v->stopped = 1;                  /* stop() comes just now, */
+    wait_wake(&v->parked);
+    store_relaxed(&v->parked, 1);    /* and the peer takes it back before we sleep */
+    return 0;
+}
+
+typedef struct {
+    atomic_u32 *word;
+    atomic_u32 waiting, done;
+} thief;
+
+static void *steal_wakes(void *arg)
+{
+    thief *t = arg;
+    struct timespec time = {0, 100 * MS};
+    add_relaxed(&t->waiting, 1);
+    while (!load_relaxed(&t->done))
+        syscall(SYS_futex, t->word, FUTEX_WAIT, load_relaxed(t->word), &time, NULL, 0);
+    return NULL;
+}
+
+/* Threads that wait for the same word, and were there first, do not take the stop from the one inside. */
+static void wakes_are_not_stolen(void)
+{
+    int fd = cwasi_ring_create(4096);
+    cwasi_channel *rx;
+    CHECK_EQ(cwasi_channel_open_ring(fd, CWASI_RECEIVER, &rx), 0);
+    uint8_t *memory = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    CHECK(memory != MAP_FAILED);
+    thief t = {.word = (atomic_u32 *)(memory + 3 * 128 + 8)};   /* receiver_parked */
+    call r = {.channel = rx, .length = 1, .timeout = FOREVER};
+    pthread_t thieves[4], inside = start(call_recv, &r);
+    sleep_ms(20);
+    CHECK_EQ(load_relaxed(t.word), 1);
+    cwasi_channel_stop(rx, ECONNRESET);
+    join(inside);
+    CHECK_EQ(r.result, -ECONNRESET);
+    cwasi_channel_free(rx);
+    munmap(memory, 4096);
+    close(fd);
+
+    fd = cwasi_ring_create(4096);
+    CHECK_EQ(cwasi_channel_open_ring(fd, CWASI_RECEIVER, &rx), 0);
+    memory = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    t.word = (atomic_u32 *)(memory + 3 * 128 + 8);
+    for (int i = 0; i < 4; i++)
+        thieves[i] = start(steal_wakes, &t);
+    while (load_relaxed(&t.waiting) < 4)
+        sleep_ms(1);
+    r.channel = rx;
+    inside = start(call_recv, &r);
+    sleep_ms(30);
+    cwasi_channel_stop(rx, ECANCELED);
+    join(inside);
+    CHECK_EQ(r.result, -ECANCELED);
+    CHECK(r.took < 400 * MS);
+    store_relaxed(&t.done, 1);
+    for (int i = 0; i < 4; i++)
+        join(thieves[i]);
+    cwasi_channel_free(rx);
+    munmap(memory, 4096);
+    close(fd);
+}
+
+static const atomic_u32 no_core = 0;
+
+int main(void)
+{
+    atomic_u64 parks = 0;
+    test_begin(20);
+    cwasi_wait_configure(0, 0);
+
+    victim busy = {0};
+    int64_t begin = now_ns();
+    CHECK_EQ(wait_until(&busy.parked, keeps_changing, &busy, deadline_after(50 * MS), &no_core, &parks), -ETIMEDOUT);
+    CHECK(now_ns() - begin < 2000 * MS);
+
+    victim stopped = {0};
+    CHECK_EQ(wait_until(&stopped.parked, undoes_the_stop, &stopped, deadline_after(FOREVER), &no_core, &parks), 0);
+
+    wakes_are_not_stolen();
+    return 0;
+}
