@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -44,7 +45,16 @@ def timeout_ns(timeout: float | None) -> int:
         return -1
     if not timeout >= 0:
         raise ValueError(f"timeout is {timeout!r}: give seconds from 0 on, or None to wait for ever")
-    return min(int(timeout * 1e9), 1 << 62)
+    return int(min(timeout * 1e9, 1 << 62))
+
+
+def owned(pointer: Any, free: Callable[[Any], None]) -> Any:
+    """`pointer`, which is freed when the last who holds it lets go: a thread inside a call, a guest, ...
+
+    Not in a forked child: what it stands for still belongs to the parent.
+    """
+    owner, process_id = os.getpid(), os.getpid
+    return ffi.gc(pointer, lambda unused: free(unused) if process_id() == owner else None)
 
 
 class Managed:
@@ -82,4 +92,4 @@ def opened(function: Any, *args: Any, what: str) -> Any:
     return out[0]
 
 
-__all__ = ["Managed", "check", "fail", "ffi", "lib", "opened", "timeout_ns"]
+__all__ = ["Managed", "check", "fail", "ffi", "lib", "opened", "owned", "timeout_ns"]

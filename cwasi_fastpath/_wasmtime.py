@@ -17,7 +17,7 @@ from wasmtime import _bindings, _ffi
 from . import errors
 from ._native import Managed, check, ffi, lib, opened
 from .endpoint import Endpoint
-from .modes import Mode
+from .names import checked
 
 PINNED = "50.0.1"
 MODULE = "cwasi_v1"
@@ -53,21 +53,23 @@ class GuestState(Managed):
     def __init__(self, store: wasmtime.Store) -> None:
         context = ctypes.cast(store._context(), ctypes.c_void_p).value
         self._runtime = _runtime()   # the C side keeps a pointer to it
-        self._ends: list[Endpoint] = []
+        self._channels: list[Any] = []
         self._pointer = opened(
             lib.cwasi_guest_new, self._runtime, ffi.cast("void *", context), what="state of the hostcalls"
         )
 
     def _delete(self, pointer: Any) -> None:
         lib.cwasi_guest_free(pointer)
+        self._channels.clear()
 
     def __del__(self) -> None:
         self.close()
 
-    def grant(self, name: str, end: Endpoint, mode: Mode) -> None:
+    def grant(self, name: str, end: Endpoint) -> None:
         """Lets the guest open `end` under `name`."""
-        self._ends.append(end)   # keeps the channel alive as long as the guest can reach it
-        check(lib.cwasi_guest_grant(self.pointer, name.encode(), end.pointer, int(mode)), f"grant of {name!r}")
+        channel = end.pointer
+        self._channels.append(channel)   # keeps it alive as long as the guest can reach it
+        check(lib.cwasi_guest_grant(self.pointer, name.encode(), channel, int(end.mode)), f"grant of {name!r}")
 
     def set_memory(self, memory: wasmtime.Memory) -> None:
         """Saves the look-up of the memory on every call; for a store that holds one instance only."""
@@ -119,12 +121,14 @@ def install(
     """Gives a wasmtime program of any kind the channels: defines `cwasi_v1` in its linker, for guests in `store`.
 
     channels: for each name the end, or the ends, that the guest may open. One linker serves one store.
-    Raises Unavailable for another release of wasmtime, wasmtime.WasmtimeError when `cwasi_v1` is defined already.
+    An end that is closed before its guest uses it gives the guest EBADF.
+    Raises Unavailable for another release of wasmtime, wasmtime.WasmtimeError when `cwasi_v1` is defined already,
+    BadName, ChannelClosed for an end that is closed.
     """
     state = GuestState(store)
     for name, ends in channels.items():
         for end in (ends,) if isinstance(ends, Endpoint) else ends:
-            state.grant(name, end, Mode.LOCAL)
+            state.grant(checked(name, "channel"), end)
     define_imports(linker, state)
     # Instances hold a bare pointer to the state: it lives as long as the store that runs them and the linker that makes
     # more of them.

@@ -6,7 +6,7 @@ from . import transport as transports
 from .endpoint import RECEIVER, SENDER, Endpoint, Receiver, Sender
 from .errors import BadSpec
 from .metrics import ChannelMetrics, channel_metrics
-from .modes import Mode, Transport
+from .modes import Locality, Mode, Transport, mode_of
 from .names import checked
 from .policy import Decision
 from .transport import Link
@@ -77,16 +77,17 @@ def open_channel(name: str, transport: str = "ring") -> tuple[Sender, Receiver]:
     else:
         raise BadSpec(f"transport {transport!r} is unknown: use ring, pipe or a URL like unix:///run/redis/redis.sock")
     try:
-        sender = Sender(link.open(SENDER), name)
-        receiver = Receiver(link.open(RECEIVER), name)
+        mode = mode_of(link.transport, Locality.PROCESS)
+        sender = Sender(link.open(SENDER), name, mode)
+        receiver = Receiver(link.open(RECEIVER), name, mode)
     except BaseException:
         link.close()
         raise
     # The link's own threads end after the last of the two ends.
-    left: set[Endpoint] = {sender, receiver}
+    left = {SENDER, RECEIVER}
 
     def closed(end: Endpoint) -> None:
-        left.discard(end)
+        left.discard(end.role)
         if not left:
             link.close()
 

@@ -131,8 +131,10 @@ def _run_here(workflow: Workflow, options: Options) -> RunReport:
 
 def _run_apart(workflow: Workflow, options: Options, groups: list[list[FunctionSpec]]) -> RunReport:
     decisions = _decide_apart(workflow, options, groups)
-    processes = [HostProcess(group, options.timeout) for group in groups]
+    processes: list[HostProcess] = []
     try:
+        for group in groups:
+            processes.append(HostProcess(group, options.timeout))
         by_function = {
             function.name: process for group, process in zip(groups, processes, strict=True) for function in group
         }

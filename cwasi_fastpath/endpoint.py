@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import Any
 
 from . import errors
-from ._native import Managed, check, ffi, lib, timeout_ns
+from ._native import Managed, check, ffi, lib, owned, timeout_ns
 from .metrics import EndMetrics
+from .modes import Mode
 from .names import checked
 
 SENDER: int = lib.CWASI_SENDER
@@ -18,7 +19,7 @@ RECEIVER: int = lib.CWASI_RECEIVER
 HISTOGRAM_BUCKETS: int = lib.CWASI_HISTOGRAM_BUCKETS
 
 # A peer that is gone, or a wait that was cancelled, is no news to who closes.
-_GONE = {errno.EPIPE, errno.ECONNRESET, errno.ECANCELED, errno.EBADF, errno.ETIMEDOUT, errno.EAGAIN}
+_GONE = {errno.EPIPE, errno.ECONNRESET, errno.ECANCELED, errno.EBADF}
 
 Data = bytes | bytearray | memoryview
 
@@ -28,9 +29,12 @@ class Endpoint(Managed):
 
     role: int
 
-    def __init__(self, pointer: Any, name: str) -> None:
+    def __init__(self, pointer: Any, name: str, mode: Mode = Mode.LOCAL) -> None:
+        # Guests and threads inside a call hold the pointer too: close() must not free it under them.
+        self._pointer = owned(pointer, lib.cwasi_channel_free)
         self.name = checked(name, "channel")
-        self._pointer = pointer
+        self.mode = mode
+        """The path class in use, which guests are told."""
         # The last words of a closed end: its metrics stay readable.
         self._final: EndMetrics | None = None
         self._closing = threading.Lock()
@@ -41,7 +45,7 @@ class Endpoint(Managed):
         return f"<{type(self).__name__} of channel {self.name!r}>"
 
     def _delete(self, pointer: Any) -> None:
-        lib.cwasi_channel_free(pointer)
+        """Nothing to do: letting go is enough."""
 
     def metrics(self) -> EndMetrics:
         """What this end has counted so far; after close(), what it counted at the end."""
@@ -63,6 +67,8 @@ class Endpoint(Managed):
 
     def sample(self, every: int) -> None:
         """Times one message in `every` (a power of two; 1 times all) from its send to its receipt."""
+        if not 0 < every < 1 << 32 or every & (every - 1):
+            raise ValueError(f"sample every {every!r}: use a power of two, for example 1, 64 or 1024")
         check(lib.cwasi_channel_sample(self.pointer, every), f"{self!r}: sample every {every}")
 
     def stop(self, *, peer_died: bool = False) -> None:
@@ -74,28 +80,35 @@ class Endpoint(Managed):
     def finish(self, *, failed: bool = False, linger: float | None = 5.0) -> None:
         """Tells the other side that this one is done, or failed; the end stays readable for metrics().
 
-        linger: seconds to wait for a thread inside this end, and for room to tell the peer.
-        Raises what the transport raises when the peer cannot be told.
+        linger: seconds to wait for a thread inside this end, and for room to tell the peer (None: for ever).
+        Raises Timeout where there was no room to say "done" (the peer will get PeerDied instead), OSError.
         """
-        rc = lib.cwasi_channel_close(self.pointer, failed, timeout_ns(linger))
-        if rc < 0 and -rc not in _GONE:
+        pointer = self._pointer
+        if pointer is None:
+            return
+        rc = lib.cwasi_channel_close(pointer, failed, timeout_ns(linger))
+        untold = -rc in (errno.ETIMEDOUT, errno.EAGAIN)
+        if untold and not failed:
+            raise errors.Timeout(f"{self!r}: closed, but the other side could not be told: it reads too slowly")
+        if rc < 0 and not untold and -rc not in _GONE:
             check(rc, f"{self!r}: close")
 
     def close(self) -> None:
-        """Finishes this side and frees it. What was sent can still be received."""
+        """Finishes this side and frees it. What was sent can still be received. Raises what finish raises."""
         if self._pointer is None:
             return
         try:
             self.finish()
         finally:
             with self._closing:
+                last = self._pointer is not None
                 self._final = self.metrics()
                 super().close()
-            if self.on_close is not None:
+            if last and self.on_close is not None:
                 self.on_close(self)
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        if kind is not None and self._pointer is not None:
+        if kind is not None:
             self.finish(failed=True, linger=1.0)
         self.close()
 
@@ -131,8 +144,8 @@ class Receiver(Endpoint):
     role = RECEIVER
     _SMALL = 4096
 
-    def __init__(self, pointer: Any, name: str) -> None:
-        super().__init__(pointer, name)
+    def __init__(self, pointer: Any, name: str, mode: Mode = Mode.LOCAL) -> None:
+        super().__init__(pointer, name, mode)
         self._small = ffi.new("uint8_t[]", self._SMALL)
 
     def recv(self, timeout: float | None = None) -> bytes:

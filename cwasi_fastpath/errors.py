@@ -7,6 +7,8 @@ class Error(Exception):
     """Base of every error that this package raises on purpose."""
 
     exit_code = 1
+    happened_ns = 0
+    """CLOCK_MONOTONIC when a function failed: tells a cause from its consequences, also in another process."""
 
 
 # ---- what the user gave ----
@@ -123,3 +125,8 @@ class RedisUnavailable(Unavailable):
 
 class NoTransport(Unavailable):
     """Nothing can carry this edge; the message says what ruled out each transport."""
+
+
+def happened(error: BaseException) -> tuple[bool, int]:
+    """Sorts causes before their consequences; a host's death is never a consequence."""
+    return (not isinstance(error, HostDied), error.happened_ns if isinstance(error, Error) else 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from . import errors
 from ._wasmtime import MODULE, GuestState, define_imports, import_names
 from .attribution import function
 from .endpoint import Endpoint
-from .modes import Mode
 from .names import checked
 
 _WASI = "wasi_snapshot_preview1"
@@ -41,8 +41,9 @@ def compile_module(engine: wasmtime.Engine, path: Path) -> wasmtime.Module:
             content = bytes(wasmtime.wat2wasm(content))
         return wasmtime.Module(engine, content)
     except wasmtime.WasmtimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise errors.BadModule(f"{path}: not a WebAssembly module that can be compiled: {reason}") from error
+        raise errors.BadModule(
+            f"{path}: not a WebAssembly module that can be compiled: {_last_line(error)}"
+        ) from error
 
 
 class Guest:
@@ -59,7 +60,8 @@ class Guest:
         self.store = wasmtime.Store(engine)
         self.store.set_epoch_deadline(1)   # the host's next tick interrupts, where the engine counts ticks at all
         self._state = GuestState(self.store)
-        self._ends: list[Endpoint] = []
+        self._ends: dict[tuple[str, int], Endpoint] = {}
+        """By the name that the guest knows, and the role."""
         self.cpu_seconds = 0.0
         """CPU time of its thread; spinning in a wait counts."""
 
@@ -82,30 +84,44 @@ class Guest:
 
     def _check_exports(self) -> None:
         exports = {item.name: item.type for item in self._module.exports}
-        if not isinstance(exports.get("_start"), wasmtime.FuncType):
-            raise errors.BadModule(f"{self.path}: exports no function _start; build it as a WASI command")
+        start = exports.get("_start")
+        if not isinstance(start, wasmtime.FuncType) or start.params:
+            raise errors.BadModule(f"{self.path}: exports no function _start () -> (); build it as a WASI command")
         if not isinstance(exports.get("memory"), wasmtime.MemoryType):
             raise errors.BadModule(f"{self.path}: exports no memory under the name memory")
 
-    def grant(self, name: str, end: Endpoint, mode: Mode) -> None:
-        """Lets the guest open `end` as channel `name`; the guest closes it when it ends."""
-        self._state.grant(name, end, mode)
-        self._ends.append(end)
+    def grant(self, name: str, end: Endpoint) -> None:
+        """Lets the guest open `end` as channel `name`; the guest closes it when it ends. Raises BadSpec."""
+        if (name, end.role) in self._ends:
+            raise errors.BadSpec(
+                f"function {self.name} has a channel {name!r} of this direction already; give this one another port"
+            )
+        self._state.grant(name, end)
+        self._ends[name, end.role] = end
 
     def run(self) -> None:
         """Runs the function to its end on this thread; then its ends of channels are closed, as failed if it failed.
 
         Raises GuestTrap, GuestExit, GuestTimeout, BadModule.
         """
-        failed = True
         start = time.thread_time()
         try:
             self._call()
-            failed = False
+        except BaseException as error:
+            if isinstance(error, errors.Error):
+                error.happened_ns = time.monotonic_ns()   # before anybody can suffer from it
+            self._finish(failed=True)
+            raise
+        else:
+            self._finish(failed=False)
         finally:
             self.cpu_seconds = time.thread_time() - start
-            for end in self._ends:
-                end.finish(failed=failed)
+
+    def _finish(self, failed: bool) -> None:
+        # A receiver may take as long as it wants to make room for the last word; a failure needs no word.
+        with ExitStack() as ends:
+            for end in self._ends.values():
+                ends.callback(end.finish, failed=failed, linger=0.0 if failed else None)
 
     def _call(self) -> None:
         try:
@@ -124,8 +140,8 @@ class Guest:
             if trap.trap_code is wasmtime.TrapCode.INTERRUPT:
                 raise errors.GuestTimeout(f"function {self.name} still ran when its time was up") from trap
             raise errors.GuestTrap(f"function {self.name} trapped: {_trap_reason(trap)}") from trap
-        except wasmtime.WasmtimeError as error:
-            raise errors.BadModule(f"{self.path}: cannot be instantiated: {error}") from error
+        except wasmtime.WasmtimeError as error:   # for example an exit status that WASI does not know
+            raise errors.GuestTrap(f"function {self.name} was ended: {_last_line(error)}") from error
 
     def _instantiate(self) -> wasmtime.Instance:
         self.store.set_wasi(self._wasi())
@@ -133,33 +149,61 @@ class Guest:
         linker = wasmtime.Linker(self.store.engine)
         linker.define_wasi()
         define_imports(linker, self._state)
-        return linker.instantiate(self.store, self._module)
+        try:
+            return linker.instantiate(self.store, self._module)
+        except wasmtime.ExitTrap:
+            raise
+        except wasmtime.WasmtimeError as error:
+            reason = " ".join(str(error).split())
+            raise errors.BadModule(f"{self.path}: cannot be instantiated: {reason}") from error
 
     def _wasi(self) -> wasmtime.WasiConfig:
         wasi, streams = wasmtime.WasiConfig(), self.streams
         wasi.argv = [self.name, *streams.arguments]
         wasi.env = list(streams.environment.items())
         if streams.stdin is not None:
-            wasi.stdin_file = streams.stdin
+            self._open(wasi, "stdin", streams.stdin)
         for kind in ("stdout", "stderr"):
             path = getattr(streams, kind)
             if path is None:
                 getattr(wasi, f"inherit_{kind}")()
             else:
-                setattr(wasi, f"{kind}_file", str(path))
+                self._open(wasi, kind, path)
         return wasi
+
+    def _open(self, wasi: wasmtime.WasiConfig, kind: str, path: Path) -> None:
+        try:
+            setattr(wasi, f"{kind}_file", str(path))
+        except wasmtime.WasmtimeError as error:
+            reason = f"{path}: cannot be the {kind} of function {self.name}: {_why(path, kind)}"
+            raise errors.BadModule(reason) from error
 
     def stop(self) -> None:
         """Ends every wait of the guest in a channel, from any thread."""
-        for end in self._ends:
+        for end in self._ends.values():
             end.stop()
 
     def close(self) -> None:
         """Frees the instance; its channels must be freed after it. The function must not be running."""
-        for end in self._ends:
+        for end in self._ends.values():
             end.close()
         self._state.close()
         self.store.close()
+        self._module.close()
+
+
+def _last_line(error: wasmtime.WasmtimeError) -> str:
+    """wasmtime names the cause last."""
+    return str(error).strip().splitlines()[-1].strip()
+
+
+def _why(path: Path, kind: str) -> str:
+    """What is wrong with a file that wasmtime could not open; it does not say."""
+    try:
+        path.open("rb" if kind == "stdin" else "ab").close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return "it could not be opened"
 
 
 def _trap_reason(trap: wasmtime.Trap) -> str:

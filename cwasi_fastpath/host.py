@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -44,6 +44,8 @@ def decide(
     available = {Transport.RING, Transport.PIPE} | ({Transport.REDIS} if redis else set())
     request = Request(facts, observation, mode, asked, frozenset(available))
     decision = policy.decide(request)
+    if decision is not None and (obstacle := ruled_out(request, decision.transport)) is not None:
+        raise errors.NoTransport(f"{what}: the policy chose {decision.transport}, which cannot be: {obstacle}")
     if decision is None:
         obstacles = "; ".join(f"{kind}: {ruled_out(request, kind)}" for kind in Transport)
         raise errors.NoTransport(f"{what}: nothing can carry it. {obstacles}")
@@ -71,7 +73,13 @@ class Host:
         self._engine = wasmtime.Engine(config)
         self._guests: list[Guest] = []
         self._channels: list[Channel] = []
+        self._closed = False
+        self._changed = threading.Condition()
+        """Guards and announces changes of the sets below."""
+        self._started: set[Guest] = set()
         self._running: set[Guest] = set()
+        self._stuck: set[Guest] = set()
+        """Of the running ones, those that could not be ended."""
 
     def load(
         self,
@@ -91,6 +99,8 @@ class Host:
         the host's own output. trust: label of its trust domain.
         Raises BadModule, MissingImport, BadName, BadSpec for a name that is taken.
         """
+        if self._closed:
+            raise errors.BadSpec("this host is closed")
         file = Path(path)
         streams = Streams(arguments, environment or {}, *(Path(p) if p else None for p in (stdin, stdout, stderr)))
         guest_name = file.stem.lower() if name is None else name
@@ -118,6 +128,8 @@ class Host:
         Raises NoTransport, BadName, BadSpec.
         """
         checked(name, "channel")
+        for guest in (sender, receiver):
+            self._check_mine(guest)
         edge = f"channel {name!r} from {sender.name} to {receiver.name}"
         facts = edge_facts(here(sender.trust), here(receiver.trust))
         decision = decide(
@@ -129,7 +141,7 @@ class Host:
             redis=self.redis,
             observation=observation,
         )
-        link = transports.create(decision.transport, redis=self.redis, key=_unique_key(name))
+        link = transports.create(decision.transport, redis=self.redis, key=name)
         return self.join(name, decision, link, sender=sender, receiver=receiver, ports=ports)
 
     def join(
@@ -148,6 +160,7 @@ class Host:
         for guest, role, port in zip((sender, receiver), (SENDER, RECEIVER), ports, strict=True):
             if guest is None:
                 continue
+            self._check_mine(guest)
             if not guest.uses_channels:
                 raise errors.BadSpec(
                     f"function {guest.name} ({guest.path}) imports nothing from cwasi_v1: "
@@ -156,61 +169,77 @@ class Host:
             pointer = link.open(role, guest.name)
             end: Endpoint
             if role == SENDER:
-                end = channel.sender = Sender(pointer, name)
+                end = channel.sender = Sender(pointer, name, decision.mode)
             else:
-                end = channel.receiver = Receiver(pointer, name)
-            guest.grant(checked(port or name, "channel"), end, decision.mode)
+                end = channel.receiver = Receiver(pointer, name, decision.mode)
+            guest.grant(checked(port or name, "channel"), end)
         return channel
 
     def run(self, *guests: Guest) -> None:
-        """Runs guests to their end, a thread each; all loaded ones by default.
+        """Runs guests to their end, a thread each; all loaded ones by default. A guest runs once.
 
-        The first error that a guest ended with is raised when all have ended; what fails takes its neighbours along
+        When all have ended, the error of the one that failed first is raised; what fails takes its neighbours along
         by PeerDied. Ctrl-C and close() end all waits with Cancelled.
-        Raises GuestTrap, GuestExit, GuestTimeout, BadModule.
+        Raises GuestTrap, GuestExit, GuestTimeout, BadModule, BadSpec.
         """
         chosen = guests or tuple(self._guests)
+        self._admit(chosen)
         ended: queue.SimpleQueue[tuple[Guest, BaseException | None]] = queue.SimpleQueue()
-        self._running.update(chosen)
+        waiting = set(chosen)
+        failures: list[BaseException] = []
         until = None if self.timeout is None else time.monotonic() + self.timeout
         try:
             for guest in chosen:
-                threading.Thread(target=_run_guest, args=(guest, ended), name=guest.name, daemon=True).start()
-            first = self._collect(ended, until)
-        except BaseException:
-            self._cancel(ended)
-            raise
-        if first is not None:
-            raise first
-
-    def _collect(
-        self, ended: queue.SimpleQueue[tuple[Guest, BaseException | None]], until: float | None
-    ) -> BaseException | None:
-        """Waits for the running guests; the error of the first that failed."""
-        first: BaseException | None = None
-        while self._running:
-            try:
+                threading.Thread(target=self._run_guest, args=(guest, ended), name=guest.name, daemon=True).start()
+            while waiting:
                 guest, error = ended.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
-            except queue.Empty:
-                names = ", ".join(sorted(guest.name for guest in self._running))
-                self._cancel(ended)
-                raise errors.GuestTimeout(f"after {self.timeout:g} s still running: {names}") from None
-            self._running.discard(guest)
-            first = first or error
-        return first
+                waiting.discard(guest)
+                if error is not None:
+                    failures.append(error)
+        except queue.Empty:
+            self._cancel(waiting)
+            names = ", ".join(sorted(guest.name for guest in waiting))
+            failures = failures or [errors.GuestTimeout(f"after {self.timeout:g} s still running: {names}")]
+        except BaseException:
+            self._cancel(waiting)
+            raise
+        if failures:
+            raise min(failures, key=errors.happened)
 
-    def _cancel(self, ended: queue.SimpleQueue[tuple[Guest, BaseException | None]]) -> None:
-        """Ends the waits of the running guests, and their loops where they can be interrupted."""
-        for guest in self._running:
+    def _admit(self, guests: Sequence[Guest]) -> None:
+        """A store takes one thread, and its channels end with the run."""
+        with self._changed:
+            for guest in guests:
+                self._check_mine(guest)
+                if guest in self._started or guests.count(guest) > 1:
+                    raise errors.BadSpec(f"function {guest.name} runs once; load it again for another run")
+            self._started.update(guests)
+            self._running.update(guests)
+
+    def _check_mine(self, guest: Guest) -> None:
+        if guest not in self._guests:
+            raise errors.BadSpec(f"function {guest.name} is not loaded in this host, or the host is closed")
+
+    def _run_guest(self, guest: Guest, ended: queue.SimpleQueue[tuple[Guest, BaseException | None]]) -> None:
+        failure: BaseException | None = None
+        try:
+            guest.run()
+        except BaseException as error:
+            failure = error
+        with self._changed:
+            self._running.discard(guest)
+            self._changed.notify_all()
+        ended.put((guest, failure))
+
+    def _cancel(self, guests: Set[Guest]) -> None:
+        """Ends the waits of these guests, and all loops where they can be interrupted."""
+        for guest in guests:
             guest.stop()
         if self.timeout is not None:
             self._engine.increment_epoch()
-        until = time.monotonic() + _STOP_SECONDS
-        while self._running and (left := until - time.monotonic()) > 0:
-            try:
-                self._running.discard(ended.get(timeout=left)[0])
-            except queue.Empty:
-                break
+        with self._changed:
+            self._changed.wait_for(lambda: self._running.isdisjoint(guests), _STOP_SECONDS)
+            self._stuck |= self._running & guests
 
     def stop(self) -> None:
         """Ends the waits of all guests with Cancelled, from any thread."""
@@ -234,36 +263,23 @@ class Host:
         return tuple(self._channels)
 
     def close(self) -> None:
-        """Ends what runs and frees everything. A guest that cannot be ended keeps its memory until the process ends."""
-        self.stop()
-        stuck = set(self._running)
+        """Ends what runs and frees everything; closing twice is safe. A guest that cannot be ended keeps its memory
+        until the process ends.
+        """
+        if not self._closed:
+            self._cancel(self._running - self._stuck)
+        self._closed = True
         for guest in self._guests:
-            if guest not in stuck:
+            if guest not in self._running:
                 guest.close()
-        if not stuck:
+        self._guests.clear()
+        if not self._running:
             for channel in self._channels:
                 channel.close()
             self._engine.close()
-        self._guests.clear()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
-
-
-def _run_guest(guest: Guest, ended: queue.SimpleQueue[tuple[Guest, BaseException | None]]) -> None:
-    try:
-        guest.run()
-    except BaseException as error:
-        ended.put((guest, error))
-    else:
-        ended.put((guest, None))
-
-
-def _unique_key(name: str) -> str:
-    """A key for one channel in a server that others use too."""
-    import uuid
-
-    return f"{name}:{uuid.uuid4().hex}"

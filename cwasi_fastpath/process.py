@@ -51,6 +51,8 @@ class HostProcess:
         self.neighbours: list[tuple[HostProcess, str]] = []
         """(process, channel) for each edge that leads to another process."""
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (self._socket, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES)
         with theirs:
             # -P: modules come from where we come from, not from the current directory.
             self._child = subprocess.Popen(
@@ -58,7 +60,11 @@ class HostProcess:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )
-        self._send({"load": [_as_plain(function) for function in functions], "timeout": timeout})
+        try:
+            self._send({"load": [_as_plain(function) for function in functions], "timeout": timeout})
+        except BaseException:
+            self.close()
+            raise
 
     def __repr__(self) -> str:
         return f"<host process {self._child.pid} with {', '.join(self.functions)}>"
@@ -76,7 +82,7 @@ class HostProcess:
         self, edge: EdgeSpec, decision: Decision, other: HostProcess, *, redis: str | None, sample: int
     ) -> None:
         """Makes the link of an edge that begins here and ends in `other`, and hands each its end."""
-        link = transport.create(decision.transport, redis=redis, key=f"{edge.channel}:{os.getpid()}:{id(self):x}")
+        link = transport.create(decision.transport, redis=redis, key=edge.channel)
         try:
             self._join(edge.channel, decision, link, SENDER, edge.sender, edge.sender_port, sample)
             other._join(edge.channel, decision, link, RECEIVER, edge.receiver, edge.receiver_port, sample)
@@ -126,8 +132,14 @@ class HostProcess:
         self._send({"stop": True})
 
     def _send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
+        data = json.dumps(message).encode()
+        if len(data) > MESSAGE_BYTES:
+            raise errors.BadSpec(
+                f"the description of {', '.join(self.functions)} has {len(data):,} bytes, more than {MESSAGE_BYTES:,}: "
+                "give long arguments by a file"
+            )
         try:
-            socket.send_fds(self._socket, [json.dumps(message).encode()], fds)
+            socket.send_fds(self._socket, [data], fds)
         except (BrokenPipeError, ConnectionResetError):
             return   # its death is reported where we read
 
@@ -216,7 +228,7 @@ class _Watch:
             _raise_error(message)
         except errors.Error as error:
             self.ended_at = time.monotonic()
-            self.first_error = self.first_error or error
+            self.first_error = min(self.first_error or error, error, key=errors.happened)
             if isinstance(error, errors.HostDied):
                 for neighbour, channel in process.neighbours:
                     neighbour.peer_died(channel)
@@ -227,9 +239,10 @@ def _raise_error(message: dict[str, Any]) -> None:
     if error is None:
         return
     kind = getattr(errors, error["type"], errors.Error)
-    if kind is errors.GuestExit:
-        raise errors.GuestExit(error["message"], error["exit_code"])
-    raise kind(error["message"])
+    arguments = [error["exit_code"]] if kind is errors.GuestExit else []
+    failure: errors.Error = kind(error["message"], *arguments)
+    failure.happened_ns = error["happened_ns"]
+    raise failure
 
 
 def _as_plain(function: FunctionSpec) -> dict[str, Any]:

@@ -32,14 +32,18 @@ class _Child:
         self._worker: threading.Thread | None = None
 
     def serve(self) -> None:
-        """Handles messages until the parent hangs up."""
+        """Handles messages until the parent hangs up; after a failure it only waits for that."""
+        failed = False
         while True:
             data, fds = self._receive()
             if not data:
                 break
+            if failed:
+                continue
             try:
                 self._handle(json.loads(data), fds)
-            except errors.Error as error:
+            except Exception as error:
+                failed = True
                 self._report({"error": _described(error)})
         self._end()
 
@@ -96,12 +100,16 @@ class _Child:
         guests = {guest.name: guest.cpu_seconds for guest in host.guests}
         channels = host.channels
         host.close()
-        done = {"ends": [row for channel in channels for row in _rows(channel)], "cpu_seconds": guests}
+        done: dict[str, Any] = {"ends": [row for channel in channels for row in _rows(channel)], "cpu_seconds": guests}
         self._report({"done": done} if error is None else {"done": done, "error": _described(error)})
 
     def _report(self, message: dict[str, Any]) -> None:
+        data = json.dumps(message).encode()
+        if len(data) > MESSAGE_BYTES:
+            error = errors.Error(f"a report of {len(data):,} bytes is too long")
+            data = json.dumps({"error": _described(error)}).encode()
         with suppress(BrokenPipeError, ConnectionResetError):   # serve() sees the hang-up
-            self._socket.send(json.dumps(message).encode())
+            self._socket.send(data)
 
     def _end(self) -> None:
         """The parent is done with us, or dead: nothing here may outlive it, not even a guest in an endless loop."""
@@ -133,8 +141,10 @@ def _rows(channel: Channel) -> list[dict[str, Any]]:
 
 def _described(error: BaseException) -> dict[str, Any]:
     if isinstance(error, errors.Error):
-        return {"type": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
-    return {"type": "Error", "message": f"{type(error).__name__}: {error}", "exit_code": 1}
+        kind, message, exit_code, happened_ns = type(error).__name__, str(error), error.exit_code, error.happened_ns
+    else:
+        kind, message, exit_code, happened_ns = "Error", f"{type(error).__name__}: {error}", 1, 0
+    return {"type": kind, "message": message, "exit_code": exit_code, "happened_ns": happened_ns}
 
 
 def main() -> None:

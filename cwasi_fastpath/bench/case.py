@@ -30,9 +30,17 @@ class Path(StrEnum):
     PIPE = "pipe"
     LIST = "redis-list"
     STREAM = "redis-stream"
+    TUNED_LIST = "tuned-list"
+    TUNED_STREAM = "tuned-stream"
 
 
-REDIS_PATHS = (Path.LIST, Path.STREAM)
+PLAIN_PATHS = (Path.LIST, Path.STREAM)
+"""Redis through redis-py with hiredis, as it comes."""
+
+TUNED_PATHS = (Path.TUNED_LIST, Path.TUNED_STREAM)
+"""The same, tuned as far as redis-py goes."""
+
+REDIS_PATHS = (*PLAIN_PATHS, *TUNED_PATHS)
 
 
 @dataclass(frozen=True, slots=True)

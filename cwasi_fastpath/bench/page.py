@@ -12,7 +12,7 @@ from .report import (
     NOTHING,
     PUBLISHED,
     Report,
-    against_text,
+    against_texts,
     figure_texts,
     goal_texts,
     regime_title,
@@ -22,10 +22,10 @@ from .summary import Summary, size_text
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1d2733; --dim: #66717e; --line: #d9dee4; --back: #fff;
-  --ring: #0b7285; --pipe: #e67700; --list: #c92a2a; --stream: #862e9c;
+  --ring: #0b7285; --pipe: #e67700; --list: #c92a2a; --stream: #862e9c; --tuned-list: #f76707; --tuned-stream: #5f3dc4;
   --met: #2b8a3e; --missed: #c92a2a; --open: #b35c00 }
 @media (prefers-color-scheme: dark) { :root { --text: #dde3ea; --dim: #93a0ad; --line: #36414c; --back: #14191f;
-  --ring: #3bc9db; --pipe: #ffa94d; --list: #ff8787; --stream: #da77f2;
+  --ring: #3bc9db; --pipe: #ffa94d; --list: #ff8787; --stream: #da77f2; --tuned-list: #ff922b; --tuned-stream: #9775fa;
   --met: #69db7c; --missed: #ff8787; --open: #ffc078 } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); max-width: 60rem;
   margin: 2rem auto; padding: 0 1rem }
@@ -42,7 +42,8 @@ svg .right { text-anchor: end } svg .middle { text-anchor: middle } svg .grid { 
 svg polyline { fill: none; stroke-width: 2 } svg line { stroke-width: 2 } svg .grid { stroke-width: 1 }
 .key span { display: inline-block; width: .8em; height: .8em; margin: 0 .4em 0 1em; border-radius: 50% }
 """
-_COLOURS = {Path.RING: "ring", Path.PIPE: "pipe", Path.LIST: "list", Path.STREAM: "stream"}
+_COLOURS = {Path.RING: "ring", Path.PIPE: "pipe", Path.LIST: "list", Path.STREAM: "stream",
+            Path.TUNED_LIST: "tuned-list", Path.TUNED_STREAM: "tuned-stream"}
 
 
 def page(report: Report) -> str:
@@ -73,7 +74,7 @@ def _regime(summary: Summary) -> str:
     key = "".join(f'<span class="{path}"></span>{path}' for path in Path)
     goals = [(*goal_texts(goal), _verdict(goal.verdict)) for goal in summary.goals]
     figures = [
-        (str(case.kind), size_text(case.size), str(case.path), *figure_texts(found), against_text(summary, case))
+        (str(case.kind), size_text(case.size), str(case.path), *figure_texts(found), *against_texts(summary, case))
         for case, found in summary.figures.items()
     ]
     latency = any(case.kind is Kind.LATENCY for case in summary.figures)
@@ -83,7 +84,7 @@ def _regime(summary: Summary) -> str:
         + f'<h3>Latency one way, median</h3><p class="key">{key}</p>'
         + (latency_plot(summary) if latency else "")
         + f"<h3>Throughput, median</h3>{throughput_plot(summary)}<h3>All figures</h3>"
-        + _table(("", "size", "path", "median", "95% interval", "p99", "against Redis"), figures)
+        + _table(("", "size", "path", "median", "95% interval", "p99", "against Redis", "tuned"), figures)
     )
 
 

@@ -1,4 +1,4 @@
-"""The two ways in which Redis passes messages: a list, and a stream. redis-py, tuned as far as it goes."""
+"""The two ways in which Redis passes messages: a list, and a stream. redis-py with hiredis, as it comes or tuned."""
 
 from __future__ import annotations
 
@@ -33,22 +33,31 @@ class Mailbox(Protocol):
         """Waits for messages that put() sent; all that are there, up to a batch."""
 
 
-def connect(url: str, size: int) -> Any:
-    """A warm client that is as fast as redis-py can be for messages of `size`. Raises RedisUnavailable."""
+def connect(url: str, size: int, tuned: bool) -> Any:
+    """A warm client; a tuned one is as fast as redis-py can be for messages of `size`. Raises RedisUnavailable."""
     import redis
     from redis.connection import PythonRespSerializer
 
+    if not tuned:
+        client: Any = redis.Redis.from_url(url, socket_timeout=2 * PATIENCE_SECONDS)
+        client.ping()
+        _require_hiredis(client.connection_pool.make_connection())
+        return client
     # One connection without a pool saves a third of the latency of small messages. hiredis's own packer copies a
     # payload into memory fresh from the kernel, which for large ones takes longer than all the rest.
     packer = PythonRespSerializer(_CUTOFF, redis.Redis().get_encoder().encode) if size >= _LARGE else None
-    client: Any = redis.Redis.from_url(
+    client = redis.Redis.from_url(
         url, single_connection_client=True, socket_timeout=2 * PATIENCE_SECONDS, command_packer=packer
     )
     client.ping()
-    parser = type(client.connection._parser).__name__
+    _require_hiredis(client.connection)
+    return client
+
+
+def _require_hiredis(connection: Any) -> None:
+    parser = type(connection._parser).__name__
     if "Hiredis" not in parser:
         raise errors.RedisUnavailable(f"redis-py uses {parser}, not hiredis. Remedy: pip install hiredis")
-    return client
 
 
 class ListMailbox:
@@ -124,4 +133,4 @@ class StreamMailbox:
 
 def open_mailbox(path: Path, client: Any, key: str) -> Mailbox:
     """A mailbox of the kind that `path` names."""
-    return ListMailbox(client, key) if path is Path.LIST else StreamMailbox(client, key)
+    return (ListMailbox if path in (Path.LIST, Path.TUNED_LIST) else StreamMailbox)(client, key)

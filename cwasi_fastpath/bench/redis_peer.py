@@ -9,7 +9,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .case import Path
+from .case import TUNED_PATHS, Path
 from .redis_mailbox import BATCH, Mailbox, connect, open_mailbox
 
 BACKLOG = 64 << 20
@@ -51,7 +51,7 @@ def main() -> None:
     roles = {"ping": _ping, "pong": _pong, "source": _source, "sink": _sink}
     for line in sys.stdin:
         task = Task.from_json(line)
-        client = connect(task.url, task.size)
+        client = connect(task.url, task.size, tuned=task.path in TUNED_PATHS)
         there, back = (open_mailbox(task.path, client, f"{task.key}:{name}") for name in ("there", "back"))
         answer = roles[task.role](task, there, back)
         client.close()

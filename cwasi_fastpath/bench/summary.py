@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .case import REDIS_PATHS, SEND_COST_BYTES, Case, Kind, Path
+from .case import PLAIN_PATHS, REDIS_PATHS, SEND_COST_BYTES, TUNED_PATHS, Case, Kind, Path
 from .rounds import Regime, Round
 from .stats import Estimate, estimate, ratios
 
@@ -47,8 +47,10 @@ class Summary:
     rounds: int
     figures: dict[Case, dict[str, Estimate]]
     against_redis: dict[Case, Estimate]
-    """Of ring and pipe against the better of list and stream in the same round. Latency: percent less; throughput: how
-    many times as much."""
+    """Of ring and pipe against the better of list and stream in the same round, redis-py as it comes. Latency: percent
+    less; throughput: how many times as much."""
+    against_tuned: dict[Case, Estimate]
+    """The same, redis-py tuned."""
     goals: tuple[Goal, ...]
 
 
@@ -65,19 +67,22 @@ def _summary(regime: Regime, rounds: list[Round], seed: int) -> Summary:
         for case in sorted(cases, key=lambda case: (case.kind, case.size, list(Path).index(case.path)))
     }
     local = [case for case in figures if case.path not in REDIS_PATHS and case.kind is not Kind.SEND_COST]
-    against = {case: estimate(_against_redis(rounds, case), seed=seed) for case in local}
-    return Summary(regime, len(rounds), figures, against, tuple(_goals(figures, against)))
+    plain, tuned = (
+        {case: estimate(_against(paths, rounds, case), seed=seed) for case in local}
+        for paths in (PLAIN_PATHS, TUNED_PATHS)
+    )
+    return Summary(regime, len(rounds), figures, plain, tuned, tuple(_goals(figures, plain)))
 
 
 def _values(rounds: list[Round], case: Case, figure: str) -> list[float]:
     return [item.samples[case].figures[figure] for item in rounds]
 
 
-def _against_redis(rounds: list[Round], case: Case) -> list[float]:
+def _against(paths: tuple[Path, ...], rounds: list[Round], case: Case) -> list[float]:
     """One value a round: a regime that changes, or a busy neighbour, hits both sides of the ratio."""
     figure = P50 if case.kind is Kind.LATENCY else RATE
     better = min if case.kind is Kind.LATENCY else max
-    both = [_values(rounds, Case(case.kind, path, case.size), figure) for path in REDIS_PATHS]
+    both = [_values(rounds, Case(case.kind, path, case.size), figure) for path in paths]
     paired = ratios(_values(rounds, case, figure), [better(pair) for pair in zip(*both, strict=True)])
     return [100.0 * (1.0 - ratio) for ratio in paired] if case.kind is Kind.LATENCY else paired
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -58,13 +59,15 @@ def run(
     \b
     Examples:
       cwasi run decode.wasm grey.wasm encode.wasm \\
-          --connect rgb:decode:grey --connect grey:grey:encode --input photo.jpg --output grey.jpg
-      cwasi run a=source.wasm "b=sink.wasm 10 64" --connect frames:a/out:b/in --mode proximal --json
+          --connect rgb:decode:grey --connect grey:grey:encode/edges --input photo.jpg --output grey.jpg
+      cwasi run "a=source.wasm 10 64" "b=sink.wasm 10 64" --connect frames:a/out:b/in --mode proximal --json
     """
     from ..deployment import Options
     from ..modes import parse_mode, parse_transport
     from ..workflow import Workflow
 
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _terminated)
     labels = _labels(trust)
     specs = tuple(_function(text, labels) for text in functions)
     workflow = Workflow(specs, tuple(_edge(text) for text in edges)).with_streams(stdin, stdout)
@@ -83,6 +86,11 @@ def run(
         click.echo(json.dumps(report.as_dict()))
     elif report.edges:
         _print(report)
+
+
+def _terminated(number: int, frame: object) -> NoReturn:
+    """Ends as Ctrl-C does: what was started is ended, too, and a server's directory removed."""
+    raise click.exceptions.Exit(128 + number)
 
 
 def _with_server(workflow: Workflow, options: Options) -> RunReport:

@@ -31,7 +31,7 @@ _FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 
 _EPILOG = """\b
 Examples:
-  cwasi-trace -- cwasi run workflow.toml     # a row for each function
+  cwasi-trace -- cwasi run a.wasm b.wasm     # a row for each function
   cwasi-trace --by syscall -- ./host.py      # a row for each function and call
   cwasi-trace --json -- ./host.py > it.json  # the whole report
 

@@ -17,6 +17,7 @@ sender and one receiver, here or in another process.
 from __future__ import annotations
 
 from typing import Any, Protocol
+from uuid import uuid4
 
 from ..endpoint import Endpoint
 from ..errors import BadSpec
@@ -49,7 +50,7 @@ class Link(Protocol):
 def create(transport: Transport, *, redis: str | None = None, key: str = "") -> Link:
     """Makes a new link.
 
-    redis: the server's URL, and key: the stream's name; both only for the redis transport.
+    redis: the server's URL, and key: how the stream's name there begins; both only for the redis transport.
     Raises OSError when the kernel refuses, RedisUnavailable.
     """
     if transport is Transport.RING:
@@ -64,7 +65,7 @@ def create(transport: Transport, *, redis: str | None = None, key: str = "") -> 
         raise BadSpec("the redis transport needs the URL of a server, for example unix:///run/redis/redis.sock")
     from .redis import RedisLink
 
-    return RedisLink(redis, key)
+    return RedisLink(redis, f"{key}:{uuid4().hex}")   # others use the server too
 
 
 def join(description: dict[str, Any], fds: list[int]) -> Link:

@@ -2,14 +2,19 @@
 
 Each message is one entry with the explicit id `1-<seq>`, so the server itself refuses doubles. The receiver deletes
 what it has handed on; a sender waits while more than BACKLOG bytes are outstanding. An entry without payload ends the
-stream: `finished` or `failed`. Nothing here is durable: what the server loses, the receiver reports as PeerDied.
+stream: `finished` or `failed`. A receiver that leaves before that puts an entry with the last possible id, so that the
+server refuses what the sender adds. The last of the two removes the stream. Nothing here is durable: what the server
+loses, the receiver reports as PeerDied.
 """
 
 from __future__ import annotations
 
+import logging
+import re
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from functools import cached_property
 from typing import Any
 
 from .. import attribution, errors
@@ -23,6 +28,12 @@ BACKLOG = 64 << 20
 _BLOCK_MS = 200
 _JOIN_SECONDS = 10.0
 _POLL_SECONDS = 0.001
+_ALWAYS_TAKEN = 1 << 20
+"""Bytes; no server can be told to take less."""
+
+_LAST_ID = f"{2**64 - 1}-{2**64 - 1}"
+
+_log = logging.getLogger(__name__)
 
 
 def connect(url: str) -> Any:
@@ -34,10 +45,15 @@ def connect(url: str) -> Any:
         client.ping()
     except (redis.RedisError, OSError, ValueError) as error:
         raise errors.RedisUnavailable(
-            f"redis at {url} does not answer: {error}. "
+            f"redis at {_public(url)} does not answer: {error}. "
             "Start redis-server (apt install redis-server) or give another URL"
         ) from error
     return client
+
+
+def _public(url: str) -> str:
+    """The URL without the password that may be in it."""
+    return re.sub(r"//[^/]*@", "//...@", url)
 
 
 class RedisLink:
@@ -102,15 +118,25 @@ class _Pump(threading.Thread):
         try:
             with charged:
                 self._move()
-        except (redis.RedisError, OSError, errors.ChannelError):
+        except (errors.ChannelError, redis.RedisError, OSError) as error:
+            # That an end has left is no news.
+            if not isinstance(error, errors.ChannelClosed | errors.PeerDied):
+                _log.warning("channel %s: %s", self._key, error)
             self._give_up()
         finally:
+            with suppress(redis.RedisError, OSError):
+                self._clean_up()
             self._client.close()
 
     def _move(self) -> None:
         raise NotImplementedError
 
     def _give_up(self) -> None:
+        """Tells the end in this process."""
+        raise NotImplementedError
+
+    def _clean_up(self) -> None:
+        """Leaves the server in order, as far as it answers."""
         raise NotImplementedError
 
 
@@ -118,30 +144,56 @@ class _SendPump(_Pump):
     def __init__(self, client: Any, key: str, source: Receiver, function: str | None) -> None:
         super().__init__(client, key, function)
         self._source = source
+        self._seq = 0
         self._sizes: dict[int, int] = {}
         self._outstanding = 0
+        self._ended = False
 
     def _move(self) -> None:
-        seq = 0
         while True:
-            seq += 1
             try:
                 _, stamp = self._source.peek()
                 data = self._source.recv()
-            except errors.ChannelClosed:
-                self._add(seq, {"end": "finished"})
+            except (errors.ChannelClosed, errors.PeerDied) as end:
+                self._end("finished" if isinstance(end, errors.ChannelClosed) else "failed")
                 break
-            except errors.PeerDied:
-                self._add(seq, {"end": "failed"})
-                break
+            self._check_size(len(data))
             self._wait_for_room(len(data))
-            self._add(seq, {"data": data, "stamp": stamp})
-            self._sizes[seq] = len(data)
+            self._add({"data": data, "stamp": stamp})
+            self._sizes[self._seq] = len(data)
             self._outstanding += len(data)
         self._source.close()
 
-    def _add(self, seq: int, fields: dict[str, Any]) -> None:
-        self._client.xadd(self._key, fields, id=f"1-{seq}")
+    def _add(self, fields: dict[str, Any]) -> None:
+        import redis
+
+        try:
+            self._client.xadd(self._key, fields, id=f"1-{self._seq + 1}")
+        except redis.ResponseError as error:
+            if self._client.xrange(self._key, _LAST_ID, _LAST_ID):
+                raise errors.ChannelClosed(f"{self._key}: the receiver has left") from error
+            raise
+        self._seq += 1
+
+    def _check_size(self, length: int) -> None:
+        if length > _ALWAYS_TAKEN and length > self._longest:
+            raise errors.MessageTooLong(
+                f"a message of {length:,} bytes is longer than the server takes; "
+                f"raise its proto-max-bulk-len ({self._longest:,})"
+            )
+
+    @cached_property
+    def _longest(self) -> int:
+        import redis
+
+        try:
+            return int(self._client.config_get("proto-max-bulk-len")["proto-max-bulk-len"])
+        except (redis.ResponseError, KeyError):   # some servers keep their settings to themselves
+            return 512 << 20
+
+    def _end(self, how: str) -> None:
+        self._add({"end": how})
+        self._ended = True
 
     def _wait_for_room(self, length: int) -> None:
         while self._outstanding and self._outstanding + length > BACKLOG:
@@ -161,11 +213,19 @@ class _SendPump(_Pump):
         self._source.finish(failed=True)
         self._source.close()
 
+    def _clean_up(self) -> None:
+        if not self._ended and not self.peer_died.is_set():
+            with suppress(errors.ChannelClosed):
+                self._end("failed")
+        if not self._ended or self.peer_died.is_set():
+            self._client.delete(self._key)
+
 
 class _ReceivePump(_Pump):
     def __init__(self, client: Any, key: str, target: Sender, function: str | None) -> None:
         super().__init__(client, key, function)
         self._target = target
+        self._ended = False
 
     def _move(self) -> None:
         last = b"0-0"
@@ -180,7 +240,7 @@ class _ReceivePump(_Pump):
             batch = entries[0][1] if isinstance(entries, list) else next(iter(entries.values()))[0]
             for _, fields in batch:
                 if b"end" in fields:
-                    self._client.delete(self._key)
+                    self._ended = True
                     self._target.finish(failed=fields[b"end"] != b"finished")
                     self._target.close()
                     return
@@ -191,3 +251,16 @@ class _ReceivePump(_Pump):
     def _give_up(self) -> None:
         self._target.finish(failed=True)
         self._target.close()
+
+    def _clean_up(self) -> None:
+        if self._ended or self.peer_died.is_set():
+            self._client.delete(self._key)
+        else:
+            self._client.transaction(self._leave, self._key)
+
+    def _leave(self, pipeline: Any) -> None:
+        newest = pipeline.xrevrange(self._key, count=1)
+        pipeline.multi()
+        pipeline.delete(self._key)
+        if not newest or b"end" not in newest[0][1]:
+            pipeline.xadd(self._key, {"left": 1}, id=_LAST_ID)

@@ -1,0 +1,98 @@
+"""What the tests share: compiled guests, modules written as text, and the rule that nothing is left behind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cwasi_fastpath.redis_server import RedisServer
+
+REPOSITORY = Path(__file__).parent.parent
+_SETTLE_SECONDS = 10.0
+
+WriteModule = Callable[..., Path]
+
+
+def _built(directory: Path, sources: Path) -> Path:
+    wanted = [f"{path.stem}.wasm" for path in sources.glob("*.c")]
+    missing = [name for name in wanted if not (directory / name).is_file()]
+    if missing:
+        pytest.fail(f"{directory} lacks {', '.join(missing)}: run make test", pytrace=False)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def guests() -> Path:
+    """The directory of the compiled test guests."""
+    return _built(REPOSITORY / "build/guests", REPOSITORY / "tests/guests")
+
+
+@pytest.fixture(scope="session")
+def functions() -> Path:
+    """The directory of the compiled picture functions."""
+    return _built(REPOSITORY / "build/functions", REPOSITORY / "examples/picture")
+
+
+@pytest.fixture
+def module(tmp_path: Path) -> WriteModule:
+    """Writes a module in WebAssembly's text format and returns its path: module(text, name="module")."""
+
+    def write(text: str, name: str = "module") -> Path:
+        path = tmp_path / f"{name}.wat"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small picture with edges in it."""
+    width, height = 160, 96
+    pixels = bytearray()
+    for y in range(height):
+        for x in range(width):
+            inside = (x - 80) ** 2 + (y - 48) ** 2 < 900
+            pixels += bytes((200, 40, x % 256) if inside else (x * y % 256, 2 * y, 90))
+    path = tmp_path_factory.mktemp("picture") / "picture.ppm"
+    path.write_bytes(b"P6\n%d %d\n255\n" % (width, height) + pixels)
+    return path
+
+
+@pytest.fixture(scope="module")
+def redis_server() -> Iterator[RedisServer]:
+    """A private server. A test that ends it makes its own."""
+    with RedisServer() as server:
+        yield server
+
+
+def _children() -> set[str]:
+    """The processes that we started and that still are; not multiprocessing's own, which ends with us."""
+    found = set()
+    for child in psutil.Process().children(recursive=True):
+        try:
+            line = " ".join(child.cmdline()) or child.name()
+        except psutil.Error:
+            continue
+        if "resource_tracker" not in line:
+            found.add(f"{child.pid}: {line}")
+    return found
+
+
+def _shared_memory() -> set[str]:
+    return {path.name for path in Path("/dev/shm").iterdir()}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """No process and no shared memory outlives the tests."""
+    before = _shared_memory()
+    yield
+    until = time.monotonic() + _SETTLE_SECONDS
+    while (left := _children() | (_shared_memory() - before)) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not left, f"the tests left behind: {left}"

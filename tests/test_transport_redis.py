@@ -1,0 +1,334 @@
+"""The Redis transport against a real server: the contract of every transport, and what a server adds to it."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cwasi_fastpath as cwasi
+from cwasi_fastpath.endpoint import RECEIVER, SENDER
+from cwasi_fastpath.modes import Mode
+from cwasi_fastpath.redis_server import RedisServer
+from cwasi_fastpath.transport import join
+from cwasi_fastpath.transport.redis import BACKLOG, RedisLink
+
+HANG = 60.0
+
+Ends = tuple[cwasi.Sender, cwasi.Receiver]
+
+
+@pytest.fixture
+def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def ends(redis_server: RedisServer) -> Iterator[Ends]:
+    tx, rx = cwasi.open_channel("lab", redis_server.url)
+    yield tx, rx
+    for end in (rx, tx):
+        end.stop()
+        end.close()
+
+
+def eventually(check: Callable[[], bool]) -> None:
+    until = time.monotonic() + HANG
+    while not check():
+        assert time.monotonic() < until, "never happened"
+        time.sleep(0.01)
+
+
+def content(seed: int, size: int) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+# ---- the contract ----
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 300) | st.integers(0, 70_000) | st.just(1 << 20), max_size=20),
+    seed=st.integers(0, 2**32),
+)
+def test_whole_once_in_order(redis_server: RedisServer, sizes: list[int], seed: int) -> None:
+    messages = [content(seed + i, size) for i, size in enumerate(sizes)]
+    tx, rx = cwasi.open_channel("lab", redis_server.url)
+    with ThreadPoolExecutor(1) as pool, tx, rx:
+        sending = pool.submit(lambda: [tx.send(message) for message in messages])
+        assert [rx.recv(timeout=HANG) for _ in messages] == messages
+        sending.result(HANG)
+
+
+def test_more_than_the_backlog_goes_through(ends: Ends, client: redis.Redis) -> None:
+    """The sender waits for the receiver; the server never holds much more than it may."""
+    tx, rx = ends
+    size, count = 5_000_000, 2 * BACKLOG // 5_000_000
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(lambda: [tx.send(content(i, size)) for i in range(count)])
+        time.sleep(0.5)
+        assert not sending.done()
+        assert int(client.info("memory")["used_memory"]) < 2 * BACKLOG
+        for i in range(count):
+            assert rx.recv(timeout=HANG) == content(i, size)
+        sending.result(HANG)
+
+
+def test_without_a_message(ends: Ends) -> None:
+    _, rx = ends
+    with pytest.raises(cwasi.WouldWait):
+        rx.recv(timeout=0)
+    with pytest.raises(cwasi.Timeout):
+        rx.recv(timeout=0.05)
+
+
+def test_after_the_sender_closed_the_rest_and_then_the_end(ends: Ends) -> None:
+    tx, rx = ends
+    tx.send(b"one")
+    tx.send(b"t" * 2_000_000)
+    tx.close()
+    assert (rx.recv(timeout=HANG), rx.recv(timeout=HANG)) == (b"one", b"t" * 2_000_000)
+    for _ in range(2):
+        with pytest.raises(cwasi.ChannelClosed):
+            rx.recv(timeout=HANG)
+
+
+def test_after_the_sender_failed_the_rest_and_then_an_error(ends: Ends) -> None:
+    tx, rx = ends
+    with pytest.raises(RuntimeError, match="mine"), tx:
+        tx.send(b"one")
+        raise RuntimeError("mine")
+    assert rx.recv(timeout=HANG) == b"one"
+    with pytest.raises(cwasi.PeerDied):
+        rx.recv(timeout=HANG)
+
+
+def test_a_receiver_that_is_gone_is_told_to_the_sender(ends: Ends, caplog: pytest.LogCaptureFixture) -> None:
+    tx, rx = ends
+    rx.close()
+    until = time.monotonic() + HANG
+    with pytest.raises((cwasi.ChannelClosed, cwasi.PeerDied)):
+        while time.monotonic() < until:
+            tx.send(b"x" * 1000, timeout=HANG)
+    assert not caplog.records, "nothing has gone wrong"
+
+
+def test_a_receiver_that_is_gone_ends_a_wait_for_room(ends: Ends) -> None:
+    tx, rx = ends
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(lambda: [tx.send(bytes(5_000_000)) for _ in range(1000)])
+        eventually(lambda: tx.metrics().bytes > BACKLOG)
+        time.sleep(0.1)
+        rx.close()
+        with pytest.raises((cwasi.ChannelClosed, cwasi.PeerDied)):
+            sending.result(HANG)
+
+
+def test_the_time_from_send_to_receipt_goes_through_the_server(ends: Ends) -> None:
+    tx, rx = ends
+    tx.sample(1)
+    tx.send(b"x")
+    time.sleep(0.2)
+    rx.recv(timeout=HANG)
+    latency = rx.metrics().latency
+    assert sum(latency) == 1
+    assert sum(latency[: 27 * 16]) == 0, "less than the 2^27 ns that it lay there"
+
+
+def test_ends_know_their_mode(ends: Ends) -> None:
+    assert {end.mode for end in ends} == {Mode.REMOTE}
+
+
+# ---- several processes ----
+
+
+def test_both_ends_joined_from_a_description(redis_server: RedisServer) -> None:
+    """As another process would: by plain values."""
+    made = RedisLink(redis_server.url, "shared")
+    links = [join(*made.export(role)) for role in (SENDER, RECEIVER)]
+    tx, rx = cwasi.Sender(links[0].open(SENDER), "lab"), cwasi.Receiver(links[1].open(RECEIVER), "lab")
+    tx.send(b"x")
+    tx.close()
+    assert rx.recv(timeout=HANG) == b"x"
+    with pytest.raises(cwasi.ChannelClosed):
+        rx.recv(timeout=HANG)
+    rx.close()
+    for link in (*links, made):
+        link.close()
+        link.close()
+
+
+def test_the_rest_of_a_dead_sender_arrives(redis_server: RedisServer, client: redis.Redis) -> None:
+    link = RedisLink(redis_server.url, "orphan")
+    rx = cwasi.Receiver(link.open(RECEIVER), "lab")
+    for i in range(1, 4):   # what a killed sender has left
+        client.xadd("cwasi:orphan", {"data": b"%d" % i, "stamp": 0}, id=f"1-{i}")
+    link.peer_died(rx)
+    assert [rx.recv(timeout=HANG) for _ in range(3)] == [b"1", b"2", b"3"]
+    with pytest.raises(cwasi.PeerDied):
+        rx.recv(timeout=HANG)
+    rx.close()
+    link.close()
+    assert client.keys() == []
+
+
+def test_a_dead_receiver_ends_the_sender(redis_server: RedisServer, client: redis.Redis) -> None:
+    link = RedisLink(redis_server.url, "widow")
+    tx = cwasi.Sender(link.open(SENDER), "lab")
+    tx.send(b"x")
+    link.peer_died(tx)
+    with pytest.raises(cwasi.PeerDied):
+        tx.send(b"y")
+    tx.close()
+    link.close()
+    assert client.keys() == []
+
+
+# ---- the server ----
+
+
+@pytest.mark.parametrize("order", ["sender first", "receiver first", "unread", "failed", "never used"])
+def test_nothing_stays_in_the_server(redis_server: RedisServer, client: redis.Redis, order: str) -> None:
+    tx, rx = cwasi.open_channel("lab", redis_server.url)
+    if order != "never used":
+        for _ in range(5):
+            tx.send(b"x" * 1000)
+        rx.recv(timeout=HANG)
+    if order == "failed":
+        tx.finish(failed=True)
+    for end in (rx, tx) if order == "receiver first" else (tx, rx):
+        end.close()
+    assert client.keys() == []
+
+
+def test_two_channels_of_one_name(redis_server: RedisServer) -> None:
+    """What others call theirs, and what a crash has left, does not matter."""
+    one, other = (cwasi.open_channel("lab", redis_server.url) for _ in range(2))
+    one[0].send(b"1")
+    other[0].send(b"2")
+    assert (one[1].recv(timeout=HANG), other[1].recv(timeout=HANG)) == (b"1", b"2")
+    for end in (*one, *other):
+        end.close()
+
+
+def test_a_message_that_the_server_does_not_take(
+    redis_server: RedisServer, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.config_set("proto-max-bulk-len", 2 << 20)
+    tx, rx = cwasi.open_channel("lab", redis_server.url)
+    tx.send(b"before")
+    tx.send(bytes(3 << 20))
+    assert rx.recv(timeout=HANG) == b"before"
+    with pytest.raises(cwasi.PeerDied):
+        rx.recv(timeout=HANG)
+    until = time.monotonic() + HANG
+    with pytest.raises(cwasi.PeerDied):
+        while time.monotonic() < until:
+            tx.send(b"after")
+    tx.close()
+    rx.close()
+    client.config_set("proto-max-bulk-len", 2 << 30)
+    assert "3,145,728 bytes" in caplog.text and "proto-max-bulk-len (2,097,152)" in caplog.text
+    assert client.keys() == []
+
+
+def test_our_own_server_takes_what_others_refuse(ends: Ends) -> None:
+    """Over 512 MiB, which is as much as Redis takes by default."""
+    tx, rx = ends
+    message = bytes(8) * (65 << 20) + b"the end"
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(tx.send, message)
+        received = rx.recv(timeout=HANG)
+        sending.result(HANG)
+    assert len(received) == len(message) and received.endswith(b"\0the end")
+
+
+@pytest.mark.parametrize("moment", ["idle", "busy", "full"])
+def test_a_server_that_is_killed(moment: str, caplog: pytest.LogCaptureFixture) -> None:
+    with RedisServer() as server, ThreadPoolExecutor(2) as pool:
+        tx, rx = cwasi.open_channel("lab", server.url)
+        tx.send(b"x")
+        assert rx.recv(timeout=HANG) == b"x"
+        if moment != "idle":
+            sending = pool.submit(lambda: [tx.send(bytes(100_000)) for _ in range(1 << 20)])
+        if moment == "busy":
+            receiving = pool.submit(lambda: [rx.recv() for _ in range(1 << 20)])
+        else:
+            receiving = pool.submit(rx.recv) if moment == "idle" else pool.submit(time.sleep, 0)
+        time.sleep(0.2)
+        os.kill(server.pid, signal.SIGKILL)
+        if moment == "idle":
+            sending = pool.submit(lambda: [tx.send(bytes(100_000)) for _ in range(1 << 20)])
+        with pytest.raises(cwasi.PeerDied):
+            sending.result(HANG)
+        with pytest.raises(cwasi.PeerDied):
+            receiving.result(HANG)
+            for _ in range(1 << 20):
+                rx.recv(timeout=HANG)
+        tx.close()
+        rx.close()
+    assert "channel cwasi:lab:" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "url", ["unix:///nowhere/redis.sock", "redis://127.0.0.1:1/0", "redis://user:hunter2@127.0.0.1:1/0", "unix://"]
+)
+def test_no_server(url: str) -> None:
+    with pytest.raises(cwasi.RedisUnavailable, match="redis-server") as caught:
+        cwasi.open_channel("lab", url)
+    message = str(caught.value)
+    assert url.partition("@")[2] in message or url in message
+    assert "hunter2" not in message
+    assert "does not answer" in message and "apt install redis-server" in message
+
+
+def test_somebody_else_listens_there(tmp_path: Path) -> None:
+    path = tmp_path / "other.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def answer() -> None:
+            while True:
+                try:
+                    peer, _ = listener.accept()
+                except OSError:
+                    return
+                with peer:
+                    peer.recv(4096)
+                    peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        with pytest.raises(cwasi.RedisUnavailable, match="does not answer"):
+            cwasi.open_channel("lab", f"unix://{path}")
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(HANG)
+
+
+def test_channels_leave_no_descriptors_and_no_threads(redis_server: RedisServer) -> None:
+    def cycle() -> None:
+        tx, rx = cwasi.open_channel("lab", redis_server.url)
+        with rx, tx:
+            tx.send(b"x")
+            rx.recv(timeout=HANG)
+
+    cycle()
+    before = psutil.Process().num_fds(), threading.active_count()
+    for _ in range(20):
+        cycle()
+    assert (psutil.Process().num_fds(), threading.active_count()) == before
