@@ -16,7 +16,7 @@ INPUT   ?= /usr/share/backgrounds/mate/nature/RainDrops.jpg
 OUTPUT  ?= $(BUILD)/demo/edges.jpg
 
 PACKAGES := python3 python3-venv python3-dev gcc libc6-dev python3-bpfcc redis-server \
-            clang lld wasi-libc libclang-rt-14-dev-wasm32 libstb-dev mate-backgrounds
+            clang lld wasi-libc libclang-rt-dev-wasm32 libstb-dev mate-backgrounds
 BCC      := /usr/lib/python3/dist-packages/bcc
 
 WASM_CC  := clang --target=wasm32-wasi --sysroot=/usr -O2 -msimd128 -mbulk-memory -Wall -Wextra -Werror \
@@ -69,6 +69,7 @@ install: system ## cwasi and cwasi-trace in $(PREFIX)/bin, where sudo finds them
 	$(PYTHON) -m venv $(PREFIX)/lib/cwasi-fastpath
 	$(PREFIX)/lib/cwasi-fastpath/bin/pip install --quiet .
 	@$(call show_bcc,$(PREFIX)/lib/cwasi-fastpath)
+	@mkdir -p $(PREFIX)/bin
 	ln -sf $(PREFIX)/lib/cwasi-fastpath/bin/cwasi $(PREFIX)/lib/cwasi-fastpath/bin/cwasi-trace $(PREFIX)/bin/
 	install -D -m 644 -t $(PREFIX)/share/man/man1 docs/man/*.1
 

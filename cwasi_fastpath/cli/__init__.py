@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from ..errors import Error
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _COMMANDS = {
     "bench": "Measure channels against what is used today.",
@@ -23,6 +26,7 @@ EXIT_CODES = """
 \b
 Exit codes:
   0    all went well
+  1    an error that has no code of its own
   2    the command line contradicts itself
   65   a file is missing or no module that can run
   69   something on this machine is missing (Redis, a transport, ...)
@@ -32,6 +36,7 @@ Exit codes:
   130  Ctrl-C
   134  a function trapped
   137  a host process was killed
+  141  the reader of the output went away
   else the status that a function ended with
 """
 
@@ -57,6 +62,14 @@ class _Commands(click.Group):
 @click.version_option(package_name="cwasi_fastpath")
 def cwasi() -> None:
     """Fast, observable data exchange between WebAssembly functions."""
+
+
+def console(stream: TextIO) -> Console:
+    """For tables; wide enough for ours where nobody says how wide the output is."""
+    from rich.console import Console
+
+    told = stream.isatty() or "COLUMNS" in os.environ
+    return Console(file=stream, width=None if told else 100)
 
 
 def exit_with(error: Error, as_json: bool = False) -> int:

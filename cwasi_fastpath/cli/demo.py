@@ -139,9 +139,9 @@ def _publish(
     if as_json:
         click.echo(json.dumps(document))
     else:
-        from rich.console import Console
+        from . import console
 
-        _print(Console(width=None if sys.stdout.isatty() else 100), runs, summaries, output, untraced)
+        _print(console(sys.stdout), runs, summaries, output, untraced)
 
 
 def _chosen(runs: list[Run]) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def _chosen(runs: list[Run]) -> dict[str, Any]:
 def _print(console: Console, runs: list[Run], summaries: list[Summary], output: Path, untraced: str) -> None:
     console.print(_edge_table(_chosen(runs)))
     for edge in _chosen(runs)["edges"]:
-        console.print(f"  {edge['channel']}: {edge['decision']['reason']}", highlight=False, markup=False)
+        console.print(f"  {edge['channel']}: {edge['decision']['reason']}", highlight=False, markup=False, soft_wrap=True)
     console.print()
     console.print(_scenario_table(summaries))
     if untraced:

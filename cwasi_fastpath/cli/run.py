@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -74,10 +75,10 @@ def run(
     unknown = set(labels) - {spec.name for spec in specs}
     if unknown:
         raise click.UsageError(f"--trust names a function that is not run: {', '.join(sorted(unknown))}")
-    if sample < 1 or sample & (sample - 1):
+    if not 0 < sample < 1 << 32 or sample & (sample - 1):
         raise click.UsageError(f"--sample {sample}: use a power of two, for example 1, 64 or 1024")
-    if as_json and stdout is None:
-        workflow = workflow.with_streams(None, Path("/dev/fd/2"))
+    if as_json:
+        workflow = workflow.with_default_stdout(Path("/dev/fd/2"))
     options = Options(parse_mode(mode), parse_transport(transport), redis, timeout, sample, _observations(observed))
     report = _with_server(workflow, options)
     if as_json:
@@ -165,10 +166,11 @@ def _edge(text: str) -> EdgeSpec:
 
 def _print(report: RunReport) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(stderr=True)
+    from . import console
+
+    out = console(sys.stderr)
     title = f"{report.seconds:.3f} s in {report.processes} host process(es)"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     for heading in ("channel", "edge", "mode", "transport"):
@@ -186,6 +188,6 @@ def _print(report: RunReport) -> None:
             f"{metrics.bytes / 2**20:,.1f}",
             *("-" if ns is None else f"{ns / 1000:,.0f}" for ns in (metrics.p50_ns, metrics.p99_ns)),
         )
-    console.print(table)
+    out.print(table)
     for edge in report.edges:
-        console.print(f"{edge.channel}: {edge.decision.reason}", highlight=False, markup=False)
+        out.print(f"{edge.channel}: {edge.decision.reason}", highlight=False, markup=False, soft_wrap=True)

@@ -43,7 +43,10 @@ this user cannot trace (nothing has been run then).
 """
 
 
-@click.command(epilog=_EPILOG, context_settings={"allow_interspersed_args": False})
+@click.command(
+    epilog=_EPILOG,
+    context_settings={"allow_interspersed_args": False, "help_option_names": ["-h", "--help"]},
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option(
     "--by",
