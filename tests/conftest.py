@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
+from channels import TRANSPORTS, Ends, Start
 
+import cwasi_fastpath as cwasi
 from cwasi_fastpath.redis_server import RedisServer
 
 REPOSITORY = Path(__file__).parent.parent
@@ -61,6 +64,29 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("picture") / "picture.ppm"
     path.write_bytes(b"P6\n%d %d\n255\n" % (width, height) + pixels)
     return path
+
+
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> str:
+    """Each transport that needs no server."""
+    return str(request.param)
+
+
+@pytest.fixture
+def ends(transport: str) -> Iterator[Ends]:
+    """Both ends of a channel over it."""
+    tx, rx = cwasi.open_channel("lab", transport)
+    yield tx, rx
+    for end in (rx, tx):
+        end.stop()
+        end.close()
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Runs a function on another thread."""
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        yield pool.submit
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -64,10 +63,6 @@ def eventually(check: Callable[[], bool]) -> None:
     while not check():
         assert time.monotonic() < until, "never happened"
         time.sleep(0.02)
-
-
-def cpu_used(processes: list[psutil.Process]) -> float:
-    return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
 def workers(command: subprocess.Popen[str], count: int) -> list[psutil.Process]:
@@ -191,74 +186,197 @@ def test_a_server_of_ones_own(stream: Callable[[int, int], Edges], redis_server:
 
 # ---- bad input: the code, and what the message must say ----
 
+FILES = {
+    "text.wasm": b"hello",
+    "empty.wasm": b"",
+    "cut.wasm": b"\0asm\x01\0\0\0\x01\x99",
+    "wants.wat": b'(module (import "env" "printf" (func)) (memory (export "memory") 1) (func (export "_start")))',
+    "library.wat": b'(module (memory (export "memory") 1))',
+    "report.json": b'{"edges": [1]}',
+}
+PAIR = ("{source} 1 1", "{sink} 1 1")
+EDGE = (*PAIR, "--connect", "c:source/out:sink/in")
+BAD = {
+    "missing file": (("{tmp}/none.wasm",), 65, "none.wasm: No such file or directory"),
+    "directory": (("d={tmp}",), 65, "Is a directory"),
+    "text": (("{tmp}/text.wasm",), 65, "text.wasm: not a WebAssembly module"),
+    "empty": (("{tmp}/empty.wasm",), 65, "empty.wasm: not a WebAssembly module"),
+    "truncated": (("{tmp}/cut.wasm",), 65, "cut.wasm: not a WebAssembly module"),
+    "missing import": (("{tmp}/wants.wat",), 65, "imports env.printf, which this host does not provide"),
+    "no command": (("{tmp}/library.wat",), 65, "_start"),
+    "no function": ((), 2, "Missing argument"),
+    "empty function": ((" ",), 2, "this one is empty"),
+    "open quote": (("'",), 2, "No closing quotation"),
+    "bad name": (("a/b={writer}",), 2, "function name 'a/b' is refused"),
+    "name with an escape": (("\x1b[31m={writer}",), 2, "function name '\\x1b[31m' is refused"),
+    "same name": (("{writer}", "{writer}"), 2, "function 'writer' is named twice"),
+    "edge without parts": ((*PAIR, "--connect", "c:source"), 2, "write CHANNEL:FROM:TO"),
+    "edge with an empty part": ((*PAIR, "--connect", "c::sink"), 2, "write CHANNEL:FROM:TO"),
+    "edge to nobody": ((*PAIR, "--connect", "c:source:nobody"), 2, "there is no function 'nobody'"),
+    "edge to itself": ((*PAIR, "--connect", "c:sink:sink"), 2, "leads from sink to itself"),
+    "bad channel": ((*PAIR, "--connect", "C:source:sink"), 2, "channel name 'C' is refused"),
+    "bad channel apart": ((*PAIR, "--connect", "C:source:sink", "--mode", "proximal"), 2, "'C' is refused"),
+    "bad port": ((*PAIR, "--connect", "c:source/OUT:sink"), 2, "channel name 'OUT' is refused"),
+    "channel twice": ((*EDGE, "--connect", "c:source:sink"), 2, "channel 'c' is named twice"),
+    "port twice": ((*EDGE, "--connect", "d:source/out:sink/in"), 2, "another port"),
+    "no channels": (("{writer}", "{sink}", "--connect", "c:writer:sink"), 2, "imports nothing from cwasi_v1"),
+    "bad mode": ((*PAIR, "--mode", "near"), 2, "'near' is not one of"),
+    "bad transport": ((*PAIR, "--transport", "tcp"), 2, "'tcp' is not one of"),
+    "bad sample": ((*PAIR, "--sample", "3"), 2, "--sample 3: use a power of two"),
+    "no sample": ((*PAIR, "--sample", "0"), 2, "use a power of two"),
+    "huge sample": ((*EDGE, "--sample", str(1 << 40)), 2, "use a power of two"),
+    "no time": ((*PAIR, "--timeout", "0"), 2, "--timeout"),
+    "bad trust": ((*PAIR, "--trust", "sink"), 2, "write FUNCTION=LABEL"),
+    "trust of nobody": ((*PAIR, "--trust", "nobody=x"), 2, "names a function that is not run: nobody"),
+    "bad label": ((*EDGE, "--trust", "sink=A B"), 2, "trust domain name 'A B' is refused"),
+    "input of several": ((*PAIR, "--input", "{source}"), 2, "the input belongs to the one function"),
+    "missing input": (("{writer} 1", "--input", "{tmp}/none"), 65, "none: cannot be the stdin of function writer"),
+    "missing directory": (("{writer} 1", "--output", "{tmp}/no/out"), 65, "cannot be the stdout of function writer"),
+    "disk full": (("{writer} 1", "--output", "/dev/full"), 1, "No space left on device"),
+    "missing report": ((*PAIR, "--observed", "{tmp}/none"), 2, "none: No such file"),
+    "bad report": ((*PAIR, "--observed", "{tmp}/report.json"), 2, "not a report that cwasi run --json wrote"),
+    "impossible": ((*EDGE, "--mode", "local", "--transport", "pipe"), 69, "local was asked for"),
+    "trust and local": ((*EDGE, "--mode", "local", "--trust", "sink=x"), 69, "different trust domains"),
+    "refusing server": ((*EDGE, "--mode", "remote", "--redis", "redis://127.0.0.1:1"), 69, "does not answer"),
+    "no socket": ((*EDGE, "--mode", "remote", "--redis", "unix:///none"), 69, "apt install redis-server"),
+    "bad URL": ((*EDGE, "--mode", "remote", "--redis", "gopher://x"), 69, "redis://"),
+    "trap": (("{guests}/trap.wasm",), 134, "function trap trapped: wasm `unreachable` instruction executed"),
+    "status": (("{sink}",), 1, "function sink ended with status 1"),
+    "loop": (("{guests}/spin.wasm", "--timeout", "0.3"), 124, "after 0.3 s still running: spin"),
+    "wait": ((*CIRCLE, "--timeout", "0.3"), 124, "still running: a, b"),
+    "loop apart": (
+        ("s={guests}/spin.wasm", "t={guests}/spin.wasm", "--mode", "proximal", "--timeout", "0.3"),
+        124,
+        "still running: ",
+    ),
+}
 
-def bad_calls(guests: Path, tmp_path: Path) -> dict[str, tuple[list[object], int, str]]:
-    source, sink, writer = (guests / f"{name}.wasm" for name in ("source", "sink", "writer"))
-    files: dict[str, bytes] = {
-        "text.wasm": b"hello",
-        "empty.wasm": b"",
-        "cut.wasm": sink.read_bytes()[:500],
-        "wants.wat": b'(module (import "env" "printf" (func)) (memory (export "memory") 1) (func (export "_start")))',
-        "library.wat": b'(module (memory (export "memory") 1))',
-        "report.json": b'{"edges": [1]}',
-    }
-    for name, content in files.items():
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input(case: str, guests: Path, tmp_path: Path) -> None:
+    words, code, message = BAD[case]
+    for name, content in FILES.items():
         (tmp_path / name).write_bytes(content)
-    pair = [f"{source} 1 1", f"{sink} 1 1"]
-    edge = ["--connect", "c:source/out:sink/in"]
-    return {
-        "missing file": ([tmp_path / "none.wasm"], 65, "none.wasm: No such file or directory"),
-        "directory": ([f"d={tmp_path}"], 65, "Is a directory"),
-        "text": ([tmp_path / "text.wasm"], 65, "text.wasm: not a WebAssembly module"),
-        "empty": ([tmp_path / "empty.wasm"], 65, "empty.wasm: not a WebAssembly module"),
-        "truncated": ([tmp_path / "cut.wasm"], 65, "cut.wasm: not a WebAssembly module"),
-        "missing import": ([tmp_path / "wants.wat"], 65, "imports env.printf, which this host does not provide"),
-        "no command": ([tmp_path / "library.wat"], 65, "_start"),
-        "no function": ([], 2, "Missing argument"),
-        "empty function": ([" "], 2, "this one is empty"),
-        "open quote": (["'"], 2, "No closing quotation"),
-        "bad name": ([f"a/b={writer}"], 2, "function name 'a/b' is refused"),
-        "name with escape": ([f"\x1b[31m={writer}"], 2, "is refused"),
-        "same name": ([writer, writer], 2, "function 'writer' is named twice"),
-        "edge without parts": ([*pair, "--connect", "c:source"], 2, "write CHANNEL:FROM:TO"),
-        "edge with empty part": ([*pair, "--connect", "c::sink"], 2, "write CHANNEL:FROM:TO"),
-        "edge to nobody": ([*pair, "--connect", "c:source:nobody"], 2, "there is no function 'nobody'"),
-        "edge to itself": ([*pair, "--connect", "c:sink:sink"], 2, "leads from sink to itself"),
-        "bad channel": ([*pair, "--connect", "C:source:sink"], 2, "channel name 'C' is refused"),
-        "bad channel apart": ([*pair, "--connect", "C:source:sink", "--mode", "proximal"], 2, "is refused"),
-        "bad port": ([*pair, "--connect", "c:source/OUT:sink"], 2, "channel name 'OUT' is refused"),
-        "channel twice": ([*pair, *edge, *edge], 2, "channel 'c' is named twice"),
-        "port twice": ([*pair, *edge, "--connect", "d:source/out:sink/in"], 2, "another port"),
-        "no channels": ([writer, pair[1], "--connect", "c:writer:sink"], 2, "imports nothing from cwasi_v1"),
-        "bad mode": ([*pair, "--mode", "near"], 2, "'near' is not one of"),
-        "bad transport": ([*pair, "--transport", "tcp"], 2, "'tcp' is not one of"),
-        "bad sample": ([*pair, "--sample", "3"], 2, "--sample 3: use a power of two"),
-        "no sample": ([*pair, "--sample", "0"], 2, "use a power of two"),
-        "no time": ([*pair, "--timeout", "0"], 2, "--timeout"),
-        "bad trust": ([*pair, "--trust", "sink"], 2, "write FUNCTION=LABEL"),
-        "trust of nobody": ([*pair, "--trust", "nobody=x"], 2, "names a function that is not run: nobody"),
-        "bad label": ([*pair, *edge, "--trust", "sink=A B"], 2, "trust domain name 'A B' is refused"),
-        "input of several": ([*pair, "--input", source], 2, "the input belongs to the one function"),
-        "missing input": ([f"{writer} 1", "--input", tmp_path / "none"], 65, "none: cannot be the stdin of function"),
-        "missing directory": ([f"{writer} 1", "--output", tmp_path / "no/out"], 65, "cannot be the stdout of function"),
-        "disk full": ([f"{writer} 1", "--output", "/dev/full"], 1, "No space left on device"),
-        "missing report": ([*pair, "--observed", tmp_path / "none"], 2, "none: No such file"),
-        "bad report": ([*pair, "--observed", tmp_path / "report.json"], 2, "not a report that cwasi run --json wrote"),
-        "impossible": ([*pair, *edge, "--mode", "local", "--transport", "pipe"], 69, "local was asked for"),
-        "trust and local": ([*pair, *edge, "--mode", "local", "--trust", "sink=x"], 69, "different trust domains"),
-        "refusing server": ([*pair, *edge, "--mode", "remote", "--redis", "redis://127.0.0.1:1"], 69, "does not answer"),
-        "no socket": ([*pair, *edge, "--mode", "remote", "--redis", "unix:///none"], 69, "apt install redis-server"),
-        "bad URL": ([*pair, *edge, "--mode", "remote", "--redis", "gopher://x"], 69, "redis://"),
-        "trap": ([guests / "trap.wasm"], 134, "function trap trapped: wasm `unreachable` instruction executed"),
-        "status": ([sink], 1, "function sink ended with status 1"),
-        "loop": ([guests / "spin.wasm", "--timeout", "0.3"], 124, "after 0.3 s still running: spin"),
-        "wait": ([*CIRCLE, "--timeout", "0.3"], 124, "still running: a, b"),
-        "loop apart": (
-            [f"s1={guests}/spin.wasm", f"s2={guests}/spin.wasm", "--mode", "proximal", "--timeout", "0.3"],
-            124,
-            "still running: s",
-        ),
-    }
+    paths = {name: guests / f"{name}.wasm" for name in ("source", "sink", "writer")}
+    done = cwasi_run(*(word.format(tmp=tmp_path, guests=guests, **paths) for word in words))
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "\x1b" not in done.stderr, "nothing that was given acts on the terminal"
 
 
-BAD_CALLS = tuple(bad_calls(REPOSITORY / "tests/guests", Path(tempfile.gettempdir()))) if False else None
+@pytest.mark.parametrize("case", ["missing file", "trap", "impossible", "same name"])
+def test_errors_for_scripts(case: str, guests: Path, tmp_path: Path) -> None:
+    words, code, message = BAD[case]
+    paths = {name: guests / f"{name}.wasm" for name in ("source", "sink", "writer")}
+    done = cwasi_run(*(word.format(tmp=tmp_path, guests=guests, **paths) for word in words), "--json")
+    report = json.loads(done.stdout)
+    assert done.returncode == code and report.keys() == {"schema", "error", "message"}
+    assert message in report["message"] and f"cwasi: {report['message']}\n" in done.stderr
+
+
+@pytest.mark.parametrize("status", [1, 3, 42, 125])
+def test_the_exit_status_is_passed_on(status: int, tmp_path: Path) -> None:
+    path = tmp_path / "quits.wat"
+    path.write_text(
+        '(module (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32))) (memory (export "memory") 1)'
+        f' (func (export "_start") (call $exit (i32.const {status}))))'
+    )
+    assert cwasi_run(path).returncode == status
+    assert cwasi_run(path, f"second={path}", "--mode", "proximal").returncode == status
+
+
+def test_no_redis_server_is_installed(stream: Callable[[int, int], Edges], tmp_path: Path) -> None:
+    done = cwasi_run(*stream(1, 1), "--mode", "remote", env={**os.environ, "PATH": str(tmp_path)})
+    assert done.returncode == 69
+    assert "redis-server is not installed. Remedy: apt install redis-server" in done.stderr
+
+
+def test_nobody_reads_the_report(guests: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    argv = [*CWASI, "run", f"{guests}/writer.wasm 1", "--json"]
+    done = subprocess.run(argv, stdout=write, stderr=subprocess.PIPE, text=True, timeout=HANG)
+    os.close(write)
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+
+
+def test_the_disk_is_full_for_the_report(guests: Path) -> None:
+    argv = [*CWASI, "run", f"{guests}/writer.wasm 1", "--json"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, timeout=HANG)
+    assert done.returncode == 74 and "Traceback" not in done.stderr
+
+
+# ---- death in the middle ----
+
+
+@pytest.mark.parametrize("mode", ["local", "proximal", "remote"])
+@pytest.mark.parametrize("what", ["waiting", "working", "looping"])
+def test_ctrl_c(stream: Callable[[int, int], Edges], guests: Path, mode: str, what: str) -> None:
+    loops = (f"{guests}/spin.wasm", f"b={guests}/spin.wasm")
+    calls = {"waiting": CIRCLE, "working": stream(ENDLESS, 1000), "looping": loops}
+    with started(*calls[what], "--mode", mode) as command:
+        if mode == "local":
+            process = psutil.Process(command.pid)
+            eventually(lambda: len(process.threads()) >= 3)
+            time.sleep(0.5)
+        else:
+            workers(command, 2)
+        os.killpg(command.pid, signal.SIGINT)   # as a terminal does
+        _, stderr = command.communicate(timeout=HANG)
+        assert command.returncode == 130
+        assert stderr.splitlines()[-1] == "cwasi: interrupted" and "Traceback" not in stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_polite_kill_cleans_up(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with started(*CIRCLE, "--mode", "remote") as command:
+        workers(command, 2)
+        assert len(list(tmp_path.glob("cwasi-redis-*"))) == 1
+        command.send_signal(number)
+        assert command.wait(HANG) == 128 + number
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", ["proximal", "remote"])
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_host_process_that_is_killed(stream: Callable[[int, int], Edges], mode: str, victim: int) -> None:
+    with started(*stream(ENDLESS, 1000), "--mode", mode) as command:
+        processes = workers(command, 2)
+        processes[victim].kill()
+        _, stderr = command.communicate(timeout=HANG)
+        name = ("source", "sink")[victim]
+        assert command.returncode == 137
+        assert stderr.splitlines()[-1] == (
+            f"cwasi: the host process of {name} (pid {processes[victim].pid}) was killed by SIGKILL"
+        )
+        assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize("mode", ["proximal", "remote"])
+@pytest.mark.parametrize("what", ["waiting", "working", "looping"])
+def test_nobody_outlives_the_command(stream: Callable[[int, int], Edges], guests: Path, mode: str, what: str) -> None:
+    """SIGKILL of the command itself: its host processes go, and its redis-server."""
+    loops = (f"{guests}/spin.wasm", f"b={guests}/spin.wasm")
+    calls = {"waiting": CIRCLE, "working": stream(ENDLESS, 1000), "looping": loops}
+    with started(*calls[what], "--mode", mode) as command:
+        workers(command, 2)
+        names = {process.name() for process in in_session(command.pid)}
+        assert ("redis-server" in names) == (mode == "remote")
+        command.kill()
+        assert command.wait(HANG) == -signal.SIGKILL
+
+
+def test_a_redis_server_that_is_killed(stream: Callable[[int, int], Edges]) -> None:
+    with started(*stream(ENDLESS, 1000), "--mode", "remote") as command:
+        workers(command, 2)
+        (server,) = [process for process in in_session(command.pid) if process.name() == "redis-server"]
+        server.kill()
+        _, stderr = command.communicate(timeout=HANG)
+        assert command.returncode == 1
+        assert "channel cwasi:frames:" in stderr and "ended with status 1" in stderr
+        assert "Traceback" not in stderr

@@ -152,7 +152,8 @@ def _chosen(runs: list[Run]) -> dict[str, Any]:
 def _print(console: Console, runs: list[Run], summaries: list[Summary], output: Path, untraced: str) -> None:
     console.print(_edge_table(_chosen(runs)))
     for edge in _chosen(runs)["edges"]:
-        console.print(f"  {edge['channel']}: {edge['decision']['reason']}", highlight=False, markup=False, soft_wrap=True)
+        reason = f"  {edge['channel']}: {edge['decision']['reason']}"
+        console.print(reason, highlight=False, markup=False, soft_wrap=True)
     console.print()
     console.print(_scenario_table(summaries))
     if untraced:

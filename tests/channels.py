@@ -1,0 +1,48 @@
+"""What the tests of channels share."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from concurrent.futures import Future
+
+import cwasi_fastpath as cwasi
+
+# Nothing takes that long; a test that hangs fails instead.
+HANG = 60.0
+TRANSPORTS = ("ring", "pipe")
+
+Ends = tuple[cwasi.Sender, cwasi.Receiver]
+Start = Callable[..., "Future[object]"]
+
+
+def content(seed: int, size: int) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def fill(tx: cwasi.Sender, message: bytes) -> int:
+    """Sends until there is no room; how many went. In a pipe only up to a page goes whole or not at all."""
+    for sent in range(1 << 20):
+        try:
+            tx.send(message, timeout=0)
+        except cwasi.WouldWait:
+            return sent
+    raise AssertionError("never full")
+
+
+def in_child(body: Callable[[], object]) -> int:
+    """Forks; the child runs body and ends without a word."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        body()
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def status_of(pid: int) -> int:
+    """Waits for a child; its exit status, or the negative signal that killed it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

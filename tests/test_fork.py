@@ -1,0 +1,133 @@
+"""An end of a channel in each of two processes, and what happens when one of them dies."""
+
+from __future__ import annotations
+
+import gc
+import mmap
+import os
+import signal
+import struct
+import time
+
+import pytest
+from channels import HANG, Ends, Start, content, in_child, status_of
+
+import cwasi_fastpath as cwasi
+from cwasi_fastpath.endpoint import RECEIVER, SENDER
+from cwasi_fastpath.transport.pipe import PipeLink
+from cwasi_fastpath.transport.ring import RingLink
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
+
+def test_an_end_in_each_process(ends: Ends) -> None:
+    tx, rx = ends
+
+    def child() -> None:
+        for i in range(200):
+            tx.send(content(i, i * 997 % 50_000))
+        tx.close()
+
+    pid = in_child(child)
+    for i in range(200):
+        assert rx.recv(timeout=HANG) == content(i, i * 997 % 50_000)
+    with pytest.raises(cwasi.ChannelClosed):
+        rx.recv(timeout=HANG)
+    assert status_of(pid) == 0
+
+
+def test_the_other_way(ends: Ends) -> None:
+    tx, rx = ends
+
+    def child() -> None:
+        for i in range(200):
+            assert rx.recv(timeout=HANG) == content(i, i * 997 % 50_000)
+
+    pid = in_child(child)
+    for i in range(200):
+        tx.send(content(i, i * 997 % 50_000), timeout=HANG)
+    assert status_of(pid) == 0
+
+
+def test_a_forked_child_that_ends_takes_nothing_of_its_parent_along(transport: str) -> None:
+    """It has copies of all ends; those are not its own to close when its interpreter ends."""
+    ends = list(cwasi.open_channel("lab", transport))
+
+    def child() -> None:
+        ends.clear()
+        gc.collect()
+
+    assert status_of(in_child(child)) == 0
+    tx, rx = ends
+    with tx, rx:
+        tx.send(b"still open")
+        assert rx.recv(timeout=HANG) == b"still open"
+
+
+def test_two_processes_cannot_both_send_unnoticed() -> None:
+    """A fork copies the end of a ring; the second who uses it finds that its words are not there any more."""
+    tx, rx = cwasi.open_channel("lab", "ring")
+    with rx:
+        assert status_of(in_child(lambda: tx.send(b"from the child"))) == 0
+        with pytest.raises(cwasi.Corrupted):
+            tx.send(b"from the parent")
+        assert rx.recv(timeout=HANG) == b"from the child"
+        tx.close()
+
+
+@pytest.mark.parametrize("size", [8, 3_000, 100_000, 6_000_000])
+def test_a_sender_that_is_killed_in_mid_stream(transport: str, size: int) -> None:
+    """What its sends had committed arrives, whole and in order; then PeerDied. A pipe knows of the death by itself."""
+    link = RingLink.create() if transport == "ring" else PipeLink.create()
+    with mmap.mmap(-1, mmap.PAGESIZE) as committed:
+
+        def child() -> None:
+            tx = cwasi.Sender(link.open(SENDER), "lab")
+            link.close()
+            for i in range(1 << 30):
+                tx.send(struct.pack("<Q", i) * (size // 8))
+                struct.pack_into("<Q", committed, 0, i + 1)
+
+        pid = in_child(child)
+        rx = cwasi.Receiver(link.open(RECEIVER), "lab")
+        link.close()
+        received = [rx.recv(timeout=HANG) for _ in range(20)]
+        os.kill(pid, signal.SIGKILL)
+        assert status_of(pid) == -signal.SIGKILL
+        if transport == "ring":
+            rx.stop(peer_died=True)
+        with pytest.raises(cwasi.PeerDied):
+            while True:
+                received.append(rx.recv(timeout=HANG))
+        with pytest.raises(cwasi.PeerDied):
+            rx.recv(timeout=HANG)
+        rx.close()
+        (count,) = struct.unpack_from("<Q", committed)
+    assert len(received) in (count, count + 1)
+    for i, message in enumerate(received):
+        assert message == struct.pack("<Q", i) * (size // 8), i
+
+
+def test_a_receiver_that_is_killed_in_mid_stream(transport: str, start: Start) -> None:
+    link = RingLink.create() if transport == "ring" else PipeLink.create()
+
+    def child() -> None:
+        rx = cwasi.Receiver(link.open(RECEIVER), "lab")
+        link.close()
+        for _ in range(20):
+            rx.recv()
+        signal.pause()
+
+    pid = in_child(child)
+    tx = cwasi.Sender(link.open(SENDER), "lab")
+    link.close()
+    sending = start(lambda: [tx.send(bytes(10_000)) for _ in range(1 << 20)])
+    while tx.metrics().waits == 0:
+        time.sleep(0.001)
+    os.kill(pid, signal.SIGKILL)
+    status_of(pid)
+    if transport == "ring":
+        tx.stop(peer_died=True)
+    with pytest.raises((cwasi.PeerDied, cwasi.ChannelClosed)):
+        sending.result(HANG)
+    tx.close()
