@@ -172,7 +172,7 @@ def _print(report: RunReport) -> None:
 
     out = console(sys.stderr)
     title = f"{report.seconds:.3f} s in {report.processes} host process(es)"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("channel", "edge", "mode", "transport"):
         table.add_column(heading)
     for heading in ("messages", "MiB", "p50 us", "p99 us"):
