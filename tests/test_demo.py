@@ -70,7 +70,7 @@ def test_without_the_right_to_trace(functions: Path, picture: Path, tmp_path: Pa
     assert document["traced"] is False and "root" in document["untraced_because"]
     assert {run["syscalls"] for run in document["runs"]} == {None}
 
-    text = demo(*options, before=UNPRIVILEGED)
+    text = demo(*options, before=UNPRIVILEGED, env={**os.environ, "COLUMNS": "160"})
     assert text.returncode == 0, text.stderr
     assert "no system calls were counted: " in text.stdout
     for words in ("through Redis", "by hand", "proximal", "as the policy chooses", "the same picture to the byte"):

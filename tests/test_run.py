@@ -138,7 +138,7 @@ def test_the_report(stream: Callable[[int, int], Edges], mode: str, transport: s
 
 
 def test_the_table(stream: Callable[[int, int], Edges]) -> None:
-    done = cwasi_run(*stream(50, 3000))
+    done = cwasi_run(*stream(50, 3000), env={**os.environ, "COLUMNS": "160"})
     assert done.returncode == 0 and done.stdout == "sink: 50 messages ok\n"
     for word in ("frames", "source -> sink", "local", "ring", "in this process", "1 host process"):
         assert word in done.stderr
@@ -284,6 +284,17 @@ def test_the_exit_status_is_passed_on(status: int, tmp_path: Path) -> None:
     )
     assert cwasi_run(path).returncode == status
     assert cwasi_run(path, f"second={path}", "--mode", "proximal").returncode == status
+
+
+def test_a_file_without_permission(guests: Path, tmp_path: Path) -> None:
+    path = tmp_path / "secret.wasm"
+    path.write_bytes((guests / "sink.wasm").read_bytes())
+    path.chmod(0)
+    # Root may read everything, until it gives up its rights.
+    before = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    argv = [*before, *CWASI, "run", str(path)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=HANG)
+    assert done.returncode == 65 and "secret.wasm: Permission denied" in done.stderr
 
 
 def test_no_redis_server_is_installed(stream: Callable[[int, int], Edges], tmp_path: Path) -> None:
