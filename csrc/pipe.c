@@ -14,11 +14,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -177,12 +179,30 @@ static int send_small(pipe_end *p, const cwasi_frame *frame, const void *data, d
     return write_all(p, iov, frame->length ? 2 : 1, until);
 }
 
+/* Whether a record goes into the pipe without any wait. Up to PIPE_BUF the kernel takes all or nothing; how many pages
+ * are free for more, it does not tell, but an empty pipe has all of them. */
+static int fits_at_once(const pipe_end *p, uint64_t record)
+{
+    int unread = 0, capacity = fcntl(p->fd, F_GETPIPE_SZ);
+    if (record <= PIPE_BUF)
+        return 1;
+    return ioctl(p->fd, FIONREAD, &unread) == 0 && unread == 0 && record + PAGE <= (uint64_t)MAX(capacity, 0);
+}
+
+static int peer_gone(const pipe_end *p)
+{
+    struct pollfd fd = {p->fd, POLLOUT, 0};
+    return poll(&fd, 1, 0) == 1 && (fd.revents & POLLERR);
+}
+
 static int pipe_send(endpoint *e, const cwasi_frame *frame, const void *data, deadline until)
 {
     pipe_end *p = (pipe_end *)e;
     int stop = endpoint_stopped(e);
     if (stop)
         return stop;
+    if (until.at == 0 && !fits_at_once(p, sizeof *frame + frame->length))
+        return peer_gone(p) ? -EPIPE : -EAGAIN;
     p->begun = 0;
     int rc = frame->length >= SPLICE_FROM ? send_large(p, frame, data, until) : send_small(p, frame, data, until);
     if (rc < 0 && p->begun)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -77,6 +78,14 @@ def workers(command: subprocess.Popen[str], count: int) -> list[psutil.Process]:
     eventually(lambda: all(len(process.threads()) > 1 for process in found))
     time.sleep(0.5)
     return sorted(found, key=lambda process: process.pid)
+
+
+@pytest.fixture(autouse=True)
+def place_for_servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where redis-servers have their directories, which SIGKILL leaves. Short, because a socket's path must be."""
+    with tempfile.TemporaryDirectory(prefix="cwasi-") as directory:
+        monkeypatch.setenv("TMPDIR", directory)
+        yield Path(directory)
 
 
 @pytest.fixture
@@ -341,16 +350,13 @@ def test_ctrl_c(stream: Callable[[int, int], Edges], guests: Path, mode: str, wh
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_polite_kill_cleans_up(
-    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+def test_a_polite_kill_cleans_up(number: signal.Signals, place_for_servers: Path) -> None:
     with started(*CIRCLE, "--mode", "remote") as command:
         workers(command, 2)
-        assert len(list(tmp_path.glob("cwasi-redis-*"))) == 1
+        assert len(list(place_for_servers.iterdir())) == 1
         command.send_signal(number)
         assert command.wait(HANG) == 128 + number
-    assert list(tmp_path.iterdir()) == []
+    assert list(place_for_servers.iterdir()) == []
 
 
 @pytest.mark.parametrize("mode", ["proximal", "remote"])

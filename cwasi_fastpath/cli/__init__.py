@@ -100,6 +100,8 @@ def main(arguments: list[str] | None = None) -> Any:
         code = 130
     except BrokenPipeError:
         code = 141
+    except SystemExit as error:   # of a command, or of click itself on a broken pipe
+        code = 141 if isinstance(error.__context__, BrokenPipeError) else int(error.code or 0)
     except OSError as error:
         click.echo(f"cwasi: {error}", err=True)
         code = 74

@@ -36,7 +36,7 @@ int main(void)
             unread -= (length_of(received) + 24 + 4095) / 4096 * 4096 + 4096;
             received++;
         }
-        CHECK_EQ(cwasi_channel_send(p.tx, data, length, 0), 0);
+        CHECK_EQ(cwasi_channel_send(p.tx, data, length, 1000 * MS), 0);
     }
     while (received < MESSAGES) {
         CHECK_EQ(cwasi_channel_recv(p.rx, back, 1 << 20, 0), length_of(received));
@@ -49,11 +49,11 @@ int main(void)
     for (int lap = 0; lap < 5; lap++) {
         for (int i = 0; i < 8; i++) {
             fill(data, whole, (uint64_t)(lap * 8 + i));
-            CHECK_EQ(cwasi_channel_send(p.tx, data, whole, 0), 0);
+            CHECK_EQ(cwasi_channel_send(p.tx, data, whole, 1000 * MS), 0);
         }
         memset(data, 0xee, whole);
         for (int i = 0; i < TRIES; i++)
-            refused += cwasi_channel_send(p.tx, data, i % 2 ? whole : 50000, i % 16 ? 0 : 1 * MS) < 0;
+            refused += cwasi_channel_send(p.tx, data, i % 2 ? whole : 50000, i % 4 ? 1 * MS : 0) < 0;
         for (int i = 0; i < 8; i++) {
             CHECK_EQ(cwasi_channel_recv(p.rx, back, 1 << 20, 0), whole);
             CHECK(filled(back, whole, (uint64_t)(lap * 8 + i)));

@@ -35,6 +35,17 @@ int main(void)
             free_pair(p);
         }
     }
+    /* A pipe that has room for a part of a message does not take that part and then wait. */
+    pair narrow = open_pair(ON_PIPE);
+    uint64_t taken = 0;
+    while (cwasi_channel_send(narrow.tx, large, 1000, 0) == 0)
+        taken++;
+    CHECK_EQ(cwasi_channel_recv(narrow.rx, large, sizeof large, 0), 1000);
+    CHECK_EQ(cwasi_channel_send(narrow.tx, large, 9000, 0), -EAGAIN);
+    while (--taken > 0)
+        CHECK_EQ(cwasi_channel_recv(narrow.rx, large, sizeof large, 0), 1000);
+    CHECK_EQ(cwasi_channel_send(narrow.tx, large, sizeof large, 0), 0);
+    free_pair(narrow);
     /* A message that must stream cannot go without waiting, but a sender that polls learns that nobody is there. */
     pair p = ring_pair(4096);
     CHECK_EQ(cwasi_channel_send(p.tx, large, sizeof large, 0), -EAGAIN);
