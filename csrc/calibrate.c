@@ -141,7 +141,7 @@ static double measure_echo(void *(*body)(void *), int hops, int sleeping)
             int64_t start = now_ns();
             store_ordered(&e->ping, (uint32_t)i + 1);
             if (sleeping)
-                wake_parked(&e->parked);
+                wake_parked(&e->parked, -1);
             while (load_acquire(&e->pong) != (uint32_t)i + 1)
                 cpu_relax();
             times[i] = (double)(now_ns() - start);

@@ -3,11 +3,13 @@
 #include "frame.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-enum { FREE = 0, INSIDE = 1, CLOSING = 2, CLOSED = 3 };   /* values of owner */
+enum { FREE = 0, INSIDE = 1, TRIMMING = 2, CLOSING = 3, CLOSED = 4 };   /* values of owner */
 
 struct cwasi_channel {
     endpoint *end;
@@ -37,10 +39,10 @@ static int role_valid(int role)
     return role == CWASI_SENDER || role == CWASI_RECEIVER;
 }
 
-int cwasi_channel_open_ring(int memfd, int role, cwasi_channel **out)
+int cwasi_channel_open_ring(int memfd, int role, unsigned reader, const int *bells, cwasi_channel **out)
 {
     endpoint *end;
-    int rc = role_valid(role) ? ring_open(memfd, role, &end) : -EINVAL;
+    int rc = role_valid(role) ? ring_open(memfd, role, reader, bells, &end) : -EINVAL;
     return rc < 0 ? rc : channel_new(end, out);
 }
 
@@ -49,6 +51,26 @@ int cwasi_channel_open_pipe(int fd, int role, cwasi_channel **out)
     endpoint *end;
     int rc = role_valid(role) ? pipe_open(fd, role, &end) : -EINVAL;
     return rc < 0 ? rc : channel_new(end, out);
+}
+
+int cwasi_channel_gather(cwasi_channel **sources, unsigned count, cwasi_channel **out)
+{
+    endpoint *end, **ends = calloc(count ? count : 1, sizeof *ends);
+    if (!ends)
+        return -ENOMEM;
+    int rc = count ? 0 : -EINVAL;
+    for (unsigned i = 0; i < count && rc == 0; i++) {
+        rc = sources[i]->end->role == CWASI_RECEIVER && sources[i]->seq == 0 && !sources[i]->has_frame ? 0 : -EINVAL;
+        ends[i] = sources[i]->end;
+    }
+    if (rc == 0) {
+        rc = gather_open(ends, count, &end);
+        for (unsigned i = 0; i < count; i++)
+            free(sources[i]);   /* without its end, which the gatherer has */
+        rc = rc < 0 ? rc : channel_new(end, out);
+    }
+    free(ends);
+    return rc;
 }
 
 int channel_role(const cwasi_channel *c)
@@ -61,8 +83,13 @@ static int enter(cwasi_channel *c, int role)
 {
     if (c->end->role != role)
         return -EINVAL;
-    if (!try_claim(&c->owner, FREE, INSIDE))
-        return load_relaxed(&c->owner) >= CLOSING ? -EBADF : -EBUSY;
+    while (!try_claim(&c->owner, FREE, INSIDE)) {
+        uint32_t owner = load_relaxed(&c->owner);
+        if (owner == TRIMMING)
+            sched_yield();   /* a few microseconds */
+        else if (owner != FREE)
+            return owner >= CLOSING ? -EBADF : -EBUSY;
+    }
     return 0;
 }
 
@@ -72,7 +99,7 @@ static void leave(cwasi_channel *c)
 }
 
 /* stamp: NULL to take one when it is this message's turn. */
-static int send_frame(cwasi_channel *c, const void *data, uint64_t length, const uint64_t *stamp, int64_t timeout_ns)
+static int send_frame(cwasi_channel *c, const void *data, uint64_t length, const uint64_t *stamp, deadline until)
 {
     if (length > CWASI_MESSAGE_MAX)
         return -EMSGSIZE;
@@ -88,7 +115,7 @@ static int send_frame(cwasi_channel *c, const void *data, uint64_t length, const
         frame.stamp = (uint64_t)now_ns();
     rc = c->end->torn;
     if (rc == 0)
-        rc = c->end->ops->send(c->end, &frame, data, deadline_after(timeout_ns));
+        rc = c->end->ops->send(c->end, &frame, data, until);
     if (rc == 0) {
         c->seq++;
         count_up(&c->end->stats.messages, 1);
@@ -98,24 +125,29 @@ static int send_frame(cwasi_channel *c, const void *data, uint64_t length, const
     return rc;
 }
 
+int channel_send(cwasi_channel *c, const void *data, uint64_t length, deadline until)
+{
+    return send_frame(c, data, length, NULL, until);
+}
+
 int cwasi_channel_send(cwasi_channel *c, const void *data, uint64_t length, int64_t timeout_ns)
 {
-    return send_frame(c, data, length, NULL, timeout_ns);
+    return channel_send(c, data, length, deadline_interruptible(timeout_ns));
 }
 
 int cwasi_channel_forward(cwasi_channel *c, const void *data, uint64_t length, uint64_t stamp, int64_t timeout_ns)
 {
-    return send_frame(c, data, length, &stamp, timeout_ns);
+    return send_frame(c, data, length, &stamp, deadline_interruptible(timeout_ns));
 }
 
 /* Makes c->frame the next message. */
-static int next_frame(cwasi_channel *c, int64_t timeout_ns)
+static int next_frame(cwasi_channel *c, deadline until)
 {
     if (c->end->torn)
         return c->end->torn;
     if (c->has_frame)
         return 0;
-    int rc = c->end->ops->peek(c->end, &c->frame, deadline_after(timeout_ns));
+    int rc = c->end->ops->peek(c->end, &c->frame, until);
     if (rc < 0)
         return rc;
     if (c->frame.seq != c->seq)
@@ -141,6 +173,8 @@ static int64_t take_frame(cwasi_channel *c, void *data, uint64_t capacity)
     if (c->frame.length > capacity)
         return -EMSGSIZE;
     int rc = c->end->ops->take(c->end, &c->frame, data);
+    if (rc == -ESTALE)
+        c->has_frame = 0;
     if (rc < 0)
         return rc;
     c->has_frame = 0;
@@ -152,31 +186,150 @@ static int64_t take_frame(cwasi_channel *c, void *data, uint64_t capacity)
     return c->frame.length;
 }
 
-int64_t cwasi_channel_recv(cwasi_channel *c, void *data, uint64_t capacity, int64_t timeout_ns)
+/* data: NULL to forget the message. */
+static int64_t receive(cwasi_channel *c, void *data, uint64_t capacity, deadline until)
 {
-    if (!data && capacity)
-        return -EFAULT;
     int64_t rc = enter(c, CWASI_RECEIVER);
     if (rc < 0)
         return rc;
-    rc = next_frame(c, timeout_ns);
-    if (rc == 0)
-        rc = take_frame(c, data, capacity);
+    do {
+        rc = next_frame(c, until);
+        if (rc == 0)
+            rc = take_frame(c, data, capacity);
+    } while (rc == -ESTALE);
     leave(c);
     return rc;
 }
 
-int64_t cwasi_channel_peek(cwasi_channel *c, cwasi_frame *frame, int64_t timeout_ns)
+int64_t channel_recv(cwasi_channel *c, void *data, uint64_t capacity, deadline until)
+{
+    return data || capacity == 0 ? receive(c, data, capacity, until) : -EFAULT;
+}
+
+int channel_drop(cwasi_channel *c, deadline until)
+{
+    int64_t rc = receive(c, NULL, CWASI_MESSAGE_MAX, until);
+    return rc < 0 ? (int)rc : 0;
+}
+
+unsigned channel_source(const cwasi_channel *c)
+{
+    return c->end->ops->last_source ? c->end->ops->last_source(c->end) : 0;
+}
+
+int64_t cwasi_channel_recv(cwasi_channel *c, void *data, uint64_t capacity, int64_t timeout_ns)
+{
+    return channel_recv(c, data, capacity, deadline_interruptible(timeout_ns));
+}
+
+static int64_t peek_frame(cwasi_channel *c, cwasi_frame *frame, deadline until)
 {
     int64_t rc = enter(c, CWASI_RECEIVER);
     if (rc < 0)
         return rc;
-    rc = next_frame(c, timeout_ns);
+    rc = next_frame(c, until);
     if (rc == 0) {
         rc = c->frame.length;
         if (frame)
             *frame = c->frame;
     }
+    leave(c);
+    return rc;
+}
+
+int64_t channel_peek(cwasi_channel *c, deadline until)
+{
+    return peek_frame(c, NULL, until);
+}
+
+int64_t cwasi_channel_peek(cwasi_channel *c, cwasi_frame *frame, int64_t timeout_ns)
+{
+    return peek_frame(c, frame, deadline_interruptible(timeout_ns));
+}
+
+/* The first of these, from `from` on, in which nothing needs to be waited for, without a look at the transport; or
+ * count. */
+static unsigned known_ready(cwasi_channel **list, unsigned count, unsigned from)
+{
+    for (unsigned n = 0; n < count; n++) {
+        const cwasi_channel *c = list[(from + n) % count];
+        if (c->has_frame || c->end->torn)
+            return (from + n) % count;
+    }
+    return count;
+}
+
+static int wait_inside(cwasi_channel **list, unsigned count, unsigned from, deadline until)
+{
+    unsigned known = known_ready(list, count, from);
+    if (known < count)
+        return (int)known;
+    endpoint **ends = calloc(count, sizeof *ends);
+    if (!ends)
+        return -ENOMEM;
+    for (unsigned i = 0; i < count; i++)
+        ends[i] = list[i]->end;
+    /* What it learns lasts no longer than the call; the sleeps count for the first. */
+    waiter w = {.parks = &list[0]->end->stats.parks};
+    int rc = endpoint_wait(ends, count, from, &w, until);
+    free(ends);
+    return rc;
+}
+
+int channel_wait(cwasi_channel **list, unsigned count, unsigned from, deadline until)
+{
+    unsigned entered = 0;
+    int rc = count ? 0 : -EINVAL;
+    while (rc == 0 && entered < count) {
+        rc = enter(list[entered], CWASI_RECEIVER);
+        entered += rc == 0;
+    }
+    if (rc == 0)
+        rc = wait_inside(list, count, from, until);
+    for (unsigned i = 0; i < entered; i++)
+        leave(list[i]);
+    return rc;
+}
+
+int cwasi_channel_wait(cwasi_channel **list, unsigned count, unsigned from, int64_t timeout_ns)
+{
+    return channel_wait(list, count, from, deadline_interruptible(timeout_ns));
+}
+
+int cwasi_channel_arm(cwasi_channel *c, int *descriptors, unsigned room)
+{
+    int rc = enter(c, CWASI_RECEIVER);
+    if (rc < 0)
+        return rc;
+    unsigned used = c->end->descriptors;
+    struct pollfd *fds = calloc(used ? used : 1, sizeof *fds);
+    if (used == 0 || used > room || !fds)
+        rc = used == 0 ? -ENOTSUP : fds ? -ENOSPC : -ENOMEM;
+    else
+        rc = c->has_frame || c->end->torn || c->end->ops->arm(c->end, fds) ? 0 : (int)used;
+    for (int i = 0; i < rc; i++)
+        descriptors[i] = fds[i].fd;
+    free(fds);
+    leave(c);
+    return rc;
+}
+
+int cwasi_channel_disarm(cwasi_channel *c)
+{
+    int rc = enter(c, CWASI_RECEIVER);
+    if (rc < 0)
+        return rc;
+    if (c->end->descriptors)
+        c->end->ops->disarm(c->end);
+    leave(c);
+    return 0;
+}
+
+int cwasi_channel_trim(cwasi_channel *c)
+{
+    if (!c->end->ops->trim || c->end->role != CWASI_SENDER || !try_claim(&c->owner, FREE, TRIMMING))
+        return 0;
+    int rc = c->end->ops->trim(c->end);
     leave(c);
     return rc;
 }
@@ -189,14 +342,19 @@ int cwasi_channel_sample(cwasi_channel *c, uint32_t every)
     return 0;
 }
 
-void cwasi_channel_stop(cwasi_channel *c, int error)
+void cwasi_channel_stop(cwasi_channel *c)
 {
-    /* Pairs with endpoint_stopped. A closing host overrules a dead peer, never the other way round. */
-    if (error == ECANCELED)
-        store_ordered(&c->end->stop, ECANCELED);
-    else
-        try_claim(&c->end->stop, 0, (uint32_t)error);
-    c->end->ops->wake(c->end);
+    endpoint_stop(c->end, ECANCELED);
+}
+
+void cwasi_channel_peer_died(cwasi_channel *c, unsigned peer)
+{
+    endpoint_peer_died(c->end, peer);
+}
+
+uint64_t cwasi_channel_unread(cwasi_channel *c)
+{
+    return endpoint_unread(c->end);
 }
 
 /* Waits for the end to be free and takes it for good; -EALREADY if it was closed before. Another thread that is just
@@ -209,7 +367,7 @@ static int claim_for_close(cwasi_channel *c, deadline until)
         if (load_acquire(&c->owner) == CLOSED)
             return -EALREADY;
         if (now_ns() > until.at)
-            cwasi_channel_stop(c, ECANCELED);
+            cwasi_channel_stop(c);
         nanosleep(&pause, NULL);
     }
     return 0;
@@ -235,10 +393,9 @@ void cwasi_channel_free(cwasi_channel *c)
     free(c);
 }
 
-void cwasi_channel_stats(const cwasi_channel *c, cwasi_stats *out)
+static cwasi_stats read_counters(const counters *from)
 {
-    counters *from = &c->end->stats;
-    *out = (cwasi_stats){
+    return (cwasi_stats){
         .messages = load_relaxed(&from->messages),
         .bytes = load_relaxed(&from->bytes),
         .copied_bytes = load_relaxed(&from->copied_bytes),
@@ -246,7 +403,30 @@ void cwasi_channel_stats(const cwasi_channel *c, cwasi_stats *out)
         .parks = load_relaxed(&from->parks),
         .wakes = load_relaxed(&from->wakes),
         .timed = load_relaxed(&from->timed),
+        .lost_peers = load_relaxed(&from->lost_peers),
     };
+}
+
+void cwasi_channel_stats(const cwasi_channel *c, cwasi_stats *out)
+{
+    *out = read_counters(&c->end->stats);
+    const endpoint *source;
+    for (unsigned i = 0; (source = endpoint_source(c->end, i)); i++) {
+        cwasi_stats one = read_counters(&source->stats);
+        out->copied_bytes += one.copied_bytes;
+        out->waits += one.waits;
+        out->parks += one.parks;
+        out->wakes += one.wakes;
+    }
+}
+
+int cwasi_channel_source_stats(const cwasi_channel *c, unsigned source, cwasi_stats *out)
+{
+    const endpoint *found = endpoint_source(c->end, source);
+    if (!found)
+        return -EINVAL;
+    *out = read_counters(&found->stats);
+    return 0;
 }
 
 void cwasi_channel_histogram(const cwasi_channel *c, uint64_t *histogram)

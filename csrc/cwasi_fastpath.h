@@ -1,7 +1,7 @@
 /* cwasi_fastpath.h - the C data plane. The only public header; it holds declarations and no code.
  *
  * Functions return 0 or a length, or -errno. Times are nanoseconds; a timeout of -1 waits for ever and 0 does not wait.
- * One thread at a time may use an end of a channel: a second one gets -EBUSY.
+ * One thread at a time may use an end of a channel: a second one gets -EBUSY. A signal ends a wait with -EINTR.
  */
 #ifndef CWASI_FASTPATH_H
 #define CWASI_FASTPATH_H
@@ -15,6 +15,7 @@ enum {
     CWASI_SENDER = 1,
     CWASI_RECEIVER = 2,
     CWASI_NAME_MAX = 63,             /* bytes in the name of a channel or function */
+    CWASI_READERS_MAX = 60,          /* receivers of one ring */
     CWASI_HISTOGRAM_BUCKETS = 640,   /* 40 octaves of nanoseconds, 16 steps each */
     CWASI_MESSAGE_MAX = 1073741824   /* bytes in one message: 1 GiB */
 };
@@ -30,6 +31,7 @@ typedef struct {
     uint64_t parks;         /* of those: times the thread slept in the kernel */
     uint64_t wakes;         /* times this end woke the peer */
     uint64_t timed;         /* messages in the latency histogram */
+    uint64_t lost_peers;    /* that failed or died and were left behind */
 } cwasi_stats;
 
 typedef struct {
@@ -39,12 +41,19 @@ typedef struct {
     uint32_t epoch;
 } cwasi_frame;
 
-/* A sealed memfd for one ring. capacity: bytes, a power of two from 4096 to 1 GiB. Returns the descriptor. */
-int cwasi_ring_create(uint64_t capacity);
-/* Joins a ring as its sender or receiver; maps it, and leaves memfd to the caller. */
-int cwasi_channel_open_ring(int memfd, int role, cwasi_channel **out);
+/* A sealed memfd for one ring. capacity: bytes, a power of two from 4096 to 1 GiB. readers: each of them gets every
+ * message. Returns the descriptor. */
+int cwasi_ring_create(uint64_t capacity, unsigned readers);
+/* Joins a ring as its sender or as one of its readers, counted from 0; maps it, and leaves memfd to the caller.
+ * bells: NULL, or our sides of the stream socket pairs between the sender and each reader: as many as there are readers
+ * for the sender, one for a reader. Duplicates are kept. Without them this end cannot wait together with others. */
+int cwasi_channel_open_ring(int memfd, int role, unsigned reader, const int *bells, cwasi_channel **out);
 /* Joins a pipe; a duplicate of fd is kept. */
 int cwasi_channel_open_pipe(int fd, int role, cwasi_channel **out);
+/* One receiver of what several receive, in turn. The sources, which nobody may have used, are its own from now on;
+ * -EINVAL leaves them alone. A source that ends is left out; the last one ends the whole, with -ECONNRESET if any of
+ * them did not finish. */
+int cwasi_channel_gather(cwasi_channel **sources, unsigned count, cwasi_channel **out);
 
 int cwasi_channel_send(cwasi_channel *c, const void *data, uint64_t length, int64_t timeout_ns);
 /* Sends on a message that came from elsewhere with its time stamp (0: it was not timed). */
@@ -54,16 +63,32 @@ int64_t cwasi_channel_recv(cwasi_channel *c, void *data, uint64_t capacity, int6
 /* The length of the next message, which stays; fills frame unless it is NULL. */
 int64_t cwasi_channel_peek(cwasi_channel *c, cwasi_frame *frame, int64_t timeout_ns);
 
+/* Waits in several receivers at once; the index of one in which recv would not wait, the first from `from` on.
+ * -ENOTSUP if one of them was opened without bells. */
+int cwasi_channel_wait(cwasi_channel **list, unsigned count, unsigned from, int64_t timeout_ns);
+/* For event loops. 0: recv would not wait; else how many descriptors it filled in, one of which becomes readable when
+ * recv may go on (-1: ignore). -ENOSPC when there are more than room, -ENOTSUP as above. Then disarm. */
+int cwasi_channel_arm(cwasi_channel *c, int *descriptors, unsigned room);
+int cwasi_channel_disarm(cwasi_channel *c);
+
 /* Takes a time stamp for one message in `every` (a power of two); 1 times all. */
 int cwasi_channel_sample(cwasi_channel *c, uint32_t every);
-/* Wakes whoever waits in this end and makes every later wait fail with -error: ECANCELED when the host closes,
- * ECONNRESET when the peer died (what it sent before can still be received). */
-void cwasi_channel_stop(cwasi_channel *c, int error);
+/* Wakes whoever waits in this end, and makes every later wait fail with -ECANCELED. */
+void cwasi_channel_stop(cwasi_channel *c);
+/* The process of that peer (which sender, which reader; 0 where there is one) has ended: what it sent before can still
+ * be received, then -ECONNRESET. A sender goes on while it has other readers. */
+void cwasi_channel_peer_died(cwasi_channel *c, unsigned peer);
+/* Messages that were sent and not yet received, by the slowest reader; 0 where the transport does not tell. */
+uint64_t cwasi_channel_unread(cwasi_channel *c);
+/* Gives the memory of an empty ring back, if this is its sender and nobody is using it. */
+int cwasi_channel_trim(cwasi_channel *c);
 /* Ends this side. failed = 0: the peer reads the rest, then gets EPIPE; failed = 1: then ECONNRESET.
  * Waits up to linger_ns for a thread inside and for room to tell the peer. Closing twice is safe. */
 int cwasi_channel_close(cwasi_channel *c, int failed, int64_t linger_ns);
 void cwasi_channel_free(cwasi_channel *c);
 void cwasi_channel_stats(const cwasi_channel *c, cwasi_stats *out);
+/* What one source of a gathered receiver counted; -EINVAL where there is no such source. */
+int cwasi_channel_source_stats(const cwasi_channel *c, unsigned source, cwasi_stats *out);
 /* histogram: CWASI_HISTOGRAM_BUCKETS counters. Bucket i holds latencies of at least
  * 2^(i/16) * (1 + (i%16)/16) ns and less than the bound of i + 1. */
 void cwasi_channel_histogram(const cwasi_channel *c, uint64_t *histogram);
@@ -119,6 +144,9 @@ int cwasi_guest_new(const cwasi_wasmtime *runtime, void *context, cwasi_guest **
 int cwasi_guest_set_memory(cwasi_guest *g, const void *memory);
 /* Lets the guest open its end of `channel` under `name`. The channel must outlive the guest. mode: 0 local ... */
 int cwasi_guest_grant(cwasi_guest *g, const char *name, cwasi_channel *channel, int mode);
+/* Gives the channel that was granted last a way back, and so makes its messages requests: a sender has one receiver of
+ * answers, a receiver has a sender of answers for each of its sources, in their order. Must outlive the guest, too. */
+int cwasi_guest_grant_back(cwasi_guest *g, cwasi_channel *back);
 void cwasi_guest_free(cwasi_guest *g);
 /* cdef: end */
 

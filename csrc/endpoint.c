@@ -3,6 +3,8 @@
 #include "frame.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
 
 void endpoint_init(endpoint *e, const endpoint_ops *ops, int role)
 {
@@ -11,14 +13,112 @@ void endpoint_init(endpoint *e, const endpoint_ops *ops, int role)
 
 int endpoint_stopped(endpoint *e)
 {
-    /* Pairs with the store in cwasi_channel_stop. */
+    /* Pairs with the store in endpoint_stop. */
     return -(int)load_ordered(&e->stop);
 }
 
-int endpoint_cancelled(endpoint *e)
+void endpoint_stop(endpoint *e, int error)
 {
-    int stop = endpoint_stopped(e);
-    return e->role == CWASI_RECEIVER && stop == -ECONNRESET ? 0 : stop;
+    /* A closing host overrules a dead peer, never the other way round. */
+    if (error == ECANCELED)
+        store_ordered(&e->stop, ECANCELED);
+    else
+        try_claim(&e->stop, 0, (uint32_t)error);
+    e->ops->wake(e);
+}
+
+void endpoint_peer_died(endpoint *e, unsigned peer)
+{
+    if (e->ops->peer_died)
+        e->ops->peer_died(e, peer);
+    else
+        endpoint_stop(e, ECONNRESET);
+}
+
+uint64_t endpoint_unread(endpoint *e)
+{
+    return e->ops->unread ? e->ops->unread(e) : 0;
+}
+
+endpoint *endpoint_source(const endpoint *e, unsigned source)
+{
+    return e->ops->source ? e->ops->source(e, source) : NULL;
+}
+
+typedef struct {
+    endpoint **list;
+    unsigned count, from;
+    unsigned found;
+} crowd;
+
+static int any_ready(void *arg)
+{
+    crowd *c = arg;
+    for (unsigned n = 0; n < c->count; n++) {
+        c->found = (c->from + n) % c->count;
+        if (c->list[c->found]->ops->look(c->list[c->found]))
+            return 1;
+    }
+    return 0;
+}
+
+static int poll_until(struct pollfd *fds, unsigned count, deadline until)
+{
+    struct timespec left, *timeout = NULL;
+    if (until.at != INT64_MAX) {
+        int64_t ns = MAX(until.at - now_ns(), 0);
+        left = (struct timespec){ns / 1000000000, ns % 1000000000};
+        timeout = &left;
+    }
+    int rc = ppoll(fds, count, timeout, NULL);
+    if (rc < 0)
+        return errno == EINTR && !until.interruptible ? 0 : -errno;
+    return rc == 0 ? -ETIMEDOUT : 0;
+}
+
+/* Sleeps once, until one of them may be ready. */
+static int sleep_in_all(crowd *c, struct pollfd *fds, deadline until)
+{
+    unsigned armed = 0, used = 0;
+    int ready = 0;
+    while (armed < c->count && !ready) {
+        endpoint *e = c->list[armed++];
+        ready = e->ops->arm(e, fds + used);
+        used += e->descriptors;
+    }
+    int rc = ready ? 0 : poll_until(fds, used, until);
+    for (unsigned i = 0; i < armed; i++)
+        c->list[i]->ops->disarm(c->list[i]);
+    return rc;
+}
+
+int endpoint_wait(endpoint **list, unsigned count, unsigned from, waiter *w, deadline until)
+{
+    crowd c = {.list = list, .count = count, .from = from};
+    if (any_ready(&c))
+        return (int)c.found;
+    if (until.at == 0)
+        return -EAGAIN;
+    int64_t began = now_ns();
+    if (wait_spin(w, any_ready, &c, until)) {
+        w->misses = 0;
+        return (int)c.found;
+    }
+    unsigned descriptors = 0;
+    for (unsigned i = 0; i < count; i++) {
+        if (list[i]->descriptors == 0)
+            return -ENOTSUP;
+        descriptors += list[i]->descriptors;
+    }
+    struct pollfd *fds = calloc(descriptors, sizeof *fds);
+    int rc = fds ? 0 : -ENOMEM;
+    while (rc == 0 && !any_ready(&c)) {
+        rc = sleep_in_all(&c, fds, until);
+        count_up(w->parks, 1);
+    }
+    free(fds);
+    wait_learn(w, began);
+    return rc < 0 ? rc : (int)c.found;
 }
 
 int frame_check(const cwasi_frame *frame)

@@ -34,13 +34,17 @@ _Static_assert(sizeof(memory_handle) == 24 && sizeof(extern_item) == 32 && sizeo
 
 enum { GRANTED, OPENED, CLOSED };   /* a grant is opened once, and closed for good */
 
-/* One channel that the host granted in one direction; its place in the list is the guest's handle. */
+/* One channel that the host granted in one direction; its place in the list is the guest's handle. A channel with a way
+ * back carries requests: who sends them has one back for the answers, who receives them has one for each sender. */
 typedef struct {
     char name[CWASI_NAME_MAX + 1];
     cwasi_channel *channel;
     int role;
     int mode;
     int state;
+    uint32_t backs;
+    cwasi_channel **back;
+    uint32_t owed;       /* answers that have not been received */
 } grant;
 
 struct cwasi_guest {
@@ -50,6 +54,8 @@ struct cwasi_guest {
     int memory_known;
     uint32_t count;
     grant *grants;
+    cwasi_channel *answers;   /* where the next reply goes, or NULL */
+    uint32_t turn;            /* where the next wait begins to look */
 };
 
 typedef struct {
@@ -96,12 +102,12 @@ static uint8_t *slice(const span *memory, uint32_t at, uint32_t length)
     return (uint64_t)at + length <= memory->size ? memory->base + at : NULL;
 }
 
-static int timeout_of(uint32_t ms, int64_t *ns)
+static int deadline_of(uint32_t ms, deadline *until)
 {
     int32_t signed_ms = (int32_t)ms;
     if (signed_ms < -1)
         return -EINVAL;
-    *ns = signed_ms < 0 ? -1 : (int64_t)signed_ms * 1000000;
+    *until = deadline_after(signed_ms < 0 ? -1 : (int64_t)signed_ms * 1000000);
     return 0;
 }
 
@@ -114,6 +120,14 @@ static grant *handle_for(cwasi_guest *g, uint32_t h, int role)
 {
     grant *found = handle(g, h);
     return found && found->role == role ? found : NULL;
+}
+
+/* What is received through a handle: messages, or the answers to those that it sends. */
+static cwasi_channel *receives(const grant *from)
+{
+    if (from->role == CWASI_RECEIVER)
+        return from->channel;
+    return from->backs ? from->back[0] : NULL;
 }
 
 static int64_t do_open(cwasi_guest *g, void *caller, const value *v)
@@ -144,7 +158,7 @@ static int64_t do_open(cwasi_guest *g, void *caller, const value *v)
 static int64_t do_send(cwasi_guest *g, void *caller, const value *v)
 {
     span memory;
-    int64_t timeout;
+    deadline until;
     grant *to = handle_for(g, v[0].i32, CWASI_SENDER);
     if (!to)
         return -EBADF;
@@ -155,35 +169,147 @@ static int64_t do_send(cwasi_guest *g, void *caller, const value *v)
     const uint8_t *data = slice(&memory, v[1].i32, length);
     if (!data)
         return -EFAULT;
-    rc = timeout_of(v[3].i32, &timeout);
-    return rc < 0 ? rc : cwasi_channel_send(to->channel, data, length, timeout);
+    rc = deadline_of(v[3].i32, &until);
+    rc = rc < 0 ? rc : channel_send(to->channel, data, length, until);
+    to->owed += rc == 0 && to->backs;
+    return rc;
+}
+
+/* After a message came through `from`. */
+static void note_received(cwasi_guest *g, grant *from)
+{
+    if (from->role == CWASI_SENDER)
+        from->owed--;
+    else if (from->backs)
+        g->answers = from->back[MIN(channel_source(from->channel), from->backs - 1)];
+}
+
+/* One request at a time, so that each has its answer; and no answer that nobody asked for. */
+static int may_receive(const cwasi_guest *g, const grant *from)
+{
+    if (from->role == CWASI_SENDER)
+        return from->owed > 0 ? 0 : -EINVAL;
+    return from->backs && g->answers ? -EBUSY : 0;
 }
 
 static int64_t do_recv(cwasi_guest *g, void *caller, const value *v)
 {
     span memory;
-    int64_t timeout;
-    grant *from = handle_for(g, v[0].i32, CWASI_RECEIVER);
-    if (!from)
+    deadline until;
+    grant *from = handle(g, v[0].i32);
+    if (!from || !receives(from))
         return -EBADF;
-    int rc = guest_memory(g, caller, &memory);
+    int64_t rc = guest_memory(g, caller, &memory);
     if (rc < 0)
         return rc;
     uint32_t capacity = v[2].i32;
     uint8_t *data = slice(&memory, v[1].i32, capacity);
     if (!data)
         return -EFAULT;
-    rc = timeout_of(v[3].i32, &timeout);
-    return rc < 0 ? rc : cwasi_channel_recv(from->channel, data, capacity, timeout);
+    rc = deadline_of(v[3].i32, &until);
+    rc = rc < 0 ? rc : may_receive(g, from);
+    if (rc == 0 && (rc = channel_recv(receives(from), data, capacity, until)) >= 0)
+        note_received(g, from);
+    return rc;
 }
 
 static int64_t do_peek(cwasi_guest *g, void *caller, const value *v)
 {
     (void)caller;
-    int64_t timeout;
-    grant *from = handle_for(g, v[0].i32, CWASI_RECEIVER);
-    int rc = from ? timeout_of(v[1].i32, &timeout) : -EBADF;
-    return rc < 0 ? rc : cwasi_channel_peek(from->channel, NULL, timeout);
+    deadline until;
+    grant *from = handle(g, v[0].i32);
+    if (!from || !receives(from))
+        return -EBADF;
+    int rc = deadline_of(v[1].i32, &until);
+    rc = rc < 0 ? rc : may_receive(g, from);
+    return rc < 0 ? rc : channel_peek(receives(from), until);
+}
+
+static int64_t do_call(cwasi_guest *g, void *caller, const value *v)
+{
+    span memory;
+    deadline until;
+    grant *to = handle_for(g, v[0].i32, CWASI_SENDER);
+    if (!to || !to->backs)
+        return -EBADF;
+    int64_t rc = guest_memory(g, caller, &memory);
+    if (rc < 0)
+        return rc;
+    uint32_t length = v[2].i32, capacity = v[4].i32;
+    const uint8_t *data = slice(&memory, v[1].i32, length);
+    uint8_t *answer = slice(&memory, v[3].i32, capacity);
+    if (!data || !answer)
+        return -EFAULT;
+    rc = deadline_of(v[5].i32, &until);
+    if (rc == 0 && until.at == 0)
+        return -EAGAIN;   /* before anything is sent: no answer is there at once */
+    for (; rc == 0 && to->owed > 0; to->owed--) {
+        if ((rc = channel_drop(to->back[0], until)) < 0)
+            return rc;   /* answers to earlier calls, which timed out */
+    }
+    if (rc == 0)
+        rc = channel_send(to->channel, data, length, until);
+    if (rc < 0)
+        return rc;
+    to->owed++;
+    if ((rc = channel_recv(to->back[0], answer, capacity, until)) >= 0)
+        to->owed--;
+    return rc;
+}
+
+static int64_t do_reply(cwasi_guest *g, void *caller, const value *v)
+{
+    span memory;
+    int rc = guest_memory(g, caller, &memory);
+    if (rc < 0)
+        return rc;
+    uint32_t length = v[1].i32;
+    const uint8_t *data = slice(&memory, v[0].i32, length);
+    if (!data)
+        return -EFAULT;
+    if (!g->answers)
+        return -EINVAL;
+    rc = channel_send(g->answers, data, length, deadline_after(-1));
+    if (rc != -EMSGSIZE)
+        g->answers = NULL;
+    return rc;
+}
+
+/* The receiving ends behind the handles at `at`. */
+static int waiting_list(cwasi_guest *g, const uint8_t *at, uint32_t count, cwasi_channel **list)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t h;
+        memcpy(&h, at + 4 * (uint64_t)i, sizeof h);
+        const grant *from = handle(g, h);
+        list[i] = from ? receives(from) : NULL;
+        if (!list[i])
+            return -EBADF;
+    }
+    return 0;
+}
+
+static int64_t do_wait(cwasi_guest *g, void *caller, const value *v)
+{
+    span memory;
+    deadline until;
+    int rc = guest_memory(g, caller, &memory);
+    if (rc < 0)
+        return rc;
+    uint32_t count = v[1].i32;
+    if (count == 0 || count > g->count)
+        return -EINVAL;   /* more than there are handles: one would be in it twice */
+    const uint8_t *at = slice(&memory, v[0].i32, 4 * count);
+    if (!at)
+        return -EFAULT;
+    cwasi_channel **list = calloc(count, sizeof(cwasi_channel *));
+    rc = list ? waiting_list(g, at, count, list) : -ENOMEM;
+    if (rc == 0)
+        rc = deadline_of(v[2].i32, &until);
+    if (rc == 0)
+        rc = channel_wait(list, count, g->turn++ % count, until);
+    free(list);
+    return rc;
 }
 
 static int64_t do_mode(cwasi_guest *g, void *caller, const value *v)
@@ -200,7 +326,14 @@ static int64_t do_close(cwasi_guest *g, void *caller, const value *v)
     if (!found)
         return -EBADF;
     found->state = CLOSED;
-    return cwasi_channel_close(found->channel, 0, -1);
+    int rc = cwasi_channel_close(found->channel, 0, -1);
+    for (uint32_t i = 0; i < found->backs; i++) {
+        if (g->answers == found->back[i])
+            g->answers = NULL;
+        int one = cwasi_channel_close(found->back[i], 0, -1);
+        rc = rc ? rc : one;
+    }
+    return rc;
 }
 
 /* What every hostcall does around its body. These imports know one store; in another the memory would not fit. */
@@ -226,6 +359,9 @@ HOSTCALL(open)
 HOSTCALL(send)
 HOSTCALL(recv)
 HOSTCALL(peek)
+HOSTCALL(call)
+HOSTCALL(reply)
+HOSTCALL(wait)
 HOSTCALL(mode)
 HOSTCALL(close)
 
@@ -234,6 +370,8 @@ const cwasi_import *cwasi_imports(void)
     static const cwasi_import imports[] = {
         {"channel_open", 3, (void *)call_open},   {"channel_send", 4, (void *)call_send},
         {"channel_recv", 4, (void *)call_recv},   {"channel_peek", 2, (void *)call_peek},
+        {"channel_call", 6, (void *)call_call},   {"channel_reply", 2, (void *)call_reply},
+        {"channel_wait", 3, (void *)call_wait},
         {"channel_mode", 1, (void *)call_mode},   {"channel_close", 1, (void *)call_close},
         {NULL, 0, NULL},
     };
@@ -273,9 +411,25 @@ int cwasi_guest_grant(cwasi_guest *g, const char *name, cwasi_channel *channel, 
     return 0;
 }
 
+int cwasi_guest_grant_back(cwasi_guest *g, cwasi_channel *back)
+{
+    grant *last = g->count ? &g->grants[g->count - 1] : NULL;
+    if (!last || channel_role(back) == last->role || (last->role == CWASI_SENDER && last->backs))
+        return -EINVAL;
+    cwasi_channel **grown = realloc(last->back, (last->backs + 1) * sizeof(cwasi_channel *));
+    if (!grown)
+        return -ENOMEM;
+    last->back = grown;
+    last->back[last->backs++] = back;
+    return 0;
+}
+
 void cwasi_guest_free(cwasi_guest *g)
 {
-    if (g)
-        free(g->grants);
+    if (!g)
+        return;
+    for (uint32_t h = 0; h < g->count; h++)
+        free(g->grants[h].back);
+    free(g->grants);
     free(g);
 }

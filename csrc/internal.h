@@ -11,28 +11,49 @@
 /* ---- wait.c ---- */
 typedef struct {
     int64_t at;               /* CLOCK_MONOTONIC ns; INT64_MAX: never; 0: do not wait */
+    int interruptible;        /* a signal ends the wait, with -EINTR */
 } deadline;
 
 int64_t now_ns(void);
 deadline deadline_after(int64_t timeout_ns);
+deadline deadline_interruptible(int64_t timeout_ns);
 
-/* Waits until ready(arg) is true: spins within the process's budget, else yields, then sleeps on *parked.
- * peer_core: where the peer ran last, from 1 on, 0 where that is not known.
- * 0, -EAGAIN (no wait allowed) or -ETIMEDOUT. Counts a sleep in *parks. */
-int wait_until(atomic_u32 *parked, int (*ready)(void *), void *arg, deadline until, const atomic_u32 *peer_core,
-               atomic_u64 *parks);
+enum { AWAKE = 0, ON_FUTEX = 1, ON_BELL = 2 };   /* values of a parked word: how its owner sleeps */
+
+/* Who waits, and what it has learnt. */
+typedef struct {
+    atomic_u32 *parked;           /* in memory that the peer shares */
+    const atomic_u32 *peer_core;  /* where the peer ran last, from 1 on, 0 where that is not known; or NULL */
+    atomic_u64 *parks;            /* counts the sleeps */
+    int misses;                   /* spins in a row that were in vain */
+} waiter;
+
+/* Waits until ready(arg) is true: spins within the process's budget, else yields, then sleeps on the parked word.
+ * 0, -EAGAIN (no wait allowed), -ETIMEDOUT or -EINTR. */
+int wait_until(waiter *w, int (*ready)(void *), void *arg, deadline until);
+/* Only spins or yields; true when ready, false when the time for it is spent. */
+int wait_spin(const waiter *w, int (*ready)(void *), void *arg, deadline until);
+/* After a wait for which spinning did not suffice: whether to spin as long the next time. */
+void wait_learn(waiter *w, int64_t began);
 /* The core that the calling thread is on, from 1 on. */
 uint32_t current_core(void);
-/* To be called after a publication by a `*_ordered` store; true if it had to wake a sleeper. */
-int wake_parked(atomic_u32 *parked);
-/* Sleeps while the word is 1; 0 (also without reason) or -ETIMEDOUT. */
+/* To be called after a publication by a `*_ordered` store; true if it had to wake a sleeper. bell: the one to ring. */
+int wake_parked(atomic_u32 *parked, int bell);
+/* Sleeps while the word is ON_FUTEX; 0 (also without reason), -ETIMEDOUT or -EINTR. */
 int wait_sleep(atomic_u32 *parked, deadline until);
 /* Wakes whatever the word says: a hostile peer may have changed it. */
 void wait_wake(atomic_u32 *parked);
+void bell_ring(int bell);
+/* Forgets what was rung; -ECONNRESET if the bell has hung up. */
+int bell_quiet(int bell);
+/* Both sides hear it, for ever. */
+void bell_end(int bell);
 
 /* ---- shm.c ---- */
+enum { SHM_CONTROL = 16384 };   /* bytes of control words in front of the data */
+
 typedef struct {
-    uint8_t *control;         /* one page */
+    uint8_t *control;
     uint8_t *data;            /* capacity bytes, mapped twice in a row */
     uint64_t capacity;
 } shm_map;
@@ -41,26 +62,41 @@ int shm_create(uint64_t capacity);
 int shm_attach(int memfd, shm_map *out);
 void shm_detach(shm_map *map);
 
-/* ---- endpoint: one end of one transport. ring.c and pipe.c implement it, endpoint.c holds what they share. ---- */
+/* ---- endpoint: one end of one transport. ring.c, pipe.c and gather.c implement it, endpoint.c holds what they share.
+ * ---- */
 typedef struct endpoint endpoint;
+struct pollfd;
 
 /* Written only by the thread inside, read by any. The fields are those of cwasi_stats. */
 typedef struct {
-    atomic_u64 messages, bytes, copied_bytes, waits, parks, wakes, timed;
+    atomic_u64 messages, bytes, copied_bytes, waits, parks, wakes, timed, lost_peers;
 } counters;
 
-/* Contract. Only one thread at a time is inside send, peek and take; wake may be called by any thread.
+/* Contract. Only one thread at a time is inside send, peek, take, look, arm and disarm; wake and peer_died may be
+ * called by any thread.
  * - send takes a whole frame or nothing until its first byte has gone; after that it ends only when all is sent, the
  *   peer is gone or the end was stopped. The time-out is therefore for the start of a message.
  * - peek waits for a frame, checks it, and keeps it; take copies that frame's payload (drops it when data is NULL).
+ * - look: 1 if peek would not wait (a message, the end or an error), else 0.
+ * - arm: as look; where it gives 0, one of the descriptors becomes readable when look may give 1. It fills in as many
+ *   entries as e->descriptors says. disarm takes it back. Only for receivers.
+ * - take gives -ESTALE where the frame broke off and others may follow all the same: peek again.
  * - Frames arrive whole, once, in order. What a dead or finished sender has committed can still be received.
- * - Errors: EAGAIN, ETIMEDOUT, ECANCELED (stopped), EPIPE (finished), ECONNRESET (failed or died), EBADMSG (the shared
- *   memory or the stream holds what no honest peer writes). */
+ * - Errors: EAGAIN, ETIMEDOUT, EINTR, ECANCELED (stopped), EPIPE (finished), ECONNRESET (failed or died), EBADMSG (the
+ *   shared memory or the stream holds what no honest peer writes). */
 typedef struct {
     int (*send)(endpoint *e, const cwasi_frame *frame, const void *data, deadline until);
     int (*peek)(endpoint *e, cwasi_frame *frame, deadline until);
     int (*take)(endpoint *e, const cwasi_frame *frame, void *data);
+    int (*look)(endpoint *e);
+    int (*arm)(endpoint *e, struct pollfd *fds);
+    void (*disarm)(endpoint *e);
     void (*wake)(endpoint *e);
+    void (*peer_died)(endpoint *e, unsigned peer);
+    uint64_t (*unread)(endpoint *e);
+    endpoint *(*source)(const endpoint *e, unsigned source);
+    unsigned (*last_source)(const endpoint *e);
+    int (*trim)(endpoint *e);
     int (*finish)(endpoint *e, int failed, deadline until);
     void (*destroy)(endpoint *e);
 } endpoint_ops;
@@ -68,21 +104,42 @@ typedef struct {
 struct endpoint {
     const endpoint_ops *ops;
     int role;
+    unsigned descriptors;     /* that arm fills in; 0 where it cannot be armed */
     atomic_u32 stop;          /* 0, or the errno that ends every wait */
     int torn;                 /* 0, or the error that broke a frame off half-way: no other can follow it */
     counters stats;
 };
 
-int ring_open(int memfd, int role, endpoint **out);
+int ring_open(int memfd, int role, unsigned reader, const int *bells, endpoint **out);
 int pipe_open(int fd, int role, endpoint **out);
+/* Owns the sources from now on, also when it fails. */
+int gather_open(endpoint **sources, unsigned count, endpoint **out);
 
 void endpoint_init(endpoint *e, const endpoint_ops *ops, int role);
-/* -errno once the end was stopped in a way that ends even what could still be received; else 0. */
-int endpoint_cancelled(endpoint *e);
+/* 0, or -errno once the end was stopped. */
 int endpoint_stopped(endpoint *e);
+/* Ends every wait, now and later, with -error: ECANCELED, or ECONNRESET (what was sent can still be received). */
+void endpoint_stop(endpoint *e, int error);
+/* The process of that peer has ended (for a receiver of one sender, peer is 0). */
+void endpoint_peer_died(endpoint *e, unsigned peer);
+uint64_t endpoint_unread(endpoint *e);
+/* One of those that a gathering end consists of, or NULL. */
+endpoint *endpoint_source(const endpoint *e, unsigned source);
+/* Waits in all of these receivers at once; the index of one where peek would not wait, the first from `from` on.
+ * -EAGAIN, -ETIMEDOUT, -EINTR, -ENOTSUP (one cannot be armed), -ENOMEM. */
+int endpoint_wait(endpoint **list, unsigned count, unsigned from, waiter *w, deadline until);
 int frame_check(const cwasi_frame *frame);
 
 /* ---- channel.c ---- */
 int channel_role(const cwasi_channel *c);
+/* As their namesakes in the header. */
+int channel_send(cwasi_channel *c, const void *data, uint64_t length, deadline until);
+int64_t channel_recv(cwasi_channel *c, void *data, uint64_t capacity, deadline until);
+int64_t channel_peek(cwasi_channel *c, deadline until);
+/* Receives a message of any length and forgets it. */
+int channel_drop(cwasi_channel *c, deadline until);
+/* Which of the sources the last message came from; 0 where there is one. */
+unsigned channel_source(const cwasi_channel *c);
+int channel_wait(cwasi_channel **list, unsigned count, unsigned from, deadline until);
 
 #endif

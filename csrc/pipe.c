@@ -65,7 +65,7 @@ static int pipe_wait(pipe_end *p, deadline until)
     count_up(&p->base.stats.parks, 1);
     int rc = poll(fds, 2, timeout_ms(until));
     if (rc < 0)
-        return errno == EINTR ? 0 : -errno;
+        return errno == EINTR && !until.interruptible ? 0 : -errno;
     if (fds[0].revents)
         return 0;   /* data or a hang-up: the next read or write tells which */
     return rc == 0 ? -ETIMEDOUT : endpoint_stopped(&p->base);
@@ -248,6 +248,26 @@ static int pipe_peek(endpoint *e, cwasi_frame *frame, deadline until)
     return frame_check(frame);
 }
 
+static int pipe_look(endpoint *e)
+{
+    pipe_end *p = (pipe_end *)e;
+    struct pollfd fd = {p->fd, POLLIN, 0};
+    return p->end - p->begin >= sizeof(cwasi_frame) || endpoint_stopped(e) || poll(&fd, 1, 0) != 0;
+}
+
+static int pipe_arm(endpoint *e, struct pollfd *fds)
+{
+    pipe_end *p = (pipe_end *)e;
+    fds[0] = (struct pollfd){p->fd, POLLIN, 0};
+    fds[1] = (struct pollfd){p->wake_fd, POLLIN, 0};
+    return pipe_look(e);
+}
+
+static void pipe_disarm(endpoint *e)
+{
+    (void)e;   /* it was the pipe itself that was polled */
+}
+
 static int pipe_take(endpoint *e, const cwasi_frame *frame, void *data)
 {
     pipe_end *p = (pipe_end *)e;
@@ -302,7 +322,11 @@ static void pipe_destroy(endpoint *e)
     free(p);
 }
 
-static const endpoint_ops PIPE = {pipe_send, pipe_peek, pipe_take, pipe_wake, pipe_finish, pipe_destroy};
+static const endpoint_ops PIPE = {
+    .send = pipe_send, .peek = pipe_peek, .take = pipe_take,
+    .look = pipe_look, .arm = pipe_arm, .disarm = pipe_disarm,
+    .wake = pipe_wake, .finish = pipe_finish, .destroy = pipe_destroy,
+};
 
 /* fd's pipe as a file of our own where that is possible: who shares ours could make it blocking, out of reach of wake. */
 static int own_file(int fd, int access)
@@ -332,6 +356,7 @@ int pipe_open(int fd, int role, endpoint **out)
     if (!p)
         return -ENOMEM;
     endpoint_init(&p->base, &PIPE, role);
+    p->base.descriptors = role == CWASI_RECEIVER ? 2 : 0;
     p->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     p->fd = p->wake_fd < 0 ? -1 : own_file(fd, access);
     if (p->fd < 0) {

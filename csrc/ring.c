@@ -1,51 +1,76 @@
-/* ring.c - a single-producer, single-consumer stream of frames in sealed shared memory.
+/* ring.c - a stream of frames in sealed shared memory, from one sender to one or several readers, each of which gets
+ * every frame.
  *
- * head and tail count bytes since the start and never wrap in practice (2^64). Each side keeps its own position in
- * private memory and reads the peer's only when what it last saw does not suffice. Everything read from the control
- * page is read once and checked: the peer may be hostile, and must get no further than an error here.
- * A message longer than the ring streams through it in chunks.
+ * Positions count bytes since the start and never wrap in practice (2^64). Each side keeps its own position in private
+ * memory and reads the others' only when what it last saw does not suffice. Everything read from the control words is
+ * read once and checked: the peer may be hostile, and must get no further than an error here.
+ * A message longer than the ring streams through it in chunks. When the ring is empty the sender may begin again at
+ * its start, so that a channel with little in it touches little memory, and that is in the caches.
  */
 #include "internal.h"
 #include "frame.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 /* Large messages are published piece by piece, so that the receiver copies out while the sender still copies in.
  * Never more than half a ring: a piece and the header before it must fit. */
 static const uint64_t CHUNK = 16 * 1024;
+/* Bytes after which the sender looks whether it may begin again. */
+static const uint64_t KEEP = 48 * 1024;
 
-enum { OPEN = 0, FINISHED = 1, FAILED = 2 };   /* values of sender_state and receiver_state */
+enum { OPEN = 0, FINISHED = 1, FAILED = 2 };   /* values of state */
 
-/* Each line has one writer, and the words that are rarely written stand apart from those that change with every
- * message. 128: neighbouring lines are fetched in pairs. */
+/* What one side tells the others. Each line has one writer, and the words that are rarely written stand apart from
+ * those that change with every message. 128: neighbouring lines are fetched in pairs. */
 typedef struct {
-    _Alignas(128) atomic_u64 head;
-    _Alignas(128) atomic_u64 tail;
-    _Alignas(128) atomic_u32 sender_state;
-    atomic_u32 sender_claimed;
-    atomic_u32 sender_parked;
-    atomic_u32 sender_core;      /* where it ran last, from 1 on */
-    _Alignas(128) atomic_u32 receiver_state;
-    atomic_u32 receiver_claimed;
-    atomic_u32 receiver_parked;
-    atomic_u32 receiver_core;
+    _Alignas(128) atomic_u64 position;   /* how far it has written or read */
+    atomic_u64 base;                     /* of the sender: the position that stands at the start of the data */
+    atomic_u64 messages;                 /* written or read whole */
+    _Alignas(128) atomic_u32 state;
+    atomic_u32 claimed;
+    atomic_u32 parked;
+    atomic_u32 core;                     /* where it ran last, from 1 on */
+} ring_side;
+
+typedef struct {
+    atomic_u32 readers;                  /* how many the ring was made for */
+    ring_side sender;
+    ring_side reader[CWASI_READERS_MAX];
 } ring_control;
 
-_Static_assert(sizeof(ring_control) <= 4096, "the control page holds it");
+_Static_assert(sizeof(ring_control) <= SHM_CONTROL, "the control words fit");
+
+typedef struct {
+    ring_side *side;
+    uint64_t seen;       /* the last checked value of its position */
+    atomic_u32 died;     /* its process has ended */
+    int gone;            /* a reader that we have dropped */
+    int bell;            /* our side of the pair, or -1 */
+} ring_peer;
 
 typedef struct {
     endpoint base;
     shm_map map;
-    ring_control *control;
-    uint64_t published;   /* what our head or tail says */
+    ring_side *own;
+    waiter waiter;
+    uint64_t published;   /* what our position says */
     uint64_t cursor;      /* how far we have written or read; ahead of published inside a message */
-    uint64_t seen;        /* the last checked value of the peer's tail or head */
-    uint32_t core;        /* what we have published of it */
+    uint64_t seen;        /* how far the sender, or the slowest reader, is known to be */
+    uint64_t start;       /* the position that stands at the start of the data */
+    uint64_t rewind_at;   /* where the sender looks next whether it may begin again */
+    uint64_t messages;    /* that we have written or read */
     uint64_t chunk;       /* bytes in a piece of a large message */
     uint64_t want;        /* bytes of room or of data that the current wait is for */
+    uint32_t core;        /* what we have published of it */
     int result;           /* of the last look */
+    unsigned peers;
+    ring_peer peer[];
 } ring;
 
 static uint64_t padded(uint64_t n)
@@ -60,30 +85,93 @@ static int room_now(const ring *r)
     return r->map.capacity - (r->cursor - r->seen) >= r->want;
 }
 
+/* A reader that has ended, or lies, holds up the others no longer. */
+static void drop_reader(ring *r, ring_peer *peer, int error)
+{
+    peer->gone = error;
+    if (error != -EPIPE)
+        count_up(&r->base.stats.lost_peers, 1);
+}
+
+/* 0 while a reader is left, else why none is. */
+static int look_for_readers(ring *r)
+{
+    int why = -EPIPE, left = 0;
+    for (unsigned i = 0; i < r->peers; i++) {
+        ring_peer *peer = &r->peer[i];
+        if (!peer->gone) {
+            uint32_t died = load_ordered(&peer->died);
+            /* Pairs with the store in ring_finish; ordered, like position, with the parking in wait_until. After died:
+             * who finished and then ended has finished. */
+            uint32_t state = load_ordered(&peer->side->state);
+            if (state != OPEN || died)
+                drop_reader(r, peer, state == FINISHED ? -EPIPE : -ECONNRESET);
+        }
+        left += !peer->gone;
+        if (peer->gone && why == -EPIPE)
+            why = peer->gone;
+    }
+    return left ? 0 : why;
+}
+
+/* Brings r->seen up to the slowest reader. */
+static void refresh_readers(ring *r)
+{
+    uint64_t behind = 0;
+    for (unsigned i = 0; i < r->peers; i++) {
+        ring_peer *peer = &r->peer[i];
+        if (peer->gone)
+            continue;
+        /* Pairs with publish() of the reader: it has copied out what lies below its position. */
+        uint64_t position = load_ordered(&peer->side->position);
+        if (position - peer->seen > r->published - peer->seen) {
+            drop_reader(r, peer, -EBADMSG);   /* it went backwards, or beyond what we have published */
+            continue;
+        }
+        peer->seen = position;
+        if (r->published - position >= behind) {
+            behind = r->published - position;
+            r->waiter.peer_core = &peer->side->core;
+        }
+    }
+    r->seen = r->published - behind;
+}
+
 /* 1: there is room; 0: not yet; else -errno. */
 static int look_for_room(ring *r)
 {
-    int stop = endpoint_cancelled(&r->base);
+    int stop = endpoint_stopped(&r->base);
     if (stop)
         return stop;
-    /* Pairs with the store in ring_finish; ordered, like tail, with the parking in wait_until. */
-    uint32_t state = load_ordered(&r->control->receiver_state);
-    if (state != OPEN)
-        return state == FINISHED ? -EPIPE : -ECONNRESET;
+    int rc = look_for_readers(r);
+    if (rc < 0)
+        return rc;
     if (room_now(r))
         return 1;
-    /* Pairs with publish() of the receiver: it has copied out what lies below tail. */
-    uint64_t tail = load_ordered(&r->control->tail);
-    if (tail - r->seen > r->published - r->seen)
-        return -EBADMSG;   /* it went backwards, or beyond what we have published */
-    r->seen = tail;
-    return room_now(r);
+    refresh_readers(r);
+    rc = look_for_readers(r);
+    return rc < 0 ? rc : room_now(r);
 }
 
 static int room_ready(void *arg)
 {
     ring *r = arg;
     return (r->result = look_for_room(r)) != 0;
+}
+
+/* Begins again at the start of the data when all is read. A reader looks at base only when it finds something new, and
+ * as long as it has not read that, we do not come here. */
+static void rewind_if_empty(ring *r)
+{
+    if ((int64_t)(r->cursor - r->rewind_at) < 0)
+        return;
+    r->rewind_at = r->cursor + KEEP;
+    refresh_readers(r);
+    if (r->seen != r->cursor)
+        return;
+    r->start = r->cursor;
+    /* Pairs with refresh_sender: made visible by the next publication. */
+    store_relaxed(&r->own->base, r->start);
 }
 
 /* ---- receiver ---- */
@@ -93,27 +181,30 @@ static int data_now(const ring *r)
     return r->seen - r->cursor >= r->want;
 }
 
-static int refresh_head(ring *r)
+static int refresh_sender(ring *r)
 {
-    /* Pairs with publish() of the sender: what lies below head is written. */
-    uint64_t head = load_ordered(&r->control->head);
+    ring_side *sender = r->peer[0].side;
+    /* Pairs with publish() of the sender: what lies below its position is written. */
+    uint64_t head = load_ordered(&sender->position);
     if (head - r->published > r->map.capacity || head - r->published < r->seen - r->published)
         return -EBADMSG;   /* more than the ring holds, or it went backwards */
+    if (r->seen == r->cursor && head != r->seen)
+        r->start = load_relaxed(&sender->base) & ~UINT64_C(7);
     r->seen = head;
     return data_now(r);
 }
 
 static int look_for_data(ring *r)
 {
-    int stop = endpoint_stopped(&r->base);
-    if (stop == -ECANCELED)
-        return stop;
+    if (endpoint_stopped(&r->base) == -ECANCELED)
+        return -ECANCELED;
     if (data_now(r))
         return 1;
-    /* The end is read before head: what the sender published before it ended is not missed. */
-    uint32_t state = load_ordered(&r->control->sender_state);
-    int rc = refresh_head(r);
-    if (rc != 0 || (state == OPEN && !stop))
+    /* Both ends are read before the position: what the sender published before is not missed. */
+    int died = load_ordered(&r->peer[0].died) || endpoint_stopped(&r->base);
+    uint32_t state = load_ordered(&r->peer[0].side->state);
+    int rc = refresh_sender(r);
+    if (rc != 0 || (state == OPEN && !died))
         return rc;
     return state == FINISHED && r->seen == r->cursor ? -EPIPE : -ECONNRESET;
 }
@@ -124,18 +215,39 @@ static int data_ready(void *arg)
     return (r->result = look_for_data(r)) != 0;
 }
 
+static int ring_look(endpoint *e)
+{
+    ring *r = (ring *)e;
+    r->want = sizeof(cwasi_frame);
+    return look_for_data(r) != 0;
+}
+
+static int ring_arm(endpoint *e, struct pollfd *fds)
+{
+    ring *r = (ring *)e;
+    /* Pairs with wake_parked in publish(), as the parking on a futex does. */
+    store_ordered(&r->own->parked, ON_BELL);
+    *fds = (struct pollfd){.fd = r->peer[0].bell, .events = POLLIN};
+    return ring_look(e);
+}
+
+static void ring_disarm(endpoint *e)
+{
+    ring *r = (ring *)e;
+    store_relaxed(&r->own->parked, AWAKE);
+    if (bell_quiet(r->peer[0].bell) < 0)
+        store_ordered(&r->peer[0].died, 1);
+}
+
 /* ---- both ---- */
 
 static int await(ring *r, uint64_t want, deadline until)
 {
-    int sends = r->base.role == CWASI_SENDER;
-    atomic_u32 *parked = sends ? &r->control->sender_parked : &r->control->receiver_parked;
-    const atomic_u32 *peer_core = sends ? &r->control->receiver_core : &r->control->sender_core;
-    int (*ready)(void *) = sends ? room_ready : data_ready;
+    int (*ready)(void *) = r->base.role == CWASI_SENDER ? room_ready : data_ready;
     r->want = want;
     if (!ready(r)) {
         count_up(&r->base.stats.waits, 1);
-        int rc = wait_until(parked, ready, r, until, peer_core, &r->base.stats.parks);
+        int rc = wait_until(&r->waiter, ready, r, until);
         if (rc < 0)
             return rc;
     }
@@ -149,30 +261,37 @@ static void publish_core(ring *r)
     if (core == r->core)
         return;
     r->core = core;
-    store_relaxed(r->base.role == CWASI_SENDER ? &r->control->sender_core : &r->control->receiver_core, core);
+    store_relaxed(&r->own->core, core);
 }
 
 static void publish(ring *r)
 {
-    int sends = r->base.role == CWASI_SENDER;
     publish_core(r);
     r->published = r->cursor;
-    /* Pairs with refresh_head and look_for_room, and (ordered) with the parking in wait_until. */
-    store_ordered(sends ? &r->control->head : &r->control->tail, r->cursor);
-    int woken = wake_parked(sends ? &r->control->receiver_parked : &r->control->sender_parked);
-    count_up(&r->base.stats.wakes, (uint64_t)woken);
+    /* Pairs with refresh_sender and refresh_readers, and (ordered) with the parking in wait_until and ring_arm. */
+    store_ordered(&r->own->position, r->cursor);
+    for (unsigned i = 0; i < r->peers; i++)
+        count_up(&r->base.stats.wakes, (uint64_t)wake_parked(&r->peer[i].side->parked, r->peer[i].bell));
+}
+
+/* With the last piece of a message. */
+static void publish_whole(ring *r)
+{
+    /* Pairs with ring_unread. */
+    store_relaxed(&r->own->messages, ++r->messages);
+    publish(r);
 }
 
 static uint8_t *at_cursor(const ring *r)
 {
-    return r->map.data + (r->cursor & (r->map.capacity - 1));
+    return r->map.data + ((r->cursor - r->start) & (r->map.capacity - 1));
 }
 
 /* Our own word in shared memory must say what we wrote there; else a forked copy of this end was used too, or the
  * peer writes where it must not. */
 static int own_word_intact(const ring *r)
 {
-    return load_relaxed(r->base.role == CWASI_SENDER ? &r->control->head : &r->control->tail) == r->published;
+    return load_relaxed(&r->own->position) == r->published;
 }
 
 static int ring_send(endpoint *e, const cwasi_frame *frame, const void *data, deadline until)
@@ -182,6 +301,7 @@ static int ring_send(endpoint *e, const cwasi_frame *frame, const void *data, de
     int streams = record > r->map.capacity;
     if (!own_word_intact(r))
         return -EBADMSG;
+    rewind_if_empty(r);
     int rc = await(r, streams ? sizeof *frame : record, until);
     if (rc < 0)
         return rc;
@@ -200,7 +320,7 @@ static int ring_send(endpoint *e, const cwasi_frame *frame, const void *data, de
         if (left > 0)
             publish(r);
     }
-    publish(r);
+    publish_whole(r);
     count_up(&e->stats.copied_bytes, frame->length);
     return 0;
 }
@@ -238,7 +358,7 @@ static int ring_take(endpoint *e, const cwasi_frame *frame, void *data)
         if (left > 0)
             publish(r);
     }
-    publish(r);
+    publish_whole(r);
     count_up(&e->stats.copied_bytes, data ? frame->length : 0);
     return 0;
 }
@@ -246,52 +366,146 @@ static int ring_take(endpoint *e, const cwasi_frame *frame, void *data)
 static void ring_wake(endpoint *e)
 {
     ring *r = (ring *)e;
-    /* Both words: our own for the thread inside, the peer's because its state of us may have changed. */
-    wait_wake(&r->control->sender_parked);
-    wait_wake(&r->control->receiver_parked);
+    wait_wake(&r->own->parked);
+    for (unsigned i = 0; i < r->peers; i++)
+        bell_end(r->peer[i].bell);
+}
+
+static void ring_peer_died(endpoint *e, unsigned peer)
+{
+    ring *r = (ring *)e;
+    if (peer >= r->peers)
+        return;
+    /* Pairs with look_for_readers and look_for_data. */
+    store_ordered(&r->peer[peer].died, 1);
+    wait_wake(&r->own->parked);
+    if (e->role == CWASI_RECEIVER)
+        bell_end(r->peer[peer].bell);
+}
+
+/* Messages that the slowest reader has not taken; for a reader, those that are there and it has not taken. */
+static uint64_t ring_unread(endpoint *e)
+{
+    ring *r = (ring *)e;
+    uint64_t own = load_relaxed(&r->own->messages), most = 0;
+    for (unsigned i = 0; i < r->peers; i++) {
+        uint64_t theirs = load_relaxed(&r->peer[i].side->messages);
+        uint64_t unread = e->role == CWASI_SENDER ? own - theirs : theirs - own;
+        most = MAX(most, (int64_t)unread < 0 ? 0 : unread);
+    }
+    return most;
+}
+
+/* Gives the pages of an empty ring back. */
+static int ring_trim(endpoint *e)
+{
+    ring *r = (ring *)e;
+    refresh_readers(r);
+    if (e->role != CWASI_SENDER || r->seen != r->cursor || r->published != r->cursor)
+        return 0;
+    r->rewind_at = r->cursor;
+    return madvise(r->map.data, r->map.capacity, MADV_REMOVE) < 0 ? -errno : 0;
 }
 
 static int ring_finish(endpoint *e, int failed, deadline until)
 {
     (void)until;
     ring *r = (ring *)e;
-    /* Pairs with look_for_data and look_for_room. */
-    store_ordered(e->role == CWASI_SENDER ? &r->control->sender_state : &r->control->receiver_state,
-                  failed ? FAILED : FINISHED);
+    /* Pairs with look_for_data and look_for_readers. */
+    store_ordered(&r->own->state, failed ? FAILED : FINISHED);
+    for (unsigned i = 0; i < r->peers; i++)
+        wait_wake(&r->peer[i].side->parked);
     ring_wake(e);
     return 0;
 }
 
 static void ring_destroy(endpoint *e)
 {
-    shm_detach(&((ring *)e)->map);
+    ring *r = (ring *)e;
+    for (unsigned i = 0; i < r->peers; i++) {
+        if (r->peer[i].bell >= 0)
+            close(r->peer[i].bell);
+    }
+    shm_detach(&r->map);
     free(e);
 }
 
-static const endpoint_ops RING = {ring_send, ring_peek, ring_take, ring_wake, ring_finish, ring_destroy};
+static const endpoint_ops RING = {
+    .send = ring_send, .peek = ring_peek, .take = ring_take,
+    .look = ring_look, .arm = ring_arm, .disarm = ring_disarm,
+    .wake = ring_wake, .peer_died = ring_peer_died, .unread = ring_unread, .trim = ring_trim,
+    .finish = ring_finish, .destroy = ring_destroy,
+};
 
-int cwasi_ring_create(uint64_t capacity)
+int cwasi_ring_create(uint64_t capacity, unsigned readers)
 {
-    return shm_create(capacity);
+    if (readers == 0 || readers > CWASI_READERS_MAX)
+        return -EINVAL;
+    int fd = shm_create(capacity);
+    if (fd < 0)
+        return fd;
+    uint32_t count = readers;
+    if (pwrite(fd, &count, sizeof count, offsetof(ring_control, readers)) != (ssize_t)sizeof count) {
+        int error = errno;
+        close(fd);
+        return -error;
+    }
+    return fd;
 }
 
-int ring_open(int memfd, int role, endpoint **out)
+/* Duplicates of the caller's bells; who has none can wait in this end alone. */
+static int keep_bells(ring *r, const int *bells)
 {
-    ring *r = calloc(1, sizeof *r);
-    if (!r)
-        return -ENOMEM;
-    endpoint_init(&r->base, &RING, role);
-    int rc = shm_attach(memfd, &r->map);
-    if (rc < 0) {
-        free(r);
-        return rc;
+    for (unsigned i = 0; bells && i < r->peers; i++) {
+        r->peer[i].bell = fcntl(bells[i], F_DUPFD_CLOEXEC, 0);
+        if (r->peer[i].bell < 0)
+            return -errno;
     }
-    r->control = (ring_control *)r->map.control;
+    r->base.descriptors = bells && r->base.role == CWASI_RECEIVER ? 1 : 0;
+    return 0;
+}
+
+static void meet(ring *r, ring_control *control, unsigned reader)
+{
+    int sends = r->base.role == CWASI_SENDER;
+    r->own = sends ? &control->sender : &control->reader[reader];
+    for (unsigned i = 0; i < r->peers; i++)
+        r->peer[i] = (ring_peer){.side = sends ? &control->reader[i] : &control->sender, .bell = -1};
+    r->waiter = (waiter){
+        .parked = &r->own->parked,
+        .peer_core = &r->peer[0].side->core,
+        .parks = &r->base.stats.parks,
+    };
     r->chunk = MIN(CHUNK, r->map.capacity / 2);
-    atomic_u32 *claimed = role == CWASI_SENDER ? &r->control->sender_claimed : &r->control->receiver_claimed;
-    if (!try_claim(claimed, 0, 1)) {
+    r->rewind_at = KEEP;
+}
+
+int ring_open(int memfd, int role, unsigned reader, const int *bells, endpoint **out)
+{
+    shm_map map;
+    int rc = shm_attach(memfd, &map);
+    if (rc < 0)
+        return rc;
+    ring_control *control = (ring_control *)map.control;
+    uint32_t readers = load_relaxed(&control->readers);
+    unsigned peers = role == CWASI_SENDER ? readers : 1;
+    if (readers == 0 || readers > CWASI_READERS_MAX || (role == CWASI_RECEIVER && reader >= readers))
+        rc = readers == 0 || readers > CWASI_READERS_MAX ? -EBADMSG : -EINVAL;
+    ring *r = rc < 0 ? NULL : calloc(1, sizeof *r + peers * sizeof r->peer[0]);
+    if (!r) {
+        shm_detach(&map);
+        return rc < 0 ? rc : -ENOMEM;
+    }
+    endpoint_init(&r->base, &RING, role);
+    r->map = map;
+    r->peers = peers;
+    meet(r, control, reader);
+    rc = keep_bells(r, bells);
+    if (rc == 0 && !try_claim(&r->own->claimed, 0, 1))
+        rc = -EBUSY;
+    if (rc < 0) {
         ring_destroy(&r->base);
-        return -EBUSY;
+        return rc;
     }
     *out = &r->base;
     return 0;

@@ -1,5 +1,5 @@
-/* shm.c - the sealed memory of a ring: a control page, then the data, mapped twice in a row so that a message that
- * runs over the end is contiguous all the same. */
+/* shm.c - the sealed memory of a ring: control words, then the data, mapped twice in a row so that a message that runs
+ * over the end is contiguous all the same. */
 #include "internal.h"
 
 #include <errno.h>
@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PAGE = 4096 };
+enum { PAGE = 4096, CONTROL = SHM_CONTROL };
 
 static const unsigned SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
@@ -25,7 +25,7 @@ int shm_create(uint64_t capacity)
     if (fd < 0)
         return -errno;
     /* Without the seals a peer could truncate the file and kill this process with SIGBUS. */
-    if (ftruncate(fd, (off_t)(PAGE + capacity)) < 0 || fcntl(fd, F_ADD_SEALS, SEALS) < 0) {
+    if (ftruncate(fd, (off_t)(CONTROL + capacity)) < 0 || fcntl(fd, F_ADD_SEALS, SEALS) < 0) {
         int error = errno;
         close(fd);
         return -error;
@@ -36,9 +36,9 @@ int shm_create(uint64_t capacity)
 static int map_parts(int memfd, uint8_t *base, uint64_t capacity)
 {
     const int prot = PROT_READ | PROT_WRITE, flags = MAP_SHARED | MAP_FIXED;
-    if (mmap(base, PAGE + capacity, prot, flags, memfd, 0) == MAP_FAILED)
+    if (mmap(base, CONTROL + capacity, prot, flags, memfd, 0) == MAP_FAILED)
         return -errno;
-    if (mmap(base + PAGE + capacity, capacity, prot, flags, memfd, PAGE) == MAP_FAILED)
+    if (mmap(base + CONTROL + capacity, capacity, prot, flags, memfd, CONTROL) == MAP_FAILED)
         return -errno;
     return 0;
 }
@@ -50,10 +50,11 @@ int shm_attach(int memfd, shm_map *out)
     int seals = fcntl(memfd, F_GET_SEALS);
     if (seals < 0 || fstat(memfd, &st) < 0)
         return -errno;
-    if (((unsigned)seals & SEALS) != SEALS || st.st_size < PAGE || !capacity_valid((uint64_t)st.st_size - PAGE))
+    if (((unsigned)seals & SEALS) != SEALS || st.st_size < CONTROL ||
+        !capacity_valid((uint64_t)st.st_size - CONTROL))
         return -EBADMSG;
-    uint64_t capacity = (uint64_t)st.st_size - PAGE;
-    size_t span = PAGE + 2 * capacity;
+    uint64_t capacity = (uint64_t)st.st_size - CONTROL;
+    size_t span = CONTROL + 2 * capacity;
     uint8_t *base = mmap(NULL, span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (base == MAP_FAILED)
         return -errno;
@@ -62,13 +63,13 @@ int shm_attach(int memfd, shm_map *out)
         munmap(base, span);
         return rc;
     }
-    *out = (shm_map){.control = base, .data = base + PAGE, .capacity = capacity};
+    *out = (shm_map){.control = base, .data = base + CONTROL, .capacity = capacity};
     return 0;
 }
 
 void shm_detach(shm_map *map)
 {
     if (map->control)
-        munmap(map->control, PAGE + 2 * map->capacity);
+        munmap(map->control, CONTROL + 2 * map->capacity);
     map->control = NULL;
 }

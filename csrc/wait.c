@@ -1,9 +1,12 @@
-/* wait.c - waiting for a peer: spin a little, then sleep on a futex.
+/* wait.c - waiting for a peer: spin a little, then sleep, on a futex or on a bell.
  *
  * A hand-over between spinning cores takes a tenth of a microsecond, waking a sleeper some twenty: so spin about as
  * long as one wake costs. But spinners take cores from those who work, so a process has a budget of them; a thread
  * beyond the budget gives its core away (sched_yield) for a while before it sleeps. So does one whose peer ran last on
- * the same core: that peer cannot go on while we spin.
+ * the same core: that peer cannot go on while we spin. Who was seldom answered within a spin spins less.
+ *
+ * A bell is one end of a stream socket pair. It serves who waits for several things at once, and tells of the peer's
+ * death: when its process ends, ours hangs up.
  */
 #include "internal.h"
 
@@ -12,11 +15,15 @@
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { SPINS_PER_LOOK = 32 };  /* pauses between two looks at the clock */
+enum {
+    SPINS_PER_LOOK = 32,   /* pauses between two looks at the clock */
+    MISSES_MAX = 5,        /* each halves the time of a spin */
+};
 
 static const int64_t YIELD_NS = 4000;
 /* A hostile peer can write 1 into the word again after a stop has cleared it: so no sleep is longer than this. */
@@ -35,11 +42,18 @@ int64_t now_ns(void)
 deadline deadline_after(int64_t timeout_ns)
 {
     if (timeout_ns < 0)
-        return (deadline){INT64_MAX};
+        return (deadline){INT64_MAX, 0};
     if (timeout_ns == 0)
-        return (deadline){0};
+        return (deadline){0, 0};
     int64_t now = now_ns();
-    return (deadline){timeout_ns > INT64_MAX - now ? INT64_MAX : now + timeout_ns};
+    return (deadline){timeout_ns > INT64_MAX - now ? INT64_MAX : now + timeout_ns, 0};
+}
+
+deadline deadline_interruptible(int64_t timeout_ns)
+{
+    deadline until = deadline_after(timeout_ns);
+    until.interruptible = 1;
+    return until;
 }
 
 /* Of the process, not of the thread that asks first: that one may be pinned. */
@@ -96,14 +110,20 @@ uint32_t current_core(void)
     return (uint32_t)sched_getcpu() + 1;
 }
 
-/* Spins or yields until ready; false when the budget of time is spent. A spinner on the core that its peer needs would
- * only keep it from its work: there, and beyond the budget of spinners, the core is given away. */
-static int spin_until(int (*ready)(void *), void *arg, deadline until, const atomic_u32 *peer_core)
+/* Whether a spin of `w` that began at `start` has had its time. */
+static int spun_enough(const waiter *w, int64_t start, int64_t now, int spinning)
+{
+    return now - start > (spinning ? load_relaxed(&spin_budget_ns) >> w->misses : YIELD_NS);
+}
+
+/* A spinner on the core that its peer needs would only keep it from its work: there, and beyond the budget of
+ * spinners, the core is given away. */
+int wait_spin(const waiter *w, int (*ready)(void *), void *arg, deadline until)
 {
     int spinning = 0, done;
     int64_t start = now_ns(), now = start;
     while (!(done = ready(arg)) && now < until.at) {
-        int together = load_relaxed(peer_core) == current_core();
+        int together = w->peer_core && load_relaxed(w->peer_core) == current_core();
         if (spinning && together)
             spinning = stop_spinning();
         else if (!spinning && !together)
@@ -115,7 +135,7 @@ static int spin_until(int (*ready)(void *), void *arg, deadline until, const ato
             sched_yield();
         }
         now = now_ns();
-        if (now - start > (spinning ? load_relaxed(&spin_budget_ns) : YIELD_NS))
+        if (spun_enough(w, start, now, spinning))
             break;
     }
     if (spinning)
@@ -123,53 +143,98 @@ static int spin_until(int (*ready)(void *), void *arg, deadline until, const ato
     return done;
 }
 
+void wait_learn(waiter *w, int64_t began)
+{
+    /* A little more patience would have saved the sleep. */
+    if (now_ns() - began < 2 * load_relaxed(&spin_budget_ns))
+        w->misses = 0;
+    else
+        w->misses = MIN(w->misses + 1, MISSES_MAX);
+}
+
 int wait_sleep(atomic_u32 *parked, deadline until)
 {
     struct timespec t = {until.at / 1000000000, until.at % 1000000000};
     /* FUTEX_WAIT_BITSET takes an absolute time. Not FUTEX_PRIVATE_FLAG: the peer may be another process. */
-    long rc = syscall(SYS_futex, parked, FUTEX_WAIT_BITSET, 1, until.at == INT64_MAX ? NULL : &t, NULL,
+    long rc = syscall(SYS_futex, parked, FUTEX_WAIT_BITSET, ON_FUTEX, until.at == INT64_MAX ? NULL : &t, NULL,
                       FUTEX_BITSET_MATCH_ANY);
-    return rc < 0 && errno == ETIMEDOUT ? -ETIMEDOUT : 0;
+    return rc < 0 && (errno == ETIMEDOUT || errno == EINTR) ? -errno : 0;
 }
 
-int wait_until(atomic_u32 *parked, int (*ready)(void *), void *arg, deadline until, const atomic_u32 *peer_core,
-               atomic_u64 *parks)
+/* Sleeps until ready; 0, -ETIMEDOUT or -EINTR. */
+static int park_until(waiter *w, int (*ready)(void *), void *arg, deadline until)
 {
-    if (ready(arg))
-        return 0;
-    if (until.at == 0)
-        return -EAGAIN;
-    if (spin_until(ready, arg, until, peer_core))
-        return 0;
     for (int slept = 0;; slept = 1) {
+        int rc = 0;
         /* Pairs with wake_parked: we say that we sleep, then look; the peer publishes, then looks whether we sleep. */
-        store_ordered(parked, 1);
+        store_ordered(w->parked, ON_FUTEX);
         int done = ready(arg);
         if (!done) {
-            wait_sleep(parked, (deadline){MIN(until.at, now_ns() + LONGEST_SLEEP_NS)});
-            count_up(parks, !slept);
+            rc = wait_sleep(w->parked, (deadline){MIN(until.at, now_ns() + LONGEST_SLEEP_NS), 0});
+            count_up(w->parks, !slept);
         }
-        store_relaxed(parked, 0);
+        store_relaxed(w->parked, AWAKE);
         if (done || ready(arg))
             return 0;
         /* By the clock: a peer that keeps changing the word keeps us from sleeping until then. */
         if (now_ns() >= until.at)
             return -ETIMEDOUT;
+        if (rc == -EINTR && until.interruptible)
+            return -EINTR;
     }
 }
 
-int wake_parked(atomic_u32 *parked)
+int wait_until(waiter *w, int (*ready)(void *), void *arg, deadline until)
 {
-    /* Pairs with the store of 1 in wait_until. */
-    if (load_ordered(parked) == 0 || exchange_ordered(parked, 0) == 0)
+    if (ready(arg))
         return 0;
-    syscall(SYS_futex, parked, FUTEX_WAKE, 1);
-    return 1;
+    if (until.at == 0)
+        return -EAGAIN;
+    int64_t began = now_ns();
+    if (wait_spin(w, ready, arg, until)) {
+        w->misses = 0;
+        return 0;
+    }
+    int rc = park_until(w, ready, arg, until);
+    wait_learn(w, began);
+    return rc;
+}
+
+int wake_parked(atomic_u32 *parked, int bell)
+{
+    /* Pairs with the stores of ON_FUTEX and ON_BELL by who parks. */
+    if (load_ordered(parked) == AWAKE)
+        return 0;
+    uint32_t how = exchange_ordered(parked, AWAKE);
+    if (how == ON_FUTEX)
+        syscall(SYS_futex, parked, FUTEX_WAKE, 1);
+    else if (how == ON_BELL)
+        bell_ring(bell);
+    return how != AWAKE;
 }
 
 void wait_wake(atomic_u32 *parked)
 {
-    store_ordered(parked, 0);
+    store_ordered(parked, AWAKE);
     /* All: who else sleeps on the word must not take the wake from the thread that it is for. */
     syscall(SYS_futex, parked, FUTEX_WAKE, INT_MAX);
+}
+
+void bell_ring(int bell)
+{
+    /* A bell that is full has been rung often enough; one that has hung up has nobody to hear it. */
+    ssize_t sent = send(bell, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    (void)sent;
+}
+
+int bell_quiet(int bell)
+{
+    char rung[64];
+    /* Once: who rings without end shall not keep us here. */
+    return recv(bell, rung, sizeof rung, MSG_DONTWAIT) == 0 ? -ECONNRESET : 0;
+}
+
+void bell_end(int bell)
+{
+    shutdown(bell, SHUT_RDWR);
 }

@@ -30,10 +30,10 @@ static int ring_mappings(void)
 static void fail_to_open(void)
 {
     cwasi_channel *c, *first;
-    int fds[2], fd = cwasi_ring_create(8192), bare = memfd_create("bare", MFD_CLOEXEC);
-    CHECK_EQ(cwasi_channel_open_ring(fd, CWASI_RECEIVER, &first), 0);
-    CHECK_EQ(cwasi_channel_open_ring(fd, CWASI_RECEIVER, &c), -EBUSY);
-    CHECK_EQ(cwasi_channel_open_ring(bare, CWASI_RECEIVER, &c), -EBADMSG);
+    int fds[2], fd = cwasi_ring_create(8192, 1), bare = memfd_create("bare", MFD_CLOEXEC);
+    CHECK_EQ(cwasi_channel_open_ring(fd, CWASI_RECEIVER, 0, NULL, &first), 0);
+    CHECK_EQ(cwasi_channel_open_ring(fd, CWASI_RECEIVER, 0, NULL, &c), -EBUSY);
+    CHECK_EQ(cwasi_channel_open_ring(bare, CWASI_RECEIVER, 0, NULL, &c), -EBADMSG);
     CHECK_EQ(pipe(fds), 0);
     CHECK_EQ(cwasi_channel_open_pipe(fds[0], CWASI_SENDER, &c), -EINVAL);
     CHECK_EQ(cwasi_channel_open_pipe(fds[1], CWASI_RECEIVER, &c), -EINVAL);
@@ -51,7 +51,7 @@ static void fail_to_open(void)
         setrlimit(RLIMIT_NOFILE, &none);
         CHECK_EQ(cwasi_channel_open_pipe(fds[0], CWASI_RECEIVER, &c), -EMFILE);
         if (!spare)
-            CHECK_EQ(cwasi_ring_create(4096), -EMFILE);
+            CHECK_EQ(cwasi_ring_create(4096, 1), -EMFILE);
         setrlimit(RLIMIT_NOFILE, &limit);
     }
     close(fds[0]);

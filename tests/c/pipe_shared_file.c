@@ -18,7 +18,7 @@ int main(void)
     call r = {.channel = rx, .length = 1, .timeout = FOREVER};
     pthread_t thread = start(call_recv, &r);
     sleep_ms(20);
-    cwasi_channel_stop(rx, ECANCELED);
+    cwasi_channel_stop(rx);
     join(thread);
     CHECK_EQ(r.result, -ECANCELED);
 

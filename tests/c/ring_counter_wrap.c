@@ -14,11 +14,12 @@ static const size_t SIZES[] = {0, 1, 100, 2000, 4072, 4073, 10000};
 static ring *open_at(int fd, int role)
 {
     endpoint *e;
-    CHECK_EQ(inner_ring_open(fd, role, &e), 0);
+    CHECK_EQ(inner_ring_open(fd, role, 0, NULL, &e), 0);
     ring *r = (ring *)e;
     r->published = r->cursor = r->seen = START;
-    store_relaxed(&r->control->head, START);
-    store_relaxed(&r->control->tail, START);
+    r->peer[0].seen = START;
+    store_relaxed(&r->own->position, START);
+    store_relaxed(&r->peer[0].side->position, START);
     return r;
 }
 
@@ -37,7 +38,7 @@ int main(void)
 {
     static uint8_t data[10000];
     test_begin(20);
-    int fd = cwasi_ring_create(4096);
+    int fd = cwasi_ring_create(4096, 1);
     ring *tx = open_at(fd, CWASI_SENDER), *rx = open_at(fd, CWASI_RECEIVER);
     close(fd);
     pthread_t sender = start(send_all, tx);

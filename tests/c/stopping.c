@@ -8,7 +8,7 @@ static void cancels(int transport, int spins)
     call r = {.channel = p.rx, .length = 10, .timeout = FOREVER};
     pthread_t thread = start(call_recv, &r);
     sleep_ms(10);
-    cwasi_channel_stop(p.rx, ECANCELED);
+    cwasi_channel_stop(p.rx);
     join(thread);
     CHECK_EQ(r.result, -ECANCELED);
     CHECK(r.took < 800 * MS);
@@ -19,7 +19,7 @@ static void cancels(int transport, int spins)
     call s = {.channel = p.tx, .length = 1000, .timeout = 60000 * MS};
     thread = start(call_send, &s);
     sleep_ms(10);
-    cwasi_channel_stop(p.tx, ECANCELED);
+    cwasi_channel_stop(p.tx);
     join(thread);
     CHECK_EQ(s.result, -ECANCELED);
     CHECK(s.took < 800 * MS);
@@ -31,14 +31,14 @@ static void drains_a_dead_peer(int transport)
 {
     pair p = open_pair(transport);
     uint64_t count = fill_up(p.tx);
-    cwasi_channel_stop(p.rx, ECONNRESET);
+    cwasi_channel_peer_died(p.rx, 0);
     drain(p.rx, count);
     CHECK_EQ(cwasi_channel_recv(p.rx, NULL, 0, FOREVER), -ECONNRESET);
-    cwasi_channel_stop(p.tx, ECONNRESET);
+    cwasi_channel_peer_died(p.tx, 0);
     CHECK_EQ(cwasi_channel_send(p.tx, "x", 1, FOREVER), -ECONNRESET);
     /* A closing host overrules a dead peer, not the other way round. */
-    cwasi_channel_stop(p.rx, ECANCELED);
-    cwasi_channel_stop(p.rx, ECONNRESET);
+    cwasi_channel_stop(p.rx);
+    cwasi_channel_peer_died(p.rx, 0);
     CHECK_EQ(cwasi_channel_recv(p.rx, NULL, 0, FOREVER), -ECANCELED);
     free_pair(p);
 }
@@ -48,7 +48,7 @@ static void closes_after_stop(int transport)
 {
     pair p = open_pair(transport);
     CHECK_EQ(cwasi_channel_send(p.tx, "last", 4, 0), 0);
-    cwasi_channel_stop(p.tx, ECANCELED);
+    cwasi_channel_stop(p.tx);
     CHECK_EQ(cwasi_channel_close(p.tx, 0, FOREVER), 0);
     uint8_t message[4];
     CHECK_EQ(cwasi_channel_recv(p.rx, message, 4, 0), 4);
@@ -67,7 +67,7 @@ static void *stop_soon(void *arg)
     stopper *s = arg;
     for (int64_t until = now_ns() + s->pause; now_ns() < until;)
         cpu_relax();
-    cwasi_channel_stop(s->channel, ECANCELED);
+    cwasi_channel_stop(s->channel);
     return NULL;
 }
 

@@ -69,10 +69,10 @@ static inline void test_begin(unsigned seconds)
 static inline pair ring_pair(uint64_t capacity)
 {
     pair p;
-    int fd = cwasi_ring_create(capacity);
+    int fd = cwasi_ring_create(capacity, 1);
     CHECK(fd >= 0);
-    CHECK_EQ(cwasi_channel_open_ring(fd, CWASI_SENDER, &p.tx), 0);
-    CHECK_EQ(cwasi_channel_open_ring(fd, CWASI_RECEIVER, &p.rx), 0);
+    CHECK_EQ(cwasi_channel_open_ring(fd, CWASI_SENDER, 0, NULL, &p.tx), 0);
+    CHECK_EQ(cwasi_channel_open_ring(fd, CWASI_RECEIVER, 0, NULL, &p.rx), 0);
     close(fd);
     return p;
 }

@@ -4,6 +4,8 @@
 #include <linux/futex.h>
 #include <sys/syscall.h>
 
+enum { RECEIVER_PARKED = 520 };   /* where the ring has that word */
+
 typedef struct {
     atomic_u32 parked;
     int looks, sleeps_after;
@@ -47,27 +49,27 @@ static void *steal_wakes(void *arg)
 /* Threads that wait for the same word, and were there first, do not take the stop from the one inside. */
 static void wakes_are_not_stolen(void)
 {
-    int fd = cwasi_ring_create(4096);
+    int fd = cwasi_ring_create(4096, 1);
     cwasi_channel *rx;
-    CHECK_EQ(cwasi_channel_open_ring(fd, CWASI_RECEIVER, &rx), 0);
+    CHECK_EQ(cwasi_channel_open_ring(fd, CWASI_RECEIVER, 0, NULL, &rx), 0);
     uint8_t *memory = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     CHECK(memory != MAP_FAILED);
-    thief t = {.word = (atomic_u32 *)(memory + 3 * 128 + 8)};   /* receiver_parked */
+    thief t = {.word = (atomic_u32 *)(memory + RECEIVER_PARKED)};
     call r = {.channel = rx, .length = 1, .timeout = FOREVER};
     pthread_t thieves[4], inside = start(call_recv, &r);
     sleep_ms(20);
     CHECK_EQ(load_relaxed(t.word), 1);
-    cwasi_channel_stop(rx, ECONNRESET);
+    cwasi_channel_peer_died(rx, 0);
     join(inside);
     CHECK_EQ(r.result, -ECONNRESET);
     cwasi_channel_free(rx);
     munmap(memory, 4096);
     close(fd);
 
-    fd = cwasi_ring_create(4096);
-    CHECK_EQ(cwasi_channel_open_ring(fd, CWASI_RECEIVER, &rx), 0);
+    fd = cwasi_ring_create(4096, 1);
+    CHECK_EQ(cwasi_channel_open_ring(fd, CWASI_RECEIVER, 0, NULL, &rx), 0);
     memory = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    t.word = (atomic_u32 *)(memory + 3 * 128 + 8);
+    t.word = (atomic_u32 *)(memory + RECEIVER_PARKED);
     for (int i = 0; i < 4; i++)
         thieves[i] = start(steal_wakes, &t);
     while (load_relaxed(&t.waiting) < 4)
@@ -75,7 +77,7 @@ static void wakes_are_not_stolen(void)
     r.channel = rx;
     inside = start(call_recv, &r);
     sleep_ms(30);
-    cwasi_channel_stop(rx, ECANCELED);
+    cwasi_channel_stop(rx);
     join(inside);
     CHECK_EQ(r.result, -ECANCELED);
     CHECK(r.took < 400 * MS);
@@ -87,8 +89,6 @@ static void wakes_are_not_stolen(void)
     close(fd);
 }
 
-static const atomic_u32 no_core = 0;
-
 int main(void)
 {
     atomic_u64 parks = 0;
@@ -97,11 +97,11 @@ int main(void)
 
     victim busy = {0};
     int64_t begin = now_ns();
-    CHECK_EQ(wait_until(&busy.parked, keeps_changing, &busy, deadline_after(50 * MS), &no_core, &parks), -ETIMEDOUT);
+    CHECK_EQ(wait_until(&(waiter){.parked = &busy.parked, .parks = &parks}, keeps_changing, &busy, deadline_after(50 * MS)), -ETIMEDOUT);
     CHECK(now_ns() - begin < 2000 * MS);
 
     victim stopped = {0};
-    CHECK_EQ(wait_until(&stopped.parked, undoes_the_stop, &stopped, deadline_after(FOREVER), &no_core, &parks), 0);
+    CHECK_EQ(wait_until(&(waiter){.parked = &stopped.parked, .parks = &parks}, undoes_the_stop, &stopped, deadline_after(FOREVER)), 0);
 
     wakes_are_not_stolen();
     return 0;

@@ -1,0 +1,250 @@
+/* gather.c - one receiver of several senders: takes from each in turn, in the order in which each has sent.
+ *
+ * A sender that finished is left out from then on. So is one that died, once what it had sent is read: the others go
+ * on, and the end of the channel then tells of the death.
+ */
+#include "internal.h"
+#include "frame.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+
+typedef struct {
+    endpoint *end;
+    uint64_t seq;     /* of its next message */
+} source;
+
+typedef struct {
+    endpoint base;
+    waiter waiter;
+    source *source;            /* all, in the order given */
+    unsigned count;
+    endpoint **live;           /* those that have not ended, and which of the sources each is */
+    unsigned *which;
+    unsigned left;
+    unsigned next;             /* of the live ones, whose turn it is */
+    unsigned current;          /* of all, the one whose frame was peeked */
+    uint64_t seq;              /* of the next message, counted over all */
+    int lost;                  /* 0, or what the first that did not finish ended with */
+} gather;
+
+static void leave_out(gather *g, unsigned live, int why)
+{
+    if (why != -EPIPE) {
+        count_up(&g->base.stats.lost_peers, 1);
+        g->lost = g->lost ? g->lost : why;
+    }
+    g->left--;
+    for (unsigned i = live; i < g->left; i++) {
+        g->live[i] = g->live[i + 1];
+        g->which[i] = g->which[i + 1];
+    }
+    g->next = g->left ? live % g->left : 0;
+}
+
+/* Waits for one that has something, the end of its messages included; its index among the live ones. */
+static int await_one(gather *g, deadline until)
+{
+    if (g->left == 1)
+        return 0;   /* its own wait is cheaper than one for several */
+    int64_t parks = (int64_t)load_relaxed(&g->base.stats.parks);
+    int rc = endpoint_wait(g->live, g->left, g->next, &g->waiter, until);
+    count_up(&g->base.stats.waits, (int64_t)load_relaxed(&g->base.stats.parks) != parks);
+    return rc;
+}
+
+static int is_end(int rc)
+{
+    return rc == -EPIPE || rc == -ECONNRESET || rc == -EBADMSG;
+}
+
+static int gather_peek(endpoint *e, cwasi_frame *frame, deadline until)
+{
+    gather *g = (gather *)e;
+    while (g->left > 0) {
+        int live = await_one(g, until);
+        int stop = endpoint_stopped(e);
+        if (stop == -ECANCELED || live < 0)
+            return stop == -ECANCELED ? stop : live;
+        source *from = &g->source[g->which[live]];
+        /* That one may have only the beginning of a message, where others have whole ones: do not wait for it. */
+        int rc = from->end->ops->peek(from->end, frame, g->left == 1 ? until : deadline_after(0));
+        if (rc == 0 && frame->seq != from->seq)
+            rc = -EBADMSG;   /* lost, doubled or forged */
+        if (is_end(rc)) {
+            leave_out(g, (unsigned)live, rc);
+            continue;
+        }
+        if (rc == -EAGAIN && g->left > 1 && until.at != 0) {
+            g->next = ((unsigned)live + 1) % g->left;
+            continue;
+        }
+        if (rc == 0) {
+            g->current = g->which[live];
+            g->next = ((unsigned)live + 1) % g->left;
+            frame->seq = g->seq;
+        }
+        return rc;
+    }
+    return g->lost ? g->lost : -EPIPE;
+}
+
+static unsigned live_index(const gather *g, unsigned source)
+{
+    unsigned i = 0;
+    while (g->which[i] != source)
+        i++;
+    return i;
+}
+
+static int gather_take(endpoint *e, const cwasi_frame *frame, void *data)
+{
+    gather *g = (gather *)e;
+    source *from = &g->source[g->current];
+    cwasi_frame own = *frame;
+    own.seq = from->seq;
+    int rc = from->end->ops->take(from->end, &own, data);
+    if (rc < 0 && endpoint_stopped(e) == 0) {
+        /* It died in the middle of this message; nobody has taken turns since the peek. */
+        leave_out(g, live_index(g, g->current), rc);
+        return -ESTALE;
+    }
+    if (rc < 0)
+        return rc;
+    from->seq++;
+    g->seq++;
+    count_up(&from->end->stats.messages, 1);
+    count_up(&from->end->stats.bytes, frame->length);
+    return 0;
+}
+
+static int gather_look(endpoint *e)
+{
+    gather *g = (gather *)e;
+    if (g->left == 0 || endpoint_stopped(e))
+        return 1;
+    for (unsigned i = 0; i < g->left; i++) {
+        if (g->live[i]->ops->look(g->live[i]))
+            return 1;
+    }
+    return 0;
+}
+
+static int gather_arm(endpoint *e, struct pollfd *fds)
+{
+    gather *g = (gather *)e;
+    unsigned used = 0;
+    int ready = g->left == 0 || endpoint_stopped(e);
+    for (unsigned i = 0; i < g->count; i++)
+        used += g->source[i].end->descriptors;
+    for (unsigned i = 0; i < used; i++)
+        fds[i].fd = -1;   /* of those that have ended */
+    used = 0;
+    for (unsigned i = 0; i < g->left; i++) {
+        ready |= g->live[i]->ops->arm(g->live[i], fds + used);
+        used += g->live[i]->descriptors;
+    }
+    return ready;
+}
+
+static void gather_disarm(endpoint *e)
+{
+    gather *g = (gather *)e;
+    for (unsigned i = 0; i < g->left; i++)
+        g->live[i]->ops->disarm(g->live[i]);
+}
+
+static void gather_wake(endpoint *e)
+{
+    gather *g = (gather *)e;
+    for (unsigned i = 0; i < g->count; i++)
+        endpoint_stop(g->source[i].end, -endpoint_stopped(e));
+}
+
+static void gather_peer_died(endpoint *e, unsigned peer)
+{
+    gather *g = (gather *)e;
+    if (peer < g->count)
+        endpoint_peer_died(g->source[peer].end, 0);
+}
+
+static uint64_t gather_unread(endpoint *e)
+{
+    gather *g = (gather *)e;
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < g->count; i++)
+        sum += endpoint_unread(g->source[i].end);
+    return sum;
+}
+
+static endpoint *gather_source(const endpoint *e, unsigned source)
+{
+    const gather *g = (const gather *)e;
+    return source < g->count ? g->source[source].end : NULL;
+}
+
+static unsigned gather_last_source(const endpoint *e)
+{
+    return ((const gather *)e)->current;
+}
+
+static int gather_finish(endpoint *e, int failed, deadline until)
+{
+    gather *g = (gather *)e;
+    int rc = 0;
+    for (unsigned i = 0; i < g->count; i++) {
+        int one = g->source[i].end->ops->finish(g->source[i].end, failed, until);
+        rc = rc ? rc : one;
+    }
+    return rc;
+}
+
+static void gather_destroy(endpoint *e)
+{
+    gather *g = (gather *)e;
+    for (unsigned i = 0; i < g->count; i++)
+        g->source[i].end->ops->destroy(g->source[i].end);
+    free(g->source);
+    free(g->live);
+    free(g->which);
+    free(g);
+}
+
+static const endpoint_ops GATHER = {
+    .peek = gather_peek, .take = gather_take,
+    .look = gather_look, .arm = gather_arm, .disarm = gather_disarm,
+    .wake = gather_wake, .peer_died = gather_peer_died, .unread = gather_unread,
+    .source = gather_source, .last_source = gather_last_source,
+    .finish = gather_finish, .destroy = gather_destroy,
+};
+
+int gather_open(endpoint **sources, unsigned count, endpoint **out)
+{
+    gather *g = calloc(1, sizeof *g);
+    source *list = calloc(count, sizeof *list);
+    endpoint **live = calloc(count, sizeof *live);
+    unsigned *which = calloc(count, sizeof *which);
+    if (!g || !list || !live || !which) {
+        free(g), free(list), free(live), free(which);
+        for (unsigned i = 0; i < count; i++)
+            sources[i]->ops->destroy(sources[i]);
+        return -ENOMEM;
+    }
+    endpoint_init(&g->base, &GATHER, CWASI_RECEIVER);
+    g->source = list;
+    g->live = live;
+    g->which = which;
+    g->count = g->left = count;
+    g->waiter.parks = &g->base.stats.parks;
+    unsigned descriptors = 0, armed = 0;
+    for (unsigned i = 0; i < count; i++) {
+        list[i].end = live[i] = sources[i];
+        which[i] = i;
+        descriptors += sources[i]->descriptors;
+        armed += sources[i]->descriptors > 0;
+    }
+    g->base.descriptors = armed == count ? descriptors : 0;
+    *out = &g->base;
+    return 0;
+}
