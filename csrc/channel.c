@@ -325,6 +325,14 @@ int cwasi_channel_disarm(cwasi_channel *c)
     return 0;
 }
 
+int cwasi_channel_bells(const cwasi_channel *c, int *descriptors, unsigned room)
+{
+    unsigned count = 0;
+    for (int bell; count < room && (bell = endpoint_bell(c->end, count)) >= 0; count++)
+        descriptors[count] = bell;
+    return (int)count;
+}
+
 int cwasi_channel_trim(cwasi_channel *c)
 {
     if (!c->end->ops->trim || c->end->role != CWASI_SENDER || !try_claim(&c->owner, FREE, TRIMMING))
@@ -405,6 +413,15 @@ static cwasi_stats read_counters(const counters *from)
         .timed = load_relaxed(&from->timed),
         .lost_peers = load_relaxed(&from->lost_peers),
     };
+}
+
+int cwasi_channel_abandon(cwasi_channel *c)
+{
+    if (!try_claim(&c->owner, FREE, CLOSED) && load_relaxed(&c->owner) != CLOSED)
+        return -EBUSY;
+    c->end->ops->destroy(c->end);
+    free(c);
+    return 0;
 }
 
 void cwasi_channel_stats(const cwasi_channel *c, cwasi_stats *out)

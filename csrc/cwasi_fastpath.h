@@ -71,6 +71,10 @@ int cwasi_channel_wait(cwasi_channel **list, unsigned count, unsigned from, int6
 int cwasi_channel_arm(cwasi_channel *c, int *descriptors, unsigned room);
 int cwasi_channel_disarm(cwasi_channel *c);
 
+/* Our sides of the bells, one a peer, in their order: each hangs up when the process at its other side ends. Fills in up
+ * to room; how many it did. They stay the channel's. */
+int cwasi_channel_bells(const cwasi_channel *c, int *descriptors, unsigned room);
+
 /* Takes a time stamp for one message in `every` (a power of two); 1 times all. */
 int cwasi_channel_sample(cwasi_channel *c, uint32_t every);
 /* Wakes whoever waits in this end, and makes every later wait fail with -ECANCELED. */
@@ -86,6 +90,8 @@ int cwasi_channel_trim(cwasi_channel *c);
  * Waits up to linger_ns for a thread inside and for room to tell the peer. Closing twice is safe. */
 int cwasi_channel_close(cwasi_channel *c, int failed, int64_t linger_ns);
 void cwasi_channel_free(cwasi_channel *c);
+/* Frees a forked copy of an end that another process goes on using: the peer learns nothing of it. -EBUSY: in use. */
+int cwasi_channel_abandon(cwasi_channel *c);
 void cwasi_channel_stats(const cwasi_channel *c, cwasi_stats *out);
 /* What one source of a gathered receiver counted; -EINVAL where there is no such source. */
 int cwasi_channel_source_stats(const cwasi_channel *c, unsigned source, cwasi_stats *out);

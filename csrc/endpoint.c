@@ -40,6 +40,11 @@ uint64_t endpoint_unread(endpoint *e)
     return e->ops->unread ? e->ops->unread(e) : 0;
 }
 
+int endpoint_bell(const endpoint *e, unsigned peer)
+{
+    return e->ops->bell ? e->ops->bell(e, peer) : -1;
+}
+
 endpoint *endpoint_source(const endpoint *e, unsigned source)
 {
     return e->ops->source ? e->ops->source(e, source) : NULL;

@@ -169,6 +169,12 @@ static void gather_peer_died(endpoint *e, unsigned peer)
         endpoint_peer_died(g->source[peer].end, 0);
 }
 
+static int gather_bell(const endpoint *e, unsigned peer)
+{
+    const gather *g = (const gather *)e;
+    return peer < g->count ? endpoint_bell(g->source[peer].end, 0) : -1;
+}
+
 static uint64_t gather_unread(endpoint *e)
 {
     gather *g = (gather *)e;
@@ -214,7 +220,8 @@ static void gather_destroy(endpoint *e)
 static const endpoint_ops GATHER = {
     .peek = gather_peek, .take = gather_take,
     .look = gather_look, .arm = gather_arm, .disarm = gather_disarm,
-    .wake = gather_wake, .peer_died = gather_peer_died, .unread = gather_unread,
+    .wake = gather_wake, .peer_died = gather_peer_died, .bell = gather_bell,
+    .unread = gather_unread,
     .source = gather_source, .last_source = gather_last_source,
     .finish = gather_finish, .destroy = gather_destroy,
 };

@@ -96,6 +96,7 @@ typedef struct {
     uint64_t (*unread)(endpoint *e);
     endpoint *(*source)(const endpoint *e, unsigned source);
     unsigned (*last_source)(const endpoint *e);
+    int (*bell)(const endpoint *e, unsigned peer);
     int (*trim)(endpoint *e);
     int (*finish)(endpoint *e, int failed, deadline until);
     void (*destroy)(endpoint *e);
@@ -123,6 +124,8 @@ void endpoint_stop(endpoint *e, int error);
 /* The process of that peer has ended (for a receiver of one sender, peer is 0). */
 void endpoint_peer_died(endpoint *e, unsigned peer);
 uint64_t endpoint_unread(endpoint *e);
+/* The bell to that peer, or -1. */
+int endpoint_bell(const endpoint *e, unsigned peer);
 /* One of those that a gathering end consists of, or NULL. */
 endpoint *endpoint_source(const endpoint *e, unsigned source);
 /* Waits in all of these receivers at once; the index of one where peek would not wait, the first from `from` on.

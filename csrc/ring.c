@@ -383,6 +383,12 @@ static void ring_peer_died(endpoint *e, unsigned peer)
         bell_end(r->peer[peer].bell);
 }
 
+static int ring_bell(const endpoint *e, unsigned peer)
+{
+    const ring *r = (const ring *)e;
+    return peer < r->peers ? r->peer[peer].bell : -1;
+}
+
 /* Messages that the slowest reader has not taken; for a reader, those that are there and it has not taken. */
 static uint64_t ring_unread(endpoint *e)
 {
@@ -433,7 +439,8 @@ static void ring_destroy(endpoint *e)
 static const endpoint_ops RING = {
     .send = ring_send, .peek = ring_peek, .take = ring_take,
     .look = ring_look, .arm = ring_arm, .disarm = ring_disarm,
-    .wake = ring_wake, .peer_died = ring_peer_died, .unread = ring_unread, .trim = ring_trim,
+    .wake = ring_wake, .peer_died = ring_peer_died, .bell = ring_bell,
+    .unread = ring_unread, .trim = ring_trim,
     .finish = ring_finish, .destroy = ring_destroy,
 };
 

@@ -46,11 +46,11 @@ from .modes import Locality, Mode, Transport
 if TYPE_CHECKING:
     from ._wasmtime import install
     from .attribution import function
-    from .channel import Channel, open_channel
-    from .endpoint import Receiver, Sender
+    from .channel import Channel, open_channel, open_ends
+    from .endpoint import Receiver, Sender, wait
     from .guest import Guest
     from .host import Host
-    from .metrics import ChannelMetrics, Observation
+    from .metrics import ChannelMetrics, EndMetrics, Observation
     from .policy import CostPolicy, Decision, Policy
 
 __version__ = "0.1.0"
@@ -61,6 +61,7 @@ _LAZY = {
     "ChannelMetrics": ".metrics",
     "CostPolicy": ".policy",
     "Decision": ".policy",
+    "EndMetrics": ".metrics",
     "Guest": ".guest",
     "Host": ".host",
     "Observation": ".metrics",
@@ -70,6 +71,8 @@ _LAZY = {
     "function": ".attribution",
     "install": "._wasmtime",
     "open_channel": ".channel",
+    "open_ends": ".channel",
+    "wait": ".endpoint",
 }
 
 __all__ = [
@@ -85,6 +88,7 @@ __all__ = [
     "Corrupted",
     "CostPolicy",
     "Decision",
+    "EndMetrics",
     "Error",
     "Guest",
     "GuestError",
@@ -111,6 +115,8 @@ __all__ = [
     "function",
     "install",
     "open_channel",
+    "open_ends",
+    "wait",
 ]
 
 

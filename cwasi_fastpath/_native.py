@@ -66,6 +66,11 @@ class Managed:
         raise NotImplementedError
 
     @property
+    def closed(self) -> bool:
+        """Whether close() was called."""
+        return self._pointer is None
+
+    @property
     def pointer(self) -> Any:
         """The live C pointer. Raises ChannelClosed after close()."""
         if self._pointer is None:

@@ -6,7 +6,7 @@ wasmtime's C ABI is not stable between releases, so the release is pinned and ch
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -65,11 +65,13 @@ class GuestState(Managed):
     def __del__(self) -> None:
         self.close()
 
-    def grant(self, name: str, end: Endpoint) -> None:
-        """Lets the guest open `end` under `name`."""
-        channel = end.pointer
-        self._channels.append(channel)   # keeps it alive as long as the guest can reach it
-        check(lib.cwasi_guest_grant(self.pointer, name.encode(), channel, int(end.mode)), f"grant of {name!r}")
+    def grant(self, name: str, end: Endpoint, backs: Sequence[Endpoint] = ()) -> None:
+        """Lets the guest open `end` under `name`. backs: the way back, which makes its messages requests."""
+        self._channels.append(end.pointer)   # kept alive as long as the guest can reach it
+        check(lib.cwasi_guest_grant(self.pointer, name.encode(), end.pointer, int(end.mode)), f"grant of {name!r}")
+        for back in backs:
+            self._channels.append(back.pointer)
+            check(lib.cwasi_guest_grant_back(self.pointer, back.pointer), f"way back of {name!r}")
 
     def set_memory(self, memory: wasmtime.Memory) -> None:
         """Saves the look-up of the memory on every call; for a store that holds one instance only."""

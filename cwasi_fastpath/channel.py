@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from . import transport as transports
-from .endpoint import RECEIVER, SENDER, Endpoint, Receiver, Sender
+from .endpoint import RECEIVER, SENDER, Endpoint, Receiver, Sender, gathered
 from .errors import BadSpec
-from .metrics import ChannelMetrics, channel_metrics
+from .metrics import ChannelMetrics, EndReport, channel_metrics
 from .modes import Locality, Mode, Transport, mode_of
 from .names import checked
 from .policy import Decision
@@ -13,54 +15,100 @@ from .transport import Link
 
 _URL_SCHEMES = ("redis://", "rediss://", "unix://")
 
+Edge = tuple[str, str]
+"""The names of its sender and its receiver."""
+
 
 class Channel:
-    """A channel as its host sees it: the decision, and the ends that are in this process."""
+    """A channel as its host sees it: the decision for each edge, and the ends that are in this process."""
 
-    def __init__(
-        self, name: str, decision: Decision, link: Link, sender: Sender | None = None, receiver: Receiver | None = None
-    ) -> None:
+    def __init__(self, name: str, decisions: Mapping[Edge, Decision]) -> None:
         self.name = checked(name, "channel")
-        self.decision = decision
-        self.link = link
-        self.sender = sender
-        self.receiver = receiver
+        self.decisions = dict(decisions)
+        self.senders: dict[str, Sender] = {}
+        """Those that are here, by function."""
+        self.receivers: dict[str, Receiver] = {}
+        self._links: dict[Edge, tuple[Link, Endpoint, int]] = {}
+        """What carries each edge of which an end is here, with our end and the number of the peer there."""
 
     def __repr__(self) -> str:
         return f"<Channel {self.name!r}: {self.mode}, {self.transport}>"
 
+    def join(self, role: int, function: str, links: list[Link], reader: int = 0) -> Endpoint:
+        """Opens the end of `function`; it sends into one link, or receives from all of them."""
+        pointers = [link.open(role, function, reader) for link in links]
+        mode = max(decision.mode for edge, decision in self.decisions.items() if function in edge)
+        end: Endpoint
+        if role == SENDER:
+            end = self.senders[function] = Sender(pointers[0], self.name, mode)
+        else:
+            end = self.receivers[function] = Receiver(gathered(pointers), self.name, mode)
+        mine = [edge for edge in self.decisions if edge[0 if role == SENDER else 1] == function]
+        for number, edge in enumerate(mine):
+            self._links[edge] = (links[0] if role == SENDER else links[number], end, number)
+        return end
+
+    @property
+    def decision(self) -> Decision:
+        """That of the only edge, or of the first."""
+        return next(iter(self.decisions.values()))
+
     @property
     def mode(self) -> Mode:
-        """The path class in use."""
-        return self.decision.mode
+        """The path class in use; the farthest, where edges differ."""
+        return max(decision.mode for decision in self.decisions.values())
 
     @property
     def transport(self) -> Transport:
-        """How bytes move."""
+        """How bytes move on the only edge, or on the first."""
         return self.decision.transport
+
+    @property
+    def sender(self) -> Sender | None:
+        """The first sender that is here."""
+        return next(iter(self.senders.values()), None)
+
+    @property
+    def receiver(self) -> Receiver | None:
+        """The first receiver that is here."""
+        return next(iter(self.receivers.values()), None)
 
     def metrics(self) -> ChannelMetrics:
         """What the ends in this process have counted; also after they are closed."""
         return channel_metrics(
-            self.sender.metrics() if self.sender else None, self.receiver.metrics() if self.receiver else None
+            [end.metrics() for end in self.senders.values()], [end.metrics() for end in self.receivers.values()]
         )
 
     def explain(self) -> str:
-        """Why this transport, and why not the others."""
-        return self.decision.explain()
+        """Why this transport, and why not the others; for each edge where there are several."""
+        if len(self.decisions) == 1:
+            return self.decision.explain()
+        return "\n".join(
+            f"{sender} -> {receiver}: {decision.explain()}" for (sender, receiver), decision in self.decisions.items()
+        )
 
-    def peer_died(self) -> None:
-        """Tells our ends that the process of the other one is gone."""
-        for end in (self.sender, self.receiver):
-            if end is not None:
-                self.link.peer_died(end)
+    def peer_died(self, edge: Edge) -> None:
+        """Tells our end of an edge that the process of the other one is gone."""
+        if edge in self._links:
+            link, end, peer = self._links[edge]
+            link.peer_died(end, peer)
+
+    def reports(self) -> list[EndReport]:
+        """What each end that is here counted."""
+        return [
+            *(EndReport(self.name, function, True, end.metrics()) for function, end in self.senders.items()),
+            *(
+                EndReport(self.name, function, False, end.metrics(), end.sources())
+                for function, end in self.receivers.items()
+            ),
+        ]
 
     def close(self) -> None:
-        """Closes the ends that are here, waits until what was sent is out, and gives up the link."""
-        for end in (self.sender, self.receiver):
-            if end is not None:
-                end.close()
-        self.link.close()
+        """Closes the ends that are here, waits until what was sent is out, and gives up the links."""
+        for end in (*self.senders.values(), *self.receivers.values()):
+            end.close()
+        for link, _, _ in self._links.values():
+            link.close()
 
 
 def open_channel(name: str, transport: str = "ring") -> tuple[Sender, Receiver]:
@@ -69,27 +117,54 @@ def open_channel(name: str, transport: str = "ring") -> tuple[Sender, Receiver]:
     transport: ring, pipe, or the URL of a Redis server.
     Raises BadName, BadSpec, OSError, RedisUnavailable.
     """
+    senders, receivers = open_ends(name, transport=transport)
+    return senders[0], receivers[0]
+
+
+def open_ends(
+    name: str, senders: int = 1, receivers: int = 1, transport: str = "ring"
+) -> tuple[tuple[Sender, ...], tuple[Receiver, ...]]:
+    """All ends of a new channel in this process. Each receiver gets every message of each sender, in its order.
+
+    Several receivers need the ring; each message is in it once. The slowest receiver holds up the sender.
+    Raises BadName, BadSpec, OSError, RedisUnavailable.
+    """
     checked(name, "channel")
-    if transport.startswith(_URL_SCHEMES):
-        link = transports.create(Transport.REDIS, redis=transport, key=name)
-    elif transport in (Transport.RING, Transport.PIPE):
-        link = transports.create(Transport(transport))
-    else:
-        raise BadSpec(f"transport {transport!r} is unknown: use ring, pipe or a URL like unix:///run/redis/redis.sock")
+    if senders < 1 or receivers < 1:
+        raise BadSpec(f"channel {name!r} with {senders} senders and {receivers} receivers: it needs at least one each")
+    links = [_link(name, transport, receivers) for _ in range(senders)]
+    mode = mode_of(links[0].transport, Locality.PROCESS)
     try:
-        mode = mode_of(link.transport, Locality.PROCESS)
-        sender = Sender(link.open(SENDER), name, mode)
-        receiver = Receiver(link.open(RECEIVER), name, mode)
+        txs = tuple(Sender(link.open(SENDER), name, mode) for link in links)
+        rxs = tuple(
+            Receiver(gathered([link.open(RECEIVER, reader=reader) for link in links]), name, mode)
+            for reader in range(receivers)
+        )
     except BaseException:
-        link.close()
+        for link in links:
+            link.close()
         raise
-    # The link's own threads end after the last of the two ends.
-    left = {SENDER, RECEIVER}
+    _close_after_the_last(links, (*txs, *rxs))
+    return txs, rxs
+
+
+def _link(name: str, transport: str, readers: int) -> Link:
+    if transport.startswith(_URL_SCHEMES):
+        return transports.create(Transport.REDIS, readers=readers, redis=transport, key=name)
+    if transport in (Transport.RING, Transport.PIPE):
+        return transports.create(Transport(transport), readers=readers)
+    raise BadSpec(f"transport {transport!r} is unknown: use ring, pipe or a URL like unix:///run/redis/redis.sock")
+
+
+def _close_after_the_last(links: list[Link], ends: tuple[Endpoint, ...]) -> None:
+    """The links' own threads end after the last of their ends."""
+    left = {id(end) for end in ends}   # not the ends themselves: one that nobody holds any more shall go
 
     def closed(end: Endpoint) -> None:
-        left.discard(end.role)
+        left.discard(id(end))
         if not left:
-            link.close()
+            for link in links:
+                link.close()
 
-    sender.on_close = receiver.on_close = closed
-    return sender, receiver
+    for end in ends:
+        end.on_close = closed

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from . import calibration
-from .host import Host, decide
-from .metrics import ChannelMetrics, EndMetrics, Observation, channel_metrics
+from .channel import Edge
+from .host import Host, answers_name, decide
+from .metrics import ChannelMetrics, EndReport, Observation, channel_metrics
 from .modes import Mode, Transport
 from .placement import Placement, edge_facts, here
 from .policy import CostPolicy, Decision
-from .process import HostProcess, Outcome, supervise
+from .process import HostProcess, SpannedChannel, supervise
 from .workflow import FunctionSpec, Workflow
 
 
@@ -105,28 +106,27 @@ def _run_here(workflow: Workflow, options: Options) -> RunReport:
             )
             for function in workflow.functions
         }
-        channels = []
-        for edge in workflow.edges:
-            channel = host.connect(
-                edge.channel,
-                guests[edge.sender],
-                guests[edge.receiver],
+        for spec in workflow.channels:
+            host.connect(
+                spec.name,
+                [guests[function] for function, _ in spec.senders],
+                [guests[function] for function, _ in spec.receivers],
                 mode=options.mode,
                 transport=options.transport,
-                ports=(edge.sender_port, edge.receiver_port),
-                observation=options.observed.get(edge.channel),
+                ports=([port for _, port in spec.senders], [port for _, port in spec.receivers]),
+                observation=options.observed.get(spec.name),
+                calls=spec.calls,
             )
-            if channel.sender is not None:
-                channel.sender.sample(options.sample)
-            channels.append(channel)
+        for channel in host.channels:
+            for sender in channel.senders.values():
+                sender.sample(options.sample)
         start = time.monotonic()
         host.run()
         seconds = time.monotonic() - start
-        reports = [
-            EdgeReport(edge.channel, edge.sender, edge.receiver, channel.decision, channel.metrics())
-            for edge, channel in zip(workflow.edges, channels, strict=True)
-        ]
-        return RunReport(tuple(reports), seconds, {name: guest.cpu_seconds for name, guest in guests.items()}, 1)
+        decisions = {channel.name: channel.decisions for channel in host.channels}
+        ends = [report for channel in host.channels for report in channel.reports()]
+        cpu_seconds = {name: guest.cpu_seconds for name, guest in guests.items()}
+        return RunReport(_edge_reports(decisions, ends), seconds, cpu_seconds, 1)
 
 
 def _run_apart(workflow: Workflow, options: Options, groups: list[list[FunctionSpec]]) -> RunReport:
@@ -138,53 +138,78 @@ def _run_apart(workflow: Workflow, options: Options, groups: list[list[FunctionS
         by_function = {
             function.name: process for group, process in zip(groups, processes, strict=True) for function in group
         }
-        for edge in workflow.edges:
-            by_function[edge.sender].connect(
-                edge, decisions[edge.channel], by_function[edge.receiver], redis=options.redis, sample=options.sample
-            )
+        for channel in _links_apart(workflow, decisions):
+            channel.connect(by_function, options.redis, options.sample)
         seconds, outcomes = supervise(processes, options.timeout)
     finally:
         for process in processes:
             process.close()
-    return _joined_report(workflow, decisions, seconds, outcomes)
+    ends = [report for outcome in outcomes for report in outcome.ends]
+    cpu_seconds = {name: seconds for outcome in outcomes for name, seconds in outcome.cpu_seconds.items()}
+    return RunReport(_edge_reports(decisions, ends), seconds, cpu_seconds, len(outcomes))
 
 
-def _decide_apart(workflow: Workflow, options: Options, groups: list[list[FunctionSpec]]) -> dict[str, Decision]:
+def _decide_apart(
+    workflow: Workflow, options: Options, groups: list[list[FunctionSpec]]
+) -> dict[str, dict[Edge, Decision]]:
+    """For each channel, those of answers included, a decision for each edge."""
     policy = CostPolicy(calibration.costs(options.redis))
     placements: dict[str, Placement] = {}
     for number, group in enumerate(groups):
         for function in group:
             placements[function.name] = replace(here(function.trust), process=-1 - number)   # pids come later
-    return {
-        edge.channel: decide(
+
+    def decided(channel: str, sender: str, receiver: str, asked: Transport | None) -> Decision:
+        return decide(
             policy,
-            edge_facts(placements[edge.sender], placements[edge.receiver]),
-            f"channel {edge.channel!r} from {edge.sender} to {edge.receiver}",
+            edge_facts(placements[sender], placements[receiver]),
+            f"channel {channel!r} from {sender} to {receiver}",
             mode=options.mode,
-            asked=options.transport,
+            asked=asked,
             redis=options.redis,
-            observation=options.observed.get(edge.channel),
+            observation=options.observed.get(channel),
         )
-        for edge in workflow.edges
-    }
+
+    decisions = {}
+    for spec in workflow.channels:
+        asked = options.transport or (Transport.RING if len(spec.receivers) > 1 else None)
+        decisions[spec.name] = {
+            (sender, receiver): decided(spec.name, sender, receiver, asked)
+            for sender, _ in spec.senders
+            for receiver, _ in spec.receivers
+        }
+        if spec.calls:
+            answerer = spec.receivers[0][0]
+            for caller, _ in spec.senders:
+                back = answers_name(spec.name, caller)
+                decisions[back] = {(answerer, caller): decided(back, answerer, caller, asked)}
+    return decisions
 
 
-def _joined_report(
-    workflow: Workflow, decisions: dict[str, Decision], seconds: float, outcomes: list[Outcome]
-) -> RunReport:
-    ends: dict[tuple[str, str], EndMetrics] = {}
-    cpu_seconds: dict[str, float] = {}
-    for outcome in outcomes:
-        ends.update(outcome.ends)
-        cpu_seconds.update(outcome.cpu_seconds)
-    reports = [
-        EdgeReport(
-            edge.channel,
-            edge.sender,
-            edge.receiver,
-            decisions[edge.channel],
-            channel_metrics(ends.get((edge.channel, "sender")), ends.get((edge.channel, "receiver"))),
-        )
-        for edge in workflow.edges
-    ]
-    return RunReport(tuple(reports), seconds, cpu_seconds, len(outcomes))
+def _links_apart(workflow: Workflow, decisions: dict[str, dict[Edge, Decision]]) -> list[SpannedChannel]:
+    """The channels in the order in which they are connected: ways back first."""
+    found = []
+    for spec in workflow.channels:
+        backs = [answers_name(spec.name, caller) for caller, _ in spec.senders] if spec.calls else []
+        found += [
+            SpannedChannel(back, decisions[back], (spec.receivers[0],), (caller,), private=True)
+            for back, caller in zip(backs, spec.senders, strict=False)
+        ]
+        found.append(SpannedChannel(spec.name, decisions[spec.name], spec.senders, spec.receivers, tuple(backs)))
+    return found
+
+
+def _edge_reports(
+    decisions: Mapping[str, Mapping[Edge, Decision]], ends: Sequence[EndReport]
+) -> tuple[EdgeReport, ...]:
+    found = {(end.channel, end.function, end.sends): end for end in ends}
+    reports = []
+    for channel, edges in decisions.items():
+        senders = list(dict.fromkeys(sender for sender, _ in edges))
+        for (sender, receiver), decision in edges.items():
+            sent, received = found.get((channel, sender, True)), found.get((channel, receiver, False))
+            metrics = channel_metrics(
+                [sent.metrics] if sent else [], [received.of_source(senders.index(sender))] if received else []
+            )
+            reports.append(EdgeReport(channel, sender, receiver, decision, metrics))
+    return tuple(reports)

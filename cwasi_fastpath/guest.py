@@ -60,8 +60,9 @@ class Guest:
         self.store = wasmtime.Store(engine)
         self.store.set_epoch_deadline(1)   # the host's next tick interrupts, where the engine counts ticks at all
         self._state = GuestState(self.store)
-        self._ends: dict[tuple[str, int], Endpoint] = {}
-        """By the name that the guest knows, and the role."""
+        self._granted: set[tuple[str, int]] = set()
+        """The names that the guest knows, with the roles."""
+        self._ends: list[Endpoint] = []
         self.cpu_seconds = 0.0
         """CPU time of its thread; spinning in a wait counts."""
 
@@ -90,14 +91,19 @@ class Guest:
         if not isinstance(exports.get("memory"), wasmtime.MemoryType):
             raise errors.BadModule(f"{self.path}: exports no memory under the name memory")
 
-    def grant(self, name: str, end: Endpoint) -> None:
-        """Lets the guest open `end` as channel `name`; the guest closes it when it ends. Raises BadSpec."""
-        if (name, end.role) in self._ends:
+    def grant(self, name: str, end: Endpoint, backs: Sequence[Endpoint] = ()) -> None:
+        """Lets the guest open `end` as channel `name`; the guest closes it when it ends. Raises BadSpec.
+
+        backs: the way back of a channel whose messages are requests: the end that receives their answers, or those that
+        send them, one for each sender.
+        """
+        if (name, end.role) in self._granted:
             raise errors.BadSpec(
                 f"function {self.name} has a channel {name!r} of this direction already; give this one another port"
             )
-        self._state.grant(name, end)
-        self._ends[name, end.role] = end
+        self._state.grant(name, end, backs)
+        self._granted.add((name, end.role))
+        self._ends += [end, *backs]
 
     def run(self) -> None:
         """Runs the function to its end on this thread; then its ends of channels are closed, as failed if it failed.
@@ -120,7 +126,7 @@ class Guest:
     def _finish(self, failed: bool) -> None:
         # A receiver may take as long as it wants to make room for the last word; a failure needs no word.
         with ExitStack() as ends:
-            for end in self._ends.values():
+            for end in self._ends:
                 ends.callback(end.finish, failed=failed, linger=0.0 if failed else None)
 
     def _call(self) -> None:
@@ -180,12 +186,12 @@ class Guest:
 
     def stop(self) -> None:
         """Ends every wait of the guest in a channel, from any thread."""
-        for end in self._ends.values():
+        for end in self._ends:
             end.stop()
 
     def close(self) -> None:
         """Frees the instance; its channels must be freed after it. The function must not be running."""
-        for end in self._ends.values():
+        for end in self._ends:
             end.close()
         self._state.close()
         self.store.close()

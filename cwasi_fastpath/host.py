@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -15,8 +16,8 @@ import wasmtime
 
 from . import calibration, errors
 from . import transport as transports
-from .channel import Channel
-from .endpoint import RECEIVER, SENDER, Endpoint, Receiver, Sender
+from .channel import Channel, Edge
+from .endpoint import RECEIVER, SENDER, Endpoint
 from .guest import Guest, Streams
 from .metrics import Observation
 from .modes import EdgeFacts, Mode, Transport, parse_mode, parse_transport
@@ -26,6 +27,30 @@ from .policy import CostPolicy, Decision, Policy, Request
 from .transport import Link
 
 _STOP_SECONDS = 2.0
+
+Port = str | None | Sequence[str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What is left to the policy, and what it is told."""
+
+    mode: Mode | None
+    transport: Transport | None
+    observation: Observation | None
+
+
+def answers_name(channel: str, caller: str) -> str:
+    """The channel on which the answers to the requests of `caller` come back."""
+    return f"{channel}.answers.{caller}"
+
+
+def _listed(guests: Guest | Sequence[Guest]) -> list[Guest]:
+    return [guests] if isinstance(guests, Guest) else list(guests)
+
+
+def _each(port: Port, guests: Sequence[Guest]) -> Sequence[str | None]:
+    return [port] * len(guests) if port is None or isinstance(port, str) else port
 
 
 def decide(
@@ -113,67 +138,111 @@ class Host:
     def connect(
         self,
         name: str,
-        sender: Guest,
-        receiver: Guest,
+        sender: Guest | Sequence[Guest],
+        receiver: Guest | Sequence[Guest],
         *,
         mode: Mode | str | None = None,
         transport: Transport | str | None = None,
-        ports: tuple[str | None, str | None] = (None, None),
+        ports: tuple[Port, Port] = (None, None),
         observation: Observation | None = None,
+        calls: bool = False,
     ) -> Channel:
-        """Opens a channel from one guest of this host to another; the policy picks what carries it.
+        """Opens a channel between guests of this host; the policy picks what carries it.
 
-        mode, transport: leave the policy only this choice. ports: what the sender and the receiver call the channel
-        where that is not `name`. observation: what is known of the edge's past.
+        sender, receiver: one guest or several; each receiver gets every message of each sender. Several receivers need
+        the ring. mode, transport: leave the policy only this choice. ports: what the senders and the receivers call the
+        channel where that is not `name`, for all of them or each. observation: what is known of the edges' past.
+        calls: its messages are requests, and the only receiver answers each.
         Raises NoTransport, BadName, BadSpec.
         """
         checked(name, "channel")
-        for guest in (sender, receiver):
+        senders, receivers = _listed(sender), _listed(receiver)
+        for guest in (*senders, *receivers):
             self._check_mine(guest)
-        edge = f"channel {name!r} from {sender.name} to {receiver.name}"
-        facts = edge_facts(here(sender.trust), here(receiver.trust))
-        decision = decide(
-            self.policy,
-            facts,
-            edge,
-            mode=parse_mode(mode),
-            asked=parse_transport(transport),
-            redis=self.redis,
-            observation=observation,
+        if any(channel.name == name for channel in self._channels):
+            raise errors.BadSpec(f"there is a channel {name!r} already; name all of its ends when you connect it")
+        if calls and len(receivers) > 1:
+            raise errors.BadSpec(f"channel {name!r}: calls have one function that answers them")
+        choice = _Choice(
+            parse_mode(mode),
+            parse_transport(transport) or (Transport.RING if len(receivers) > 1 else None),
+            observation,
         )
-        link = transports.create(decision.transport, redis=self.redis, key=name)
-        return self.join(name, decision, link, sender=sender, receiver=receiver, ports=ports)
+        decisions = {
+            (one.name, other.name): self._decide(name, one, other, choice) for one in senders for other in receivers
+        }
+        backs = [self._way_back(name, one, receivers[0], choice) for one in senders] if calls else []
+        links = [self._link(name, decisions[one.name, receivers[0].name], len(receivers)) for one in senders]
+        for number, (one, port) in enumerate(zip(senders, _each(ports[0], senders), strict=True)):
+            self.join(name, decisions, SENDER, one, [links[number]], port=port, backs=backs[number : number + 1])
+        for number, (one, port) in enumerate(zip(receivers, _each(ports[1], receivers), strict=True)):
+            self.join(name, decisions, RECEIVER, one, links, reader=number, port=port, backs=backs)
+        return self._channel(name, decisions)
+
+    def _decide(self, channel: str, sender: Guest, receiver: Guest, choice: _Choice) -> Decision:
+        return decide(
+            self.policy,
+            edge_facts(here(sender.trust), here(receiver.trust)),
+            f"channel {channel!r} from {sender.name} to {receiver.name}",
+            mode=choice.mode,
+            asked=choice.transport,
+            redis=self.redis,
+            observation=choice.observation,
+        )
+
+    def _way_back(self, channel: str, caller: Guest, answerer: Guest, choice: _Choice) -> str:
+        """The channel of the answers to one caller, with both its ends, which the guests do not know by name."""
+        name = answers_name(channel, caller.name)
+        decisions = {(answerer.name, caller.name): self._decide(name, answerer, caller, choice)}
+        link = self._link(name, decisions[answerer.name, caller.name])
+        self.join(name, decisions, RECEIVER, caller, [link], private=True)
+        self.join(name, decisions, SENDER, answerer, [link], private=True)
+        return name
+
+    def _link(self, name: str, decision: Decision, readers: int = 1) -> Link:
+        return transports.create(decision.transport, readers=readers, redis=self.redis, key=name)
+
+    def _channel(self, name: str, decisions: Mapping[Edge, Decision]) -> Channel:
+        """The channel of that name, which another end of it may have made."""
+        for channel in self._channels:
+            if channel.name == name:
+                return channel
+        self._channels.append(Channel(name, decisions))
+        return self._channels[-1]
 
     def join(
         self,
         name: str,
-        decision: Decision,
-        link: Link,
+        decisions: Mapping[Edge, Decision],
+        role: int,
+        guest: Guest,
+        links: list[Link],
         *,
-        sender: Guest | None = None,
-        receiver: Guest | None = None,
-        ports: tuple[str | None, str | None] = (None, None),
-    ) -> Channel:
-        """Gives guests of this host their ends of a link that was decided elsewhere. Owns the link from now on."""
-        channel = Channel(name, decision, link)
-        self._channels.append(channel)
-        for guest, role, port in zip((sender, receiver), (SENDER, RECEIVER), ports, strict=True):
-            if guest is None:
-                continue
-            self._check_mine(guest)
-            if not guest.uses_channels:
-                raise errors.BadSpec(
-                    f"function {guest.name} ({guest.path}) imports nothing from cwasi_v1: "
-                    f"it cannot use channel {name!r}"
-                )
-            pointer = link.open(role, guest.name)
-            end: Endpoint
-            if role == SENDER:
-                end = channel.sender = Sender(pointer, name, decision.mode)
-            else:
-                end = channel.receiver = Receiver(pointer, name, decision.mode)
-            guest.grant(checked(port or name, "channel"), end)
-        return channel
+        reader: int = 0,
+        port: str | None = None,
+        backs: Sequence[str] = (),
+        private: bool = False,
+    ) -> Endpoint:
+        """Gives a guest of this host its end of links that were decided elsewhere, and owns them from now on.
+
+        decisions: of all edges of the channel. reader: which of the receivers it is. backs: the channels that are the
+        way back, joined before. private: the guest does not know this one by name.
+        """
+        self._check_mine(guest)
+        if not guest.uses_channels:
+            raise errors.BadSpec(
+                f"function {guest.name} ({guest.path}) imports nothing from cwasi_v1: it cannot use channel {name!r}"
+            )
+        end = self._channel(name, decisions).join(role, guest.name, links, reader)
+        if not private:
+            ways = [self._end_of(guest, back) for back in backs]
+            guest.grant(checked(port or name, "channel"), end, ways)
+        return end
+
+    def _end_of(self, guest: Guest, channel: str) -> Endpoint:
+        found = next(candidate for candidate in self._channels if candidate.name == channel)
+        ends: dict[str, Endpoint] = {**found.senders, **found.receivers}
+        return ends[guest.name]
 
     def run(self, *guests: Guest) -> None:
         """Runs guests to their end, a thread each; all loaded ones by default. A guest runs once.
@@ -246,11 +315,11 @@ class Host:
         for guest in list(self._running):
             guest.stop()
 
-    def peer_died(self, channel: str) -> None:
-        """Tells the ends of `channel` that are here that the other one's process is gone."""
+    def peer_died(self, channel: str, edge: Edge) -> None:
+        """Tells our end of this edge of `channel` that the process of the other one is gone."""
         for candidate in self._channels:
             if candidate.name == channel:
-                candidate.peer_died()
+                candidate.peer_died(edge)
 
     @property
     def guests(self) -> tuple[Guest, ...]:

@@ -48,18 +48,36 @@ class EndMetrics:
     """Times the thread slept in the kernel for it."""
     wakes: int
     """Times this end woke the other."""
+    lost_peers: int
+    """Peers that failed or died and were left behind."""
     latency: tuple[int, ...]
     """Histogram of send to receipt, see bucket_bounds; counted by receivers."""
 
 
 @dataclass(frozen=True, slots=True)
+class EndReport:
+    """What one end of a channel counted, and of what it received, what came from each sender."""
+
+    channel: str
+    function: str
+    sends: bool
+    metrics: EndMetrics
+    sources: tuple[EndMetrics, ...] = ()
+    """Where there are several senders: for each, without its latencies."""
+
+    def of_source(self, number: int) -> EndMetrics:
+        """What came from one sender; the latencies are those of all."""
+        return replace(self.sources[number], latency=self.metrics.latency) if self.sources else self.metrics
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelMetrics:
-    """What both ends of a channel counted; what an end in another process counted may be missing (0)."""
+    """What the ends of a channel counted; what an end in another process counted may be missing (0)."""
 
     sent: int
     """Messages that the transport took."""
     received: int
-    """Messages that the receiver took."""
+    """Messages that receivers took."""
     bytes: int
     """Payload received."""
     copied_bytes: int
@@ -68,23 +86,26 @@ class ChannelMetrics:
     """Sleeps of either end in the kernel."""
     wakes: int
     """Wake-ups of either end by the other."""
+    lost_peers: int
+    """Ends that failed or died and were left behind by the others."""
     p50_ns: float | None
     """Median time from the start of send to the end of recv, ns; None where no message was timed."""
     p99_ns: float | None
     """Its 99th percentile, ns."""
 
 
-def channel_metrics(sender: EndMetrics | None, receiver: EndMetrics | None) -> ChannelMetrics:
-    """Joins what the two ends counted."""
-    ends = [end for end in (sender, receiver) if end is not None]
-    latency = receiver.latency if receiver is not None else ()
+def channel_metrics(senders: Sequence[EndMetrics], receivers: Sequence[EndMetrics]) -> ChannelMetrics:
+    """Joins what the ends counted."""
+    ends = [*senders, *receivers]
+    latency = [sum(counts) for counts in zip(*(end.latency for end in receivers), strict=True)]
     return ChannelMetrics(
-        sent=sender.messages if sender else 0,
-        received=receiver.messages if receiver else 0,
-        bytes=receiver.bytes if receiver else 0,
+        sent=sum(end.messages for end in senders),
+        received=sum(end.messages for end in receivers),
+        bytes=sum(end.bytes for end in receivers),
         copied_bytes=sum(end.copied_bytes for end in ends),
         parks=sum(end.parks for end in ends),
         wakes=sum(end.wakes for end in ends),
+        lost_peers=sum(end.lost_peers for end in ends),
         p50_ns=quantile(latency, 0.5),
         p99_ns=quantile(latency, 0.99),
     )

@@ -17,15 +17,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from . import errors, transport
+from .channel import Edge
 from .endpoint import RECEIVER, SENDER
-from .metrics import EndMetrics
+from .metrics import EndMetrics, EndReport
 from .policy import Decision
-from .workflow import EdgeSpec, FunctionSpec
+from .workflow import End, FunctionSpec
 
 MESSAGE_BYTES = 1 << 18
 """The longest message of either side."""
@@ -37,8 +38,7 @@ _GRACE_SECONDS = 3.0
 class Outcome:
     """What a host process reported at its end."""
 
-    ends: dict[tuple[str, str], EndMetrics] = field(default_factory=dict)
-    """By channel and "sender" or "receiver"."""
+    ends: tuple[EndReport, ...] = ()
     cpu_seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -48,8 +48,8 @@ class HostProcess:
     def __init__(self, functions: Sequence[FunctionSpec], timeout: float | None) -> None:
         """Starts the process and lets it compile the functions, without waiting for it."""
         self.functions = [function.name for function in functions]
-        self.neighbours: list[tuple[HostProcess, str]] = []
-        """(process, channel) for each edge that leads to another process."""
+        self.neighbours: list[tuple[HostProcess, str, Edge]] = []
+        """(process, channel, edge) for each edge that leads to another process."""
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (self._socket, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES)
@@ -78,41 +78,10 @@ class HostProcess:
         """The socket, for selectors."""
         return self._socket.fileno()
 
-    def connect(
-        self, edge: EdgeSpec, decision: Decision, other: HostProcess, *, redis: str | None, sample: int
-    ) -> None:
-        """Makes the link of an edge that begins here and ends in `other`, and hands each its end."""
-        link = transport.create(decision.transport, redis=redis, key=edge.channel)
-        try:
-            self._join(edge.channel, decision, link, SENDER, edge.sender, edge.sender_port, sample)
-            other._join(edge.channel, decision, link, RECEIVER, edge.receiver, edge.receiver_port, sample)
-        finally:
-            link.close()
-        if other is not self:
-            self.neighbours.append((other, edge.channel))
-            other.neighbours.append((self, edge.channel))
-
-    def _join(
-        self,
-        channel: str,
-        decision: Decision,
-        link: transport.Link,
-        role: int,
-        function: str,
-        port: str | None,
-        sample: int,
-    ) -> None:
-        description, fds = link.export(role)
-        message = {
-            "join": channel,
-            "decision": asdict(decision),
-            "link": description,
-            "role": role,
-            "function": function,
-            "port": port,
-            "sample": sample,
-        }
-        self._send(message, fds)
+    def join(self, message: dict[str, Any], exported: Sequence[tuple[dict[str, Any], list[int]]]) -> None:
+        """Hands the child an end of a channel: the links of it, as they were exported."""
+        links = [{**description, "fds": len(fds)} for description, fds in exported]
+        self._send({**message, "links": links}, [fd for _, fds in exported for fd in fds])
 
     def await_ready(self) -> None:
         """Waits until the child has compiled its functions and joined its channels. Raises what went wrong there."""
@@ -123,9 +92,9 @@ class HostProcess:
         """Starts the functions."""
         self._send({"run": True})
 
-    def peer_died(self, channel: str) -> None:
-        """Tells the child that the other end of `channel` is gone."""
-        self._send({"peer_died": channel})
+    def peer_died(self, channel: str, edge: Edge) -> None:
+        """Tells the child that the other end of that edge is gone."""
+        self._send({"peer_died": channel, "edge": edge})
 
     def stop(self) -> None:
         """Asks the child to end all waits."""
@@ -171,6 +140,58 @@ class HostProcess:
         except subprocess.TimeoutExpired:
             self._child.kill()
             self._child.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class SpannedChannel:
+    """A channel whose ends are in several host processes."""
+
+    name: str
+    decisions: Mapping[Edge, Decision]
+    senders: tuple[End, ...]
+    receivers: tuple[End, ...]
+    backs: tuple[str, ...] = ()
+    """The channels of the answers to its senders' requests, connected before."""
+    private: bool = False
+    """The functions do not know it by name."""
+
+    def connect(self, processes: Mapping[str, HostProcess], redis: str | None, sample: int) -> None:
+        """Makes its links and hands each process, found by function, its ends."""
+        first = self.receivers[0][0]
+        links = []
+        try:
+            for sender, _ in self.senders:
+                kind = self.decisions[sender, first].transport
+                links.append(transport.create(kind, readers=len(self.receivers), redis=redis, key=self.name))
+            for number, end in enumerate(self.senders):
+                message = self._message(SENDER, end, sample, self.backs[number : number + 1])
+                processes[end[0]].join(message, [links[number].export(SENDER)])
+            for number, end in enumerate(self.receivers):
+                message = self._message(RECEIVER, end, sample, self.backs)
+                message["reader"] = number
+                processes[end[0]].join(message, [link.export(RECEIVER, number) for link in links])
+        finally:
+            for link in links:
+                link.close()
+        for sender, receiver in self.decisions:
+            one, other = processes[sender], processes[receiver]
+            if one is not other:
+                one.neighbours.append((other, self.name, (sender, receiver)))
+                other.neighbours.append((one, self.name, (sender, receiver)))
+
+    def _message(self, role: int, end: End, sample: int, backs: Sequence[str]) -> dict[str, Any]:
+        function, port = end
+        return {
+            "join": self.name,
+            "decisions": [[*edge, asdict(decision)] for edge, decision in self.decisions.items()],
+            "role": role,
+            "reader": 0,
+            "function": function,
+            "port": port,
+            "backs": list(backs),
+            "private": self.private,
+            "sample": sample,
+        }
 
 
 def supervise(processes: Sequence[HostProcess], timeout: float | None) -> tuple[float, list[Outcome]]:
@@ -230,8 +251,8 @@ class _Watch:
             self.ended_at = time.monotonic()
             self.first_error = min(self.first_error or error, error, key=errors.happened)
             if isinstance(error, errors.HostDied):
-                for neighbour, channel in process.neighbours:
-                    neighbour.peer_died(channel)
+                for neighbour, channel, edge in process.neighbours:
+                    neighbour.peer_died(channel, edge)
 
 
 def _raise_error(message: dict[str, Any]) -> None:
@@ -254,11 +275,15 @@ def _as_plain(function: FunctionSpec) -> dict[str, Any]:
 
 def _outcome(message: dict[str, Any]) -> Outcome:
     done = message.get("done") or {}
-    ends = {}
+    ends = []
     for row in done.get("ends", ()):
-        latency = [0] * row.pop("buckets")
-        for index, count in row.pop("latency"):
-            latency[index] = count
-        key = row.pop("channel"), row.pop("end")
-        ends[key] = EndMetrics(latency=tuple(latency), **row)
-    return Outcome(ends, done.get("cpu_seconds", {}))
+        metrics, *sources = (_counted(plain) for plain in (row.pop("metrics"), *row.pop("sources")))
+        ends.append(EndReport(metrics=metrics, sources=tuple(sources), **row))
+    return Outcome(tuple(ends), done.get("cpu_seconds", {}))
+
+
+def _counted(plain: dict[str, Any]) -> EndMetrics:
+    latency = [0] * plain.pop("buckets")
+    for index, count in plain.pop("latency"):
+        latency[index] = count
+    return EndMetrics(latency=tuple(latency), **plain)

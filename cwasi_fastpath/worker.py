@@ -12,15 +12,14 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from . import errors, transport
-from .channel import Channel
-from .endpoint import SENDER
+from . import errors, transport, watch
 from .host import Host
+from .metrics import EndReport
 from .modes import Mode, Transport
 from .policy import Decision
 from .process import MESSAGE_BYTES
 
-_MAX_FDS = 4
+_MAX_FDS = 253   # the most that the kernel passes at once
 
 
 class _Child:
@@ -68,28 +67,35 @@ class _Child:
             self._worker = threading.Thread(target=self._run, args=(host,), daemon=True)
             self._worker.start()
         elif "peer_died" in message:
-            host.peer_died(message["peer_died"])
+            host.peer_died(message["peer_died"], tuple(message["edge"]))
         elif "stop" in message:
             host.stop()
         elif "ready" in message:
             self._report({"ready": True})
 
     def _join(self, host: Host, message: dict[str, Any], fds: list[int]) -> None:
-        plain = message["decision"]
-        decision = Decision(Mode(plain["mode"]), Transport(plain["transport"]), plain["reason"], ())
-        guest = next(guest for guest in host.guests if guest.name == message["function"])
-        link = transport.join(message["link"], fds)
-        is_sender = message["role"] == SENDER
-        channel = host.join(
+        decisions = {
+            (sender, receiver): Decision(Mode(plain["mode"]), Transport(plain["transport"]), plain["reason"], ())
+            for sender, receiver, plain in message["decisions"]
+        }
+        links = []
+        for description in message["links"]:
+            count = description.pop("fds")
+            links.append(transport.join(description, fds[:count]))
+            fds = fds[count:]
+        end = host.join(
             message["join"],
-            decision,
-            link,
-            sender=guest if is_sender else None,
-            receiver=None if is_sender else guest,
-            ports=(message["port"], message["port"]),
+            decisions,
+            message["role"],
+            next(guest for guest in host.guests if guest.name == message["function"]),
+            links,
+            reader=message["reader"],
+            port=message["port"],
+            backs=message["backs"],
+            private=message["private"],
         )
-        if channel.sender is not None:
-            channel.sender.sample(message["sample"])
+        watch.watch(end)
+        end.sample(message["sample"])
 
     def _run(self, host: Host) -> None:
         error: BaseException | None = None
@@ -100,7 +106,8 @@ class _Child:
         guests = {guest.name: guest.cpu_seconds for guest in host.guests}
         channels = host.channels
         host.close()
-        done: dict[str, Any] = {"ends": [row for channel in channels for row in _rows(channel)], "cpu_seconds": guests}
+        rows = [_row(report) for channel in channels for report in channel.reports()]
+        done: dict[str, Any] = {"ends": rows, "cpu_seconds": guests}
         self._report({"done": done} if error is None else {"done": done, "error": _described(error)})
 
     def _report(self, message: dict[str, Any]) -> None:
@@ -128,15 +135,12 @@ class _NoChoice:
         return None
 
 
-def _rows(channel: Channel) -> list[dict[str, Any]]:
-    rows = []
-    for name, end in (("sender", channel.sender), ("receiver", channel.receiver)):
-        if end is not None:
-            row = asdict(end.metrics())
-            row["buckets"] = len(row["latency"])
-            row["latency"] = [(index, count) for index, count in enumerate(row["latency"]) if count]
-            rows.append({"channel": channel.name, "end": name, **row})
-    return rows
+def _row(report: EndReport) -> dict[str, Any]:
+    row = asdict(report)
+    for counted in (row["metrics"], *row["sources"]):
+        counted["buckets"] = len(counted["latency"])
+        counted["latency"] = [(index, count) for index, count in enumerate(counted["latency"]) if count]
+    return row
 
 
 def _described(error: BaseException) -> dict[str, Any]:

@@ -22,13 +22,32 @@ class FunctionSpec:
 
 @dataclass(frozen=True, slots=True)
 class EdgeSpec:
-    """A channel from one function to another; a port is what a function calls it where that is not its name."""
+    """A channel from one function to another; a port is what a function calls it where that is not its name.
+
+    Several edges may share a channel: then each of its senders sends to each of its receivers.
+    """
 
     channel: str
     sender: str
     receiver: str
     sender_port: str | None = None
     receiver_port: str | None = None
+    calls: bool = False
+    """Whether its messages are requests, to which answers come back."""
+
+
+End = tuple[str, str | None]
+"""A function and its port."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelSpec:
+    """A channel with all its ends."""
+
+    name: str
+    senders: tuple[End, ...]
+    receivers: tuple[End, ...]
+    calls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +60,6 @@ class Workflow:
     def __post_init__(self) -> None:
         names = [function.name for function in self.functions]
         _unique(names, "function", "give one of them another name (NAME=PATH)")
-        _unique([edge.channel for edge in self.edges], "channel", "a channel has one sender and one receiver")
         for edge in self.edges:
             for name in (edge.sender, edge.receiver):
                 if name not in names:
@@ -51,6 +69,36 @@ class Workflow:
                     )
             if edge.sender == edge.receiver:
                 raise errors.BadSpec(f"channel {edge.channel!r} leads from {edge.sender} to itself, which would wait")
+        for channel in self.channels:
+            self._check(channel)
+
+    @property
+    def channels(self) -> tuple[ChannelSpec, ...]:
+        """The edges, joined by channel."""
+        joined = {}
+        for edge in self.edges:
+            mine = [other for other in self.edges if other.channel == edge.channel]
+            joined[edge.channel] = ChannelSpec(
+                edge.channel,
+                tuple(dict.fromkeys((other.sender, other.sender_port) for other in mine)),
+                tuple(dict.fromkeys((other.receiver, other.receiver_port) for other in mine)),
+                edge.calls,
+            )
+        return tuple(joined.values())
+
+    def _check(self, channel: ChannelSpec) -> None:
+        """Each sender is connected to each receiver, once."""
+        mine = [edge for edge in self.edges if edge.channel == channel.name]
+        what = f"channel {channel.name!r}"
+        ends = (*channel.senders, *channel.receivers)
+        if len({(edge.sender, edge.receiver) for edge in mine}) < len(mine):
+            raise errors.BadSpec(f"{what} is connected twice between the same functions")
+        if len({function for function, _ in ends}) < len(ends):
+            raise errors.BadSpec(f"{what}: a function has one end of it and one port for it")
+        if len(mine) != len(channel.senders) * len(channel.receivers):
+            raise errors.BadSpec(f"{what}: each of its senders sends to each of its receivers; some edges are missing")
+        if len({edge.calls for edge in mine}) > 1 or (channel.calls and len(channel.receivers) > 1):
+            raise errors.BadSpec(f"{what}: calls have one function that answers them")
 
     def with_streams(self, stdin: Path | None, stdout: Path | None) -> Workflow:
         """Gives the only function that receives nothing its input, the only one that sends nothing its output."""

@@ -21,7 +21,7 @@ LAYERS = [
     {"guest", "tracer_socket", "probes"},
     {"_wasmtime", "channel", "calibration", "workflow"},
     {"transport"},
-    {"endpoint", "attribution", "placement"},
+    {"endpoint", "watch", "attribution", "placement"},
     {"policy"},
     {"_native", "metrics", "modes", "names"},
     {"errors", "_cwasi", "_build"},

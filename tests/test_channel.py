@@ -354,11 +354,11 @@ def test_peer_died_leaves_what_was_sent(ends: Ends) -> None:
     tx, rx = ends
     tx.send(b"one")
     tx.send(b"two")
-    rx.stop(peer_died=True)
+    rx.peer_died()
     assert (rx.recv(), rx.recv()) == (b"one", b"two")
     with pytest.raises(cwasi.PeerDied):
         rx.recv(timeout=HANG)
-    tx.stop(peer_died=True)
+    tx.peer_died()
     with pytest.raises(cwasi.PeerDied):
         tx.send(b"three")
 
@@ -376,7 +376,7 @@ def test_stop_ends_waits_for_good(ends: Ends, start: Start) -> None:
         sending.result(HANG)
     with pytest.raises(cwasi.Cancelled):
         rx.recv()
-    rx.stop(peer_died=True)   # does not overrule it
+    rx.peer_died()   # does not overrule it
     with pytest.raises(cwasi.Cancelled):
         rx.recv()
 

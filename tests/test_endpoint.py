@@ -145,8 +145,9 @@ def test_waits_are_counted(ends: Ends, start: Start) -> None:
 def test_the_metrics_of_a_channel(transport: str) -> None:
     link = RingLink.create() if transport == "ring" else PipeLink.create()
     decision = Decision(Mode.LOCAL, Transport(transport), "for the test", ("a line",))
-    tx, rx = cwasi.Sender(link.open(SENDER), "lab"), cwasi.Receiver(link.open(RECEIVER), "lab")
-    channel = Channel("lab", decision, link, tx, rx)
+    channel = Channel("lab", {("a", "b"): decision})
+    tx, rx = channel.join(SENDER, "a", [link]), channel.join(RECEIVER, "b", [link])
+    assert isinstance(tx, cwasi.Sender) and isinstance(rx, cwasi.Receiver)
     tx.sample(1)
     tx.send(b"12345")
     assert (channel.metrics().sent, channel.metrics().received) == (1, 0)

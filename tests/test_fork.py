@@ -95,7 +95,7 @@ def test_a_sender_that_is_killed_in_mid_stream(transport: str, size: int) -> Non
         os.kill(pid, signal.SIGKILL)
         assert status_of(pid) == -signal.SIGKILL
         if transport == "ring":
-            rx.stop(peer_died=True)
+            rx.peer_died()
         with pytest.raises(cwasi.PeerDied):
             while True:
                 received.append(rx.recv(timeout=HANG))
@@ -127,7 +127,7 @@ def test_a_receiver_that_is_killed_in_mid_stream(transport: str, start: Start) -
     os.kill(pid, signal.SIGKILL)
     status_of(pid)
     if transport == "ring":
-        tx.stop(peer_died=True)
+        tx.peer_died()
     with pytest.raises((cwasi.PeerDied, cwasi.ChannelClosed)):
         sending.result(HANG)
     tx.close()

@@ -21,7 +21,8 @@ def bucket_of(ns: float) -> int:
 
 
 def end(messages: int = 0, **counts: object) -> EndMetrics:
-    fields = {"bytes": 0, "copied_bytes": 0, "waits": 0, "parks": 0, "wakes": 0, "latency": (), **counts}
+    names = ("bytes", "copied_bytes", "waits", "parks", "wakes", "lost_peers")
+    fields = {**dict.fromkeys(names, 0), "latency": (), **counts}
     return EndMetrics(messages=messages, **fields)   # type: ignore[arg-type]
 
 
@@ -82,17 +83,17 @@ def test_a_channel_is_its_two_ends() -> None:
     histogram[bucket_of(1000)] = 7
     sender = end(9, bytes=90, copied_bytes=90, parks=1, wakes=2, latency=tuple([0] * HISTOGRAM_BUCKETS))
     receiver = end(7, bytes=70, copied_bytes=71, parks=3, wakes=4, latency=tuple(histogram))
-    both = channel_metrics(sender, receiver)
+    both = channel_metrics([sender], [receiver])
     assert (both.sent, both.received, both.bytes, both.copied_bytes) == (9, 7, 70, 161)
     assert (both.parks, both.wakes) == (4, 6)
     assert both.p50_ns == pytest.approx(1000, rel=0.07) and both.p99_ns == pytest.approx(1000, rel=0.07)
 
 
 def test_a_channel_with_one_end_here() -> None:
-    assert channel_metrics(end(9, copied_bytes=5), None).sent == 9
-    assert channel_metrics(end(9), None).p50_ns is None
-    assert channel_metrics(None, end(7, bytes=3)).received == 7
-    nothing = channel_metrics(None, None)
+    assert channel_metrics([end(9, copied_bytes=5)], []).sent == 9
+    assert channel_metrics([end(9)], []).p50_ns is None
+    assert channel_metrics([], [end(7, bytes=3)]).received == 7
+    nothing = channel_metrics([], [])
     assert (nothing.sent, nothing.received, nothing.p99_ns) == (0, 0, None)
 
 

@@ -20,7 +20,7 @@ import cwasi_fastpath as cwasi
 from cwasi_fastpath.deployment import Options, run
 from cwasi_fastpath.modes import Mode, Transport
 from cwasi_fastpath.policy import Decision
-from cwasi_fastpath.process import MESSAGE_BYTES, HostProcess, supervise
+from cwasi_fastpath.process import MESSAGE_BYTES, HostProcess, SpannedChannel, supervise
 from cwasi_fastpath.workflow import EdgeSpec, FunctionSpec, Workflow
 
 HANG = 60.0
@@ -243,14 +243,17 @@ def test_processes_by_hand(guests: Path) -> None:
     source, sink = pair(guests).functions
     processes = [HostProcess([function], None) for function in (source, sink)]
     assert "host process" in repr(processes[0]) and "source" in repr(processes[0])
-    edge = EdgeSpec("frames", "source", "sink", "out", "in")
-    processes[0].connect(edge, PROXIMAL, processes[1], redis=None, sample=1)
+    channel = SpannedChannel("frames", {("source", "sink"): PROXIMAL}, (("source", "out"),), (("sink", "in"),))
+    channel.connect({"source": processes[0], "sink": processes[1]}, None, 1)
     seconds, outcomes = supervise(processes, None)
     for process in processes:
         process.close()
     assert seconds > 0
-    assert outcomes[0].ends["frames", "sender"].messages == outcomes[1].ends["frames", "receiver"].messages == 100
-    assert sum(outcomes[1].ends["frames", "receiver"].latency) == 100
+    (sent,), (received,) = outcomes[0].ends, outcomes[1].ends
+    assert (sent.channel, sent.function, sent.sends) == ("frames", "source", True)
+    assert (received.channel, received.function, received.sends) == ("frames", "sink", False)
+    assert sent.metrics.messages == received.metrics.messages == 100
+    assert sum(received.metrics.latency) == 100
 
 
 def test_ctrl_c_ends_all_hosts() -> None:

@@ -226,7 +226,7 @@ BAD = {
     "bad channel": ((*PAIR, "--connect", "C:source:sink"), 2, "channel name 'C' is refused"),
     "bad channel apart": ((*PAIR, "--connect", "C:source:sink", "--mode", "proximal"), 2, "'C' is refused"),
     "bad port": ((*PAIR, "--connect", "c:source/OUT:sink"), 2, "channel name 'OUT' is refused"),
-    "channel twice": ((*EDGE, "--connect", "c:source:sink"), 2, "channel 'c' is named twice"),
+    "channel twice": ((*EDGE, "--connect", "c:source:sink"), 2, "channel 'c' is connected twice"),
     "port twice": ((*EDGE, "--connect", "d:source/out:sink/in"), 2, "another port"),
     "no channels": (("{writer}", "{sink}", "--connect", "c:writer:sink"), 2, "imports nothing from cwasi_v1"),
     "bad mode": ((*PAIR, "--mode", "near"), 2, "'near' is not one of"),

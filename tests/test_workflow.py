@@ -21,15 +21,20 @@ CHAIN = Workflow(functions("a", "b", "c"), (EdgeSpec("x", "a", "b"), EdgeSpec("y
     ("names", "edges", "reason"),
     [
         ("aa", [], "function 'a' is named twice"),
-        ("abc", [("x", "a", "b"), ("x", "b", "c")], "channel 'x' is named twice: a channel has one sender"),
+        ("abc", [("x", "a", "b"), ("x", "b", "c")], "channel 'x': a function has one end of it"),
+        ("ab", [("x", "a", "b"), ("x", "a", "b")], "channel 'x' is connected twice between the same functions"),
+        ("abcd", [("x", "a", "c"), ("x", "b", "d")], "each of its senders sends to each of its receivers"),
+        ("ab", [("x", "a", "b", "p"), ("x", "a", "b", "q")], "connected twice"),
+        ("abc", [("x", "a", "c", "p"), ("x", "b", "c", None, "q")], "a function has one end of it and one port"),
+        ("abc", [("x", "a", "b", None, None, True), ("x", "a", "c", None, None, True)], "one function that answers"),
         ("ab", [("x", "a", "z")], "there is no function 'z'; there are: a, b"),
         ("ab", [("x", "z", "b")], "there is no function 'z'"),
         ("ab", [("x", "a", "a")], "leads from a to itself"),
     ],
 )
-def test_contradictions(names: str, edges: list[tuple[str, str, str]], reason: str) -> None:
+def test_contradictions(names: str, edges: list[tuple[str, ...]], reason: str) -> None:
     with pytest.raises(BadSpec, match=reason) as caught:
-        Workflow(functions(*names), tuple(EdgeSpec(*edge) for edge in edges))
+        Workflow(functions(*names), tuple(EdgeSpec(*edge) for edge in edges))   # type: ignore[arg-type]
     assert caught.value.exit_code == 2
 
 

@@ -25,7 +25,14 @@ _FILE = click.Path(path_type=Path)
     "edges",
     multiple=True,
     metavar="CHANNEL:FROM[/PORT]:TO[/PORT]",
-    help="A channel from one function to another. PORT: what that function calls it.",
+    help="A channel from one function to another, or several: A+B:C, A:B+C. PORT: what that function calls it.",
+)
+@click.option(
+    "--call",
+    "calls",
+    multiple=True,
+    metavar="CHANNEL:FROM[/PORT]:TO[/PORT]",
+    help="The same, for requests, each of which TO answers.",
 )
 @click.option("--mode", type=click.Choice(["auto", "local", "proximal", "remote"]), default="auto", show_default=True)
 @click.option("--transport", type=click.Choice(["ring", "pipe", "redis"]), help="Leave the policy only this one.")
@@ -40,6 +47,7 @@ _FILE = click.Path(path_type=Path)
 def run(
     functions: tuple[str, ...],
     edges: tuple[str, ...],
+    calls: tuple[str, ...],
     mode: str,
     transport: str | None,
     trust: tuple[str, ...],
@@ -71,7 +79,7 @@ def run(
         signal.signal(number, _terminated)
     labels = _labels(trust)
     specs = tuple(_function(text, labels) for text in functions)
-    workflow = Workflow(specs, tuple(_edge(text) for text in edges)).with_streams(stdin, stdout)
+    workflow = Workflow(specs, _edges("--connect", edges) + _edges("--call", calls)).with_streams(stdin, stdout)
     unknown = set(labels) - {spec.name for spec in specs}
     if unknown:
         raise click.UsageError(f"--trust names a function that is not run: {', '.join(sorted(unknown))}")
@@ -152,16 +160,27 @@ def _function(text: str, labels: dict[str, str]) -> FunctionSpec:
     return FunctionSpec(name, Path(path), tuple(words[1:]), trust=labels.get(name, "default"))
 
 
-def _edge(text: str) -> EdgeSpec:
+def _edges(option: str, texts: tuple[str, ...]) -> tuple[EdgeSpec, ...]:
     from ..workflow import EdgeSpec
 
-    parts = text.split(":")
-    if len(parts) != 3 or not all(parts):
-        raise click.UsageError(f"--connect {text!r}: write CHANNEL:FROM:TO, for example frames:a:b or f:a/out:b/in")
-    channel, sender, receiver = parts
-    sender_name, _, sender_port = sender.partition("/")
-    receiver_name, _, receiver_port = receiver.partition("/")
-    return EdgeSpec(channel, sender_name.lower(), receiver_name.lower(), sender_port or None, receiver_port or None)
+    edges = []
+    for text in texts:
+        parts = text.split(":")
+        if len(parts) != 3 or not all(parts):
+            raise click.UsageError(f"{option} {text!r}: write CHANNEL:FROM:TO, for example frames:a:b or f:a/out:b/in")
+        for sender, sender_port in _ends(parts[1]):
+            for receiver, receiver_port in _ends(parts[2]):
+                edges.append(EdgeSpec(parts[0], sender, receiver, sender_port, receiver_port, option == "--call"))
+    return tuple(edges)
+
+
+def _ends(text: str) -> list[tuple[str, str | None]]:
+    """Each function and its port."""
+    found = []
+    for end in text.split("+"):
+        function, _, port = end.partition("/")
+        found.append((function.lower(), port or None))
+    return found
 
 
 def _print(report: RunReport) -> None:

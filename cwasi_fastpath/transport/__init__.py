@@ -1,16 +1,19 @@
 """The transports, and the contract that each keeps.
 
-A *link* is what two ends of a channel share: it is made once, by whoever decides the transport, and is joined by one
-sender and one receiver, here or in another process.
+A *link* is what the ends of a channel share: it is made once, by whoever decides the transport, and is joined by one
+sender and one receiver, here or in another process. A ring may have several receivers, each of which gets every
+message; a receiver of several senders has a link to each.
 
-- `open(role)` joins and gives a C channel end; each role is given out once. An end outlives its link.
+- `open(role)` joins and gives a C channel end; each end is given out once. An end outlives its link.
 - `export()` describes the link to another process: a dict of plain values, and the file descriptors that go with it
   over a unix socket; `join(description, fds)` there gives a link to the same thing.
 - Messages arrive whole, once, in the order sent, or the receiver gets an error: no silent loss.
 - `send` returns when the transport has taken the message, and waits while the transport is full (back-pressure).
   A time-out holds until the first byte has gone.
 - A sender that finishes: the receiver gets the rest, then ChannelClosed. A sender that fails, or dies: the rest, then
-  PeerDied. A receiver that is gone: the sender gets ChannelClosed or PeerDied with its next message.
+  PeerDied. A receiver that is gone: the sender gets ChannelClosed or PeerDied with its next message, unless it has
+  others.
+- `peer_died(end)` is for who learns of a death otherwise. A ring and a pipe notice it by themselves.
 - Who made a link closes it; closing twice is safe; closing leaves joined ends alone.
 """
 
@@ -29,34 +32,36 @@ class Link(Protocol):
 
     transport: Transport
 
-    def open(self, role: int, function: str | None = None) -> Any:
+    def open(self, role: int, function: str | None = None, reader: int = 0) -> Any:
         """Joins as sender or receiver; the C pointer of a channel end. Raises OSError, RedisUnavailable.
 
-        function: for whom a transport with threads of its own does its work, for attribution.
+        function: for whom a transport with threads of its own does its work, for attribution. reader: which of the
+        receivers, counted from 0.
         """
 
+    def export(self, role: int, reader: int = 0) -> tuple[dict[str, Any], list[int]]:
+        """What another process needs to join as `role`. The descriptors stay the link's."""
 
-    def export(self, role: int) -> tuple[dict[str, Any], list[int]]:
-        """What another process needs to join as `role`."""
-
-
-    def peer_died(self, end: Endpoint) -> None:
-        """Tells our end that the process of the other one is gone."""
+    def peer_died(self, end: Endpoint, peer: int = 0) -> None:
+        """Tells our end that the process of the other one, its peer with that number, is gone."""
 
     def close(self) -> None:
         """Gives up what was not handed out."""
 
 
-def create(transport: Transport, *, redis: str | None = None, key: str = "") -> Link:
+def create(transport: Transport, *, readers: int = 1, redis: str | None = None, key: str = "") -> Link:
     """Makes a new link.
 
+    readers: how many receivers it has; more than one only on a ring.
     redis: the server's URL, and key: how the stream's name there begins; both only for the redis transport.
     Raises OSError when the kernel refuses, RedisUnavailable.
     """
     if transport is Transport.RING:
         from .ring import RingLink
 
-        return RingLink.create()
+        return RingLink.create(readers=readers)
+    if readers != 1:
+        raise BadSpec(f"{transport} has one receiver, not {readers}: only a ring has several")
     if transport is Transport.PIPE:
         from .pipe import PipeLink
 
@@ -74,7 +79,7 @@ def join(description: dict[str, Any], fds: list[int]) -> Link:
     if transport is Transport.RING:
         from .ring import RingLink
 
-        return RingLink(fds[0])
+        return RingLink.joined(fds, description["role"], description["reader"])
     if transport is Transport.PIPE:
         from .pipe import PipeLink
 

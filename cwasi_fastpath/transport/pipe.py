@@ -29,7 +29,7 @@ class PipeLink:
         """One end that another process passed on."""
         return cls({role: fd})
 
-    def open(self, role: int, function: str | None = None) -> Any:
+    def open(self, role: int, function: str | None = None, reader: int = 0) -> Any:
         fd = self._fds.pop(role)
         try:
             return opened(lib.cwasi_channel_open_pipe, fd, role, what="pipe: join")
@@ -37,11 +37,11 @@ class PipeLink:
             # The end keeps a duplicate; while ours were open, the other side would not see this one's death.
             os.close(fd)
 
-    def export(self, role: int) -> tuple[dict[str, Any], list[int]]:
+    def export(self, role: int, reader: int = 0) -> tuple[dict[str, Any], list[int]]:
         return {"transport": self.transport.value, "role": role}, [self._fds[role]]
 
-    def peer_died(self, end: Endpoint) -> None:
-        end.stop(peer_died=True)
+    def peer_died(self, end: Endpoint, peer: int = 0) -> None:
+        end.peer_died()
 
     def close(self) -> None:
         while self._fds:

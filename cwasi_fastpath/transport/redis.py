@@ -66,7 +66,7 @@ class RedisLink:
         self._key = f"cwasi:{key}"
         self._pumps: list[_Pump] = []
 
-    def open(self, role: int, function: str | None = None) -> Any:
+    def open(self, role: int, function: str | None = None, reader: int = 0) -> Any:
         client = connect(self._url)
         ring = RingLink.create()
         try:
@@ -81,15 +81,15 @@ class RedisLink:
         pump.start()
         return end
 
-    def export(self, role: int) -> tuple[dict[str, Any], list[int]]:
+    def export(self, role: int, reader: int = 0) -> tuple[dict[str, Any], list[int]]:
         return {"transport": self.transport.value, "url": self._url, "key": self._key.removeprefix("cwasi:")}, []
 
-    def peer_died(self, end: Endpoint) -> None:
+    def peer_died(self, end: Endpoint, peer: int = 0) -> None:
         """What the dead sender left in the server is still delivered."""
         for pump in self._pumps:
             pump.peer_died.set()
         if end.role == SENDER:
-            end.stop(peer_died=True)
+            end.peer_died()
 
     def close(self) -> None:
         """Waits until what was sent is in the server; to be called when the ends are closed."""
