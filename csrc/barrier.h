@@ -31,6 +31,13 @@ static inline int try_claim(atomic_u32 *p, uint32_t from, uint32_t to)
     return atomic_compare_exchange_strong_explicit(p, &from, to, memory_order_seq_cst, memory_order_relaxed);
 }
 
+/* Sets a word that nobody has set. */
+static inline void set_once(atomic_u64 *p, uint64_t to)
+{
+    uint64_t unset = 0;
+    atomic_compare_exchange_strong_explicit(p, &unset, to, memory_order_relaxed, memory_order_relaxed);
+}
+
 #define add_relaxed(p, v) atomic_fetch_add_explicit((p), (v), memory_order_relaxed)
 #define sub_relaxed(p, v) atomic_fetch_sub_explicit((p), (v), memory_order_relaxed)
 

@@ -98,7 +98,24 @@ static void leave(cwasi_channel *c)
     store_release(&c->owner, FREE);
 }
 
-/* stamp: NULL to take one when it is this message's turn. */
+/* The frame of the next message; stamp: NULL to take one when it is this message's turn. */
+static cwasi_frame new_frame(const cwasi_channel *c, uint64_t length, const uint64_t *stamp)
+{
+    cwasi_frame frame = {.seq = c->seq, .length = (uint32_t)length};
+    if (stamp)
+        frame.stamp = *stamp;
+    else if ((c->seq & load_relaxed(&c->stamp_mask)) == 0)
+        frame.stamp = (uint64_t)now_ns();
+    return frame;
+}
+
+static void count_sent(cwasi_channel *c, uint64_t length)
+{
+    c->seq++;
+    count_up(&c->end->stats.messages, 1);
+    count_up(&c->end->stats.bytes, length);
+}
+
 static int send_frame(cwasi_channel *c, const void *data, uint64_t length, const uint64_t *stamp, deadline until)
 {
     if (length > CWASI_MESSAGE_MAX)
@@ -108,19 +125,12 @@ static int send_frame(cwasi_channel *c, const void *data, uint64_t length, const
     int rc = enter(c, CWASI_SENDER);
     if (rc < 0)
         return rc;
-    cwasi_frame frame = {.seq = c->seq, .length = (uint32_t)length};
-    if (stamp)
-        frame.stamp = *stamp;
-    else if ((c->seq & load_relaxed(&c->stamp_mask)) == 0)
-        frame.stamp = (uint64_t)now_ns();
+    cwasi_frame frame = new_frame(c, length, stamp);
     rc = c->end->torn;
     if (rc == 0)
         rc = c->end->ops->send(c->end, &frame, data, until);
-    if (rc == 0) {
-        c->seq++;
-        count_up(&c->end->stats.messages, 1);
-        count_up(&c->end->stats.bytes, length);
-    }
+    if (rc == 0)
+        count_sent(c, length);
     leave(c);
     return rc;
 }
@@ -168,6 +178,16 @@ static void count_latency(cwasi_channel *c)
     count_up(&c->end->stats.timed, 1);
 }
 
+static void count_received(cwasi_channel *c)
+{
+    c->has_frame = 0;
+    c->seq++;
+    count_up(&c->end->stats.messages, 1);
+    count_up(&c->end->stats.bytes, c->frame.length);
+    if (c->frame.stamp)
+        count_latency(c);
+}
+
 static int64_t take_frame(cwasi_channel *c, void *data, uint64_t capacity)
 {
     if (c->frame.length > capacity)
@@ -177,12 +197,7 @@ static int64_t take_frame(cwasi_channel *c, void *data, uint64_t capacity)
         c->has_frame = 0;
     if (rc < 0)
         return rc;
-    c->has_frame = 0;
-    c->seq++;
-    count_up(&c->end->stats.messages, 1);
-    count_up(&c->end->stats.bytes, c->frame.length);
-    if (c->frame.stamp)
-        count_latency(c);
+    count_received(c);
     return c->frame.length;
 }
 
@@ -245,6 +260,76 @@ int64_t channel_peek(cwasi_channel *c, deadline until)
 int64_t cwasi_channel_peek(cwasi_channel *c, cwasi_frame *frame, int64_t timeout_ns)
 {
     return peek_frame(c, frame, deadline_interruptible(timeout_ns));
+}
+
+const window_ops *channel_windows(const cwasi_channel *c)
+{
+    return c->end->ops->windows;
+}
+
+endpoint *channel_end(const cwasi_channel *c)
+{
+    return c->end;
+}
+
+int64_t channel_acquire(cwasi_channel *c, uint64_t length, deadline until)
+{
+    int64_t rc = enter(c, CWASI_SENDER);
+    if (rc < 0)
+        return rc;
+    rc = c->end->torn ? c->end->torn : c->end->ops->windows->acquire(c->end, length, until);
+    leave(c);
+    return rc;
+}
+
+int channel_commit(cwasi_channel *c, uint64_t offset, uint64_t length)
+{
+    int rc = enter(c, CWASI_SENDER);
+    if (rc < 0)
+        return rc;
+    cwasi_frame frame = new_frame(c, length, NULL);
+    rc = c->end->torn ? c->end->torn : c->end->ops->windows->commit(c->end, &frame, offset);
+    if (rc == 0)
+        count_sent(c, length);
+    leave(c);
+    return rc;
+}
+
+int channel_find(cwasi_channel *c, window_record *out, deadline until)
+{
+    const window_ops *windows = c->end->ops->windows;
+    int rc = enter(c, CWASI_RECEIVER);
+    if (rc < 0)
+        return rc;
+    rc = next_frame(c, until);
+    if (rc == 0) {
+        out->length = c->frame.length;
+        rc = windows && windows->find(c->end, &c->frame, out);
+    }
+    leave(c);
+    return rc;
+}
+
+int channel_take(cwasi_channel *c, const window_record *found)
+{
+    int rc = enter(c, CWASI_RECEIVER);
+    if (rc < 0)
+        return rc;
+    rc = c->end->ops->windows->take(c->end, found->end);
+    if (rc == 0)
+        count_received(c);
+    leave(c);
+    return rc;
+}
+
+int channel_release(cwasi_channel *c, uint64_t end)
+{
+    int rc = enter(c, CWASI_RECEIVER);
+    if (rc < 0)
+        return rc;
+    c->end->ops->windows->release(c->end, end);
+    leave(c);
+    return 0;
 }
 
 /* The first of these, from `from` on, in which nothing needs to be waited for, without a look at the transport; or

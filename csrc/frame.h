@@ -9,6 +9,9 @@
 #define FRAME_FINISHED UINT32_C(0xffffffff)
 #define FRAME_FAILED UINT32_C(0xfffffffe)
 
+/* Set in the length of a frame on a ring whose payload is in the window area; behind the frame is its position there. */
+#define FRAME_WINDOW UINT32_C(0x80000000)
+
 _Static_assert(sizeof(cwasi_frame) == 24, "the frame is part of the format that two processes share");
 
 static inline uint64_t frame_record(uint64_t length)

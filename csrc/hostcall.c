@@ -3,7 +3,7 @@
  * The guest is hostile: each pointer is an unsigned 32-bit number that is checked against the size of the memory as it
  * is now, and the memory's base is read afresh on every call (memory.grow may move it).
  */
-#include "internal.h"
+#include "window.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -45,6 +45,8 @@ typedef struct {
     uint32_t backs;
     cwasi_channel **back;
     uint32_t owed;       /* answers that have not been received */
+    window *window;      /* or NULL */
+    uint32_t window_at, window_length;
 } grant;
 
 struct cwasi_guest {
@@ -189,6 +191,8 @@ static int may_receive(const cwasi_guest *g, const grant *from)
 {
     if (from->role == CWASI_SENDER)
         return from->owed > 0 ? 0 : -EINVAL;
+    if (from->window && window_holds(from->window))
+        return -EBUSY;   /* what is received now would be released before that */
     return from->backs && g->answers ? -EBUSY : 0;
 }
 
@@ -312,6 +316,96 @@ static int64_t do_wait(cwasi_guest *g, void *caller, const value *v)
     return rc;
 }
 
+static int overlaps(const grant *other, uint32_t at, uint32_t length)
+{
+    return other->window && (uint64_t)at < (uint64_t)other->window_at + other->window_length &&
+           (uint64_t)other->window_at < (uint64_t)at + length;
+}
+
+static int64_t do_window_attach(cwasi_guest *g, void *caller, const value *v)
+{
+    span memory;
+    grant *to = handle(g, v[0].i32);
+    if (!to)
+        return -EBADF;
+    int rc = guest_memory(g, caller, &memory);
+    if (rc < 0)
+        return rc;
+    uint32_t at = v[1].i32, length = v[2].i32;
+    if (!slice(&memory, at, length))
+        return -EFAULT;
+    if (to->window || to->backs)
+        return -EINVAL;
+    for (uint32_t h = 0; h < g->count; h++) {
+        if (overlaps(&g->grants[h], at, length))
+            return -EINVAL;
+    }
+    rc = window_attach(to->channel, memory.base, at, length, &to->window);
+    to->window_at = at;
+    to->window_length = length;
+    return rc;
+}
+
+/* The handle with its window, and the memory as it is now. */
+static int window_of(cwasi_guest *g, void *caller, uint32_t h, int role, grant **out, span *memory)
+{
+    *out = handle_for(g, h, role);
+    if (!*out || !(*out)->window)
+        return *out ? -EINVAL : -EBADF;
+    return guest_memory(g, caller, memory);
+}
+
+static int64_t do_window_acquire(cwasi_guest *g, void *caller, const value *v)
+{
+    span memory;
+    deadline until;
+    grant *to;
+    int rc = window_of(g, caller, v[0].i32, CWASI_SENDER, &to, &memory);
+    if (rc == 0)
+        rc = deadline_of(v[2].i32, &until);
+    return rc < 0 ? rc : window_acquire(to->window, memory.base, v[1].i32, until);
+}
+
+static int64_t do_window_commit(cwasi_guest *g, void *caller, const value *v)
+{
+    span memory;
+    grant *to;
+    int rc = window_of(g, caller, v[0].i32, CWASI_SENDER, &to, &memory);
+    return rc < 0 ? rc : window_commit(to->window, memory.base, v[1].i32, v[2].i32);
+}
+
+static int64_t do_window_take(cwasi_guest *g, void *caller, const value *v)
+{
+    span memory;
+    deadline until;
+    grant *from;
+    window_record record;
+    int rc = window_of(g, caller, v[0].i32, CWASI_RECEIVER, &from, &memory);
+    if (rc < 0)
+        return rc;
+    uint32_t told[2];
+    uint8_t *out = slice(&memory, v[1].i32, sizeof told);
+    if (!out)
+        return -EFAULT;
+    rc = deadline_of(v[2].i32, &until);
+    if (rc == 0)
+        rc = window_take(from->window, memory.base, &record, until);
+    if (rc < 0)
+        return rc;
+    told[0] = (uint32_t)record.offset;
+    told[1] = (uint32_t)record.length;
+    memcpy(out, told, sizeof told);
+    return 0;
+}
+
+static int64_t do_window_release(cwasi_guest *g, void *caller, const value *v)
+{
+    span memory;
+    grant *from;
+    int rc = window_of(g, caller, v[0].i32, CWASI_RECEIVER, &from, &memory);
+    return rc < 0 ? rc : window_release(from->window, v[1].i32);
+}
+
 static int64_t do_mode(cwasi_guest *g, void *caller, const value *v)
 {
     (void)caller;
@@ -321,10 +415,14 @@ static int64_t do_mode(cwasi_guest *g, void *caller, const value *v)
 
 static int64_t do_close(cwasi_guest *g, void *caller, const value *v)
 {
-    (void)caller;
+    span memory;
     grant *found = handle(g, v[0].i32);
     if (!found)
         return -EBADF;
+    if (found->window && guest_memory(g, caller, &memory) == 0) {
+        window_detach(found->window, memory.base);
+        found->window = NULL;
+    }
     found->state = CLOSED;
     int rc = cwasi_channel_close(found->channel, 0, -1);
     for (uint32_t i = 0; i < found->backs; i++) {
@@ -362,6 +460,11 @@ HOSTCALL(peek)
 HOSTCALL(call)
 HOSTCALL(reply)
 HOSTCALL(wait)
+HOSTCALL(window_attach)
+HOSTCALL(window_acquire)
+HOSTCALL(window_commit)
+HOSTCALL(window_take)
+HOSTCALL(window_release)
 HOSTCALL(mode)
 HOSTCALL(close)
 
@@ -372,6 +475,9 @@ const cwasi_import *cwasi_imports(void)
         {"channel_recv", 4, (void *)call_recv},   {"channel_peek", 2, (void *)call_peek},
         {"channel_call", 6, (void *)call_call},   {"channel_reply", 2, (void *)call_reply},
         {"channel_wait", 3, (void *)call_wait},
+        {"window_attach", 3, (void *)call_window_attach},   {"window_acquire", 3, (void *)call_window_acquire},
+        {"window_commit", 3, (void *)call_window_commit},   {"window_take", 3, (void *)call_window_take},
+        {"window_release", 2, (void *)call_window_release},
         {"channel_mode", 1, (void *)call_mode},   {"channel_close", 1, (void *)call_close},
         {NULL, 0, NULL},
     };
@@ -428,8 +534,10 @@ void cwasi_guest_free(cwasi_guest *g)
 {
     if (!g)
         return;
-    for (uint32_t h = 0; h < g->count; h++)
+    for (uint32_t h = 0; h < g->count; h++) {
+        window_forget(g->grants[h].window);
         free(g->grants[h].back);
+    }
     free(g->grants);
     free(g);
 }

@@ -5,6 +5,13 @@
 #include "barrier.h"
 #include "cwasi_fastpath.h"
 
+enum { PAGE = 4096 };   /* shm.c refuses to work with others */
+
+static inline uint64_t whole_pages(uint64_t bytes)
+{
+    return (bytes + PAGE - 1) & ~(uint64_t)(PAGE - 1);
+}
+
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 
@@ -50,7 +57,10 @@ int bell_quiet(int bell);
 void bell_end(int bell);
 
 /* ---- shm.c ---- */
-enum { SHM_CONTROL = 16384 };   /* bytes of control words in front of the data */
+enum {
+    SHM_CONTROL = 16384,        /* bytes of control words in front of the data */
+    SHM_WINDOW = 1 << 30,       /* bytes of window area behind it */
+};
 
 typedef struct {
     uint8_t *control;
@@ -84,6 +94,30 @@ typedef struct {
  * - Frames arrive whole, once, in order. What a dead or finished sender has committed can still be received.
  * - Errors: EAGAIN, ETIMEDOUT, EINTR, ECANCELED (stopped), EPIPE (finished), ECONNRESET (failed or died), EBADMSG (the
  *   shared memory or the stream holds what no honest peer writes). */
+/* Where a record is. Offsets and lengths are bytes in the window area. */
+typedef struct {
+    uint64_t offset, length;
+    uint64_t end;             /* what release is told */
+} window_record;
+
+/* Messages in place: payloads are written and read where they stand, in an area that both sides map.
+ * - agree: the first of both sides sets the size of the area (whole pages, up to SHM_WINDOW); both get it.
+ * - file: the descriptor and the offset in it that the area is mapped from.
+ * - acquire: the sender waits for room; a record never wraps and has pages of its own. One at a time.
+ * - commit: sends what was acquired, or less of it; offset must be what acquire gave.
+ * - find: whether the payload of the frame that was peeked is in the area, and where.
+ * - take: consumes that frame, without copying; the record stays until it is released.
+ * - release: the room of all records up to end may be used again. */
+typedef struct {
+    int (*agree)(endpoint *e, uint64_t wanted, uint64_t *agreed);
+    int (*file)(const endpoint *e, uint64_t *offset);
+    int64_t (*acquire)(endpoint *e, uint64_t length, deadline until);
+    int (*commit)(endpoint *e, const cwasi_frame *frame, uint64_t offset);
+    int (*find)(const endpoint *e, const cwasi_frame *frame, window_record *out);
+    int (*take)(endpoint *e, uint64_t end);
+    void (*release)(endpoint *e, uint64_t end);
+} window_ops;
+
 typedef struct {
     int (*send)(endpoint *e, const cwasi_frame *frame, const void *data, deadline until);
     int (*peek)(endpoint *e, cwasi_frame *frame, deadline until);
@@ -100,6 +134,7 @@ typedef struct {
     int (*trim)(endpoint *e);
     int (*finish)(endpoint *e, int failed, deadline until);
     void (*destroy)(endpoint *e);
+    const window_ops *windows;   /* or NULL */
 } endpoint_ops;
 
 struct endpoint {
@@ -141,6 +176,17 @@ int64_t channel_recv(cwasi_channel *c, void *data, uint64_t capacity, deadline u
 int64_t channel_peek(cwasi_channel *c, deadline until);
 /* Receives a message of any length and forgets it. */
 int channel_drop(cwasi_channel *c, deadline until);
+/* NULL where the transport has no windows. */
+const window_ops *channel_windows(const cwasi_channel *c);
+endpoint *channel_end(const cwasi_channel *c);
+/* Waits for room for a message in place; its offset in the window area. */
+int64_t channel_acquire(cwasi_channel *c, uint64_t length, deadline until);
+int channel_commit(cwasi_channel *c, uint64_t offset, uint64_t length);
+/* Waits for the next message, which stays. 1: it is in the window area; 0: it is not, and only its length is told. */
+int channel_find(cwasi_channel *c, window_record *out, deadline until);
+/* Takes what channel_find has found in the window area. */
+int channel_take(cwasi_channel *c, const window_record *found);
+int channel_release(cwasi_channel *c, uint64_t end);
 /* Which of the sources the last message came from; 0 where there is one. */
 unsigned channel_source(const cwasi_channel *c);
 int channel_wait(cwasi_channel **list, unsigned count, unsigned from, deadline until);

@@ -26,7 +26,6 @@
 #include <unistd.h>
 
 enum {
-    PAGE = 4096,
     SPLICE_FROM = 16 * 1024,    /* below it a write is faster than a copy and a vmsplice */
     SPLICE_CHUNK = 128 * 1024,
     READ_AHEAD = 8 * 1024,      /* several small messages in one read */
@@ -144,11 +143,6 @@ static uint8_t *staging_chunk(pipe_end *p, size_t length)
     if (p->staging_at + length > p->staging_size)
         p->staging_at = 0;
     return p->staging + p->staging_at;
-}
-
-static size_t whole_pages(size_t length)
-{
-    return (length + PAGE - 1) & ~(size_t)(PAGE - 1);
 }
 
 static int send_large(pipe_end *p, const cwasi_frame *frame, const uint8_t *data, deadline until)

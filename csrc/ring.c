@@ -7,7 +7,7 @@
  * A message longer than the ring streams through it in chunks. When the ring is empty the sender may begin again at
  * its start, so that a channel with little in it touches little memory, and that is in the caches.
  */
-#include "internal.h"
+#include "ring.h"
 #include "frame.h"
 
 #include <errno.h>
@@ -24,55 +24,6 @@ static const uint64_t CHUNK = 16 * 1024;
 /* Bytes after which the sender looks whether it may begin again. */
 static const uint64_t KEEP = 48 * 1024;
 
-enum { OPEN = 0, FINISHED = 1, FAILED = 2 };   /* values of state */
-
-/* What one side tells the others. Each line has one writer, and the words that are rarely written stand apart from
- * those that change with every message. 128: neighbouring lines are fetched in pairs. */
-typedef struct {
-    _Alignas(128) atomic_u64 position;   /* how far it has written or read */
-    atomic_u64 base;                     /* of the sender: the position that stands at the start of the data */
-    atomic_u64 messages;                 /* written or read whole */
-    _Alignas(128) atomic_u32 state;
-    atomic_u32 claimed;
-    atomic_u32 parked;
-    atomic_u32 core;                     /* where it ran last, from 1 on */
-} ring_side;
-
-typedef struct {
-    atomic_u32 readers;                  /* how many the ring was made for */
-    ring_side sender;
-    ring_side reader[CWASI_READERS_MAX];
-} ring_control;
-
-_Static_assert(sizeof(ring_control) <= SHM_CONTROL, "the control words fit");
-
-typedef struct {
-    ring_side *side;
-    uint64_t seen;       /* the last checked value of its position */
-    atomic_u32 died;     /* its process has ended */
-    int gone;            /* a reader that we have dropped */
-    int bell;            /* our side of the pair, or -1 */
-} ring_peer;
-
-typedef struct {
-    endpoint base;
-    shm_map map;
-    ring_side *own;
-    waiter waiter;
-    uint64_t published;   /* what our position says */
-    uint64_t cursor;      /* how far we have written or read; ahead of published inside a message */
-    uint64_t seen;        /* how far the sender, or the slowest reader, is known to be */
-    uint64_t start;       /* the position that stands at the start of the data */
-    uint64_t rewind_at;   /* where the sender looks next whether it may begin again */
-    uint64_t messages;    /* that we have written or read */
-    uint64_t chunk;       /* bytes in a piece of a large message */
-    uint64_t want;        /* bytes of room or of data that the current wait is for */
-    uint32_t core;        /* what we have published of it */
-    int result;           /* of the last look */
-    unsigned peers;
-    ring_peer peer[];
-} ring;
-
 static uint64_t padded(uint64_t n)
 {
     return (n + 7) & ~UINT64_C(7);
@@ -86,7 +37,7 @@ static int room_now(const ring *r)
 }
 
 /* A reader that has ended, or lies, holds up the others no longer. */
-static void drop_reader(ring *r, ring_peer *peer, int error)
+void ring_drop_reader(ring *r, ring_peer *peer, int error)
 {
     peer->gone = error;
     if (error != -EPIPE)
@@ -105,7 +56,7 @@ static int look_for_readers(ring *r)
              * who finished and then ended has finished. */
             uint32_t state = load_ordered(&peer->side->state);
             if (state != OPEN || died)
-                drop_reader(r, peer, state == FINISHED ? -EPIPE : -ECONNRESET);
+                ring_drop_reader(r, peer, state == FINISHED ? -EPIPE : -ECONNRESET);
         }
         left += !peer->gone;
         if (peer->gone && why == -EPIPE)
@@ -125,7 +76,7 @@ static void refresh_readers(ring *r)
         /* Pairs with publish() of the reader: it has copied out what lies below its position. */
         uint64_t position = load_ordered(&peer->side->position);
         if (position - peer->seen > r->published - peer->seen) {
-            drop_reader(r, peer, -EBADMSG);   /* it went backwards, or beyond what we have published */
+            ring_drop_reader(r, peer, -EBADMSG);   /* it went backwards, or beyond what we have published */
             continue;
         }
         peer->seen = position;
@@ -137,13 +88,16 @@ static void refresh_readers(ring *r)
     r->seen = r->published - behind;
 }
 
+int ring_usable(ring *r)
+{
+    int stop = endpoint_stopped(&r->base);
+    return stop ? stop : look_for_readers(r);
+}
+
 /* 1: there is room; 0: not yet; else -errno. */
 static int look_for_room(ring *r)
 {
-    int stop = endpoint_stopped(&r->base);
-    if (stop)
-        return stop;
-    int rc = look_for_readers(r);
+    int rc = ring_usable(r);
     if (rc < 0)
         return rc;
     if (room_now(r))
@@ -241,10 +195,8 @@ static void ring_disarm(endpoint *e)
 
 /* ---- both ---- */
 
-static int await(ring *r, uint64_t want, deadline until)
+int ring_await(ring *r, int (*ready)(void *), deadline until)
 {
-    int (*ready)(void *) = r->base.role == CWASI_SENDER ? room_ready : data_ready;
-    r->want = want;
     if (!ready(r)) {
         count_up(&r->base.stats.waits, 1);
         int rc = wait_until(&r->waiter, ready, r, until);
@@ -252,6 +204,18 @@ static int await(ring *r, uint64_t want, deadline until)
             return rc;
     }
     return r->result < 0 ? r->result : 0;
+}
+
+static int await(ring *r, uint64_t want, deadline until)
+{
+    r->want = want;
+    return ring_await(r, r->base.role == CWASI_SENDER ? room_ready : data_ready, until);
+}
+
+int ring_await_room(ring *r, uint64_t bytes, deadline until)
+{
+    rewind_if_empty(r);
+    return await(r, padded(sizeof(cwasi_frame) + bytes), until);
 }
 
 /* Tells the peer on which core we are: waiting for a neighbour on the same one wants another strategy. */
@@ -275,14 +239,14 @@ static void publish(ring *r)
 }
 
 /* With the last piece of a message. */
-static void publish_whole(ring *r)
+void ring_publish_whole(ring *r)
 {
     /* Pairs with ring_unread. */
     store_relaxed(&r->own->messages, ++r->messages);
     publish(r);
 }
 
-static uint8_t *at_cursor(const ring *r)
+uint8_t *ring_at_cursor(const ring *r)
 {
     return r->map.data + ((r->cursor - r->start) & (r->map.capacity - 1));
 }
@@ -297,30 +261,29 @@ static int own_word_intact(const ring *r)
 static int ring_send(endpoint *e, const cwasi_frame *frame, const void *data, deadline until)
 {
     ring *r = (ring *)e;
-    uint64_t record = frame_record(frame->length), left = frame->length;
-    int streams = record > r->map.capacity;
+    uint64_t left = frame->length;
+    int streams = frame_record(frame->length) > r->map.capacity;
     if (!own_word_intact(r))
         return -EBADMSG;
-    rewind_if_empty(r);
-    int rc = await(r, streams ? sizeof *frame : record, until);
+    int rc = ring_await_room(r, streams ? 0 : frame->length, until);
     if (rc < 0)
         return rc;
     if (streams && until.at == 0)
         return -EAGAIN;   /* cannot end without waiting for the receiver */
-    memcpy(at_cursor(r), frame, sizeof *frame);
+    memcpy(ring_at_cursor(r), frame, sizeof *frame);
     r->cursor += sizeof *frame;
     for (const uint8_t *from = data; left > 0;) {
         uint64_t chunk = MIN(left, r->chunk);
         if (streams && (rc = await(r, padded(chunk), deadline_after(-1))) < 0)
             return e->torn = rc;
-        memcpy(at_cursor(r), from, chunk);
+        memcpy(ring_at_cursor(r), from, chunk);
         r->cursor += padded(chunk);
         from += chunk;
         left -= chunk;
         if (left > 0)
             publish(r);
     }
-    publish_whole(r);
+    ring_publish_whole(r);
     count_up(&e->stats.copied_bytes, frame->length);
     return 0;
 }
@@ -334,15 +297,21 @@ static int ring_peek(endpoint *e, cwasi_frame *frame, deadline until)
     if (rc < 0)
         return rc;
     /* Once, into our own memory: the sender could change it between the check and the use. */
-    const volatile cwasi_frame *shared = (const volatile cwasi_frame *)at_cursor(r);
+    const volatile cwasi_frame *shared = (const volatile cwasi_frame *)ring_at_cursor(r);
     *frame = (cwasi_frame){shared->seq, shared->stamp, shared->length, shared->epoch};
-    return frame_check(frame) < 0 ? -EBADMSG : 0;
+    r->in_window = (frame->length & FRAME_WINDOW) != 0;
+    frame->length &= ~FRAME_WINDOW;
+    if (frame_check(frame) < 0)
+        return -EBADMSG;
+    return r->in_window ? ring_window_peek(r, frame) : 0;
 }
 
 static int ring_take(endpoint *e, const cwasi_frame *frame, void *data)
 {
     ring *r = (ring *)e;
     uint64_t left = frame->length;
+    if (r->in_window)
+        return ring_window_copy(r, frame, data);
     r->cursor += sizeof *frame;
     for (uint8_t *to = data; left > 0;) {
         uint64_t chunk = MIN(left, r->chunk);
@@ -350,7 +319,7 @@ static int ring_take(endpoint *e, const cwasi_frame *frame, void *data)
         if (rc < 0)
             return e->torn = rc == -EPIPE ? -ECONNRESET : rc;
         if (to) {
-            memcpy(to, at_cursor(r), chunk);
+            memcpy(to, ring_at_cursor(r), chunk);
             to += chunk;
         }
         r->cursor += padded(chunk);
@@ -358,7 +327,7 @@ static int ring_take(endpoint *e, const cwasi_frame *frame, void *data)
         if (left > 0)
             publish(r);
     }
-    publish_whole(r);
+    ring_publish_whole(r);
     count_up(&e->stats.copied_bytes, data ? frame->length : 0);
     return 0;
 }
@@ -432,6 +401,9 @@ static void ring_destroy(endpoint *e)
         if (r->peer[i].bell >= 0)
             close(r->peer[i].bell);
     }
+    if (r->memfd >= 0)
+        close(r->memfd);
+    ring_window_close(r);
     shm_detach(&r->map);
     free(e);
 }
@@ -441,7 +413,7 @@ static const endpoint_ops RING = {
     .look = ring_look, .arm = ring_arm, .disarm = ring_disarm,
     .wake = ring_wake, .peer_died = ring_peer_died, .bell = ring_bell,
     .unread = ring_unread, .trim = ring_trim,
-    .finish = ring_finish, .destroy = ring_destroy,
+    .finish = ring_finish, .destroy = ring_destroy, .windows = &RING_WINDOWS,
 };
 
 int cwasi_ring_create(uint64_t capacity, unsigned readers)
@@ -475,6 +447,7 @@ static int keep_bells(ring *r, const int *bells)
 static void meet(ring *r, ring_control *control, unsigned reader)
 {
     int sends = r->base.role == CWASI_SENDER;
+    r->control = control;
     r->own = sends ? &control->sender : &control->reader[reader];
     for (unsigned i = 0; i < r->peers; i++)
         r->peer[i] = (ring_peer){.side = sends ? &control->reader[i] : &control->sender, .bell = -1};
@@ -507,7 +480,8 @@ int ring_open(int memfd, int role, unsigned reader, const int *bells, endpoint *
     r->map = map;
     r->peers = peers;
     meet(r, control, reader);
-    rc = keep_bells(r, bells);
+    r->memfd = fcntl(memfd, F_DUPFD_CLOEXEC, 0);   /* windows are mapped from it */
+    rc = r->memfd < 0 ? -errno : keep_bells(r, bells);
     if (rc == 0 && !try_claim(&r->own->claimed, 0, 1))
         rc = -EBUSY;
     if (rc < 0) {

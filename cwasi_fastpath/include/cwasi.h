@@ -39,6 +39,23 @@ CWASI_IMPORT(channel_send) int32_t cwasi_send(int32_t handle, const void *data, 
 CWASI_IMPORT(channel_recv) int32_t cwasi_recv(int32_t handle, void *buf, uint32_t cap, int32_t timeout_ms);
 /* The length of the next message, which stays. */
 CWASI_IMPORT(channel_peek) int32_t cwasi_peek(int32_t handle, int32_t timeout_ms);
+/* Windows: messages in place. A window is a part of this guest's memory through which the messages of one channel pass
+ * without a copy, where the transport can do that; elsewhere they are copied, and all else is the same. */
+
+/* Makes [ptr, ptr + len) the window of a channel; what it holds is lost. Both are multiples of 65536 (aligned_alloc),
+ * len is at most 2^30 and the same at both ends. */
+CWASI_IMPORT(window_attach) int32_t cwasi_window_attach(int32_t handle, void *ptr, uint32_t len);
+/* Waits for room for a message of up to len bytes; where in the window to write it. */
+CWASI_IMPORT(window_acquire) int32_t cwasi_window_acquire(int32_t handle, uint32_t len, int32_t timeout_ms);
+/* Sends the first len bytes of what was acquired at offset; they must not be written to any more. */
+CWASI_IMPORT(window_commit) int32_t cwasi_window_commit(int32_t handle, uint32_t offset, uint32_t len);
+/* Receives a message in place: it stays until it is released. */
+typedef struct {
+    uint32_t offset, len;
+} cwasi_record;
+CWASI_IMPORT(window_take) int32_t cwasi_window_take(int32_t handle, cwasi_record *out, int32_t timeout_ms);
+/* Gives back the message at offset; in the order in which they were taken. */
+CWASI_IMPORT(window_release) int32_t cwasi_window_release(int32_t handle, uint32_t offset);
 /* How far the peer is, as the channel is running now: CWASI_LOCAL, ... */
 CWASI_IMPORT(channel_mode) int32_t cwasi_mode(int32_t handle);
 /* Ends this guest's side: the peer reads what is left, then gets CWASI_EPIPE. */

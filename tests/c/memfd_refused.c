@@ -21,22 +21,22 @@ static void check_refused(int fd, int expected)
 int main(void)
 {
     const int all = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
-    const off_t page = 4096, control = SHM_CONTROL;
+    const off_t page = 4096, control = SHM_CONTROL, window = SHM_WINDOW;
     cwasi_channel *c;
     test_begin(10);
-    check_refused(memfd(control + page, F_SEAL_SHRINK | F_SEAL_GROW), -EBADMSG);
-    check_refused(memfd(control + page, F_SEAL_SHRINK | F_SEAL_SEAL), -EBADMSG);
-    check_refused(memfd(control + page, F_SEAL_GROW | F_SEAL_SEAL), -EBADMSG);
-    check_refused(memfd(control + page, 0), -EBADMSG);
+    check_refused(memfd(control + window + page, F_SEAL_SHRINK | F_SEAL_GROW), -EBADMSG);
+    check_refused(memfd(control + window + page, F_SEAL_SHRINK | F_SEAL_SEAL), -EBADMSG);
+    check_refused(memfd(control + window + page, F_SEAL_GROW | F_SEAL_SEAL), -EBADMSG);
+    check_refused(memfd(control + window + page, 0), -EBADMSG);
     check_refused(memfd(0, all), -EBADMSG);
-    check_refused(memfd(control - 1, all), -EBADMSG);
-    check_refused(memfd(control, all), -EBADMSG);
-    check_refused(memfd(control + 2048, all), -EBADMSG);
-    check_refused(memfd(control + 3 * page, all), -EBADMSG);
-    check_refused(memfd(control + page + 1, all), -EBADMSG);
-    check_refused(memfd(control + ((off_t)2 << 30), all), -EBADMSG);
-    check_refused(memfd(control + page, all | F_SEAL_FUTURE_WRITE), -EPERM);
-    check_refused(memfd(control + page, all), -EBADMSG);   /* made for no reader */
+    check_refused(memfd(control + window - 1, all), -EBADMSG);
+    check_refused(memfd(control + window, all), -EBADMSG);
+    check_refused(memfd(control + window + 2048, all), -EBADMSG);
+    check_refused(memfd(control + window + 3 * page, all), -EBADMSG);
+    check_refused(memfd(control + window + page + 1, all), -EBADMSG);
+    check_refused(memfd(control + window + ((off_t)2 << 30), all), -EBADMSG);
+    check_refused(memfd(control + window + page, all | F_SEAL_FUTURE_WRITE), -EPERM);
+    check_refused(memfd(control + window + page, all), -EBADMSG);   /* made for no reader */
     check_refused(open("/dev/null", O_RDWR), -EINVAL);
 
     CHECK_EQ(cwasi_channel_open_ring(-1, CWASI_SENDER, 0, NULL, &c), -EBADF);
@@ -45,7 +45,7 @@ int main(void)
     CHECK_EQ(cwasi_channel_open_ring(fd, 3, 0, NULL, &c), -EINVAL);
     CHECK_EQ(cwasi_channel_open_ring(fd, CWASI_RECEIVER, 1, NULL, &c), -EINVAL);
     CHECK_EQ(ftruncate(fd, 0), -1);
-    CHECK_EQ(ftruncate(fd, control + 2 * page), -1);
+    CHECK_EQ(ftruncate(fd, control + window + 2 * page), -1);
     cwasi_channel *first;
     CHECK_EQ(cwasi_channel_open_ring(fd, CWASI_SENDER, 0, NULL, &first), 0);
     CHECK_EQ(cwasi_channel_open_ring(fd, CWASI_SENDER, 0, NULL, &c), -EBUSY);

@@ -1,0 +1,198 @@
+/* ring_window.c - the window area of a ring: payloads that are written and read where they stand.
+ *
+ * Positions count bytes since the start, as those of the ring do; a record stands at its position modulo the size of
+ * the area, never runs over the end of it, and begins and ends with a page of its own, so that what a reader does to its
+ * private copy of a page touches one record only. The frame that announces a record goes through the ring, and so do
+ * order, waiting and the end of the channel. The area holds payloads and nothing else: the guests can write to it.
+ */
+#include "ring.h"
+#include "frame.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { ANNOUNCED = sizeof(uint64_t) };
+
+static uint64_t record_size(uint64_t length)
+{
+    return MAX(whole_pages(length), (uint64_t)PAGE);
+}
+
+/* The size that was agreed on; 0 while there is none. Read once: the peer could change it later. */
+static uint64_t window_of(ring *r)
+{
+    if (r->window == 0) {
+        uint64_t size = load_relaxed(&r->control->window);
+        if (size <= SHM_WINDOW && size % PAGE == 0)
+            r->window = size;
+    }
+    return r->window;
+}
+
+static int ring_agree(endpoint *e, uint64_t wanted, uint64_t *agreed)
+{
+    ring *r = (ring *)e;
+    if (wanted == 0 || wanted > SHM_WINDOW || wanted % PAGE != 0)
+        return -EINVAL;
+    set_once(&r->control->window, wanted);
+    *agreed = window_of(r);
+    return *agreed ? 0 : -EBADMSG;
+}
+
+static int ring_file(const endpoint *e, uint64_t *offset)
+{
+    const ring *r = (const ring *)e;
+    *offset = SHM_CONTROL + r->map.capacity;
+    return r->memfd;
+}
+
+/* ---- sender ---- */
+
+/* Where a record of that size would begin: not so that it runs over the end. */
+static uint64_t next_start(const ring *r, uint64_t size)
+{
+    uint64_t offset = r->window_end % r->window;
+    return offset + size <= r->window ? r->window_end : r->window_end + (r->window - offset);
+}
+
+static int look_for_window_room(ring *r)
+{
+    uint64_t held = 0;
+    for (unsigned i = 0; i < r->peers; i++) {
+        ring_peer *peer = &r->peer[i];
+        if (peer->gone)
+            continue;
+        /* Pairs with ring_release: the reader is done with what lies below. */
+        uint64_t position = load_ordered(&peer->side->window_position);
+        if (position - peer->window_seen > r->window_end - peer->window_seen) {
+            ring_drop_reader(r, peer, -EBADMSG);
+            continue;
+        }
+        peer->window_seen = position;
+        held = MAX(held, r->window_end - position);
+    }
+    int rc = ring_usable(r);
+    if (rc < 0)
+        return rc;
+    /* Where nothing is held, what is left unused before the start does not count. */
+    return held == 0 || next_start(r, r->want) + r->want - (r->window_end - held) <= r->window;
+}
+
+static int window_room_ready(void *arg)
+{
+    ring *r = arg;
+    return (r->result = look_for_window_room(r)) != 0;
+}
+
+static int64_t ring_acquire(endpoint *e, uint64_t length, deadline until)
+{
+    ring *r = (ring *)e;
+    uint64_t size = record_size(length);
+    if (window_of(r) == 0 || size > r->window)
+        return r->window ? -EMSGSIZE : -EINVAL;
+    r->window_size = 0;
+    r->want = size;
+    int rc = ring_await(r, window_room_ready, until);
+    if (rc < 0)
+        return rc;
+    r->window_start = next_start(r, size);
+    r->window_size = size;
+    return (int64_t)(r->window_start % r->window);
+}
+
+static int ring_commit(endpoint *e, const cwasi_frame *frame, uint64_t offset)
+{
+    ring *r = (ring *)e;
+    uint64_t size = record_size(frame->length);
+    cwasi_frame announced = *frame;
+    if (r->window_size < size || r->window_start % r->window != offset)
+        return -EINVAL;
+    int rc = ring_await_room(r, ANNOUNCED, deadline_after(-1));
+    if (rc < 0)
+        return rc;
+    announced.length |= FRAME_WINDOW;
+    memcpy(ring_at_cursor(r), &announced, sizeof announced);
+    memcpy(ring_at_cursor(r) + sizeof announced, &r->window_start, ANNOUNCED);
+    r->cursor += sizeof announced + ANNOUNCED;
+    r->window_end = r->window_start + size;
+    r->window_size = 0;
+    ring_publish_whole(r);
+    return 0;
+}
+
+/* ---- receiver ---- */
+
+int ring_window_peek(ring *r, const cwasi_frame *frame)
+{
+    if (r->seen - r->cursor < sizeof *frame + ANNOUNCED || window_of(r) == 0)
+        return -EBADMSG;
+    /* Once, into our own memory. */
+    r->window_start = *(const volatile uint64_t *)(ring_at_cursor(r) + sizeof *frame);
+    if ((int64_t)(r->window_start - r->window_end) < 0 || r->window_start % PAGE != 0 ||
+        r->window_start % r->window + record_size(frame->length) > r->window)
+        return -EBADMSG;
+    return 0;
+}
+
+static int ring_find(const endpoint *e, const cwasi_frame *frame, window_record *out)
+{
+    const ring *r = (const ring *)e;
+    if (!r->in_window)
+        return 0;
+    *out = (window_record){
+        .offset = r->window_start % r->window,
+        .length = frame->length,
+        .end = r->window_start + record_size(frame->length),
+    };
+    return 1;
+}
+
+static int ring_window_take(endpoint *e, uint64_t end)
+{
+    ring *r = (ring *)e;
+    r->window_end = end;
+    r->cursor += sizeof(cwasi_frame) + ANNOUNCED;
+    ring_publish_whole(r);
+    return 0;
+}
+
+static void ring_release(endpoint *e, uint64_t end)
+{
+    ring *r = (ring *)e;
+    /* Pairs with look_for_window_room, and (ordered) with the parking in wait_until. */
+    store_ordered(&r->own->window_position, end);
+    int woken = wake_parked(&r->peer[0].side->parked, r->peer[0].bell);
+    count_up(&r->base.stats.wakes, (uint64_t)woken);
+}
+
+int ring_window_copy(ring *r, const cwasi_frame *frame, void *data)
+{
+    if (data && !r->window_map) {
+        uint64_t offset;
+        int fd = ring_file(&r->base, &offset);
+        void *map = mmap(NULL, r->window, PROT_READ, MAP_SHARED, fd, (off_t)offset);
+        if (map == MAP_FAILED)
+            return -errno;
+        r->window_map = map;
+    }
+    if (data)
+        memcpy(data, r->window_map + r->window_start % r->window, frame->length);
+    uint64_t end = r->window_start + record_size(frame->length);
+    ring_window_take(&r->base, end);
+    ring_release(&r->base, end);
+    count_up(&r->base.stats.copied_bytes, data ? frame->length : 0);
+    return 0;
+}
+
+void ring_window_close(ring *r)
+{
+    if (r->window_map)
+        munmap((void *)(uintptr_t)r->window_map, r->window);
+}
+
+const window_ops RING_WINDOWS = {
+    .agree = ring_agree, .file = ring_file,
+    .acquire = ring_acquire, .commit = ring_commit,
+    .find = ring_find, .take = ring_window_take, .release = ring_release,
+};
