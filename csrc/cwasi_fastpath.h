@@ -110,8 +110,8 @@ int cwasi_drive_source(const cwasi_drive *d, int64_t period_ns);
 /* Receives `count` messages, then answers. With `took` each tells when it was sent: how long it was under way. */
 int cwasi_drive_sink(const cwasi_drive *d);
 
-/* The same work without a channel: fill writes a block of `size` bytes (a multiple of 64), sum reads it, by turns on
- * two plain blocks. pair: 2 * (64 + size) bytes, zeroed, on a border of 64. Ends with ns, or -EBADMSG. */
+/* The same work without a channel: fill writes a block of `size` bytes (a multiple of 64), sum adds it up, by turns
+ * on two plain blocks. pair: 2 * (64 + size) bytes, zeroed, on a border of 64. Ends with ns, or -EBADMSG. */
 int64_t cwasi_drive_fill(uint8_t *pair, uint64_t size, uint64_t count);
 int64_t cwasi_drive_sum(uint8_t *pair, uint64_t size, uint64_t count);
 /* ns for `count` copies. */
