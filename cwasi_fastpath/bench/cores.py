@@ -1,4 +1,4 @@
-"""Two threads, each on the core that a case wants it on."""
+"""Threads, each on the core that a case wants it on."""
 
 from __future__ import annotations
 
@@ -26,23 +26,22 @@ def places(cores: Cores) -> tuple[int | None, int | None]:
     return usable[0], usable[1 if cores is Cores.TWO else 0]
 
 
-def keep_to(core: int | None) -> None:
-    """Keeps the calling thread, and those that it starts, to a core."""
-    if core is not None:
-        os.sched_setaffinity(0, {core})
+def run_on(core: int | None, work: Callable[[], A]) -> A:
+    """Runs `work` on a thread of its own, kept to a core. Raises what it raises."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(_kept_to, core, work).result()
 
 
 def run_both(cores: Cores, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
-    """Runs both at once and returns what they do. Raises what either raises.
-
-    On threads of their own: the affinity of the main thread is what others take for the cores of the process.
-    """
+    """Runs both at once and returns what they do. Raises what either raises."""
     here, there = places(cores)
     with ThreadPoolExecutor(2) as pool:
-        one, other = pool.submit(_on, here, first), pool.submit(_on, there, second)
+        one, other = pool.submit(_kept_to, here, first), pool.submit(_kept_to, there, second)
     return one.result(), other.result()
 
 
-def _on(core: int | None, work: Callable[[], A]) -> A:
-    keep_to(core)
+def _kept_to(core: int | None, work: Callable[[], A]) -> A:
+    """Never on the main thread: where that may run is what others take for the cores of the process."""
+    if core is not None:
+        os.sched_setaffinity(0, {core})
     return work()
