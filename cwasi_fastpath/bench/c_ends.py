@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ _WARM_BYTES = 4 << 20
 
 
 def measure(case: Case, count: int) -> Sample:
-    """One run of `case` with `count` messages, or of `count` milliseconds for an idle one. Raises what a call raises."""
+    """One run of `case` with `count` messages, or of `count` milliseconds where it is idle. Raises what calls raise."""
     runs = {Kind.LATENCY: _latency, Kind.THROUGHPUT: _throughput, Kind.BURST: _burst, Kind.IDLE: _idle}
     return runs[case.kind](case, count)
 
@@ -52,10 +52,10 @@ class _Side:
 
 @contextmanager
 def _sides(case: Case) -> Iterator[tuple[_Side, _Side]]:
-    with ExitStack() as stack:
-        there, back = ([*map(stack.enter_context, open_channel(name, case.path))] for name in ("there", "back"))
-        room = max(case.size, _WARM_BYTES)
-        yield (_Side(there[0], back[1], bytearray(room)), _Side(back[0], there[1], bytearray(room)))
+    there, back = open_channel("there", case.path), open_channel("back", case.path)
+    room = max(case.size, _WARM_BYTES)
+    with there[0], there[1], back[0], back[1]:
+        yield _Side(there[0], back[1], bytearray(room)), _Side(back[0], there[1], bytearray(room))
 
 
 def _timeout(case: Case) -> int:

@@ -116,6 +116,6 @@ class Sample:
     seconds: float
     """That it took."""
     figures: dict[str, float]
-    """latency, burst: p50_ns, p99_ns; throughput, flow: bytes_per_second; pass, send-cost: ns_per_call; idle: core_share;
-    a floor has one of them.
+    """latency, burst: p50_ns, p99_ns; throughput, flow: bytes_per_second; pass, send-cost: ns_per_call; idle:
+    core_share; a floor has one of them.
     """

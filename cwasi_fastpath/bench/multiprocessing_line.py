@@ -48,7 +48,8 @@ class SharedLine:
         self._made = task.first
         self._size = task.size
         self._buffer = bytearray(task.size)
-        self._to, self._from = memoryview(sent.buf), memoryview(received.buf)
+        assert sent.buf is not None and received.buf is not None
+        self._to, self._from = sent.buf, received.buf
         self._free = list(range(_SLOTS))
 
     def send(self, payload: Payload) -> None:
@@ -66,8 +67,6 @@ class SharedLine:
         self._back.send_bytes(number)
 
     def close(self) -> None:
-        for view in (self._to, self._from):
-            view.release()
         for memory in self._memories:
             memory.close()
             if self._made:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
 
 from .case import Path
 from .plot import latency_plot, throughput_plot
-from .report import COLUMNS, GOAL_COLUMNS, METHOD, NOTHING, PUBLISHED, Report, goal_texts, regime_title, topics
+from .report import METHOD, NOTHING, PUBLISHED, Report, Topic, regime_title, topics
 from .summary import Summary
 
 _STYLE = """
@@ -52,10 +51,10 @@ def page(report: Report) -> str:
     parts = "".join(_regime(summary) for summary in report.summaries)
     nothing = "" if parts else f"<p>{escape(NOTHING)}</p>"
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Channels against Redis</title>'
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Channels on one machine</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<style>{_STYLE}{_path_styles()}</style></head><body><h1>Channels against Redis, one machine</h1>"
+        f"<style>{_STYLE}{_path_styles()}</style></head><body><h1>Channels on one machine</h1>"
         f"<dl>{facts}</dl>{notes}{parts}{nothing}"
         f'<p class="dim">{escape(METHOD)}</p><p class="dim">{escape(PUBLISHED)}</p></body></html>\n'
     )
@@ -71,29 +70,23 @@ def _path_styles() -> str:
 
 def _regime(summary: Summary) -> str:
     key = "".join(f'<span class="{path}"></span>{path}' for path in _COLOURED)
+    *tables, goals = topics(summary)
     plots = (("Latency one way, median", latency_plot(summary)), ("Throughput, median", throughput_plot(summary)))
     return (
-        f"<h2>{escape(regime_title(summary))}</h2><h3>Goals</h3>"
-        + _table(GOAL_COLUMNS, [(*texts[:-1], _verdict(texts[-1])) for texts in map(goal_texts, summary.goals)])
+        f"<h2>{escape(regime_title(summary))}</h2>"
+        + _topic(goals)
         + f'<p class="key">{key}</p><p class="dim">Broken lines: both ends on one core; dotted: they spin.</p>'
         + "".join(f"<h3>{title}</h3>{plot}" for title, plot in plots if plot)
-        + "".join(f"<h3>{escape(title)}</h3>{_table(COLUMNS, rows)}" for title, rows in topics(summary))
+        + "".join(map(_topic, tables))
     )
 
 
-class _Markup(str):
-    """Text that is HTML already."""
-
-
-def _verdict(verdict: str) -> _Markup:
-    return _Markup(f'<span class="{verdict.replace(" ", "-")}">{escape(verdict)}</span>')
-
-
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
-    body = "".join(f"<tr>{''.join(f'<td>{_cell(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+def _topic(topic: Topic) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in topic.columns)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in topic.rows)
+    return f'<h3>{escape(topic.title)}</h3><div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
 
 
 def _cell(text: str) -> str:
-    return text if isinstance(text, _Markup) else escape(text)
+    style = f' class="{text}"' if text in ("met", "missed", "undecided") else ""
+    return f"<td{style}>{escape(text)}</td>"

@@ -16,6 +16,7 @@ import socket
 import sys
 import time
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 from .case import P50, P99
@@ -26,7 +27,7 @@ from .task import Task
 
 MESSAGE_BYTES = 1 << 16
 _WARMING = 16
-_LARGE = 4 << 20
+_WARMING_BYTES = 4 << 20
 
 
 def main(descriptor: int) -> None:
@@ -52,7 +53,7 @@ def _answer(task: Task, meeting: socket.socket, parent: socket.socket) -> dict[s
         _run(task, meeting, theirs)
     os.close(theirs)
     meeting.close()
-    with open(answers, "rb") as file:
+    with os.fdopen(answers, "rb") as file:
         status = _wait(child, parent)
         answer: dict[str, Any] = json.loads(file.read() or "{}")
     return answer if status == 0 else {"error": f"its process ended with status {status}"}
@@ -95,7 +96,7 @@ def _play(task: Task, meeting: socket.socket) -> dict[str, Any]:
 
 
 def _warming(task: Task) -> int:
-    return _WARMING if task.size <= _LARGE else 1
+    return max(1, min(_WARMING, _WARMING_BYTES // task.size))
 
 
 def _ping(task: Task, line: Line) -> dict[str, Any]:
@@ -108,7 +109,7 @@ def _ping(task: Task, line: Line) -> dict[str, Any]:
         send(payload)
         receive()
         times.append(clock())
-    ways = sorted((after - before) / 2 for before, after in zip(times, times[1:], strict=False))
+    ways = sorted((after - before) / 2 for before, after in pairwise(times))
     return {"seconds": (times[-1] - times[0]) / 1e9, P50: quantile_of(ways, 0.5), P99: quantile_of(ways, 0.99)}
 
 

@@ -41,9 +41,9 @@ TITLES = {
     Kind.FLOOR: "Floors: what the machine charges",
 }
 COLUMNS = ("way", "cores", "how", "median", "95%", "p99", "to Redis", "tuned")
-GOAL_COLUMNS = ("goal", "wanted", "measured", "95%", "")
+GOAL_COLUMNS = ("goal", "wanted", "measured", "95%", "verdict")
 _STYLES = {"met": "green", "missed": "red", "undecided": "yellow", "not measured": "dim"}
-_NUMBERS = {"median", "p99"}
+_NUMBERS = {"median", "p99", "measured"}
 _WITHOUT_ENDS = (Path.HOP, Path.YIELD, Path.WAKE, Path.COPY)
 
 
@@ -104,6 +104,21 @@ def _summary_json(summary: Summary) -> dict[str, Any]:
 # ---- tables ----
 
 
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A table with its title."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+    @classmethod
+    def of(cls, title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Topic:
+        """Without the columns in which nothing stands."""
+        used = [index for index in range(len(columns)) if any(row[index] for row in rows)]
+        return cls(title, tuple(columns[i] for i in used), [tuple(row[i] for i in used) for row in rows])
+
+
 def print_report(report: Report, console: Console) -> None:
     """Everything a reader wants, a part for each regime."""
     found = report.environment
@@ -118,22 +133,21 @@ def print_report(report: Report, console: Console) -> None:
     for summary in report.summaries:
         console.print()
         console.print(regime_title(summary), style="bold", highlight=False)
-        for title, rows in topics(summary):
-            _print_table(console, title, COLUMNS, rows)
-        _print_table(console, "Goals", GOAL_COLUMNS, [goal_texts(goal) for goal in summary.goals])
+        for topic in topics(summary):
+            _print_topic(console, topic)
     console.print()
     console.print(METHOD, style="dim", highlight=False)
     console.print(PUBLISHED, style="dim", highlight=False)
 
 
-def _print_table(console: Console, title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _print_topic(console: Console, topic: Topic) -> None:
     table = Table(box=None, pad_edge=False)
-    for name in columns:
+    for name in topic.columns:
         table.add_column(name.upper(), justify="right" if name in _NUMBERS else "left")
-    for row in rows:
+    for row in topic.rows:
         table.add_row(*(Text(cell, _STYLES.get(cell, "")) for cell in row))
     console.print()
-    console.print(title, style="bold cyan", highlight=False)
+    console.print(topic.title, style="bold cyan", highlight=False)
     console.print(table)
 
 
@@ -151,12 +165,14 @@ def regime_title(summary: Summary) -> str:
     return f"{summary.regime} regime (hop {word} {FAR_FROM_NS:.0f} ns), {summary.rounds} rounds"
 
 
-def topics(summary: Summary) -> list[tuple[str, list[tuple[str, ...]]]]:
-    """Titles and rows, a topic for each kind; latency and throughput have one for each size."""
+def topics(summary: Summary) -> list[Topic]:
+    """A table for each kind, for latency and throughput one for each size; the goals come last."""
     rows = {case: _figure_row(summary, case) for case in summary.figures}
     rows |= {case: (*_names(case), "missing", "", "", reason, "") for case, reason in summary.missing.items()}
     ordered = sorted(rows, key=_topic)   # stable: the best first, the missing last
-    return [(_title(*topic), [rows[case] for case in cases]) for topic, cases in groupby(ordered, _topic)]
+    tables = [Topic.of(_title(*topic), COLUMNS, [rows[case] for case in cases])
+              for topic, cases in groupby(ordered, _topic)]  # fmt: skip
+    return [*tables, Topic.of("Goals", GOAL_COLUMNS, [goal_texts(goal) for goal in summary.goals])]
 
 
 def _topic(case: Case) -> tuple[int, int]:
