@@ -53,9 +53,10 @@ class _Side:
 @contextmanager
 def _sides(case: Case) -> Iterator[tuple[_Side, _Side]]:
     there, back = open_channel("there", case.path), open_channel("back", case.path)
-    room = max(case.size, _WARM_BYTES)
+    # Written: memory that is only zero may be one page, over and over.
+    messages = [bytearray(b"\7") * max(case.size, _WARM_BYTES) for _ in range(2)]
     with there[0], there[1], back[0], back[1]:
-        yield _Side(there[0], back[1], bytearray(room)), _Side(back[0], there[1], bytearray(room))
+        yield _Side(there[0], back[1], messages[0]), _Side(back[0], there[1], messages[1])
 
 
 def _timeout(case: Case) -> int:

@@ -15,7 +15,7 @@ WORK_BYTES = 1 << 20
 """Size of the messages that one end fills and the other sums up."""
 
 STREAMED_FROM = 64 << 10
-"""Throughput is measured from this size on; below it, latency says all."""
+"""Throughput is measured from this size on; below it, latency says all. So it does of large messages."""
 
 _POLLED_UP_TO = 1 << 20
 """What is longer does not fit into a ring at once, so that nobody can send it without waiting."""
@@ -73,7 +73,7 @@ _SINGLE = (*PASSES.values(), OWN_WORK, FLOW, BUFFERS, BURST, IDLE, SEND_COST, HO
 
 def all_cases(sizes: tuple[int, ...], *, cores: int, full: bool = False) -> tuple[Case, ...]:
     """Every case for messages of these sizes on a machine with so many cores. full: with every way there is."""
-    streamed = [size for size in sizes if size >= STREAMED_FROM]
+    streamed = [size for size in sizes if size >= STREAMED_FROM and (full or size <= _LARGE)]
     cases = [
         *(Case(Kind.LATENCY, path, size, ends, place, how)
           for size in sizes for ends, path, place, how in _ways(size, full)),

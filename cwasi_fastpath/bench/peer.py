@@ -96,11 +96,11 @@ def _play(task: Task, meeting: socket.socket) -> dict[str, Any]:
 
 
 def _warming(task: Task) -> int:
-    return max(1, min(_WARMING, _WARMING_BYTES // task.size))
+    return min(_WARMING, _WARMING_BYTES // task.size)
 
 
 def _ping(task: Task, line: Line) -> dict[str, Any]:
-    payload, send, receive, clock = bytes(task.size), line.send, line.receive, time.perf_counter_ns
+    payload, send, receive, clock = task.payload, line.send, line.receive, time.perf_counter_ns
     for _ in range(_warming(task)):
         send(payload)
         receive()
@@ -114,7 +114,7 @@ def _ping(task: Task, line: Line) -> dict[str, Any]:
 
 
 def _pong(task: Task, line: Line) -> dict[str, Any]:
-    payload, send, receive = bytes(task.size), line.send, line.receive
+    payload, send, receive = task.payload, line.send, line.receive
     for _ in range(_warming(task) + task.count):
         receive()
         send(payload)
@@ -123,7 +123,7 @@ def _pong(task: Task, line: Line) -> dict[str, Any]:
 
 def _source(task: Task, line: Line) -> dict[str, Any]:
     """Until the receiver says that it has them all."""
-    payload = bytes(task.size)
+    payload = task.payload
     line.send(payload)
     line.receive()
     start = time.perf_counter_ns()
@@ -133,7 +133,7 @@ def _source(task: Task, line: Line) -> dict[str, Any]:
 
 
 def _sink(task: Task, line: Line) -> dict[str, Any]:
-    payload = bytes(task.size)
+    payload = task.payload
     line.receive()
     line.send(payload)
     receive_all(line, task.count)

@@ -31,6 +31,11 @@ class Task:
         return self.role in ("ping", "source")
 
     @property
+    def payload(self) -> bytes:
+        """A message, in memory that was written: what is only zero may be one page, over and over."""
+        return b"\7" * self.size
+
+    @property
     def spins(self) -> bool:
         return self.how is How.SPINNING
 

@@ -32,7 +32,7 @@ def bench() -> None:
               help="Only cases with TEXT in their name, as the JSON has it; repeat it for several.")
 @click.option("--full", is_flag=True, help="Every way at 11 sizes, in about 10 minutes.")
 @click.option("--seconds", type=click.FloatRange(0.1, 86400),
-              help="About how long to measure, set-up apart.  [default: 60]")
+              help="About how long to measure, set-up apart.  [default: 45]")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the order of cases and of the intervals.")
 @click.option("--quick", is_flag=True, help="2 rounds of 2 sizes in some 15 seconds: to see that it works.")
 @click.option("--json", "as_json", is_flag=True, help="Print all values of all rounds as JSON.")
@@ -64,7 +64,7 @@ def channel(
     settings = Settings(
         sizes=tuple(sorted(set(sizes or usual))),
         rounds=rounds or (2 if quick else 7),
-        seconds=seconds or (3.0 if quick else 300.0 if full else 60.0),
+        seconds=seconds or (3.0 if quick else 300.0 if full else 45.0),
         seed=seed,
         full=full,
         only=only,
