@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from .case import REDIS_PATHS, Path
 from .task import Task
 
 Payload = bytes
+SHARED = File("/dev/shm")
 
 _MODULES = {
     **{path: "redis_line" for path in REDIS_PATHS},
@@ -35,7 +37,7 @@ class Line(Protocol):
 
     @property
     def receive(self) -> Callable[[], object]:
-        """Waits for a message; no longer than forever, because the process is ended when it takes too long."""
+        """Waits for a message, for ever if need be: who takes too long is ended from outside."""
 
     def close(self) -> None:
         """Gives everything back, also what is on disk."""
@@ -87,6 +89,13 @@ def open_line(task: Task, meeting: socket.socket) -> Iterator[Line]:
 def shared_prefix(directory: str) -> str:
     """Begins the names in shared memory of all that is made by a run with this directory for its files."""
     return f"{File(directory).name}_"
+
+
+def clean_up(directory: str) -> None:
+    """Removes what iceoryx2 always leaves, and others where they are killed. May be called twice."""
+    for file in SHARED.glob(f"{shared_prefix(directory)}*"):
+        file.unlink(missing_ok=True)
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def meet(meeting: socket.socket) -> None:

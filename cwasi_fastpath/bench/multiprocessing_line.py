@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection, Pipe
 from multiprocessing.shared_memory import SharedMemory
 
 from .case import Path
-from .line import Payload, meet
+from .line import SHARED, Payload, meet
 from .task import Task
 
 # Now, so that no process is started while something is measured.
@@ -70,7 +70,7 @@ class SharedLine:
         for memory in self._memories:
             memory.close()
             if self._made:
-                memory.unlink()
+                (SHARED / memory.name).unlink()
         self._out.close()
         self._back.close()
 
@@ -101,9 +101,8 @@ def _pipe(task: Task, meeting: socket.socket) -> Connection:
 
 def _memory(task: Task, name: str) -> SharedMemory:
     """Made by the first process; the second must come after it."""
-    if task.first:
-        return SharedMemory(f"{task.key}-{name}", create=True, size=_SLOTS * task.size)
-    memory = SharedMemory(f"{task.key}-{name}")
-    # Python takes whoever opens a memory for its owner.
+    size = _SLOTS * task.size if task.first else 0
+    memory = SharedMemory(f"{task.key}-{name}", create=task.first, size=size)
+    # Python takes whoever opens a memory for its owner; and should we be killed, clean_up() does it without a warning.
     resource_tracker.unregister(f"/{memory.name}", "shared_memory")
     return memory

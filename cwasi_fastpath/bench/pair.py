@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import json
 import select
-import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path as File
 from types import TracebackType
 from typing import Any, Self
 
 from .. import errors
 from .case import OWN_PATHS, P50, P99, RATE, REDIS_PATHS, Case, Kind, Sample
 from .cores import places
-from .line import shared_prefix
+from .line import clean_up, shared_prefix
 from .peer import MESSAGE_BYTES
 from .task import Task
 
 _PATIENCE_SECONDS = 60.0
 _STOP_SECONDS = 2.0
-_SHARED = File("/dev/shm")
 
 
 class Pair:
@@ -32,7 +29,7 @@ class Pair:
     def __init__(self, redis: str | None, no_redis: str = "") -> None:
         """redis: the URL of a server that answers, or None, and then why there is none."""
         self._redis, self._no_redis = redis, no_redis
-        self._directory = tempfile.mkdtemp(prefix="cwasi-bench-")
+        self._directory = ""
         self._runs = 0
         self._peers: list[_Peer] = []
 
@@ -51,7 +48,9 @@ class Pair:
 
     def _run(self, roles: tuple[str, str], case: Case, count: int) -> dict[str, Any]:
         """Gives both peers their roles; what the first one found."""
-        self._peers = self._peers or [_Peer(), _Peer()]
+        if not self._peers:
+            self._directory = tempfile.mkdtemp(prefix="cwasi-bench-")
+            self._peers = [_Peer(self._directory), _Peer(self._directory)]
         self._runs += 1
         address = self._redis if case.path in REDIS_PATHS and self._redis else self._directory
         key = f"{shared_prefix(self._directory)}{self._runs}"
@@ -79,15 +78,13 @@ class Pair:
     def _end_peers(self) -> None:
         for peer in self._peers:
             peer.close()
+        if self._peers:
+            clean_up(self._directory)
         self._peers = []
-        # What iceoryx2 leaves there always, and others when they are killed.
-        for file in _SHARED.glob(f"{shared_prefix(self._directory)}*"):
-            file.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Ends both, and removes what they left. Closing twice is safe."""
         self._end_peers()
-        shutil.rmtree(self._directory, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self
@@ -99,12 +96,13 @@ class Pair:
 class _Peer:
     """One of the processes."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: str) -> None:
+        """directory: for what they leave on disk."""
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             # A process group of its own: Ctrl-C is for us, we then close it.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "cwasi_fastpath.bench.peer", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "cwasi_fastpath.bench.peer", str(theirs.fileno()), directory],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 process_group=0,

@@ -1,9 +1,10 @@
 """One of two processes that exchange messages: does what its parent says, in a fresh child for each task.
 
-    python -m cwasi_fastpath.bench.peer FD
+    python -m cwasi_fastpath.bench.peer FD DIRECTORY
 
 FD: a SOCK_SEQPACKET socket. A task comes as JSON with the descriptor of a meeting place; the answer is JSON too. The
 child is forked before anything has threads, works where the task wants it, and ends when the parent hangs up.
+DIRECTORY: for what lines leave on disk; it is removed at the end.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import signal
 import socket
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import pairwise
 from typing import Any
 
 from .case import P50, P99
 from .cores import run_on
-from .line import Line, line_module, open_line, receive_all, send_all
+from .line import Line, clean_up, line_module, open_line, receive_all, send_all
 from .stats import quantile_of
 from .task import Task
 
@@ -30,9 +31,12 @@ _WARMING = 16
 _WARMING_BYTES = 4 << 20
 
 
-def main(descriptor: int) -> None:
-    """Serves until the parent hangs up."""
-    with socket.socket(fileno=descriptor) as parent, suppress(ConnectionError):
+def main(descriptor: int, directory: str) -> None:
+    """Serves until the parent hangs up, and cleans up: the parent may be dead."""
+    with ExitStack() as stack:
+        stack.callback(clean_up, directory)
+        parent = stack.enter_context(socket.socket(fileno=descriptor))
+        stack.enter_context(suppress(ConnectionError))
         while True:
             data, fds, _, _ = socket.recv_fds(parent, MESSAGE_BYTES, 1)
             if not data:
@@ -144,4 +148,4 @@ def _sink(task: Task, line: Line) -> dict[str, Any]:
 _ROLES = {"ping": _ping, "pong": _pong, "source": _source, "sink": _sink}
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), sys.argv[2])
