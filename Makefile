@@ -119,7 +119,7 @@ endef
 $(BIN)/.ready: pyproject.toml setup.py cwasi_fastpath/_build.py $(C_SOURCES) | system
 	@echo "==> $(VENV): the extension and the Python packages"
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,bench]'
 	@$(call show_bcc,$(VENV))
 	@touch $@
 

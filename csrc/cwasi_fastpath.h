@@ -123,6 +123,33 @@ int cwasi_calibrate(cwasi_costs *out);
 /* The cache-line hop alone, ns one way: the median of `rounds` round trips, halved; 0 on a single core. */
 double cwasi_measure_hop(int rounds);
 
+/* ---- drive.c: loops for measuring ---- */
+/* One of two sides that exchange messages, each on a thread of its own. */
+typedef struct {
+    cwasi_channel *tx, *rx;
+    uint8_t *message;       /* room for one */
+    uint64_t size;          /* bytes in a message, at least 8 */
+    uint64_t count;
+    int64_t timeout_ns;     /* of every call; 0 polls without end */
+    uint64_t *took;         /* room for count times in ns */
+} cwasi_drive;
+/* ping sends and receives, `took` is each round trip without what the clock takes; pong receives and sends. */
+int cwasi_drive_ping(const cwasi_drive *d);
+int cwasi_drive_pong(const cwasi_drive *d);
+/* Sends `count` messages, one each period_ns or without a pause (0), then waits for an answer: took[0] is all of it. */
+int cwasi_drive_source(const cwasi_drive *d, int64_t period_ns);
+/* Receives `count` messages, then answers. With `took` each tells when it was sent: how long it was under way. */
+int cwasi_drive_sink(const cwasi_drive *d);
+
+/* The same work without a channel: fill writes a block of `size` bytes (a multiple of 64), sum adds it up, by turns
+ * on two plain blocks. pair: 2 * (64 + size) bytes, zeroed, on a border of 64. Ends with ns, or -EBADMSG. */
+int64_t cwasi_drive_fill(uint8_t *pair, uint64_t size, uint64_t count);
+int64_t cwasi_drive_sum(uint8_t *pair, uint64_t size, uint64_t count);
+/* ns for `count` copies. */
+int64_t cwasi_drive_copy(uint8_t *to, const uint8_t *from, uint64_t size, uint64_t count);
+/* Two threads, 0 and 1, take turns `count` times, and give their core away while it is not theirs: ns. */
+int64_t cwasi_drive_yield(uint32_t *turn, uint32_t mine, uint64_t count);
+
 /* ---- hostcall.c: the import module cwasi_v1 ---- */
 typedef struct cwasi_guest cwasi_guest;
 

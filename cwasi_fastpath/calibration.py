@@ -45,3 +45,10 @@ def _redis_message(url: str) -> float:
 def hop_ns(rounds: int = 2000) -> float:
     """The one-way time of a cache line between two cores now, ns: the machine's regime. 0 on a single core."""
     return float(lib.cwasi_measure_hop(rounds))
+
+
+def wake_ns() -> float:
+    """The time until a sleeping thread on another core runs, now, ns. 0 on a single core."""
+    measured = ffi.new("cwasi_costs *")
+    check(lib.cwasi_calibrate(measured), "calibration")
+    return float(measured.wake)

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-SEND_COST_BYTES = 64
-"""Size of the messages whose send is timed."""
-
-SEND_COST_COUNT = 20_000
-"""That many of them fit in a ring with its default of 4 MiB, so that no send waits."""
-
-STREAMED_FROM = 64 << 10
-"""Throughput is measured from this size on; below it, latency says all."""
+P50, P99 = "p50_ns", "p99_ns"
+RATE = "bytes_per_second"
+COST = "ns_per_call"
+SHARE = "core_share"
+"""The figures that a sample may have."""
 
 
 class Kind(StrEnum):
@@ -20,11 +17,29 @@ class Kind(StrEnum):
 
     LATENCY = "latency"
     THROUGHPUT = "throughput"
+    PASS = "pass"
+    """One end fills a message, the other sums it up; one at a time."""
+    FLOW = "flow"
+    """The same as a stream."""
+    BURST = "burst"
+    """A message every 10 us to a receiver that waits."""
+    IDLE = "idle"
+    """A receiver to whom nothing is sent."""
     SEND_COST = "send-cost"
+    FLOOR = "floor"
+    """What the machine charges for the parts."""
+
+
+class Ends(StrEnum):
+    """Who is at both ends."""
+
+    GUEST = "guest"
+    C = "c"
+    PYTHON = "python"
 
 
 class Path(StrEnum):
-    """What carries the messages."""
+    """What carries the messages, or does the work without any."""
 
     RING = "ring"
     PIPE = "pipe"
@@ -32,7 +47,38 @@ class Path(StrEnum):
     STREAM = "redis-stream"
     TUNED_LIST = "tuned-list"
     TUNED_STREAM = "tuned-stream"
+    ICEORYX = "iceoryx2"
+    ZMQ = "zeromq"
+    MP_PIPE = "mp-pipe"
+    MP_SHARED = "mp-shared"
+    STDIO = "wasi-stdio"
+    WORK = "own-work"
+    BUFFERS = "plain-buffers"
+    HOP = "cache-line-hop"
+    YIELD = "sched-yield"
+    WAKE = "wake"
+    COPY = "memcpy"
 
+
+class Cores(StrEnum):
+    """Where the two ends run."""
+
+    TWO = "two-cores"
+    ONE = "one-core"
+    ANY = "any-core"
+    """Where the kernel likes: there are further threads or processes."""
+
+
+class How(StrEnum):
+    """How an end waits for the other."""
+
+    SPINNING = "spinning"
+    """It asks again and again."""
+    WAITING = "waiting"
+    """In the call, which may sleep."""
+
+
+OWN_PATHS = (Path.RING, Path.PIPE)
 
 PLAIN_PATHS = (Path.LIST, Path.STREAM)
 """Redis through redis-py with hiredis, as it comes."""
@@ -51,11 +97,14 @@ class Case:
     path: Path
     size: int
     """Bytes in a message."""
+    ends: Ends = Ends.GUEST
+    cores: Cores = Cores.TWO
+    how: How = How.WAITING
 
     @property
     def key(self) -> str:
         """Names the case in the JSON."""
-        return f"{self.kind}/{self.path}/{self.size}"
+        return f"{self.kind}/{self.ends}/{self.path}/{self.cores}/{self.how}/{self.size}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +112,10 @@ class Sample:
     """What one run of a case gave."""
 
     messages: int
-    """That arrived."""
+    """That arrived, or how often something was done."""
     seconds: float
-    """That the whole run took."""
+    """That it took."""
     figures: dict[str, float]
-    """latency: p50_ns, p99_ns; throughput: bytes_per_second; send-cost: ns_per_call."""
-
-
-def all_cases(sizes: tuple[int, ...]) -> tuple[Case, ...]:
-    """Every case for messages of these sizes."""
-    latency = [Case(Kind.LATENCY, path, size) for size in sizes for path in Path]
-    throughput = [Case(Kind.THROUGHPUT, path, size) for size in sizes if size >= STREAMED_FROM for path in Path]
-    return (*latency, *throughput, Case(Kind.SEND_COST, Path.RING, SEND_COST_BYTES))
+    """latency, burst: p50_ns, p99_ns; throughput, flow: bytes_per_second; pass, send-cost: ns_per_call; idle:
+    core_share; a floor has one of them.
+    """

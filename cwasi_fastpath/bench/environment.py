@@ -21,6 +21,8 @@ def environment() -> dict[str, str | int]:
         "redis-server": _redis_server_version(),
         "redis-py": _version("redis"),
         "hiredis": _version("hiredis"),
+        "iceoryx2": _version("iceoryx2"),
+        "pyzmq": _version("pyzmq"),
     }
 
 

@@ -1,85 +1,135 @@
-"""Runs the cases in which two guests of one host exchange messages."""
+"""Runs the cases in which two guests of one host exchange messages, over channels or as WASI has it."""
 
 from __future__ import annotations
 
+import os
 import struct
 import tempfile
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path as File
 
-from ..channel import Channel
+from ..guest import Guest
 from ..host import Host
-from ..metrics import quantile
-from .case import Case, Kind, Sample
+from .case import COST, P50, P99, RATE, Case, Kind, Path, Sample
+from .cores import run_both
+from .stats import quantile_of
 
 _MODULE = File(__file__).with_name("channel.wat")
-_RESULTS = struct.Struct("<QQ")
-_WARMING = 1
-"""Messages that each direction carries before those that are asked for."""
+_CLOCKS = 1000
+"""Looks at the clock that ping takes first, to know what they cost."""
 
 
 def measure(case: Case, count: int) -> Sample:
     """One run of `case` with `count` messages each way. Raises what Host.run raises."""
-    runs = {Kind.LATENCY: _latency, Kind.THROUGHPUT: _throughput, Kind.SEND_COST: _send_cost}
+    runs = {Kind.LATENCY: _latency, Kind.THROUGHPUT: _throughput, Kind.SEND_COST: _send_cost, Kind.FLOW: _flow}
+    if case.kind is Kind.PASS:
+        return (_own_work if case.path is Path.WORK else _pass)(case, count)
     return runs[case.kind](case, count)
 
 
+class _Stage:
+    """Two guests of one host, and what they write."""
+
+    def __init__(self, case: Case, count: int, directory: File) -> None:
+        self.host = Host()
+        self._case, self._count, self._directory = case, count, directory
+
+    def load(self, role: str, lockstep: bool, stdin: str | None = None, stdout: str | None = None) -> Guest:
+        arguments = (role, str(self._count), str(self._case.size), str(int(lockstep)))
+        return self.host.load(
+            _MODULE, role, arguments=arguments, stdin=stdin, stdout=stdout, stderr=self._directory / role
+        )
+
+    def connect(self, name: str, sender: Guest, receiver: Guest) -> None:
+        self.host.connect(name, sender, receiver, transport=self._case.path.value)
+
+    def run(self, first: Guest, second: Guest) -> None:
+        run_both(self._case.cores, lambda: self.host.run(first), lambda: self.host.run(second))
+
+    def results(self, role: str) -> list[int]:
+        """The nanoseconds that a guest wrote."""
+        return [value for (value,) in struct.iter_unpack("<Q", (self._directory / role).read_bytes())]
+
+
+@contextmanager
+def _stage(case: Case, count: int) -> Iterator[_Stage]:
+    with tempfile.TemporaryDirectory(prefix="cwasi-bench-") as directory:
+        stage = _Stage(case, count, File(directory))
+        with stage.host:
+            yield stage
+
+
+def _play(case: Case, count: int, first: str, second: str, *, lockstep: bool = False) -> list[int]:
+    """Runs two roles against each other; what the first one found."""
+    with _stage(case, count) as stage:
+        if case.path is Path.STDIO:
+            with _two_pipes() as (there, back):
+                stage.run(
+                    stage.load(first, lockstep, stdin=back[0], stdout=there[1]),
+                    stage.load(second, lockstep, stdin=there[0], stdout=back[1]),
+                )
+        else:
+            one, other = (stage.load(role, lockstep) for role in (first, second))
+            stage.connect("there", one, other)
+            stage.connect("back", other, one)
+            stage.run(one, other)
+        return stage.results(first)
+
+
+@contextmanager
+def _two_pipes() -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
+    """As paths, which is how WASI takes files: (read, write) of each."""
+    there, back = os.pipe(), os.pipe()
+    try:
+        yield _paths(there), _paths(back)
+    finally:
+        for end in (*there, *back):
+            os.close(end)
+
+
+def _paths(pipe: tuple[int, int]) -> tuple[str, str]:
+    return f"/proc/self/fd/{pipe[0]}", f"/proc/self/fd/{pipe[1]}"
+
+
 def _latency(case: Case, count: int) -> Sample:
-    """The histograms of both directions together; those of the warming messages are in them too."""
-    with Host() as host:
-        ping = host.load(_MODULE, "ping", arguments=("ping", str(count), str(case.size)))
-        pong = host.load(_MODULE, "pong", arguments=("pong", str(count), str(case.size)))
-        there = host.connect("there", ping, pong, transport=case.path.value)
-        back = host.connect("back", pong, ping, transport=case.path.value)
-        _time_all(there, back)
-        start = time.perf_counter()
-        host.run()
-        seconds = time.perf_counter() - start
-        histogram = [a + b for a, b in zip(_histogram(there), _histogram(back), strict=True)]
-        p50, p99 = quantile(histogram, 0.5), quantile(histogram, 0.99)
-        assert p50 is not None and p99 is not None
-        messages = there.metrics().received + back.metrics().received - 2 * _WARMING
-    return Sample(messages, seconds, {"p50_ns": p50, "p99_ns": p99})
-
-
-def _time_all(*channels: Channel) -> None:
-    for channel in channels:
-        assert channel.sender is not None
-        channel.sender.sample(1)
-
-
-def _histogram(channel: Channel) -> tuple[int, ...]:
-    assert channel.receiver is not None
-    return channel.receiver.metrics().latency
+    clocks, *trips = _play(case, count, "ping", "pong")
+    ways = sorted(max(0.0, trip - clocks / _CLOCKS) / 2 for trip in trips)
+    return Sample(2 * len(ways), sum(trips) / 1e9, {P50: quantile_of(ways, 0.5), P99: quantile_of(ways, 0.99)})
 
 
 def _throughput(case: Case, count: int) -> Sample:
     """From the first send to the receiver's answer to the last message."""
-    with tempfile.TemporaryDirectory(prefix="cwasi-bench-") as directory, Host() as host:
-        result = File(directory, "result")
-        source = host.load(_MODULE, "source", arguments=("source", str(count), str(case.size)), stdout=result)
-        sink = host.load(_MODULE, "sink", arguments=("sink", str(count), str(case.size)))
-        there = host.connect("there", source, sink, transport=case.path.value)
-        host.connect("back", sink, source, transport=case.path.value)
-        start = time.perf_counter()
-        host.run()
-        seconds = time.perf_counter() - start
-        messages = there.metrics().received - _WARMING
-        answered_ns = _RESULTS.unpack(result.read_bytes())[1]
-    return Sample(messages, seconds, {"bytes_per_second": count * case.size * 1e9 / answered_ns})
+    _sent, answered = _play(case, count, "source", "sink")
+    return Sample(count, answered / 1e9, {RATE: count * case.size * 1e9 / answered})
+
+
+def _flow(case: Case, count: int) -> Sample:
+    (took,) = _play(case, count, "fill", "sum")
+    return Sample(count, took / 1e9, {RATE: count * case.size * 1e9 / took})
+
+
+def _pass(case: Case, count: int) -> Sample:
+    """From the start of filling a message to the answer that says that it is summed up."""
+    (took,) = _play(case, count, "fill", "sum", lockstep=True)
+    return Sample(count, took / 1e9, {COST: took / count})
+
+
+def _own_work(case: Case, count: int) -> Sample:
+    """What one guest needs for what the two of a pass do."""
+    with _stage(case, count) as stage:
+        guest = stage.load("work", lockstep=False)
+        run_both(case.cores, lambda: stage.host.run(guest), lambda: None)
+        took = sum(stage.results("work"))
+    return Sample(count, took / 1e9, {COST: took / count})
 
 
 def _send_cost(case: Case, count: int) -> Sample:
     """What a guest pays for a call; the receiver runs only when the sender has ended."""
-    with tempfile.TemporaryDirectory(prefix="cwasi-bench-") as directory, Host() as host:
-        result = File(directory, "result")
-        source = host.load(_MODULE, "source", arguments=("source", str(count), str(case.size)), stdout=result)
-        sink = host.load(_MODULE, "sink", arguments=("sink", str(count), str(case.size)))
-        there = host.connect("there", source, sink, transport=case.path.value)
-        start = time.perf_counter()
-        host.run(source)
-        seconds = time.perf_counter() - start
-        host.run(sink)
-        messages = there.metrics().received
-        sent_ns = _RESULTS.unpack(result.read_bytes())[0]
-    return Sample(messages, seconds, {"ns_per_call": sent_ns / count})
+    with _stage(case, count) as stage:
+        source, sink = (stage.load(role, lockstep=False) for role in ("source", "sink"))
+        stage.connect("there", source, sink)
+        stage.host.run(source)
+        stage.host.run(sink)
+        sent, _sent = stage.results("source")
+    return Sample(count, sent / 1e9, {COST: sent / count})

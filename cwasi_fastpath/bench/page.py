@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
 
-from .case import Kind, Path
+from .case import Path
 from .plot import latency_plot, throughput_plot
-from .report import (
-    METHOD,
-    NOTHING,
-    PUBLISHED,
-    Report,
-    against_texts,
-    figure_texts,
-    goal_texts,
-    regime_title,
-    rounds_text,
-)
-from .summary import Summary, size_text
+from .report import METHOD, NOTHING, PUBLISHED, Report, Topic, regime_title, topics
+from .summary import Summary
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1d2733; --dim: #66717e; --line: #d9dee4; --back: #fff;
-  --ring: #0b7285; --pipe: #e67700; --list: #c92a2a; --stream: #862e9c; --tuned-list: #f76707; --tuned-stream: #5f3dc4;
+  --ring: #0b7285; --pipe: #e67700; --redis-list: #c92a2a; --redis-stream: #862e9c; --tuned-list: #f76707;
+  --tuned-stream: #5f3dc4; --iceoryx2: #2b8a3e; --zeromq: #a61e4d; --mp-pipe: #868e96; --mp-shared: #495057;
+  --wasi-stdio: #1864ab;
   --met: #2b8a3e; --missed: #c92a2a; --open: #b35c00 }
 @media (prefers-color-scheme: dark) { :root { --text: #dde3ea; --dim: #93a0ad; --line: #36414c; --back: #14191f;
-  --ring: #3bc9db; --pipe: #ffa94d; --list: #ff8787; --stream: #da77f2; --tuned-list: #ff922b; --tuned-stream: #9775fa;
+  --ring: #3bc9db; --pipe: #ffa94d; --redis-list: #ff8787; --redis-stream: #da77f2; --tuned-list: #ff922b;
+  --tuned-stream: #9775fa; --iceoryx2: #69db7c; --zeromq: #f783ac; --mp-pipe: #adb5bd; --mp-shared: #868e96;
+  --wasi-stdio: #4dabf7;
   --met: #69db7c; --missed: #ff8787; --open: #ffc078 } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); max-width: 60rem;
   margin: 2rem auto; padding: 0 1rem }
@@ -35,72 +28,65 @@ dd { margin: 0 } .scroll { overflow-x: auto }
 table { border-collapse: collapse } th { text-align: left; font-weight: 600; color: var(--dim) }
 th, td { padding: .2rem 1.2rem .2rem 0; border-bottom: 1px solid var(--line); white-space: nowrap }
 td { font-variant-numeric: tabular-nums }
-.met { color: var(--met) } .not-met { color: var(--missed) } .undecided { color: var(--open) }
-.met, .not-met, .undecided { font-weight: 600 }
+.met { color: var(--met) } .missed { color: var(--missed) } .undecided { color: var(--open) }
+.met, .missed, .undecided { font-weight: 600 }
 svg { width: 100%; height: auto; font-size: 12px } svg text { fill: var(--text) }
 svg .right { text-anchor: end } svg .middle { text-anchor: middle } svg .grid { stroke: var(--line) }
-svg polyline { fill: none; stroke-width: 2 } svg line { stroke-width: 2 } svg .grid { stroke-width: 1 }
+svg polyline { fill: none; stroke-width: 2 } .c polyline { stroke-width: 3 } .guest polyline { stroke-width: 3 }
+.together polyline { stroke-dasharray: 8 4 } .spinning polyline { stroke-dasharray: 2 3 }
+svg line { stroke-width: 2 } svg .grid { stroke-width: 1 }
 .key span { display: inline-block; width: .8em; height: .8em; margin: 0 .4em 0 1em; border-radius: 50% }
 """
-_COLOURS = {Path.RING: "ring", Path.PIPE: "pipe", Path.LIST: "list", Path.STREAM: "stream",
-            Path.TUNED_LIST: "tuned-list", Path.TUNED_STREAM: "tuned-stream"}
+_COLOURED = (
+    Path.RING, Path.PIPE, Path.LIST, Path.STREAM, Path.TUNED_LIST, Path.TUNED_STREAM, Path.ICEORYX, Path.ZMQ,
+    Path.MP_PIPE, Path.MP_SHARED, Path.STDIO,
+)  # fmt: skip
 
 
 def page(report: Report) -> str:
     """The whole page."""
     found = report.environment.items()
     facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in found)
+    notes = "".join(f"<p>{escape(note)}</p>" for note in report.notes)
     parts = "".join(_regime(summary) for summary in report.summaries)
     nothing = "" if parts else f"<p>{escape(NOTHING)}</p>"
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Channels against Redis</title>'
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Channels on one machine</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<style>{_STYLE}{_path_styles()}</style></head><body><h1>Channels against Redis, one machine</h1>"
-        f"<dl>{facts}</dl><p>{escape(rounds_text(report))}</p>{parts}{nothing}"
+        f"<style>{_STYLE}{_path_styles()}</style></head><body><h1>Channels on one machine</h1>"
+        f"<dl>{facts}</dl>{notes}{parts}{nothing}"
         f'<p class="dim">{escape(METHOD)}</p><p class="dim">{escape(PUBLISHED)}</p></body></html>\n'
     )
 
 
 def _path_styles() -> str:
     return "".join(
-        f".{path} polyline, .{path} line {{ stroke: var(--{colour}) }}"
-        f" .{path} circle, .{path} rect {{ fill: var(--{colour}) }} .key .{path} {{ background: var(--{colour}) }}"
-        for path, colour in _COLOURS.items()
+        f".{path} polyline, .{path} line {{ stroke: var(--{path}) }}"
+        f" .{path} circle, .{path} rect {{ fill: var(--{path}) }} .key .{path} {{ background: var(--{path}) }}"
+        for path in _COLOURED
     ) + ".whisker { stroke: var(--text) !important; stroke-width: 1.5 }"
 
 
 def _regime(summary: Summary) -> str:
-    key = "".join(f'<span class="{path}"></span>{path}' for path in Path)
-    goals = [(*goal_texts(goal), _verdict(goal.verdict)) for goal in summary.goals]
-    figures = [
-        (str(case.kind), size_text(case.size), str(case.path), *figure_texts(found), *against_texts(summary, case))
-        for case, found in summary.figures.items()
-    ]
-    latency = any(case.kind is Kind.LATENCY for case in summary.figures)
+    key = "".join(f'<span class="{path}"></span>{path}' for path in _COLOURED)
+    *tables, goals = topics(summary)
+    plots = (("Latency one way, median", latency_plot(summary)), ("Throughput, median", throughput_plot(summary)))
     return (
         f"<h2>{escape(regime_title(summary))}</h2>"
-        + _table(("goal (ring)", "wanted", "measured", "95% interval", ""), goals)
-        + f'<h3>Latency one way, median</h3><p class="key">{key}</p>'
-        + (latency_plot(summary) if latency else "")
-        + f"<h3>Throughput, median</h3>{throughput_plot(summary)}<h3>All figures</h3>"
-        + _table(("", "size", "path", "median", "95% interval", "p99", "against Redis", "tuned"), figures)
+        + _topic(goals)
+        + f'<p class="key">{key}</p><p class="dim">Broken lines: both ends on one core; dotted: they spin.</p>'
+        + "".join(f"<h3>{title}</h3>{plot}" for title, plot in plots if plot)
+        + "".join(map(_topic, tables))
     )
 
 
-class _Markup(str):
-    """Text that is HTML already."""
-
-
-def _verdict(verdict: str) -> _Markup:
-    return _Markup(f'<span class="{verdict.replace(" ", "-")}">{escape(verdict)}</span>')
-
-
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
-    body = "".join(f"<tr>{''.join(f'<td>{_cell(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+def _topic(topic: Topic) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in topic.columns)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in topic.rows)
+    return f'<h3>{escape(topic.title)}</h3><div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
 
 
 def _cell(text: str) -> str:
-    return text if isinstance(text, _Markup) else escape(text)
+    style = f' class="{text}"' if text in ("met", "missed", "undecided") else ""
+    return f"<td{style}>{escape(text)}</td>"

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from html import escape
 
-from .case import Kind, Path
+from .case import P50, RATE, Case, Cores, How, Kind
+from .report import way_text
 from .stats import Estimate
-from .summary import P50, RATE, Summary, rate_text, size_text, time_text
+from .summary import Summary
+from .units import rate_text, size_text, time_text
 
 _WIDTH = 720
 _HEIGHT = 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 120, 16, 40
+_LABEL = 250
 _BAR = 18
 _GAP = 14
 
 
 def latency_plot(summary: Summary) -> str:
-    """Latency by size, both logarithmic, a line for each path; the strokes are the 95% intervals."""
-    lines: dict[Path, list[tuple[int, Estimate]]] = {path: [] for path in Path}
+    """Latency by size, both logarithmic, a line for each way; the strokes are the 95% intervals."""
+    lines: dict[Case, list[tuple[int, Estimate]]] = {}
     for case, figures in summary.figures.items():
         if case.kind is Kind.LATENCY:
-            lines[case.path].append((case.size, figures[P50]))
+            lines.setdefault(replace(case, size=0), []).append((case.size, figures[P50]))
+    if not lines:
+        return ""
     found = [point for points in lines.values() for point in points]
     sizes = sorted({size for size, _ in found})
     low = math.floor(math.log10(min(value.low for _, value in found)))
     high = math.ceil(math.log10(max(value.high for _, value in found)))
     axes = _Axes(sizes[0], sizes[-1], low, max(high, low + 1))
-    parts = [axes.grid(sizes), *(_line(path, points, axes) for path, points in lines.items())]
+    parts = [axes.grid(sizes), *(_line(way, points, axes) for way, points in lines.items())]
     return _svg(_HEIGHT, "Latency one way by size of message", parts)
 
 
@@ -57,37 +63,48 @@ class _Axes:
         return "".join(marks)
 
 
-def _line(path: Path, points: list[tuple[int, Estimate]], axes: _Axes) -> str:
+def _line(way: Case, points: list[tuple[int, Estimate]], axes: _Axes) -> str:
     places = [(axes.x(size), axes.y(value.median)) for size, value in points]
     parts = [f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in places)}"/>']
     for (size, value), (x, y) in zip(points, places, strict=True):
         interval = f"{time_text(value.low)} .. {time_text(value.high)}"
-        tip = f"{path}, {size_text(size)}: {time_text(value.median)} ({interval})"
+        tip = f"{_full_text(way)}, {size_text(size)}: {time_text(value.median)} ({interval})"
         whisker = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{axes.y(value.low):.1f}" y2="{axes.y(value.high):.1f}"/>'
         parts.append(f'<g><title>{escape(tip)}</title>{whisker}<circle cx="{x:.1f}" cy="{y:.1f}" r="4"/></g>')
-    return f'<g class="{path}">{"".join(parts)}</g>'
+    return f'<g class="{_classes(way)}">{"".join(parts)}</g>'
+
+
+def _full_text(case: Case) -> str:
+    return f"{way_text(case)}, {case.cores}, {case.how}"
+
+
+def _classes(case: Case) -> str:
+    """The colour is that of the path; broken: both ends on one core; dotted: they spin."""
+    spinning = " spinning" if case.how is How.SPINNING else ""
+    return f"{case.path} {case.ends}{' together' if case.cores is Cores.ONE else ''}{spinning}"
 
 
 def throughput_plot(summary: Summary) -> str:
-    """A bar for each path and size; the strokes are the 95% intervals."""
+    """A bar for each way and size; the strokes are the 95% intervals."""
     bars = [(case, figures[RATE]) for case, figures in summary.figures.items() if case.kind is Kind.THROUGHPUT]
     if not bars:
         return ""
-    scale = (_WIDTH - 2 * _RIGHT) / max(value.high for _, value in bars)
+    scale = (_WIDTH - _LABEL - _RIGHT) / max(value.high for _, value in bars)
     parts, y, before = [], float(_TOP), bars[0][0].size
     for case, value in bars:
         y += _GAP if case.size != before else 0
         before = case.size
-        parts.append(_bar(f"{size_text(case.size)}, {case.path}", case.path, value, y, scale))
+        parts.append(_bar(case, value, y, scale))
         y += _BAR + 4
     return _svg(int(y) + 8, "Throughput", parts)
 
 
-def _bar(label: str, path: Path, value: Estimate, y: float, scale: float) -> str:
-    middle, left, end = y + _BAR / 2, _RIGHT + 30, value.median * scale
+def _bar(case: Case, value: Estimate, y: float, scale: float) -> str:
+    label = f"{size_text(case.size)}, {way_text(case)}, {case.cores}"
+    middle, left, end = y + _BAR / 2, _LABEL, value.median * scale
     low, high = left + value.low * scale, left + value.high * scale
     return (
-        f'<g class="{path}"><text class="right" x="{left - 8}" y="{middle + 4}">{escape(label)}</text>'
+        f'<g class="{_classes(case)}"><text class="right" x="{left - 8}" y="{middle + 4}">{escape(label)}</text>'
         f'<rect x="{left}" y="{y}" width="{end:.1f}" height="{_BAR}"/>'
         f'<line class="whisker" x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}"/>'
         f'<text x="{max(high, left + end) + 8:.1f}" y="{middle + 4}">{rate_text(value.median)}</text></g>'

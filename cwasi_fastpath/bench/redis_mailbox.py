@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import redis
+from redis.connection import PythonRespSerializer
+
 from .. import errors
 from .case import Path
 
@@ -35,9 +38,6 @@ class Mailbox(Protocol):
 
 def connect(url: str, size: int, tuned: bool) -> Any:
     """A warm client; a tuned one is as fast as redis-py can be for messages of `size`. Raises RedisUnavailable."""
-    import redis
-    from redis.connection import PythonRespSerializer
-
     if not tuned:
         client: Any = redis.Redis.from_url(url, socket_timeout=2 * PATIENCE_SECONDS)
         client.ping()

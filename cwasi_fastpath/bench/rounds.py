@@ -7,17 +7,25 @@ from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
 
-from .case import REDIS_PATHS, SEND_COST_COUNT, Case, Kind, Sample
+from ..errors import Unavailable
+from .case import Case, Kind, Path, Sample
 
 FAR_FROM_NS = 180.0
 """A cache line that takes this long goes another way: hypervisors move virtual CPUs to cores that share no cache."""
 
-_IMPLAUSIBLE_NS = 30.0
-_PROBES = 5
-_FIRST = {Kind.LATENCY: 20, Kind.THROUGHPUT: 8}
+SEND_COST_COUNT = 20_000
+"""That many messages of 64 bytes fit in a ring with its default of 4 MiB, so that no send waits."""
+
+_STREAMS = {Kind.THROUGHPUT, Kind.FLOW}
+_FIRST_BYTES = 64 << 20
+_LARGE = 16 << 20
 _FEWEST = 4
+_FEWEST_IN_A_BURST = 1000
 _MOST_ROUND_TRIPS = 20_000
 _MOST_BYTES = 2 << 30
+_IDLE_MS = 1000
+_IDLE_MS_A_SECOND = 25
+"""Of all the time there is: an idle channel uses up more of it than others."""
 
 
 class Regime(StrEnum):
@@ -36,8 +44,10 @@ class Settings:
     sizes: tuple[int, ...]
     rounds: int
     seconds: float
-    """About how long all rounds together may take."""
+    """About how long all rounds together may take, set-up apart."""
     seed: int
+    full: bool = False
+    only: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,14 @@ class Round:
         return Regime.NEAR
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """All rounds, and why cases are in none of them."""
+
+    rounds: list[Round]
+    missing: dict[Case, str]
+
+
 Measure = Callable[[Case, int], Sample]
 
 
@@ -65,22 +83,33 @@ def run_rounds(
     measure: Measure,
     probe: Callable[[], float],
     before_case: Callable[[Case], None],
-) -> list[Round]:
+) -> Outcome:
     """Measures; a short round that warms everything and finds out how fast each case is comes first and is dropped.
 
-    measure: runs a case with that many messages. probe: the hop now, ns. before_case: told what comes next.
+    measure: runs a case with that many messages; a case that raises Unavailable is left out from then on.
+    probe: the hop now, ns. before_case: told what comes next.
     """
-    counts = {case: _FIRST.get(case.kind, SEND_COST_COUNT) for case in cases}
+    counts = {case: _first_count(case, settings.seconds) for case in cases}
     budget = settings.seconds / (settings.rounds * len(cases))
-    rounds = []
+    rounds: list[Round] = []
+    missing: dict[Case, str] = {}
     for number in range(settings.rounds + 1):
         before, samples = probe(), {}
         for case in _shuffled(cases, settings.seed, number):
             before_case(case)
-            samples[case] = measure(case, counts[case])
+            if case in missing:
+                continue
+            try:
+                samples[case] = measure(case, counts[case])
+            except Unavailable as error:
+                missing[case] = str(error)
+                continue
             counts[case] = _next_count(case, counts[case], samples[case].seconds, budget)
         rounds.append(Round(before, probe(), samples))
-    return rounds[1:]
+    for item in rounds:
+        for case in missing.keys() & item.samples.keys():
+            del item.samples[case]
+    return Outcome(rounds[1:], missing)
 
 
 def _shuffled(cases: tuple[Case, ...], seed: int, number: int) -> list[Case]:
@@ -89,35 +118,21 @@ def _shuffled(cases: tuple[Case, ...], seed: int, number: int) -> list[Case]:
     return order
 
 
+def _first_count(case: Case, seconds: float) -> int:
+    if case.kind is Kind.SEND_COST:
+        return SEND_COST_COUNT
+    if case.kind is Kind.IDLE:
+        return min(_IDLE_MS, max(1, int(seconds * _IDLE_MS_A_SECOND)))
+    if case.kind is Kind.BURST:
+        return _FEWEST_IN_A_BURST
+    return max(1, min(8 if case.kind in _STREAMS else 20, _FIRST_BYTES // case.size))
+
+
 def _next_count(case: Case, count: int, seconds: float, budget: float) -> int:
     """As many messages as fit in `budget`, going by the last run."""
-    if case.kind is Kind.SEND_COST:
+    if case.kind in (Kind.SEND_COST, Kind.IDLE):
         return count
-    most = _MOST_ROUND_TRIPS if case.kind is Kind.LATENCY else _MOST_BYTES // case.size
-    return max(_FEWEST, min(most, int(budget * count / seconds)))
-
-
-def measure_channels(settings: Settings, cases: tuple[Case, ...], before_case: Callable[[Case], None]) -> list[Round]:
-    """Runs everything on this machine, with a redis-server of its own. Raises RedisUnavailable."""
-    from ..redis_server import RedisServer
-    from . import guests
-    from .redis_pair import RedisPair
-
-    with RedisServer() as server, RedisPair(server.url) as pair:
-
-        def measure(case: Case, count: int) -> Sample:
-            return (pair if case.path in REDIS_PATHS else guests).measure(case, count)
-
-        return run_rounds(settings, cases, measure, _hop_ns, before_case)
-
-
-def _hop_ns() -> float:
-    """The hop now; probed again while its two threads seem to have shared one core."""
-    from ..calibration import hop_ns
-
-    hop = hop_ns()
-    for _ in range(_PROBES):
-        if hop >= _IMPLAUSIBLE_NS:
-            break
-        hop = hop_ns()
-    return hop
+    by_bytes = case.kind in _STREAMS or case.path is Path.COPY
+    most = _MOST_BYTES // case.size if by_bytes else _MOST_ROUND_TRIPS
+    fewest = _FEWEST_IN_A_BURST if case.kind is Kind.BURST else _FEWEST if case.size <= _LARGE else 1
+    return max(fewest, min(most, int(budget * count / max(seconds, 1e-9))))

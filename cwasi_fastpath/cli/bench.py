@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from ..bench.report import Report
     from ..bench.rounds import Settings
 
-_SIZES = (64, 1 << 10, 64 << 10, 1 << 20)
 _SMALLEST = 8   # a time stamp must fit in
 _LARGEST = 1 << 30
 _FILE_WIDTH = 120
@@ -28,34 +27,47 @@ def bench() -> None:
 @bench.command()
 @click.option("--rounds", type=click.IntRange(1, 1000), help="How often everything is measured.  [default: 7]")
 @click.option("--size", "sizes", type=click.IntRange(_SMALLEST, _LARGEST), multiple=True, metavar="BYTES",
-              help="Size of messages; repeat it for several.  [default: 64, 1024, 65536, 1048576]")
-@click.option("--seconds", type=click.FloatRange(0.1, 86400), help="About how long it may take.  [default: 45]")
+              help="Size of messages; repeat it for several.  [default: 64, 1024, 65536, 1048576, 100000000]")
+@click.option("--only", multiple=True, metavar="TEXT",
+              help="Only cases with TEXT in their name, as the JSON has it; repeat it for several.")
+@click.option("--full", is_flag=True, help="Every way at 11 sizes, in about 10 minutes.")
+@click.option("--seconds", type=click.FloatRange(0.1, 86400),
+              help="About how long to measure, set-up apart.  [default: 45]")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the order of cases and of the intervals.")
-@click.option("--quick", is_flag=True, help="2 rounds in 3 seconds: to see that it works.")
+@click.option("--quick", is_flag=True, help="2 rounds of 2 sizes in some 15 seconds: to see that it works.")
 @click.option("--json", "as_json", is_flag=True, help="Print all values of all rounds as JSON.")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with plots to this file.")
 def channel(
     rounds: int | None,
     sizes: tuple[int, ...],
+    only: tuple[str, ...],
+    full: bool,
     seconds: float | None,
     seed: int,
     quick: bool,
     as_json: bool,
     html: Path | None,
 ) -> None:
-    """Compares the transports between two functions on this host with Redis between two processes.
+    """Compares channels with what the machine charges, and with what else there is.
 
-    Latency, throughput and the cost of a send, all interleaved in rounds. Needs redis-server; starts its own.
+    Guests, C and Python at the ends, on two cores and on one; Redis, iceoryx2, ZeroMQ, multiprocessing and WASI's
+    stdio; all interleaved in rounds. Starts its own redis-server.
     """
+    from ..bench import matrix
     from ..bench.rounds import Settings
 
     if html is not None and not os.access(html if html.exists() else html.absolute().parent, os.W_OK):
         raise click.BadParameter(f"{html} cannot be written", param_hint="--html")
+    if quick and full:
+        raise click.BadParameter("--quick and --full contradict each other", param_hint="--quick")
+    usual = matrix.QUICK_SIZES if quick else matrix.FULL_SIZES if full else matrix.SIZES
     settings = Settings(
-        sizes=tuple(sorted(set(sizes or _SIZES))),
+        sizes=tuple(sorted(set(sizes or usual))),
         rounds=rounds or (2 if quick else 7),
-        seconds=seconds or (3.0 if quick else 45.0),
+        seconds=seconds or (3.0 if quick else 300.0 if full else 45.0),
         seed=seed,
+        full=full,
+        only=only,
     )
     report = _measure(settings)
     _print(report, as_json)
@@ -67,12 +79,18 @@ def _measure(settings: Settings) -> Report:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from ..bench.case import Case, all_cases
+    from ..bench import cores
+    from ..bench.case import Case
     from ..bench.environment import environment
+    from ..bench.matrix import all_cases
     from ..bench.report import Report
-    from ..bench.rounds import measure_channels
+    from ..bench.runners import measure_channels
 
-    cases = all_cases(settings.sizes)
+    cases = all_cases(settings.sizes, cores=cores.count(), full=settings.full)
+    if settings.only:
+        cases = tuple(case for case in cases if any(text in case.key for text in settings.only))
+    if not cases:
+        raise click.BadParameter(f"no case has {' or '.join(settings.only)} in its name", param_hint="--only")
     console = Console(stderr=True)
     percent, name = TextColumn("{task.percentage:3.0f}%"), TextColumn("{task.description}")
     # Redrawn between cases only: a thread that draws would be measured too.
@@ -83,8 +101,8 @@ def _measure(settings: Settings) -> Report:
         def before_case(case: Case) -> None:
             progress.update(task, advance=1, description=case.key, refresh=True)
 
-        rounds = measure_channels(settings, cases, before_case)
-    return Report(settings, environment(), rounds)
+        outcome = measure_channels(settings, cases, before_case)
+    return Report(settings, environment(), outcome)
 
 
 def _print(report: Report, as_json: bool) -> None:

@@ -1,0 +1,178 @@
+/* drive.c - loops for measuring: C ends of a channel, and what the same costs without one. */
+#include "internal.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <string.h>
+
+enum { LINE = 64, CLOCKS = 1000 };
+
+static int64_t clock_cost(void)
+{
+    int64_t start = now_ns();
+    for (int i = 0; i < CLOCKS; i++)
+        now_ns();
+    return (now_ns() - start) / CLOCKS;
+}
+
+/* ---- ends of a channel ---- */
+
+static int put(const cwasi_drive *d, uint64_t size)
+{
+    int rc;
+    while ((rc = cwasi_channel_send(d->tx, d->message, size, d->timeout_ns)) == -EAGAIN)
+        cpu_relax();
+    return rc;
+}
+
+static int take(const cwasi_drive *d, uint64_t size)
+{
+    int64_t rc;
+    while ((rc = cwasi_channel_recv(d->rx, d->message, d->size, d->timeout_ns)) == -EAGAIN)
+        cpu_relax();
+    return rc < 0 ? (int)rc : rc == (int64_t)size ? 0 : -EBADMSG;
+}
+
+int cwasi_drive_ping(const cwasi_drive *d)
+{
+    int64_t clock = clock_cost(), before = now_ns();
+    int rc = 0;
+    for (uint64_t i = 0; i < d->count && rc == 0; i++) {
+        rc = put(d, d->size);
+        if (rc == 0)
+            rc = take(d, d->size);
+        int64_t now = now_ns();
+        d->took[i] = (uint64_t)MAX(now - before - clock, 0);
+        before = now;
+    }
+    return rc;
+}
+
+int cwasi_drive_pong(const cwasi_drive *d)
+{
+    int rc = 0;
+    for (uint64_t i = 0; i < d->count && rc == 0; i++) {
+        rc = take(d, d->size);
+        if (rc == 0)
+            rc = put(d, d->size);
+    }
+    return rc;
+}
+
+/* Spins: a sleeper would come late. */
+static void wait_for_clock(int64_t when)
+{
+    while (now_ns() < when)
+        cpu_relax();
+}
+
+int cwasi_drive_source(const cwasi_drive *d, int64_t period_ns)
+{
+    int64_t start = now_ns();
+    int rc = 0;
+    for (uint64_t i = 0; i < d->count && rc == 0; i++) {
+        if (period_ns) {
+            wait_for_clock(start + (int64_t)i * period_ns);
+            int64_t now = now_ns();
+            memcpy(d->message, &now, sizeof now);
+        }
+        rc = put(d, d->size);
+    }
+    if (rc == 0)
+        rc = take(d, 0);
+    d->took[0] = (uint64_t)(now_ns() - start);
+    return rc;
+}
+
+int cwasi_drive_sink(const cwasi_drive *d)
+{
+    int rc = 0;
+    for (uint64_t i = 0; i < d->count && rc == 0; i++) {
+        rc = take(d, d->size);
+        if (d->took) {
+            int64_t sent;
+            memcpy(&sent, d->message, sizeof sent);
+            d->took[i] = (uint64_t)(now_ns() - sent);
+        }
+    }
+    return rc == 0 ? put(d, 0) : rc;
+}
+
+/* ---- the same work without a channel ---- */
+
+/* A word at a time, as guests do it: the barriers keep the compiler from wider ones. */
+static void fill(uint64_t *block, uint64_t size, uint64_t value)
+{
+    for (uint64_t i = 0; i < size / sizeof value; i++) {
+        block[i] = value;
+        __asm__ volatile("" ::: "memory");
+    }
+}
+
+static uint64_t sum(const uint64_t *block, uint64_t size)
+{
+    uint64_t total = 0;
+    for (uint64_t i = 0; i < size / sizeof total; i++) {
+        total += block[i];
+        __asm__ volatile("" : "+r"(total));
+    }
+    return total;
+}
+
+/* Of a pair, the block that message i goes through; before it, on a line of its own, whether it is full. */
+static uint64_t *block_of(uint8_t *pair, uint64_t size, uint64_t i, atomic_u32 **full)
+{
+    uint8_t *at = pair + (i % 2) * (LINE + size);
+    *full = (atomic_u32 *)at;
+    return (uint64_t *)(at + LINE);
+}
+
+int64_t cwasi_drive_fill(uint8_t *pair, uint64_t size, uint64_t count)
+{
+    int64_t start = now_ns();
+    for (uint64_t i = 0; i < count; i++) {
+        atomic_u32 *full;
+        uint64_t *block = block_of(pair, size, i, &full);
+        while (load_acquire(full))   /* pairs with the release in cwasi_drive_sum */
+            cpu_relax();
+        fill(block, size, i);
+        store_release(full, 1);
+    }
+    return now_ns() - start;
+}
+
+int64_t cwasi_drive_sum(uint8_t *pair, uint64_t size, uint64_t count)
+{
+    int64_t start = now_ns(), wrong = 0;
+    for (uint64_t i = 0; i < count; i++) {
+        atomic_u32 *full;
+        uint64_t *block = block_of(pair, size, i, &full);
+        while (!load_acquire(full))   /* pairs with the release in cwasi_drive_fill */
+            cpu_relax();
+        wrong |= sum(block, size) != i * (size / sizeof i);
+        store_release(full, 0);
+    }
+    return wrong ? -EBADMSG : now_ns() - start;
+}
+
+int64_t cwasi_drive_copy(uint8_t *to, const uint8_t *from, uint64_t size, uint64_t count)
+{
+    int64_t start = now_ns();
+    for (uint64_t i = 0; i < count; i++) {
+        memcpy(to, from, size);
+        __asm__ volatile("" ::: "memory");
+    }
+    return now_ns() - start;
+}
+
+int64_t cwasi_drive_yield(uint32_t *turn, uint32_t mine, uint64_t count)
+{
+    atomic_u32 *shared = (atomic_u32 *)turn;
+    int64_t start = now_ns();
+    for (uint64_t i = 0; i < count; i++) {
+        while (load_acquire(shared) != mine)   /* pairs with the other's release */
+            sched_yield();
+        store_release(shared, 1 - mine);
+    }
+    return now_ns() - start;
+}

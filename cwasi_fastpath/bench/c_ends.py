@@ -1,0 +1,123 @@
+"""Runs the cases in which C is at both ends, a thread each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from .._native import check, ffi, lib
+from ..channel import open_channel
+from ..endpoint import Receiver, Sender
+from .case import P50, P99, RATE, SHARE, Case, How, Kind, Sample
+from .cores import run_both
+from .stats import quantile_of
+
+BURST_NS = 10_000
+"""Between two messages of a burst."""
+
+_WARM_BYTES = 4 << 20
+"""A message that touches every page of a ring."""
+
+
+def measure(case: Case, count: int) -> Sample:
+    """One run of `case` with `count` messages, or of `count` milliseconds where it is idle. Raises what calls raise."""
+    runs = {Kind.LATENCY: _latency, Kind.THROUGHPUT: _throughput, Kind.BURST: _burst, Kind.IDLE: _idle}
+    return runs[case.kind](case, count)
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """Both ends that one thread has."""
+
+    tx: Sender
+    rx: Receiver
+    message: bytearray
+
+    def drive(self, loop: str, size: int, count: int, timeout: int, took: Any = ffi.NULL, *more: int) -> None:
+        """Runs cwasi_drive_<loop>. A failure takes the other side along."""
+        fields = (self.tx.pointer, self.rx.pointer, ffi.from_buffer(self.message), size, count, timeout, took)
+        try:
+            check(getattr(lib, f"cwasi_drive_{loop}")(ffi.new("cwasi_drive *", fields), *more), loop)
+        except BaseException:
+            for end in (self.tx, self.rx):
+                end.finish(failed=True, linger=0.0)
+            raise
+
+    def warm(self, loop: str) -> None:
+        self.drive(loop, _WARM_BYTES, 1, -1, ffi.new("uint64_t[1]"))
+
+
+@contextmanager
+def _sides(case: Case) -> Iterator[tuple[_Side, _Side]]:
+    there, back = open_channel("there", case.path), open_channel("back", case.path)
+    # Written: memory that is only zero may be one page, over and over.
+    messages = [bytearray(b"\7") * max(case.size, _WARM_BYTES) for _ in range(2)]
+    with there[0], there[1], back[0], back[1]:
+        yield _Side(there[0], back[1], messages[0]), _Side(back[0], there[1], messages[1])
+
+
+def _timeout(case: Case) -> int:
+    return 0 if case.how is How.SPINNING else -1
+
+
+def _latency(case: Case, count: int) -> Sample:
+    took = ffi.new("uint64_t[]", count)
+
+    def ping() -> None:
+        first.warm("ping")
+        first.drive("ping", case.size, count, _timeout(case), took)
+
+    def pong() -> None:
+        second.warm("pong")
+        second.drive("pong", case.size, count, _timeout(case))
+
+    with _sides(case) as (first, second):
+        run_both(case.cores, ping, pong)
+    ways = sorted(trip / 2 for trip in took)
+    return Sample(2 * count, sum(took) / 1e9, {P50: quantile_of(ways, 0.5), P99: quantile_of(ways, 0.99)})
+
+
+def _throughput(case: Case, count: int) -> Sample:
+    took = _stream(case, count, 0, ffi.NULL)
+    return Sample(count, took / 1e9, {RATE: count * case.size * 1e9 / took})
+
+
+def _burst(case: Case, count: int) -> Sample:
+    """From the start of each send to the return of its receive: nobody answers."""
+    ways = ffi.new("uint64_t[]", count)
+    took = _stream(case, count, BURST_NS, ways)
+    ordered = sorted(ways)
+    return Sample(count, took / 1e9, {P50: quantile_of(ordered, 0.5), P99: quantile_of(ordered, 0.99)})
+
+
+def _stream(case: Case, count: int, period_ns: int, ways: Any) -> int:
+    """The nanoseconds from the first send to the receiver's answer to the last message."""
+    took = ffi.new("uint64_t[1]")
+
+    def source() -> None:
+        first.warm("ping")
+        first.drive("source", case.size, count, _timeout(case), took, period_ns)
+
+    def sink() -> None:
+        second.warm("pong")
+        second.drive("sink", case.size, count, _timeout(case), ways)
+
+    with _sides(case) as (first, second):
+        run_both(case.cores, source, sink)
+    return int(took[0])
+
+
+def _idle(case: Case, count: int) -> Sample:
+    """The share of a core that a receiver takes while nothing comes."""
+    with _sides(case) as (_, second):
+
+        def wait() -> tuple[int, int]:
+            start, cpu = time.monotonic_ns(), time.thread_time_ns()
+            lib.cwasi_channel_recv(second.rx.pointer, ffi.from_buffer(second.message), case.size, count * 1_000_000)
+            return time.thread_time_ns() - cpu, time.monotonic_ns() - start
+
+        (cpu, ns), _nothing = run_both(case.cores, wait, lambda: None)
+    return Sample(count, ns / 1e9, {SHARE: cpu / ns})

@@ -1,0 +1,71 @@
+"""What the machine charges for the parts of a message: nothing that carries one can be faster."""
+
+from __future__ import annotations
+
+import mmap
+
+from .._native import check, ffi, lib
+from ..calibration import hop_ns, wake_ns
+from .case import COST, P50, RATE, Case, Path, Sample
+from .cores import run_both
+
+_IMPLAUSIBLE_NS = 30.0
+_PROBES = 5
+_LINE = 64
+
+
+def measure(case: Case, count: int) -> Sample:
+    """One run of `case`. Raises OSError, Corrupted."""
+    runs = {Path.HOP: _hop, Path.YIELD: _yield, Path.WAKE: _wake, Path.COPY: _copy, Path.BUFFERS: _buffers}
+    return runs[case.path](case, count)
+
+
+def plausible_hop_ns() -> float:
+    """The hop now; probed again while its two threads seem to have shared one core."""
+    hop = hop_ns()
+    for _ in range(_PROBES):
+        if hop >= _IMPLAUSIBLE_NS:
+            break
+        hop = hop_ns()
+    return hop
+
+
+def _hop(case: Case, count: int) -> Sample:
+    hop = plausible_hop_ns()
+    return Sample(count, count * hop / 1e9, {P50: hop})
+
+
+def _wake(case: Case, count: int) -> Sample:
+    wake = wake_ns()
+    return Sample(count, count * wake / 1e9, {P50: wake})
+
+
+def _yield(case: Case, count: int) -> Sample:
+    """A hand-over from one thread to the other, on the core that both have."""
+    turn = ffi.new("uint32_t *")
+    took, _other = run_both(
+        case.cores,
+        lambda: lib.cwasi_drive_yield(turn, 0, count),
+        lambda: lib.cwasi_drive_yield(turn, 1, count),
+    )
+    return Sample(2 * count, took / 1e9, {COST: took / (2 * count)})
+
+
+def _copy(case: Case, count: int) -> Sample:
+    # Both written: memory that is only zero may be one page, over and over.
+    memories = [ffi.from_buffer(bytearray(b"\7") * case.size) for _ in range(2)]
+    took = lib.cwasi_drive_copy(*memories, case.size, count)
+    return Sample(count, took / 1e9, {RATE: count * case.size * 1e9 / took})
+
+
+def _buffers(case: Case, count: int) -> Sample:
+    """What fill -> sum can stream with nothing between the two threads but two blocks and a flag for each."""
+    with mmap.mmap(-1, 2 * (_LINE + case.size)) as memory:
+        pair = ffi.from_buffer(memory)
+        _filled, took = run_both(
+            case.cores,
+            lambda: check(lib.cwasi_drive_fill(pair, case.size, count), "fill"),
+            lambda: check(lib.cwasi_drive_sum(pair, case.size, count), "sum"),
+        )
+        ffi.release(pair)
+    return Sample(count, took / 1e9, {RATE: count * case.size * 1e9 / took})

@@ -1,0 +1,96 @@
+"""Which cases there are. No I/O."""
+
+from __future__ import annotations
+
+from .case import Case, Cores, Ends, How, Kind, Path
+
+SIZES = (64, 1 << 10, 64 << 10, 1 << 20, 100_000_000)
+QUICK_SIZES = (64, 1 << 20)
+FULL_SIZES = (8, 64, 512, 4 << 10, 32 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, 100_000_000)
+
+SEND_COST_BYTES = 64
+"""Size of the messages whose send is timed; of burst, idle and hand-overs too."""
+
+WORK_BYTES = 1 << 20
+"""Size of the messages that one end fills and the other sums up."""
+
+STREAMED_FROM = 64 << 10
+"""Throughput is measured from this size on; below it, latency says all. So it does of large messages."""
+
+_POLLED_UP_TO = 1 << 20
+"""What is longer does not fit into a ring at once, so that nobody can send it without waiting."""
+
+_LARGE = 16 << 20
+
+_Way = tuple[Ends, Path, Cores, How]
+
+_OWN: tuple[_Way, ...] = (
+    (Ends.GUEST, Path.RING, Cores.TWO, How.WAITING),
+    (Ends.GUEST, Path.RING, Cores.ONE, How.WAITING),
+    (Ends.GUEST, Path.PIPE, Cores.TWO, How.WAITING),
+    (Ends.C, Path.RING, Cores.TWO, How.SPINNING),
+    (Ends.C, Path.RING, Cores.TWO, How.WAITING),
+    (Ends.C, Path.RING, Cores.ONE, How.WAITING),
+    (Ends.PYTHON, Path.RING, Cores.TWO, How.SPINNING),
+    (Ends.PYTHON, Path.RING, Cores.TWO, How.WAITING),
+    (Ends.PYTHON, Path.RING, Cores.ONE, How.WAITING),
+)
+_OTHERS: tuple[_Way, ...] = (
+    (Ends.PYTHON, Path.LIST, Cores.ANY, How.WAITING),
+    (Ends.PYTHON, Path.STREAM, Cores.ANY, How.WAITING),
+    (Ends.PYTHON, Path.TUNED_LIST, Cores.ANY, How.WAITING),
+    (Ends.PYTHON, Path.TUNED_STREAM, Cores.ANY, How.WAITING),
+    (Ends.PYTHON, Path.ICEORYX, Cores.TWO, How.SPINNING),
+    (Ends.PYTHON, Path.ICEORYX, Cores.ONE, How.WAITING),
+    (Ends.PYTHON, Path.ZMQ, Cores.ANY, How.WAITING),
+    (Ends.PYTHON, Path.MP_PIPE, Cores.TWO, How.WAITING),
+    (Ends.PYTHON, Path.MP_SHARED, Cores.TWO, How.WAITING),
+    (Ends.GUEST, Path.STDIO, Cores.ANY, How.WAITING),
+)
+_ONLY_FULL: tuple[_Way, ...] = (
+    (Ends.GUEST, Path.PIPE, Cores.ONE, How.WAITING),
+    (Ends.C, Path.PIPE, Cores.TWO, How.WAITING),
+    (Ends.C, Path.PIPE, Cores.ONE, How.WAITING),
+    (Ends.PYTHON, Path.ICEORYX, Cores.TWO, How.WAITING),
+    (Ends.PYTHON, Path.MP_PIPE, Cores.ONE, How.WAITING),
+)
+_LARGE_WAYS: tuple[_Way, ...] = (_OWN[0], *_OTHERS[:2])
+"""What is measured of large messages unless everything is: each takes a tenth of a second there."""
+
+HOP = Case(Kind.FLOOR, Path.HOP, SEND_COST_BYTES, Ends.C, Cores.TWO, How.SPINNING)
+YIELD = Case(Kind.FLOOR, Path.YIELD, SEND_COST_BYTES, Ends.C, Cores.ONE)
+WAKE = Case(Kind.FLOOR, Path.WAKE, SEND_COST_BYTES, Ends.C, Cores.TWO)
+OWN_WORK = Case(Kind.PASS, Path.WORK, WORK_BYTES, Ends.GUEST, Cores.ONE)
+PASSES = {cores: Case(Kind.PASS, Path.RING, WORK_BYTES, Ends.GUEST, cores) for cores in (Cores.ONE, Cores.TWO)}
+BUFFERS = Case(Kind.FLOW, Path.BUFFERS, WORK_BYTES, Ends.C, Cores.TWO, How.SPINNING)
+FLOW = Case(Kind.FLOW, Path.RING, WORK_BYTES)
+BURST = Case(Kind.BURST, Path.RING, SEND_COST_BYTES, Ends.C)
+IDLE = Case(Kind.IDLE, Path.RING, SEND_COST_BYTES, Ends.C, Cores.ANY)
+SEND_COST = Case(Kind.SEND_COST, Path.RING, SEND_COST_BYTES, cores=Cores.ANY)
+
+_SINGLE = (*PASSES.values(), OWN_WORK, FLOW, BUFFERS, BURST, IDLE, SEND_COST, HOP, YIELD, WAKE)
+
+
+def all_cases(sizes: tuple[int, ...], *, cores: int, full: bool = False) -> tuple[Case, ...]:
+    """Every case for messages of these sizes on a machine with so many cores. full: with every way there is."""
+    streamed = [size for size in sizes if size >= STREAMED_FROM and (full or size <= _LARGE)]
+    cases = [
+        *(Case(Kind.LATENCY, path, size, ends, place, how)
+          for size in sizes for ends, path, place, how in _ways(size, full)),
+        *(Case(Kind.THROUGHPUT, path, size, ends, place, how)
+          for size in streamed for ends, path, place, how in _ways(size, full) if _streams(path, how)),
+        *(Case(Kind.FLOOR, Path.COPY, size, Ends.C, Cores.ONE) for size in streamed),
+        *_SINGLE,
+    ]  # fmt: skip
+    return tuple(case for case in cases if cores > 1 or case.cores is not Cores.TWO)
+
+
+def _ways(size: int, full: bool) -> list[_Way]:
+    ways = (*_OWN, *_OTHERS, *(_ONLY_FULL if full else ()))
+    chosen = ways if full or size <= _LARGE else _LARGE_WAYS
+    return [way for way in chosen if way[3] is How.WAITING or size <= _POLLED_UP_TO]
+
+
+def _streams(path: Path, how: How) -> bool:
+    """One way of waiting each: a stream hardly waits."""
+    return how is (How.SPINNING if path is Path.ICEORYX else How.WAITING)

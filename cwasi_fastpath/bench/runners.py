@@ -1,0 +1,35 @@
+"""Who runs which case on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..errors import RedisUnavailable
+from ..redis_server import RedisServer
+from . import c_ends, floors, guests
+from .case import Case, Ends, Kind, Path, Sample
+from .pair import Pair
+from .rounds import Outcome, Settings, run_rounds
+
+
+def measure_channels(settings: Settings, cases: tuple[Case, ...], before_case: Callable[[Case], None]) -> Outcome:
+    """Runs everything, with a redis-server of its own where there is one."""
+    try:
+        server = RedisServer()
+    except RedisUnavailable as error:
+        return _measure(settings, cases, before_case, Pair(None, str(error)))
+    with server:
+        return _measure(settings, cases, before_case, Pair(server.url))
+
+
+def _measure(
+    settings: Settings, cases: tuple[Case, ...], before_case: Callable[[Case], None], pair: Pair
+) -> Outcome:
+    def measure(case: Case, count: int) -> Sample:
+        if case.kind is Kind.FLOOR or case.path is Path.BUFFERS:
+            return floors.measure(case, count)
+        runners = {Ends.GUEST: guests.measure, Ends.C: c_ends.measure, Ends.PYTHON: pair.measure}
+        return runners[case.ends](case, count)
+
+    with pair:
+        return run_rounds(settings, cases, measure, floors.plausible_hop_ns, before_case)
