@@ -210,6 +210,15 @@ class Sender(Endpoint):
                 rc = _patiently(lambda ns: lib.cwasi_channel_send(self.pointer, buffer, len(buffer), ns), timeout)
             check(rc, f"{self!r}: send of {len(buffer)} bytes")
 
+    def try_send(self, data: Data) -> bool:
+        """As send with timeout=0, but false where that would raise WouldWait: for loops that poll."""
+        buffer = data if type(data) is bytes else ffi.from_buffer(data)
+        rc = lib.cwasi_channel_send(self._pointer or self.pointer, buffer, len(buffer), 0)
+        if rc == -errno.EAGAIN:
+            return False
+        check(rc, "send")
+        return True
+
     def forward(self, data: bytes, stamp: int, timeout: float | None = None) -> None:
         """Sends on a message that was first sent at `stamp` (CLOCK_MONOTONIC ns; 0: it was not timed), so that its
         latency counts whole. Else as send.
@@ -241,6 +250,14 @@ class Receiver(Endpoint):
             return self._recv_late(rc, timeout)
         message: bytes = ffi.unpack(self._small, rc)
         return message
+
+    def try_recv(self) -> bytes | None:
+        """As recv with timeout=0, but None where that would raise WouldWait: for loops that poll."""
+        rc = lib.cwasi_channel_recv(self._pointer or self.pointer, self._small, self._SMALL, 0)
+        if rc >= 0:
+            message: bytes = ffi.unpack(self._small, rc)
+            return message
+        return None if rc == -errno.EAGAIN else self._recv_late(rc, 0)
 
     def _recv_late(self, rc: int, timeout: float | None) -> bytes:
         """What was not there soon, or did not fit."""
@@ -281,11 +298,11 @@ class Receiver(Endpoint):
     async def arecv(self, timeout: float | None = None) -> bytes:
         """As recv, for asyncio: other tasks run while it waits, and no thread is used for it. One task at a time."""
         while True:
-            try:
-                return self.recv(timeout=0)
-            except errors.WouldWait:
-                if timeout == 0:
-                    raise
+            message = self.try_recv()
+            if message is not None:
+                return message
+            if timeout == 0:
+                raise errors.WouldWait(f"{self!r}: recv: no message is there")
             begin = time.monotonic()
             await self._arrival(timeout)
             if timeout is not None:

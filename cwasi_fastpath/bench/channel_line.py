@@ -14,6 +14,7 @@ from .line import Payload
 from .task import Task
 
 _DESCRIPTION_BYTES = 4096
+_FDS = 4
 _SMALL = 4096
 
 
@@ -23,22 +24,27 @@ class ChannelLine:
     def __init__(self, tx: Sender, rx: Receiver, task: Task) -> None:
         self._tx, self._rx = tx, rx
         self._buffer = bytearray(task.size)
-        self._receive: Callable[..., object] = rx.recv if task.size <= _SMALL else self._receive_large
         self.send: Callable[[Payload], object] = self._send_polled if task.spins else tx.send
-        self.receive: Callable[[], object] = self._receive_polled if task.spins else self._receive
+        self.receive = self._how_to_receive(task)
+
+    def _how_to_receive(self, task: Task) -> Callable[[], object]:
+        if task.size <= _SMALL:
+            return self._receive_polled if task.spins else self._rx.recv
+        return self._receive_large_polled if task.spins else self._receive_large
 
     def _send_polled(self, payload: Payload) -> None:
-        while True:
-            try:
-                return self._tx.send(payload, 0)
-            except WouldWait:
-                pass
+        while not self._tx.try_send(payload):
+            pass
 
     def _receive_polled(self) -> None:
+        receive = self._rx.try_recv
+        while receive() is None:
+            pass
+
+    def _receive_large_polled(self) -> None:
         while True:
             try:
-                self._receive(0)
-                return
+                return self._receive_large(0)
             except WouldWait:
                 pass
 
@@ -69,5 +75,5 @@ def open_line(task: Task, meeting: socket.socket) -> ChannelLine:
 
 
 def _joined(meeting: socket.socket) -> transport.Link:
-    data, fds, _, _ = socket.recv_fds(meeting, _DESCRIPTION_BYTES, 1)
+    data, fds, _, _ = socket.recv_fds(meeting, _DESCRIPTION_BYTES, _FDS)
     return transport.join(json.loads(data), fds)
