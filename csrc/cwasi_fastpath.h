@@ -84,7 +84,7 @@ void cwasi_channel_stop(cwasi_channel *c);
 void cwasi_channel_peer_died(cwasi_channel *c, unsigned peer);
 /* Messages that were sent and not yet received, by the slowest reader; 0 where the transport does not tell. */
 uint64_t cwasi_channel_unread(cwasi_channel *c);
-/* Gives the memory of an empty ring back, if this is its sender and nobody is using it. */
+/* Gives the memory of an empty ring back, if this is its sender and nobody is using it: 1; else 0. */
 int cwasi_channel_trim(cwasi_channel *c);
 /* Ends this side. failed = 0: the peer reads the rest, then gets EPIPE; failed = 1: then ECONNRESET.
  * Waits up to linger_ns for a thread inside and for room to tell the peer. Closing twice is safe. */
@@ -117,8 +117,9 @@ typedef struct {
     double wake;            /* waking a sleeping thread, until it runs */
     double pipe_message;    /* a small message through a pipe: write and read */
     double pipe_byte;       /* each byte more */
+    double past_caches;     /* a large message by stores past the caches, as a multiple of ordinary ones */
 } cwasi_costs;
-/* Takes a few milliseconds. */
+/* Takes a few milliseconds. From then on large messages are copied in the way that was faster. */
 int cwasi_calibrate(cwasi_costs *out);
 /* The cache-line hop alone, ns one way: the median of `rounds` round trips, halved; 0 on a single core. */
 double cwasi_measure_hop(int rounds);

@@ -56,6 +56,12 @@ int bell_quiet(int bell);
 /* Both sides hear it, for ever. */
 void bell_end(int bell);
 
+/* ---- copy.c ---- */
+/* Copies a piece of a message of so many bytes to where another core will read it. */
+void copy_to_reader(uint8_t *to, const uint8_t *from, uint64_t length, uint64_t message);
+/* Whether large messages go past the caches. */
+void copy_choose(int past);
+
 /* ---- shm.c ---- */
 enum {
     SHM_CONTROL = 16384,        /* bytes of control words in front of the data */

@@ -276,7 +276,7 @@ static int ring_send(endpoint *e, const cwasi_frame *frame, const void *data, de
         uint64_t chunk = MIN(left, r->chunk);
         if (streams && (rc = await(r, padded(chunk), deadline_after(-1))) < 0)
             return e->torn = rc;
-        memcpy(ring_at_cursor(r), from, chunk);
+        copy_to_reader(ring_at_cursor(r), from, chunk, frame->length);
         r->cursor += padded(chunk);
         from += chunk;
         left -= chunk;
@@ -379,7 +379,7 @@ static int ring_trim(endpoint *e)
     if (e->role != CWASI_SENDER || r->seen != r->cursor || r->published != r->cursor)
         return 0;
     r->rewind_at = r->cursor;
-    return madvise(r->map.data, r->map.capacity, MADV_REMOVE) < 0 ? -errno : 0;
+    return madvise(r->map.data, r->map.capacity, MADV_REMOVE) < 0 ? -errno : 1;
 }
 
 static int ring_finish(endpoint *e, int failed, deadline until)

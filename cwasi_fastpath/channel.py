@@ -11,6 +11,7 @@ from .metrics import ChannelMetrics, EndReport, channel_metrics
 from .modes import Locality, Mode, Transport, mode_of
 from .names import checked
 from .policy import Decision
+from .tidy import tidy
 from .transport import Link
 
 _URL_SCHEMES = ("redis://", "rediss://", "unix://")
@@ -41,6 +42,7 @@ class Channel:
         end: Endpoint
         if role == SENDER:
             end = self.senders[function] = Sender(pointers[0], self.name, mode)
+            tidy(self.senders[function])
         else:
             end = self.receivers[function] = Receiver(gathered(pointers), self.name, mode)
         mine = [edge for edge in self.decisions if edge[0 if role == SENDER else 1] == function]
@@ -144,6 +146,8 @@ def open_ends(
         for link in links:
             link.close()
         raise
+    for tx in txs:
+        tidy(tx)
     _close_after_the_last(links, (*txs, *rxs))
     return txs, rxs
 

@@ -210,6 +210,27 @@ class Sender(Endpoint):
                 rc = _patiently(lambda ns: lib.cwasi_channel_send(self.pointer, buffer, len(buffer), ns), timeout)
             check(rc, f"{self!r}: send of {len(buffer)} bytes")
 
+    @property
+    def messages(self) -> int:
+        """How many were sent so far."""
+        if self._final is not None:
+            return self._final.messages
+        stats = ffi.new("cwasi_stats *")
+        with self._closing:
+            if self._pointer is not None:
+                lib.cwasi_channel_stats(self._pointer, stats)
+        return int(stats.messages)
+
+    def trim(self) -> bool:
+        """Gives the memory of an empty ring back to the system; a send meanwhile waits for some microseconds.
+
+        Whether it did: not while something is unread, or on other transports. Raises OSError.
+        """
+        with self._closing:
+            if self._pointer is None:
+                return False
+            return bool(check(lib.cwasi_channel_trim(self._pointer), f"{self!r}: trim"))
+
     def try_send(self, data: Data) -> bool:
         """As send with timeout=0, but false where that would raise WouldWait: for loops that poll."""
         buffer = data if type(data) is bytes else ffi.from_buffer(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import resource
 import threading
 import time
 from collections.abc import Mapping, Sequence, Set
@@ -43,6 +44,13 @@ class _Choice:
 def answers_name(channel: str, caller: str) -> str:
     """The channel on which the answers to the requests of `caller` come back."""
     return f"{channel}.answers.{caller}"
+
+
+def _allow_many_descriptors() -> None:
+    """A channel takes four; many systems let a process have 1,024 of them unless it asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _listed(guests: Guest | Sequence[Guest]) -> list[Guest]:
@@ -95,6 +103,7 @@ class Host:
         self.timeout = timeout
         config = wasmtime.Config()
         config.epoch_interruption = timeout is not None
+        _allow_many_descriptors()
         self._engine = wasmtime.Engine(config)
         self._guests: list[Guest] = []
         self._channels: list[Channel] = []

@@ -21,7 +21,7 @@ LAYERS = [
     {"guest", "tracer_socket", "probes"},
     {"_wasmtime", "channel", "calibration", "workflow"},
     {"transport"},
-    {"endpoint", "watch", "attribution", "placement"},
+    {"endpoint", "watch", "tidy", "attribution", "placement"},
     {"policy"},
     {"_native", "metrics", "modes", "names"},
     {"errors", "_cwasi", "_build"},

@@ -1,0 +1,78 @@
+"""An idle channel costs little memory, also after it was busy; and many of them cost no more each than one."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import cwasi_fastpath as cwasi
+from cwasi_fastpath import tidy
+
+IDLE = 64 << 10
+
+
+def resident() -> int:
+    """Bytes of the rings of this process that are in memory; each counted once, though mapped several times."""
+    shares = re.findall(r"cwasi-ring[^\n]*\n(?:[A-Z]\w+:.*\n)*?Pss: +(\d+) kB", Path("/proc/self/smaps").read_text())
+    return 1024 * sum(int(share) for share in shares)
+
+
+def test_a_channel_with_little_in_it_touches_little() -> None:
+    before = resident()
+    tx, rx = cwasi.open_channel("lab")
+    with tx, rx:
+        for _ in range(5):
+            for _ in range(3000):
+                tx.send(b"x" * 300)
+                rx.recv()
+        assert 0 < resident() - before <= 2 * IDLE
+
+
+def test_a_busy_channel_gives_its_memory_back() -> None:
+    before = resident()
+    tx, rx = cwasi.open_channel("lab")
+    with tx, rx:
+        for _ in range(3):
+            tx.send(b"x" * (1 << 20))
+        tidy.look()
+        tidy.look()
+        assert resident() - before > 3 << 20, "what is unread stays"
+        for _ in range(3):
+            assert rx.recv() == b"x" * (1 << 20)
+        assert resident() - before > 3 << 20
+        assert cwasi_idle() and resident() - before <= IDLE
+        tx.send(b"again" * 1000)
+        assert rx.recv() == b"again" * 1000
+
+
+def cwasi_idle() -> bool:
+    """Looks until nothing has changed, as the thread does in time."""
+    while tidy.look():
+        pass
+    tidy.look()
+    return True
+
+
+def test_it_happens_by_itself() -> None:
+    before = resident()
+    tx, rx = cwasi.open_channel("lab")
+    with tx, rx:
+        tx.send(b"x" * (2 << 20))
+        rx.recv()
+        until = time.monotonic() + 60
+        while resident() - before > IDLE and time.monotonic() < until:
+            time.sleep(0.1)
+        assert resident() - before <= IDLE
+
+
+def test_senders_that_are_closed_or_gone_are_left_alone() -> None:
+    tx, rx = cwasi.open_channel("lab")
+    tx.send(b"x")
+    tx.close()
+    tidy.look()
+    tidy.look()
+    assert rx.recv() == b"x"
+    rx.close()
+    del tx
+    tidy.look()
