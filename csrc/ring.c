@@ -238,11 +238,13 @@ static void publish(ring *r)
         count_up(&r->base.stats.wakes, (uint64_t)wake_parked(&r->peer[i].side->parked, r->peer[i].bell));
 }
 
-/* With the last piece of a message. */
 void ring_publish_whole(ring *r)
 {
-    /* Pairs with ring_unread. */
-    store_relaxed(&r->own->messages, ++r->messages);
+    r->messages++;
+    /* Not by the sender: the line that its readers look at all the time shall change once a message.
+     * Pairs with ring_unread. */
+    if (r->base.role == CWASI_RECEIVER)
+        store_relaxed(&r->own->messages, r->messages);
     publish(r);
 }
 
@@ -358,14 +360,13 @@ static int ring_bell(const endpoint *e, unsigned peer)
     return peer < r->peers ? r->peer[peer].bell : -1;
 }
 
-/* Messages that the slowest reader has not taken; for a reader, those that are there and it has not taken. */
+/* Messages that the slowest reader has not taken; only the sender can tell. */
 static uint64_t ring_unread(endpoint *e)
 {
     ring *r = (ring *)e;
-    uint64_t own = load_relaxed(&r->own->messages), most = 0;
-    for (unsigned i = 0; i < r->peers; i++) {
-        uint64_t theirs = load_relaxed(&r->peer[i].side->messages);
-        uint64_t unread = e->role == CWASI_SENDER ? own - theirs : theirs - own;
+    uint64_t sent = load_relaxed(&r->base.stats.messages), most = 0;
+    for (unsigned i = 0; i < r->peers && e->role == CWASI_SENDER; i++) {
+        uint64_t unread = sent - load_relaxed(&r->peer[i].side->messages);
         most = MAX(most, (int64_t)unread < 0 ? 0 : unread);
     }
     return most;

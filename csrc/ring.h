@@ -11,7 +11,7 @@ enum { OPEN = 0, FINISHED = 1, FAILED = 2 };   /* values of state */
 typedef struct {
     _Alignas(128) atomic_u64 position;   /* how far it has written or read */
     atomic_u64 base;                     /* of the sender: the position that stands at the start of the data */
-    atomic_u64 messages;                 /* written or read whole */
+    atomic_u64 messages;                 /* of a reader: read whole */
     atomic_u64 window_position;          /* of a reader: up to where it has released records of the window area */
     _Alignas(128) atomic_u32 state;
     atomic_u32 claimed;

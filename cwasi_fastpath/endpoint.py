@@ -69,14 +69,6 @@ class Endpoint(Managed):
         lib.cwasi_channel_histogram(self.pointer, histogram)
         return _metrics(stats, tuple(histogram))
 
-    @property
-    def unread(self) -> int:
-        """Messages that were sent and not yet received, by the slowest receiver; the transport may not tell, then 0.
-
-        After PeerDied, a sender learns here what was not received.
-        """
-        return int(lib.cwasi_channel_unread(self.pointer))
-
     def bells(self) -> list[int]:
         """Descriptors that hang up when the process of a peer ends, one a peer; not ours to close."""
         descriptors = ffi.new("int[]", _BELLS_MAX)
@@ -220,6 +212,14 @@ class Sender(Endpoint):
             if self._pointer is not None:
                 lib.cwasi_channel_stats(self._pointer, stats)
         return int(stats.messages)
+
+    @property
+    def unread(self) -> int:
+        """Messages that were sent and not yet received, by the slowest receiver; 0 where the transport does not tell.
+
+        After PeerDied it says what was not received.
+        """
+        return int(lib.cwasi_channel_unread(self.pointer))
 
     def trim(self) -> bool:
         """Gives the memory of an empty ring back to the system; a send meanwhile waits for some microseconds.
