@@ -389,17 +389,13 @@ def test_imports() -> None:
     rows = table(ABI, "import", "in C", "parameters", "result")
     documented = {code_words(name)[0]: len(parameters.split(",")) for name, _, parameters, _ in rows}
     assert documented == {name: count for name, count, _ in _wasmtime._imports()}
-    declared = re.findall(r"CWASI_IMPORT\((\w+)\) (int32_t (\w+)\(.*?\));", HEADER.read_text())
+    header = re.sub(r"\s+", " ", HEADER.read_text())
+    declared = re.findall(r"CWASI_IMPORT\((\w+)\) (int32_t (\w+)\(.*?\));", header)
     assert {code_words(row[0])[0]: code_words(row[1])[0] for row in rows} == {name: c for name, _, c in declared}
     for _, declaration, _ in declared:
         assert f"`{declaration}`" in ABI.read_text()
     for name in documented:
         assert f"\n### {name}\n" in ABI.read_text()
-
-
-def test_planned_imports_are_not_there() -> None:
-    planned = {name for row in table(ABI, "import", "what it will do") for name in code_words(row[0])}
-    assert len(planned) == 8 and not planned & _wasmtime.import_names()
 
 
 def test_error_numbers() -> None:

@@ -19,7 +19,7 @@ enum { CWASI_LOCAL = 0, CWASI_PROXIMAL = 1, CWASI_REMOTE = 2 }; /* results of cw
 enum {
     CWASI_EAGAIN = 6,      /* it would have to wait, and the timeout is 0 */
     CWASI_EBADF = 8,       /* no such handle, or the wrong direction */
-    CWASI_EBUSY = 10,      /* another thread uses this end of the channel */
+    CWASI_EBUSY = 10,      /* another thread uses this end; or: reply first */
     CWASI_ECANCELED = 11,  /* the host is closing */
     CWASI_ECONNRESET = 15, /* the peer died */
     CWASI_EFAULT = 21,     /* a pointer is outside this guest's memory */
@@ -39,6 +39,19 @@ CWASI_IMPORT(channel_send) int32_t cwasi_send(int32_t handle, const void *data, 
 CWASI_IMPORT(channel_recv) int32_t cwasi_recv(int32_t handle, void *buf, uint32_t cap, int32_t timeout_ms);
 /* The length of the next message, which stays. */
 CWASI_IMPORT(channel_peek) int32_t cwasi_peek(int32_t handle, int32_t timeout_ms);
+/* Sends a request and receives its answer into buf; the answer's length. For a handle that sends on a channel of calls.
+ * After CWASI_ETIMEDOUT or CWASI_EMSGSIZE the answer can be had with cwasi_recv on the same handle. */
+CWASI_IMPORT(channel_call) int32_t cwasi_call(int32_t handle, const void *data, uint32_t len,
+                                                   void *buf, uint32_t cap, int32_t timeout_ms);
+/* Answers the request that was received last, on a channel of calls; 0. Each is answered before the next is received. */
+CWASI_IMPORT(channel_reply) int32_t cwasi_reply(const void *data, uint32_t len);
+/* Waits in n handles at once; the index of one in which cwasi_recv would not wait. */
+CWASI_IMPORT(channel_wait) int32_t cwasi_wait(const int32_t *handles, uint32_t n, int32_t timeout_ms);
+/* How far the peer is, as the channel is running now: CWASI_LOCAL, ... */
+CWASI_IMPORT(channel_mode) int32_t cwasi_mode(int32_t handle);
+/* Ends this guest's side: the peer reads what is left, then gets CWASI_EPIPE. */
+CWASI_IMPORT(channel_close) int32_t cwasi_close(int32_t handle);
+
 /* Windows: messages in place. A window is a part of this guest's memory through which the messages of one channel pass
  * without a copy, where the transport can do that; elsewhere they are copied, and all else is the same. */
 
@@ -56,9 +69,5 @@ typedef struct {
 CWASI_IMPORT(window_take) int32_t cwasi_window_take(int32_t handle, cwasi_record *out, int32_t timeout_ms);
 /* Gives back the message at offset; in the order in which they were taken. */
 CWASI_IMPORT(window_release) int32_t cwasi_window_release(int32_t handle, uint32_t offset);
-/* How far the peer is, as the channel is running now: CWASI_LOCAL, ... */
-CWASI_IMPORT(channel_mode) int32_t cwasi_mode(int32_t handle);
-/* Ends this guest's side: the peer reads what is left, then gets CWASI_EPIPE. */
-CWASI_IMPORT(channel_close) int32_t cwasi_close(int32_t handle);
 
 #endif
