@@ -1,25 +1,12 @@
 /* channel.c - one end of a channel: numbers and times messages, admits one thread at a time, and closes in order. */
-#include "internal.h"
+#include "channel.h"
 #include "frame.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-enum { FREE = 0, INSIDE = 1, TRIMMING = 2, CLOSING = 3, CLOSED = 4 };   /* values of owner */
-
-struct cwasi_channel {
-    endpoint *end;
-    atomic_u32 owner;
-    atomic_u32 stamp_mask;    /* a message is timed where (seq & mask) == 0 */
-    uint64_t seq;             /* of the next message */
-    int has_frame;            /* peeked and not yet taken */
-    cwasi_frame frame;
-    atomic_u64 histogram[CWASI_HISTOGRAM_BUCKETS];
-};
 
 static int channel_new(endpoint *end, cwasi_channel **out)
 {
@@ -78,8 +65,8 @@ int channel_role(const cwasi_channel *c)
     return c->end->role;
 }
 
-/* Lets one thread in. Pairs with the release in leave(): what the last one inside did is visible. */
-static int enter(cwasi_channel *c, int role)
+/* Lets one thread in. Pairs with the release in channel_leave(): what the last one inside did is visible. */
+int channel_enter(cwasi_channel *c, int role)
 {
     if (c->end->role != role)
         return -EINVAL;
@@ -93,13 +80,12 @@ static int enter(cwasi_channel *c, int role)
     return 0;
 }
 
-static void leave(cwasi_channel *c)
+void channel_leave(cwasi_channel *c)
 {
     store_release(&c->owner, FREE);
 }
 
-/* The frame of the next message; stamp: NULL to take one when it is this message's turn. */
-static cwasi_frame new_frame(const cwasi_channel *c, uint64_t length, const uint64_t *stamp)
+cwasi_frame channel_new_frame(const cwasi_channel *c, uint64_t length, const uint64_t *stamp)
 {
     cwasi_frame frame = {.seq = c->seq, .length = (uint32_t)length};
     if (stamp)
@@ -109,7 +95,7 @@ static cwasi_frame new_frame(const cwasi_channel *c, uint64_t length, const uint
     return frame;
 }
 
-static void count_sent(cwasi_channel *c, uint64_t length)
+void channel_count_sent(cwasi_channel *c, uint64_t length)
 {
     c->seq++;
     count_up(&c->end->stats.messages, 1);
@@ -122,16 +108,16 @@ static int send_frame(cwasi_channel *c, const void *data, uint64_t length, const
         return -EMSGSIZE;
     if (!data && length)
         return -EFAULT;
-    int rc = enter(c, CWASI_SENDER);
+    int rc = channel_enter(c, CWASI_SENDER);
     if (rc < 0)
         return rc;
-    cwasi_frame frame = new_frame(c, length, stamp);
+    cwasi_frame frame = channel_new_frame(c, length, stamp);
     rc = c->end->torn;
     if (rc == 0)
         rc = c->end->ops->send(c->end, &frame, data, until);
     if (rc == 0)
-        count_sent(c, length);
-    leave(c);
+        channel_count_sent(c, length);
+    channel_leave(c);
     return rc;
 }
 
@@ -150,8 +136,7 @@ int cwasi_channel_forward(cwasi_channel *c, const void *data, uint64_t length, u
     return send_frame(c, data, length, &stamp, deadline_interruptible(timeout_ns));
 }
 
-/* Makes c->frame the next message. */
-static int next_frame(cwasi_channel *c, deadline until)
+int channel_next_frame(cwasi_channel *c, deadline until)
 {
     if (c->end->torn)
         return c->end->torn;
@@ -178,7 +163,7 @@ static void count_latency(cwasi_channel *c)
     count_up(&c->end->stats.timed, 1);
 }
 
-static void count_received(cwasi_channel *c)
+void channel_count_received(cwasi_channel *c)
 {
     c->has_frame = 0;
     c->seq++;
@@ -197,22 +182,22 @@ static int64_t take_frame(cwasi_channel *c, void *data, uint64_t capacity)
         c->has_frame = 0;
     if (rc < 0)
         return rc;
-    count_received(c);
+    channel_count_received(c);
     return c->frame.length;
 }
 
 /* data: NULL to forget the message. */
 static int64_t receive(cwasi_channel *c, void *data, uint64_t capacity, deadline until)
 {
-    int64_t rc = enter(c, CWASI_RECEIVER);
+    int64_t rc = channel_enter(c, CWASI_RECEIVER);
     if (rc < 0)
         return rc;
     do {
-        rc = next_frame(c, until);
+        rc = channel_next_frame(c, until);
         if (rc == 0)
             rc = take_frame(c, data, capacity);
     } while (rc == -ESTALE);
-    leave(c);
+    channel_leave(c);
     return rc;
 }
 
@@ -239,16 +224,16 @@ int64_t cwasi_channel_recv(cwasi_channel *c, void *data, uint64_t capacity, int6
 
 static int64_t peek_frame(cwasi_channel *c, cwasi_frame *frame, deadline until)
 {
-    int64_t rc = enter(c, CWASI_RECEIVER);
+    int64_t rc = channel_enter(c, CWASI_RECEIVER);
     if (rc < 0)
         return rc;
-    rc = next_frame(c, until);
+    rc = channel_next_frame(c, until);
     if (rc == 0) {
         rc = c->frame.length;
         if (frame)
             *frame = c->frame;
     }
-    leave(c);
+    channel_leave(c);
     return rc;
 }
 
@@ -260,154 +245,6 @@ int64_t channel_peek(cwasi_channel *c, deadline until)
 int64_t cwasi_channel_peek(cwasi_channel *c, cwasi_frame *frame, int64_t timeout_ns)
 {
     return peek_frame(c, frame, deadline_interruptible(timeout_ns));
-}
-
-const window_ops *channel_windows(const cwasi_channel *c)
-{
-    return c->end->ops->windows;
-}
-
-endpoint *channel_end(const cwasi_channel *c)
-{
-    return c->end;
-}
-
-int64_t channel_acquire(cwasi_channel *c, uint64_t length, deadline until)
-{
-    int64_t rc = enter(c, CWASI_SENDER);
-    if (rc < 0)
-        return rc;
-    rc = c->end->torn ? c->end->torn : c->end->ops->windows->acquire(c->end, length, until);
-    leave(c);
-    return rc;
-}
-
-int channel_commit(cwasi_channel *c, uint64_t offset, uint64_t length)
-{
-    int rc = enter(c, CWASI_SENDER);
-    if (rc < 0)
-        return rc;
-    cwasi_frame frame = new_frame(c, length, NULL);
-    rc = c->end->torn ? c->end->torn : c->end->ops->windows->commit(c->end, &frame, offset);
-    if (rc == 0)
-        count_sent(c, length);
-    leave(c);
-    return rc;
-}
-
-int channel_find(cwasi_channel *c, window_record *out, deadline until)
-{
-    const window_ops *windows = c->end->ops->windows;
-    int rc = enter(c, CWASI_RECEIVER);
-    if (rc < 0)
-        return rc;
-    rc = next_frame(c, until);
-    if (rc == 0) {
-        out->length = c->frame.length;
-        rc = windows && windows->find(c->end, &c->frame, out);
-    }
-    leave(c);
-    return rc;
-}
-
-int channel_take(cwasi_channel *c, const window_record *found)
-{
-    int rc = enter(c, CWASI_RECEIVER);
-    if (rc < 0)
-        return rc;
-    rc = c->end->ops->windows->take(c->end, found->end);
-    if (rc == 0)
-        count_received(c);
-    leave(c);
-    return rc;
-}
-
-int channel_release(cwasi_channel *c, uint64_t end)
-{
-    int rc = enter(c, CWASI_RECEIVER);
-    if (rc < 0)
-        return rc;
-    c->end->ops->windows->release(c->end, end);
-    leave(c);
-    return 0;
-}
-
-/* The first of these, from `from` on, in which nothing needs to be waited for, without a look at the transport; or
- * count. */
-static unsigned known_ready(cwasi_channel **list, unsigned count, unsigned from)
-{
-    for (unsigned n = 0; n < count; n++) {
-        const cwasi_channel *c = list[(from + n) % count];
-        if (c->has_frame || c->end->torn)
-            return (from + n) % count;
-    }
-    return count;
-}
-
-static int wait_inside(cwasi_channel **list, unsigned count, unsigned from, deadline until)
-{
-    unsigned known = known_ready(list, count, from);
-    if (known < count)
-        return (int)known;
-    endpoint **ends = calloc(count, sizeof *ends);
-    if (!ends)
-        return -ENOMEM;
-    for (unsigned i = 0; i < count; i++)
-        ends[i] = list[i]->end;
-    /* What it learns lasts no longer than the call; the sleeps count for the first. */
-    waiter w = {.parks = &list[0]->end->stats.parks};
-    int rc = endpoint_wait(ends, count, from, &w, until);
-    free(ends);
-    return rc;
-}
-
-int channel_wait(cwasi_channel **list, unsigned count, unsigned from, deadline until)
-{
-    unsigned entered = 0;
-    int rc = count ? 0 : -EINVAL;
-    while (rc == 0 && entered < count) {
-        rc = enter(list[entered], CWASI_RECEIVER);
-        entered += rc == 0;
-    }
-    if (rc == 0)
-        rc = wait_inside(list, count, from, until);
-    for (unsigned i = 0; i < entered; i++)
-        leave(list[i]);
-    return rc;
-}
-
-int cwasi_channel_wait(cwasi_channel **list, unsigned count, unsigned from, int64_t timeout_ns)
-{
-    return channel_wait(list, count, from, deadline_interruptible(timeout_ns));
-}
-
-int cwasi_channel_arm(cwasi_channel *c, int *descriptors, unsigned room)
-{
-    int rc = enter(c, CWASI_RECEIVER);
-    if (rc < 0)
-        return rc;
-    unsigned used = c->end->descriptors;
-    struct pollfd *fds = calloc(used ? used : 1, sizeof *fds);
-    if (used == 0 || used > room || !fds)
-        rc = used == 0 ? -ENOTSUP : fds ? -ENOSPC : -ENOMEM;
-    else
-        rc = c->has_frame || c->end->torn || c->end->ops->arm(c->end, fds) ? 0 : (int)used;
-    for (int i = 0; i < rc; i++)
-        descriptors[i] = fds[i].fd;
-    free(fds);
-    leave(c);
-    return rc;
-}
-
-int cwasi_channel_disarm(cwasi_channel *c)
-{
-    int rc = enter(c, CWASI_RECEIVER);
-    if (rc < 0)
-        return rc;
-    if (c->end->descriptors)
-        c->end->ops->disarm(c->end);
-    leave(c);
-    return 0;
 }
 
 int cwasi_channel_bells(const cwasi_channel *c, int *descriptors, unsigned room)
@@ -423,7 +260,7 @@ int cwasi_channel_trim(cwasi_channel *c)
     if (!c->end->ops->trim || c->end->role != CWASI_SENDER || !try_claim(&c->owner, FREE, TRIMMING))
         return 0;
     int rc = c->end->ops->trim(c->end);
-    leave(c);
+    channel_leave(c);
     return rc;
 }
 

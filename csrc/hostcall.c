@@ -1,69 +1,9 @@
-/* hostcall.c - the import module cwasi_v1: what a guest calls, without any Python on the way.
- *
- * The guest is hostile: each pointer is an unsigned 32-bit number that is checked against the size of the memory as it
- * is now, and the memory's base is read afresh on every call (memory.grow may move it).
- */
-#include "window.h"
+/* hostcall.c - the import module cwasi_v1: what a guest calls, without any Python on the way. */
+#include "guest.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* wasmtime's own layouts; the release is pinned, and these are checked against it when the hostcalls are installed. */
-typedef struct {
-    uint64_t words[3];
-} memory_handle;
-
-typedef struct {
-    uint8_t kind;
-    union {
-        memory_handle memory;
-        uint64_t words[3];
-    } of;
-} extern_item;
-
-typedef union {
-    uint32_t i32;
-    uint64_t i64;
-    uint8_t bytes[16];
-} value;
-
-enum { EXTERN_MEMORY = 3 };
-
-_Static_assert(sizeof(memory_handle) == 24 && sizeof(extern_item) == 32 && sizeof(value) == 16, "wasmtime's ABI");
-
-enum { GRANTED, OPENED, CLOSED };   /* a grant is opened once, and closed for good */
-
-/* One channel that the host granted in one direction; its place in the list is the guest's handle. A channel with a way
- * back carries requests: who sends them has one back for the answers, who receives them has one for each sender. */
-typedef struct {
-    char name[CWASI_NAME_MAX + 1];
-    cwasi_channel *channel;
-    int role;
-    int mode;
-    int state;
-    uint32_t backs;
-    cwasi_channel **back;
-    uint32_t owed;       /* answers that have not been received */
-    window *window;      /* or NULL */
-    uint32_t window_at, window_length;
-} grant;
-
-struct cwasi_guest {
-    const cwasi_wasmtime *runtime;
-    void *context;
-    memory_handle memory;
-    int memory_known;
-    uint32_t count;
-    grant *grants;
-    cwasi_channel *answers;   /* where the next reply goes, or NULL */
-    uint32_t turn;            /* where the next wait begins to look */
-};
-
-typedef struct {
-    uint8_t *base;
-    uint64_t size;
-} span;
 
 /* WASI preview-1 numbers are not Linux numbers. */
 static int32_t wasi_error(int64_t rc)
@@ -84,46 +24,6 @@ static int32_t wasi_error(int64_t rc)
     }
 }
 
-static int guest_memory(cwasi_guest *g, void *caller, span *out)
-{
-    memory_handle memory = g->memory;
-    if (!g->memory_known) {
-        extern_item item;
-        if (!g->runtime->caller_export_get(caller, "memory", 6, &item) || item.kind != EXTERN_MEMORY)
-            return -EFAULT;
-        memory = item.of.memory;
-    }
-    out->base = g->runtime->memory_data(g->context, &memory);
-    out->size = g->runtime->memory_data_size(g->context, &memory);
-    return 0;
-}
-
-/* The bytes [at, at + length) of the guest's memory, or NULL. */
-static uint8_t *slice(const span *memory, uint32_t at, uint32_t length)
-{
-    return (uint64_t)at + length <= memory->size ? memory->base + at : NULL;
-}
-
-static int deadline_of(uint32_t ms, deadline *until)
-{
-    int32_t signed_ms = (int32_t)ms;
-    if (signed_ms < -1)
-        return -EINVAL;
-    *until = deadline_after(signed_ms < 0 ? -1 : (int64_t)signed_ms * 1000000);
-    return 0;
-}
-
-static grant *handle(cwasi_guest *g, uint32_t h)
-{
-    return h < g->count && g->grants[h].state == OPENED ? &g->grants[h] : NULL;
-}
-
-static grant *handle_for(cwasi_guest *g, uint32_t h, int role)
-{
-    grant *found = handle(g, h);
-    return found && found->role == role ? found : NULL;
-}
-
 /* What is received through a handle: messages, or the answers to those that it sends. */
 static cwasi_channel *receives(const grant *from)
 {
@@ -140,7 +40,7 @@ static int64_t do_open(cwasi_guest *g, void *caller, const value *v)
         return rc;
     uint32_t length = v[1].i32;
     int role = (int)v[2].i32;
-    const uint8_t *name = slice(&memory, v[0].i32, length);
+    const uint8_t *name = guest_slice(&memory, v[0].i32, length);
     if (!name)
         return -EFAULT;
     if (length == 0 || length > CWASI_NAME_MAX || (role != CWASI_SENDER && role != CWASI_RECEIVER))
@@ -161,17 +61,17 @@ static int64_t do_send(cwasi_guest *g, void *caller, const value *v)
 {
     span memory;
     deadline until;
-    grant *to = handle_for(g, v[0].i32, CWASI_SENDER);
+    grant *to = guest_handle_for(g, v[0].i32, CWASI_SENDER);
     if (!to)
         return -EBADF;
     int rc = guest_memory(g, caller, &memory);
     if (rc < 0)
         return rc;
     uint32_t length = v[2].i32;
-    const uint8_t *data = slice(&memory, v[1].i32, length);
+    const uint8_t *data = guest_slice(&memory, v[1].i32, length);
     if (!data)
         return -EFAULT;
-    rc = deadline_of(v[3].i32, &until);
+    rc = guest_deadline(v[3].i32, &until);
     rc = rc < 0 ? rc : channel_send(to->channel, data, length, until);
     to->owed += rc == 0 && to->backs;
     return rc;
@@ -200,17 +100,17 @@ static int64_t do_recv(cwasi_guest *g, void *caller, const value *v)
 {
     span memory;
     deadline until;
-    grant *from = handle(g, v[0].i32);
+    grant *from = guest_handle(g, v[0].i32);
     if (!from || !receives(from))
         return -EBADF;
     int64_t rc = guest_memory(g, caller, &memory);
     if (rc < 0)
         return rc;
     uint32_t capacity = v[2].i32;
-    uint8_t *data = slice(&memory, v[1].i32, capacity);
+    uint8_t *data = guest_slice(&memory, v[1].i32, capacity);
     if (!data)
         return -EFAULT;
-    rc = deadline_of(v[3].i32, &until);
+    rc = guest_deadline(v[3].i32, &until);
     rc = rc < 0 ? rc : may_receive(g, from);
     if (rc == 0 && (rc = channel_recv(receives(from), data, capacity, until)) >= 0)
         note_received(g, from);
@@ -221,10 +121,10 @@ static int64_t do_peek(cwasi_guest *g, void *caller, const value *v)
 {
     (void)caller;
     deadline until;
-    grant *from = handle(g, v[0].i32);
+    grant *from = guest_handle(g, v[0].i32);
     if (!from || !receives(from))
         return -EBADF;
-    int rc = deadline_of(v[1].i32, &until);
+    int rc = guest_deadline(v[1].i32, &until);
     rc = rc < 0 ? rc : may_receive(g, from);
     return rc < 0 ? rc : channel_peek(receives(from), until);
 }
@@ -233,18 +133,18 @@ static int64_t do_call(cwasi_guest *g, void *caller, const value *v)
 {
     span memory;
     deadline until;
-    grant *to = handle_for(g, v[0].i32, CWASI_SENDER);
+    grant *to = guest_handle_for(g, v[0].i32, CWASI_SENDER);
     if (!to || !to->backs)
         return -EBADF;
     int64_t rc = guest_memory(g, caller, &memory);
     if (rc < 0)
         return rc;
     uint32_t length = v[2].i32, capacity = v[4].i32;
-    const uint8_t *data = slice(&memory, v[1].i32, length);
-    uint8_t *answer = slice(&memory, v[3].i32, capacity);
+    const uint8_t *data = guest_slice(&memory, v[1].i32, length);
+    uint8_t *answer = guest_slice(&memory, v[3].i32, capacity);
     if (!data || !answer)
         return -EFAULT;
-    rc = deadline_of(v[5].i32, &until);
+    rc = guest_deadline(v[5].i32, &until);
     if (rc == 0 && until.at == 0)
         return -EAGAIN;   /* before anything is sent: no answer is there at once */
     for (; rc == 0 && to->owed > 0; to->owed--) {
@@ -268,7 +168,7 @@ static int64_t do_reply(cwasi_guest *g, void *caller, const value *v)
     if (rc < 0)
         return rc;
     uint32_t length = v[1].i32;
-    const uint8_t *data = slice(&memory, v[0].i32, length);
+    const uint8_t *data = guest_slice(&memory, v[0].i32, length);
     if (!data)
         return -EFAULT;
     if (!g->answers)
@@ -285,7 +185,7 @@ static int waiting_list(cwasi_guest *g, const uint8_t *at, uint32_t count, cwasi
     for (uint32_t i = 0; i < count; i++) {
         uint32_t h;
         memcpy(&h, at + 4 * (uint64_t)i, sizeof h);
-        const grant *from = handle(g, h);
+        const grant *from = guest_handle(g, h);
         list[i] = from ? receives(from) : NULL;
         if (!list[i])
             return -EBADF;
@@ -303,120 +203,30 @@ static int64_t do_wait(cwasi_guest *g, void *caller, const value *v)
     uint32_t count = v[1].i32;
     if (count == 0 || count > g->count)
         return -EINVAL;   /* more than there are handles: one would be in it twice */
-    const uint8_t *at = slice(&memory, v[0].i32, 4 * count);
+    const uint8_t *at = guest_slice(&memory, v[0].i32, 4 * count);
     if (!at)
         return -EFAULT;
     cwasi_channel **list = calloc(count, sizeof(cwasi_channel *));
     rc = list ? waiting_list(g, at, count, list) : -ENOMEM;
     if (rc == 0)
-        rc = deadline_of(v[2].i32, &until);
+        rc = guest_deadline(v[2].i32, &until);
     if (rc == 0)
         rc = channel_wait(list, count, g->turn++ % count, until);
     free(list);
     return rc;
 }
 
-static int overlaps(const grant *other, uint32_t at, uint32_t length)
-{
-    return other->window && (uint64_t)at < (uint64_t)other->window_at + other->window_length &&
-           (uint64_t)other->window_at < (uint64_t)at + length;
-}
-
-static int64_t do_window_attach(cwasi_guest *g, void *caller, const value *v)
-{
-    span memory;
-    grant *to = handle(g, v[0].i32);
-    if (!to)
-        return -EBADF;
-    int rc = guest_memory(g, caller, &memory);
-    if (rc < 0)
-        return rc;
-    uint32_t at = v[1].i32, length = v[2].i32;
-    if (!slice(&memory, at, length))
-        return -EFAULT;
-    if (to->window || to->backs)
-        return -EINVAL;
-    for (uint32_t h = 0; h < g->count; h++) {
-        if (overlaps(&g->grants[h], at, length))
-            return -EINVAL;
-    }
-    rc = window_attach(to->channel, memory.base, at, length, &to->window);
-    to->window_at = at;
-    to->window_length = length;
-    return rc;
-}
-
-/* The handle with its window, and the memory as it is now. */
-static int window_of(cwasi_guest *g, void *caller, uint32_t h, int role, grant **out, span *memory)
-{
-    *out = handle_for(g, h, role);
-    if (!*out || !(*out)->window)
-        return *out ? -EINVAL : -EBADF;
-    return guest_memory(g, caller, memory);
-}
-
-static int64_t do_window_acquire(cwasi_guest *g, void *caller, const value *v)
-{
-    span memory;
-    deadline until;
-    grant *to;
-    int rc = window_of(g, caller, v[0].i32, CWASI_SENDER, &to, &memory);
-    if (rc == 0)
-        rc = deadline_of(v[2].i32, &until);
-    return rc < 0 ? rc : window_acquire(to->window, memory.base, v[1].i32, until);
-}
-
-static int64_t do_window_commit(cwasi_guest *g, void *caller, const value *v)
-{
-    span memory;
-    grant *to;
-    int rc = window_of(g, caller, v[0].i32, CWASI_SENDER, &to, &memory);
-    return rc < 0 ? rc : window_commit(to->window, memory.base, v[1].i32, v[2].i32);
-}
-
-static int64_t do_window_take(cwasi_guest *g, void *caller, const value *v)
-{
-    span memory;
-    deadline until;
-    grant *from;
-    window_record record;
-    int rc = window_of(g, caller, v[0].i32, CWASI_RECEIVER, &from, &memory);
-    if (rc < 0)
-        return rc;
-    uint32_t told[2];
-    uint8_t *out = slice(&memory, v[1].i32, sizeof told);
-    if (!out)
-        return -EFAULT;
-    rc = deadline_of(v[2].i32, &until);
-    if (rc == 0)
-        rc = window_take(from->window, memory.base, &record, until);
-    if (rc < 0)
-        return rc;
-    told[0] = (uint32_t)record.offset;
-    told[1] = (uint32_t)record.length;
-    memcpy(out, told, sizeof told);
-    return 0;
-}
-
-static int64_t do_window_release(cwasi_guest *g, void *caller, const value *v)
-{
-    span memory;
-    grant *from;
-    int rc = window_of(g, caller, v[0].i32, CWASI_RECEIVER, &from, &memory);
-    return rc < 0 ? rc : window_release(from->window, v[1].i32);
-}
-
 static int64_t do_mode(cwasi_guest *g, void *caller, const value *v)
 {
     (void)caller;
-    const grant *found = handle(g, v[0].i32);
+    const grant *found = guest_handle(g, v[0].i32);
     return found ? found->mode : -EBADF;
 }
 
 static int64_t do_close(cwasi_guest *g, void *caller, const value *v)
 {
     span memory;
-    grant *found = handle(g, v[0].i32);
+    grant *found = guest_handle(g, v[0].i32);
     if (!found)
         return -EBADF;
     if (found->window && guest_memory(g, caller, &memory) == 0) {
@@ -482,62 +292,4 @@ const cwasi_import *cwasi_imports(void)
         {NULL, 0, NULL},
     };
     return imports;
-}
-
-int cwasi_guest_new(const cwasi_wasmtime *runtime, void *context, cwasi_guest **out)
-{
-    cwasi_guest *g = calloc(1, sizeof *g);
-    if (!g)
-        return -ENOMEM;
-    g->runtime = runtime;
-    g->context = context;
-    *out = g;
-    return 0;
-}
-
-int cwasi_guest_set_memory(cwasi_guest *g, const void *memory)
-{
-    memcpy(&g->memory, memory, sizeof g->memory);
-    g->memory_known = 1;
-    return 0;
-}
-
-int cwasi_guest_grant(cwasi_guest *g, const char *name, cwasi_channel *channel, int mode)
-{
-    size_t length = strlen(name);
-    if (length == 0 || length > CWASI_NAME_MAX)
-        return -EINVAL;
-    grant *grown = realloc(g->grants, (g->count + 1) * sizeof *grown);
-    if (!grown)
-        return -ENOMEM;
-    g->grants = grown;
-    grant *added = &grown[g->count++];
-    *added = (grant){.channel = channel, .role = channel_role(channel), .mode = mode};
-    memcpy(added->name, name, length + 1);
-    return 0;
-}
-
-int cwasi_guest_grant_back(cwasi_guest *g, cwasi_channel *back)
-{
-    grant *last = g->count ? &g->grants[g->count - 1] : NULL;
-    if (!last || channel_role(back) == last->role || (last->role == CWASI_SENDER && last->backs))
-        return -EINVAL;
-    cwasi_channel **grown = realloc(last->back, (last->backs + 1) * sizeof(cwasi_channel *));
-    if (!grown)
-        return -ENOMEM;
-    last->back = grown;
-    last->back[last->backs++] = back;
-    return 0;
-}
-
-void cwasi_guest_free(cwasi_guest *g)
-{
-    if (!g)
-        return;
-    for (uint32_t h = 0; h < g->count; h++) {
-        window_forget(g->grants[h].window);
-        free(g->grants[h].back);
-    }
-    free(g->grants);
-    free(g);
 }
