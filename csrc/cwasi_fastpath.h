@@ -100,7 +100,8 @@ int cwasi_channel_source_stats(const cwasi_channel *c, unsigned source, cwasi_st
 void cwasi_channel_histogram(const cwasi_channel *c, uint64_t *histogram);
 
 /* ---- wait.c ---- */
-/* How many threads of this process may spin at once (the default: usable cores - 1), and for how long. */
+/* How many threads of this process may spin at once (the default: usable cores - 1), and for how long; negative: as
+ * before. */
 void cwasi_wait_configure(int spinners, int64_t spin_ns);
 
 /* ---- attribution.c: which function runs on this thread ---- */

@@ -66,7 +66,8 @@ static int usable_cores(void)
 void cwasi_wait_configure(int count, int64_t spin_ns)
 {
     store_relaxed(&spinner_budget, count);
-    store_relaxed(&spin_budget_ns, spin_ns);
+    if (spin_ns >= 0)
+        store_relaxed(&spin_budget_ns, spin_ns);
 }
 
 /* A forked child has one thread, and that one does not spin. */

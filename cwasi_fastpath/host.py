@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import resource
 import threading
@@ -17,7 +18,9 @@ import wasmtime
 
 from . import calibration, errors
 from . import transport as transports
+from ._native import lib
 from .channel import Channel, Edge
+from .cpu import usable_cores
 from .endpoint import RECEIVER, SENDER, Endpoint
 from .guest import Guest, Streams
 from .metrics import Observation
@@ -104,9 +107,11 @@ class Host:
         config = wasmtime.Config()
         config.epoch_interruption = timeout is not None
         _allow_many_descriptors()
+        # Who works needs a core, too; under a quota spinning is paid with the time to work.
+        lib.cwasi_wait_configure(max(0, math.ceil(usable_cores()) - 1), -1)
         self._engine = wasmtime.Engine(config)
-        self._guests: list[Guest] = []
-        self._channels: list[Channel] = []
+        self._guests: dict[str, Guest] = {}
+        self._channels: dict[str, Channel] = {}
         self._closed = False
         self._changed = threading.Condition()
         """Guards and announces changes of the sets below."""
@@ -138,10 +143,10 @@ class Host:
         file = Path(path)
         streams = Streams(arguments, environment or {}, *(Path(p) if p else None for p in (stdin, stdout, stderr)))
         guest_name = file.stem.lower() if name is None else name
-        if any(guest.name == guest_name for guest in self._guests):
+        if guest_name in self._guests:
             raise errors.BadSpec(f"a function named {guest_name!r} is loaded already; give the second one another name")
         guest = Guest(self._engine, file, guest_name, trust, streams)
-        self._guests.append(guest)
+        self._guests[guest_name] = guest
         return guest
 
     def connect(
@@ -168,7 +173,7 @@ class Host:
         senders, receivers = _listed(sender), _listed(receiver)
         for guest in (*senders, *receivers):
             self._check_mine(guest)
-        if any(channel.name == name for channel in self._channels):
+        if name in self._channels:
             raise errors.BadSpec(f"there is a channel {name!r} already; name all of its ends when you connect it")
         if calls and len(receivers) > 1:
             raise errors.BadSpec(f"channel {name!r}: calls have one function that answers them")
@@ -213,11 +218,9 @@ class Host:
 
     def _channel(self, name: str, decisions: Mapping[Edge, Decision]) -> Channel:
         """The channel of that name, which another end of it may have made."""
-        for channel in self._channels:
-            if channel.name == name:
-                return channel
-        self._channels.append(Channel(name, decisions))
-        return self._channels[-1]
+        if name not in self._channels:
+            self._channels[name] = Channel(name, decisions)
+        return self._channels[name]
 
     def join(
         self,
@@ -249,7 +252,7 @@ class Host:
         return end
 
     def _end_of(self, guest: Guest, channel: str) -> Endpoint:
-        found = next(candidate for candidate in self._channels if candidate.name == channel)
+        found = self._channels[channel]
         ends: dict[str, Endpoint] = {**found.senders, **found.receivers}
         return ends[guest.name]
 
@@ -260,7 +263,7 @@ class Host:
         by PeerDied. Ctrl-C and close() end all waits with Cancelled.
         Raises GuestTrap, GuestExit, GuestTimeout, BadModule, BadSpec.
         """
-        chosen = guests or tuple(self._guests)
+        chosen = guests or self.guests
         self._admit(chosen)
         ended: queue.SimpleQueue[tuple[Guest, BaseException | None]] = queue.SimpleQueue()
         waiting = set(chosen)
@@ -295,7 +298,7 @@ class Host:
             self._running.update(guests)
 
     def _check_mine(self, guest: Guest) -> None:
-        if guest not in self._guests:
+        if self._guests.get(guest.name) is not guest:
             raise errors.BadSpec(f"function {guest.name} is not loaded in this host, or the host is closed")
 
     def _run_guest(self, guest: Guest, ended: queue.SimpleQueue[tuple[Guest, BaseException | None]]) -> None:
@@ -326,19 +329,18 @@ class Host:
 
     def peer_died(self, channel: str, edge: Edge) -> None:
         """Tells our end of this edge of `channel` that the process of the other one is gone."""
-        for candidate in self._channels:
-            if candidate.name == channel:
-                candidate.peer_died(edge)
+        if channel in self._channels:
+            self._channels[channel].peer_died(edge)
 
     @property
     def guests(self) -> tuple[Guest, ...]:
         """All guests that were loaded here."""
-        return tuple(self._guests)
+        return tuple(self._guests.values())
 
     @property
     def channels(self) -> tuple[Channel, ...]:
         """All channels that were opened here."""
-        return tuple(self._channels)
+        return tuple(self._channels.values())
 
     def close(self) -> None:
         """Ends what runs and frees everything; closing twice is safe. A guest that cannot be ended keeps its memory
@@ -347,12 +349,12 @@ class Host:
         if not self._closed:
             self._cancel(self._running - self._stuck)
         self._closed = True
-        for guest in self._guests:
+        for guest in self._guests.values():
             if guest not in self._running:
                 guest.close()
         self._guests.clear()
         if not self._running:
-            for channel in self._channels:
+            for channel in self._channels.values():
                 channel.close()
             self._engine.close()
 
