@@ -53,8 +53,10 @@ void wait_wake(atomic_u32 *parked);
 void bell_ring(int bell);
 /* Forgets what was rung; -ECONNRESET if the bell has hung up. */
 int bell_quiet(int bell);
+/* Our side hears it, for ever; the other one notices nothing. */
+void bell_wake_self(int bell);
 /* Both sides hear it, for ever. */
-void bell_end(int bell);
+void bell_hang_up(int bell);
 
 /* ---- copy.c ---- */
 /* Copies a piece of a message of so many bytes to where another core will read it. */

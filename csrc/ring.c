@@ -339,7 +339,7 @@ static void ring_wake(endpoint *e)
     ring *r = (ring *)e;
     wait_wake(&r->own->parked);
     for (unsigned i = 0; i < r->peers; i++)
-        bell_end(r->peer[i].bell);
+        bell_wake_self(r->peer[i].bell);
 }
 
 static void ring_peer_died(endpoint *e, unsigned peer)
@@ -351,7 +351,7 @@ static void ring_peer_died(endpoint *e, unsigned peer)
     store_ordered(&r->peer[peer].died, 1);
     wait_wake(&r->own->parked);
     if (e->role == CWASI_RECEIVER)
-        bell_end(r->peer[peer].bell);
+        bell_wake_self(r->peer[peer].bell);
 }
 
 static int ring_bell(const endpoint *e, unsigned peer)
@@ -389,8 +389,10 @@ static int ring_finish(endpoint *e, int failed, deadline until)
     ring *r = (ring *)e;
     /* Pairs with look_for_data and look_for_readers. */
     store_ordered(&r->own->state, failed ? FAILED : FINISHED);
-    for (unsigned i = 0; i < r->peers; i++)
+    for (unsigned i = 0; i < r->peers; i++) {
         wait_wake(&r->peer[i].side->parked);
+        bell_hang_up(r->peer[i].bell);   /* how the peer sleeps, we no longer know */
+    }
     ring_wake(e);
     return 0;
 }

@@ -235,7 +235,12 @@ int bell_quiet(int bell)
     return recv(bell, rung, sizeof rung, MSG_DONTWAIT) == 0 ? -ECONNRESET : 0;
 }
 
-void bell_end(int bell)
+void bell_wake_self(int bell)
+{
+    shutdown(bell, SHUT_RD);
+}
+
+void bell_hang_up(int bell)
 {
     shutdown(bell, SHUT_RDWR);
 }
