@@ -15,7 +15,7 @@ MAKEFLAGS += --no-print-directory
 INPUT   ?= /usr/share/backgrounds/mate/nature/RainDrops.jpg
 OUTPUT  ?= $(BUILD)/demo/edges.jpg
 
-PACKAGES := python3 python3-venv python3-dev gcc libc6-dev python3-bpfcc redis-server groff-base \
+PACKAGES := python3 python3-venv python3-dev gcc libc6-dev python3-bpfcc redis-server groff-base spin \
             clang lld wasi-libc libclang-rt-dev-wasm32 libstb-dev mate-backgrounds
 BCC      := /usr/lib/python3/dist-packages/bcc
 
@@ -40,7 +40,7 @@ demo: build ## a picture pipeline over Redis, by hand, proximal and as the polic
 	    --report $(BUILD)/demo/report.json
 
 .PHONY: test
-test: lint test-c test-python ## everything: lint, C under sanitizers, Python
+test: lint test-model test-c test-python ## everything: lint, the ring's model, C under sanitizers, Python
 
 .PHONY: test-python
 test-python: build $(GUESTS)
@@ -50,6 +50,10 @@ test-python: build $(GUESTS)
 test-c: system
 	tests/c/run.sh asan
 	tests/c/run.sh tsan
+
+.PHONY: test-model
+test-model: system
+	tests/model/run.sh
 
 .PHONY: lint
 lint: build ## ruff and mypy
@@ -89,7 +93,7 @@ clean: ## removes what was built, .venv too
 .PHONY: system
 system:
 	@if ! command -v apt-get >/dev/null; then \
-	    for tool in $(PYTHON) gcc clang wasm-ld redis-server setpriv; do \
+	    for tool in $(PYTHON) gcc clang wasm-ld redis-server setpriv spin; do \
 	        command -v $$tool >/dev/null || { echo "make: $$tool is missing. Install what Debian calls: $(PACKAGES)" >&2; exit 1; }; \
 	    done; exit 0; \
 	fi; \
