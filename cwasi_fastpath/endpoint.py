@@ -78,9 +78,12 @@ class Endpoint(Managed):
         return int(lib.cwasi_channel_unread(self.pointer))
 
     def bells(self) -> list[int]:
-        """Descriptors that hang up when the process of a peer ends, one a peer; not ours to close."""
+        """Descriptors that hang up when a peer's process ends, one a peer, not ours to close. None after close()."""
+        pointer = self._pointer   # another thread may be closing
+        if pointer is None:
+            return []
         descriptors = ffi.new("int[]", _BELLS_MAX)
-        return list(descriptors[0 : lib.cwasi_channel_bells(self.pointer, descriptors, _BELLS_MAX)])
+        return list(descriptors[0 : lib.cwasi_channel_bells(pointer, descriptors, _BELLS_MAX)])
 
     def sample(self, every: int) -> None:
         """Times one message in `every` (a power of two; 1 times all) from its send to its receipt."""
