@@ -76,7 +76,7 @@ static int gather_peek(endpoint *e, cwasi_frame *frame, deadline until)
             leave_out(g, (unsigned)live, rc);
             continue;
         }
-        if (rc == -EAGAIN && g->left > 1 && until.at != 0) {
+        if (rc == -EAGAIN && g->left > 1) {
             g->next = ((unsigned)live + 1) % g->left;
             continue;
         }

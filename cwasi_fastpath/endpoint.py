@@ -70,9 +70,12 @@ class Endpoint(Managed):
         return _metrics(stats, tuple(histogram))
 
     def bells(self) -> list[int]:
-        """Descriptors that hang up when the process of a peer ends, one a peer; not ours to close."""
+        """Descriptors that hang up when a peer's process ends, one a peer, not ours to close. None after close()."""
+        pointer = self._pointer   # another thread may be closing
+        if pointer is None:
+            return []
         descriptors = ffi.new("int[]", _BELLS_MAX)
-        return list(descriptors[0 : lib.cwasi_channel_bells(self.pointer, descriptors, _BELLS_MAX)])
+        return list(descriptors[0 : lib.cwasi_channel_bells(pointer, descriptors, _BELLS_MAX)])
 
     def sample(self, every: int) -> None:
         """Times one message in `every` (a power of two; 1 times all) from its send to its receipt."""
@@ -257,7 +260,8 @@ class Receiver(Endpoint):
     def __init__(self, pointer: Any, name: str, mode: Mode = Mode.LOCAL) -> None:
         super().__init__(pointer, name, mode)
         self._small = ffi.new("char[]", self._SMALL)
-        self._awaited = False
+        self._leave: Callable[[], None] | None = None
+        """Sends the task that waits for us on its way."""
         self._final_sources: tuple[EndMetrics, ...] = ()
 
     def recv(self, timeout: float | None = None) -> bytes:
@@ -333,14 +337,26 @@ class Receiver(Endpoint):
         """Waits until recv may go on."""
         import asyncio
 
-        if self._awaited:
+        if self._leave is not None:
             raise errors.Busy(f"{self!r}: another task waits for it; each end takes one at a time")
         descriptors = ffi.new("int[]", _DESCRIPTORS_MAX)
         count = check(lib.cwasi_channel_arm(self.pointer, descriptors, _DESCRIPTORS_MAX), f"{self!r}: recv")
         loop = asyncio.get_running_loop()
         arrived = asyncio.Event()
         watched = [fd for fd in descriptors[0:count] if fd >= 0]
-        self._awaited = True
+
+        def leave() -> None:
+            for fd in watched:
+                loop.remove_reader(fd)
+            arrived.set()
+
+        def leave_safely() -> None:
+            if asyncio._get_running_loop() is loop:
+                leave()
+            else:
+                loop.call_soon_threadsafe(leave)
+
+        self._leave = leave_safely
         try:
             for fd in watched:
                 loop.add_reader(fd, arrived.set)
@@ -350,11 +366,16 @@ class Receiver(Endpoint):
         except TimeoutError as error:
             raise errors.Timeout(f"{self!r}: recv: timed out") from error
         finally:
-            self._awaited = False
-            for fd in watched:
-                loop.remove_reader(fd)
+            self._leave = None
+            leave()
             if self._pointer is not None:
                 lib.cwasi_channel_disarm(self._pointer)
+
+    def finish(self, *, failed: bool = False, linger: float | None = 5.0) -> None:
+        """As every end. A task that waits in arecv() gets ChannelClosed."""
+        if self._leave is not None:
+            self._leave()   # as long as the descriptors that it watches are open
+        super().finish(failed=failed, linger=linger)
 
     def sources(self) -> tuple[EndMetrics, ...]:
         """What came from each sender, in their order, without latencies; empty where there is only one."""

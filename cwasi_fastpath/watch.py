@@ -6,7 +6,7 @@ import os
 import select
 import threading
 from typing import TYPE_CHECKING
-from weakref import WeakSet
+from weakref import ReferenceType, WeakSet, ref
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 _all: WeakSet[Endpoint] = WeakSet()
 """Every end of this process; after a fork their peers may be in another one."""
 _lock = threading.Lock()
-_watched: dict[int, tuple[Endpoint, int]] = {}
-"""By the descriptor of the bell, the end and the number of the peer."""
+_watched: dict[int, tuple[ReferenceType[Endpoint], int]] = {}
+"""By the descriptor of the bell, the end, which others keep alive or not, and the number of the peer."""
 _epoll: select.epoll | None = None
 
 
@@ -28,8 +28,8 @@ def watch(end: Endpoint) -> None:
     """From now on `end` learns of the death of its peers' processes, within milliseconds."""
     with _lock:
         for peer, bell in enumerate(end.bells()):
-            if bell not in _watched:
-                _watched[bell] = (end, peer)
+            if bell not in _watched or _watched[bell][0]() is not end:
+                _watched[bell] = (ref(end), peer)
                 _started().register(bell, select.EPOLLONESHOT)   # hang-ups are always reported
 
 
@@ -52,11 +52,16 @@ def _started() -> select.epoll:
 def _run(epoll: select.epoll) -> None:
     while True:
         for bell, _ in epoll.poll():
-            with _lock:
-                # Asked again: the descriptor may belong to another bell by now.
-                end, peer = _watched[bell] if bell in _watched and _hung_up(bell) else (None, 0)
-            if end is not None:
-                end.peer_died(peer)
+            _tell(bell)
+
+
+def _tell(bell: int) -> None:
+    with _lock:
+        # Asked again: the descriptor may belong to another bell by now.
+        found, peer = _watched[bell] if bell in _watched and _hung_up(bell) else (None, 0)
+    end = found() if found else None
+    if end is not None:
+        end.peer_died(peer)
 
 
 def _hung_up(bell: int) -> bool:

@@ -180,6 +180,54 @@ static void attack_at_once(int role, uint8_t *buffer)
     }
 }
 
+/* Two of three readers write what they like into their own words. They are dropped, at the latest when they lie, and the
+ * third gets every message. */
+static uint64_t attack_beside_an_honest_reader(uint8_t *buffer)
+{
+    static uint8_t received[BUFFER];
+    cwasi_channel *tx, *honest;
+    int fd = cwasi_ring_create(CAPACITY, 3);
+    CHECK_EQ(cwasi_channel_open_ring(fd, CWASI_SENDER, 0, NULL, &tx), 0);
+    CHECK_EQ(cwasi_channel_open_ring(fd, CWASI_RECEIVER, 2, NULL, &honest), 0);
+    ring_control *control = mmap(NULL, SHM_CONTROL, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    CHECK(control != MAP_FAILED);
+    close(fd);
+    const ring *victim = *(ring **)tx;
+    uint64_t sent = 0;
+    for (int step = 0; step < STEPS; step++) {
+        for (int i = 0; i < 2; i++) {
+            ring_side *own = &control->reader[i];
+            switch (next_random(&rng) % 8) {
+            case 0: store_relaxed(&own->position, nasty(victim)); break;
+            case 1: store_relaxed(&own->state, nasty_state()); break;
+            case 2: store_relaxed(&own->parked, (uint32_t)nasty(victim)); break;
+            case 3: store_relaxed(&own->messages, nasty(victim)); break;
+            case 4: store_relaxed(&own->core, (uint32_t)nasty(victim)); break;
+            case 5: store_relaxed(&own->base, nasty(victim)); break;
+            default: store_relaxed(&own->position, victim->published);
+            }
+        }
+        size_t length = next_random(&rng) % (CAPACITY / 2);
+        fill(buffer, length, sent);
+        int rc = cwasi_channel_send(tx, buffer, length, 0);
+        CHECK(rc == 0 || rc == -EAGAIN);
+        check_sane(victim);
+        sent += rc == 0;
+        if (rc == 0 && next_random(&rng) % 8) {
+            CHECK_EQ(cwasi_channel_recv(honest, received, BUFFER, 0), length);
+            CHECK(filled(received, length, sent - 1));
+        } else if (rc == 0) {
+            CHECK_EQ(cwasi_channel_peek(honest, NULL, 0), length);
+            CHECK_EQ(cwasi_channel_recv(honest, received, BUFFER, 0), length);
+        }
+        CHECK_EQ(cwasi_channel_recv(honest, received, BUFFER, 0), -EAGAIN);
+    }
+    munmap(control, SHM_CONTROL);
+    cwasi_channel_free(tx);
+    cwasi_channel_free(honest);
+    return sent;
+}
+
 int main(void)
 {
     test_begin(50);
@@ -191,6 +239,10 @@ int main(void)
     }
     /* Else the attacker was so crude that it never got past the door. */
     CHECK(sent > CASES && received > CASES);
+    sent = 0;
+    for (int i = 0; i < CASES; i++)
+        sent += attack_beside_an_honest_reader(buffer);
+    CHECK(sent > CASES);
     attack_at_once(CWASI_SENDER, buffer);
     attack_at_once(CWASI_RECEIVER, buffer);
     free(buffer);

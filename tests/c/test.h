@@ -6,12 +6,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -75,6 +78,51 @@ static inline pair ring_pair(uint64_t capacity)
     CHECK_EQ(cwasi_channel_open_ring(fd, CWASI_RECEIVER, 0, NULL, &p.rx), 0);
     close(fd);
     return p;
+}
+
+enum { FAN_MAX = 8 };
+
+/* A ring with all its ends and their bells. */
+typedef struct {
+    cwasi_channel *tx, *rx[FAN_MAX];
+    unsigned readers;
+    int memfd;
+} fan;
+
+static inline fan open_fan(uint64_t capacity, unsigned readers)
+{
+    fan f = {.readers = readers, .memfd = cwasi_ring_create(capacity, readers)};
+    int ours[FAN_MAX], theirs[FAN_MAX];
+    CHECK(f.memfd >= 0);
+    for (unsigned i = 0; i < readers; i++) {
+        int fds[2];
+        CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+        ours[i] = fds[0];
+        theirs[i] = fds[1];
+    }
+    CHECK_EQ(cwasi_channel_open_ring(f.memfd, CWASI_SENDER, 0, ours, &f.tx), 0);
+    for (unsigned i = 0; i < readers; i++) {
+        CHECK_EQ(cwasi_channel_open_ring(f.memfd, CWASI_RECEIVER, i, &theirs[i], &f.rx[i]), 0);
+        close(ours[i]);
+        close(theirs[i]);
+    }
+    return f;
+}
+
+static inline void free_fan(fan f)
+{
+    cwasi_channel_free(f.tx);
+    for (unsigned i = 0; i < f.readers; i++)
+        cwasi_channel_free(f.rx[i]);
+    close(f.memfd);
+}
+
+/* A ring of one reader with bells, so that it can be waited for together with others. */
+static inline pair belled_pair(uint64_t capacity)
+{
+    fan f = open_fan(capacity, 1);
+    close(f.memfd);
+    return (pair){f.tx, f.rx[0]};
 }
 
 static inline pair pipe_pair(void)
@@ -195,6 +243,13 @@ static inline void drain(cwasi_channel *rx, uint64_t count)
         CHECK_EQ(cwasi_channel_recv(rx, message, sizeof message, 0), sizeof message);
         CHECK(filled(message, sizeof message, i));
     }
+}
+
+static inline cwasi_stats stats_of(const cwasi_channel *c)
+{
+    cwasi_stats found;
+    cwasi_channel_stats(c, &found);
+    return found;
 }
 
 /* How a child ended: its exit code, or 128 + its signal. */
