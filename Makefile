@@ -40,7 +40,7 @@ demo: build ## a picture pipeline over Redis, by hand, proximal and as the polic
 	    --report $(BUILD)/demo/report.json
 
 .PHONY: test
-test: lint test-c test-python ## everything: lint, C under sanitizers, Python
+test: lint test-c test-faults test-python ## everything: lint, C under sanitizers, kills, Python
 
 .PHONY: test-python
 test-python: build $(GUESTS)
@@ -50,6 +50,11 @@ test-python: build $(GUESTS)
 test-c: system
 	tests/c/run.sh asan
 	tests/c/run.sh tsan
+
+# LONG=long: some 1,700 kills, in half a minute.
+.PHONY: test-faults
+test-faults: system ## kills each side of a channel at every step (LONG=long: more often)
+	tests/faults/run.sh $(LONG)
 
 .PHONY: lint
 lint: build ## ruff and mypy
