@@ -60,6 +60,10 @@ static uint64_t next_start(const ring *r, uint64_t size)
 static int look_for_window_room(ring *r)
 {
     uint64_t held = 0;
+    /* First: a reader that turns out to be gone must not count below, or we would sleep over its death. */
+    int rc = ring_usable(r);
+    if (rc < 0)
+        return rc;
     for (unsigned i = 0; i < r->peers; i++) {
         ring_peer *peer = &r->peer[i];
         if (peer->gone)
@@ -73,7 +77,7 @@ static int look_for_window_room(ring *r)
         peer->window_seen = position;
         held = MAX(held, r->window_end - position);
     }
-    int rc = ring_usable(r);
+    rc = ring_usable(r);   /* again: one that lied was dropped */
     if (rc < 0)
         return rc;
     /* Where nothing is held, what is left unused before the start does not count. */
