@@ -40,7 +40,7 @@ demo: build ## a picture pipeline over Redis, by hand, proximal and as the polic
 	    --report $(BUILD)/demo/report.json
 
 .PHONY: test
-test: lint test-model test-c test-python ## everything: lint, the ring's model, C under sanitizers, Python
+test: lint test-model test-c test-faults test-python ## everything: lint, model, C under sanitizers, kills, Python
 
 .PHONY: test-python
 test-python: build $(GUESTS)
@@ -54,6 +54,11 @@ test-c: system
 .PHONY: test-model
 test-model: system
 	tests/model/run.sh
+
+# LONG=long: some 1,700 kills, in half a minute.
+.PHONY: test-faults
+test-faults: system ## kills each side of a channel at every step (LONG=long: more often)
+	tests/faults/run.sh $(LONG)
 
 .PHONY: lint
 lint: build ## ruff and mypy

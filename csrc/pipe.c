@@ -10,6 +10,7 @@
  * SIGPIPE must be ignored in the process, as Python does.
  */
 #include "internal.h"
+#include "fault.h"
 #include "frame.h"
 
 #include <errno.h>
@@ -59,6 +60,7 @@ static int pipe_wait(pipe_end *p, deadline until)
         return stop;
     if (until.at == 0)
         return -EAGAIN;
+    FAULT_POINT(pipe_wait_begins);
     struct pollfd fds[2] = {{p->fd, p->base.role == CWASI_SENDER ? POLLOUT : POLLIN, 0}, {p->wake_fd, POLLIN, 0}};
     count_up(&p->base.stats.waits, 1);
     count_up(&p->base.stats.parks, 1);
@@ -82,7 +84,9 @@ static int wait_for_room(pipe_end *p, deadline until)
 static int write_all(pipe_end *p, struct iovec *iov, int count, deadline until)
 {
     while (count > 0) {
+        FAULT_POINT(pipe_write_begins);
         ssize_t n = writev(p->fd, iov, count);
+        FAULT_POINT(pipe_write_ends);
         if (n < 0 && errno != EAGAIN && errno != EINTR)
             return -errno;
         if (n < 0) {
@@ -106,7 +110,9 @@ static int lend(pipe_end *p, uint8_t *from, size_t length, deadline until)
 {
     while (length > 0) {
         struct iovec iov = {from, length};
+        FAULT_POINT(pipe_lend_begins);
         ssize_t n = vmsplice(p->fd, &iov, 1, SPLICE_F_NONBLOCK);
+        FAULT_POINT(pipe_lend_ends);
         if (n < 0 && errno != EAGAIN && errno != EINTR)
             return -errno;
         if (n < 0) {
@@ -156,6 +162,7 @@ static int send_large(pipe_end *p, const cwasi_frame *frame, const uint8_t *data
         uint8_t *chunk = staging_chunk(p, header + part);
         memcpy(chunk, frame, header);
         memcpy(chunk + header, data, part);
+        FAULT_POINT(pipe_send_piece_copied);
         if ((rc = lend(p, chunk, header + part, until)) < 0)
             return rc;
         p->staging_at += whole_pages(header + part);
@@ -197,10 +204,12 @@ static int pipe_send(endpoint *e, const cwasi_frame *frame, const void *data, de
         return stop;
     if (until.at == 0 && !fits_at_once(p, sizeof *frame + frame->length))
         return peer_gone(p) ? -EPIPE : -EAGAIN;
+    FAULT_POINT(pipe_send_begins);
     p->begun = 0;
     int rc = frame->length >= SPLICE_FROM ? send_large(p, frame, data, until) : send_small(p, frame, data, until);
     if (rc < 0 && p->begun)
         e->torn = rc;
+    FAULT_POINT(pipe_send_ends);
     count_up(&e->stats.copied_bytes, rc < 0 ? 0 : frame->length);
     return rc;
 }
@@ -211,7 +220,9 @@ static int pipe_send(endpoint *e, const cwasi_frame *frame, const void *data, de
 static ssize_t read_some(pipe_end *p, void *to, size_t length, deadline until)
 {
     for (;;) {
+        FAULT_POINT(pipe_read_begins);
         ssize_t n = read(p->fd, to, length);
+        FAULT_POINT(pipe_read_ends);
         if (n >= 0)
             return n;
         if (errno != EAGAIN && errno != EINTR)
@@ -227,6 +238,7 @@ static int pipe_peek(endpoint *e, cwasi_frame *frame, deadline until)
     pipe_end *p = (pipe_end *)e;
     if (endpoint_stopped(e) == -ECANCELED)
         return -ECANCELED;
+    FAULT_POINT(pipe_peek_begins);
     if (p->begin == p->end)
         p->begin = p->end = 0;
     while (p->end - p->begin < sizeof *frame) {
@@ -239,6 +251,7 @@ static int pipe_peek(endpoint *e, cwasi_frame *frame, deadline until)
         p->end += (size_t)n;
     }
     memcpy(frame, p->ahead + p->begin, sizeof *frame);
+    FAULT_POINT(pipe_peek_ends);
     return frame_check(frame);
 }
 
@@ -265,6 +278,7 @@ static void pipe_disarm(endpoint *e)
 static int pipe_take(endpoint *e, const cwasi_frame *frame, void *data)
 {
     pipe_end *p = (pipe_end *)e;
+    FAULT_POINT(pipe_take_begins);
     p->begin += sizeof *frame;
     size_t buffered = MIN(p->end - p->begin, frame->length), left = frame->length - buffered;
     uint8_t *to = data, drop[READ_AHEAD];
@@ -278,6 +292,7 @@ static int pipe_take(endpoint *e, const cwasi_frame *frame, void *data)
             return e->torn = n == 0 ? -ECONNRESET : (int)n;
         left -= (size_t)n;
     }
+    FAULT_POINT(pipe_take_ends);
     count_up(&e->stats.copied_bytes, frame->length + buffered);
     return 0;
 }
@@ -293,14 +308,17 @@ static int pipe_finish(endpoint *e, int failed, deadline until)
 {
     pipe_end *p = (pipe_end *)e;
     int rc = 0;
+    FAULT_POINT(pipe_finish_begins);
     /* Into a frame that broke off it would be read as payload; without it, the end of the stream says enough. */
     if (e->role == CWASI_SENDER && !e->torn) {
         cwasi_frame last = {.length = failed ? FRAME_FAILED : FRAME_FINISHED};
         p->begun = 0;
         rc = write_all(p, &(struct iovec){&last, sizeof last}, 1, until);
     }
+    FAULT_POINT(pipe_finish_told);
     close(p->fd);
     p->fd = -1;
+    FAULT_POINT(pipe_finish_ends);
     return rc;
 }
 

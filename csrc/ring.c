@@ -8,6 +8,7 @@
  * its start, so that a channel with little in it touches little memory, and that is in the caches.
  */
 #include "ring.h"
+#include "fault.h"
 #include "frame.h"
 
 #include <errno.h>
@@ -126,6 +127,7 @@ static void rewind_if_empty(ring *r)
     r->start = r->cursor;
     /* Pairs with refresh_sender: made visible by the next publication. */
     store_relaxed(&r->own->base, r->start);
+    FAULT_POINT(ring_rewound);
 }
 
 /* ---- receiver ---- */
@@ -181,6 +183,7 @@ static int ring_arm(endpoint *e, struct pollfd *fds)
     ring *r = (ring *)e;
     /* Pairs with wake_parked in publish(), as the parking on a futex does. */
     store_ordered(&r->own->parked, ON_BELL);
+    FAULT_POINT(ring_armed);
     *fds = (struct pollfd){.fd = r->peer[0].bell, .events = POLLIN};
     return ring_look(e);
 }
@@ -188,6 +191,7 @@ static int ring_arm(endpoint *e, struct pollfd *fds)
 static void ring_disarm(endpoint *e)
 {
     ring *r = (ring *)e;
+    FAULT_POINT(ring_disarm_begins);
     store_relaxed(&r->own->parked, AWAKE);
     if (bell_quiet(r->peer[0].bell) < 0)
         store_ordered(&r->peer[0].died, 1);
@@ -234,6 +238,7 @@ static void publish(ring *r)
     r->published = r->cursor;
     /* Pairs with refresh_sender and refresh_readers, and (ordered) with the parking in wait_until and ring_arm. */
     store_ordered(&r->own->position, r->cursor);
+    FAULT_POINT(ring_position_told);
     for (unsigned i = 0; i < r->peers; i++)
         count_up(&r->base.stats.wakes, (uint64_t)wake_parked(&r->peer[i].side->parked, r->peer[i].bell));
 }
@@ -245,6 +250,7 @@ void ring_publish_whole(ring *r)
      * Pairs with ring_unread. */
     if (r->base.role == CWASI_RECEIVER)
         store_relaxed(&r->own->messages, r->messages);
+    FAULT_POINT(ring_message_counted);
     publish(r);
 }
 
@@ -265,6 +271,7 @@ static int ring_send(endpoint *e, const cwasi_frame *frame, const void *data, de
     ring *r = (ring *)e;
     uint64_t left = frame->length;
     int streams = frame_record(frame->length) > r->map.capacity;
+    FAULT_POINT(ring_send_begins);
     if (!own_word_intact(r))
         return -EBADMSG;
     int rc = ring_await_room(r, streams ? 0 : frame->length, until);
@@ -272,20 +279,26 @@ static int ring_send(endpoint *e, const cwasi_frame *frame, const void *data, de
         return rc;
     if (streams && until.at == 0)
         return -EAGAIN;   /* cannot end without waiting for the receiver */
+    FAULT_POINT(ring_send_has_room);
     memcpy(ring_at_cursor(r), frame, sizeof *frame);
+    FAULT_POINT(ring_send_header);
     r->cursor += sizeof *frame;
     for (const uint8_t *from = data; left > 0;) {
         uint64_t chunk = MIN(left, r->chunk);
         if (streams && (rc = await(r, padded(chunk), deadline_after(-1))) < 0)
             return e->torn = rc;
+        FAULT_POINT(ring_send_piece_begins);
         copy_to_reader(ring_at_cursor(r), from, chunk, frame->length);
+        FAULT_POINT(ring_send_piece_copied);
         r->cursor += padded(chunk);
         from += chunk;
         left -= chunk;
         if (left > 0)
             publish(r);
+        FAULT_POINT(ring_send_piece_ends);
     }
     ring_publish_whole(r);
+    FAULT_POINT(ring_send_ends);
     count_up(&e->stats.copied_bytes, frame->length);
     return 0;
 }
@@ -293,16 +306,19 @@ static int ring_send(endpoint *e, const cwasi_frame *frame, const void *data, de
 static int ring_peek(endpoint *e, cwasi_frame *frame, deadline until)
 {
     ring *r = (ring *)e;
+    FAULT_POINT(ring_peek_begins);
     if (!own_word_intact(r))
         return -EBADMSG;
     int rc = await(r, sizeof *frame, until);
     if (rc < 0)
         return rc;
+    FAULT_POINT(ring_peek_has_data);
     /* Once, into our own memory: the sender could change it between the check and the use. */
     const volatile cwasi_frame *shared = (const volatile cwasi_frame *)ring_at_cursor(r);
     *frame = (cwasi_frame){shared->seq, shared->stamp, shared->length, shared->epoch};
     r->in_window = (frame->length & FRAME_WINDOW) != 0;
     frame->length &= ~FRAME_WINDOW;
+    FAULT_POINT(ring_peek_read);
     if (frame_check(frame) < 0)
         return -EBADMSG;
     return r->in_window ? ring_window_peek(r, frame) : 0;
@@ -314,22 +330,27 @@ static int ring_take(endpoint *e, const cwasi_frame *frame, void *data)
     uint64_t left = frame->length;
     if (r->in_window)
         return ring_window_copy(r, frame, data);
+    FAULT_POINT(ring_take_begins);
     r->cursor += sizeof *frame;
     for (uint8_t *to = data; left > 0;) {
         uint64_t chunk = MIN(left, r->chunk);
         int rc = await(r, padded(chunk), deadline_after(-1));
         if (rc < 0)
             return e->torn = rc == -EPIPE ? -ECONNRESET : rc;
+        FAULT_POINT(ring_take_piece_begins);
         if (to) {
             memcpy(to, ring_at_cursor(r), chunk);
             to += chunk;
         }
+        FAULT_POINT(ring_take_piece_copied);
         r->cursor += padded(chunk);
         left -= chunk;
         if (left > 0)
             publish(r);
+        FAULT_POINT(ring_take_piece_ends);
     }
     ring_publish_whole(r);
+    FAULT_POINT(ring_take_ends);
     count_up(&e->stats.copied_bytes, data ? frame->length : 0);
     return 0;
 }
@@ -387,13 +408,17 @@ static int ring_finish(endpoint *e, int failed, deadline until)
 {
     (void)until;
     ring *r = (ring *)e;
+    FAULT_POINT(ring_finish_begins);
     /* Pairs with look_for_data and look_for_readers. */
     store_ordered(&r->own->state, failed ? FAILED : FINISHED);
+    FAULT_POINT(ring_finish_told);
     for (unsigned i = 0; i < r->peers; i++) {
         wait_wake(&r->peer[i].side->parked);
         bell_hang_up(r->peer[i].bell);   /* how the peer sleeps, we no longer know */
     }
+    FAULT_POINT(ring_finish_woke);
     ring_wake(e);
+    FAULT_POINT(ring_finish_ends);
     return 0;
 }
 

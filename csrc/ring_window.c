@@ -6,6 +6,7 @@
  * order, waiting and the end of the channel. The area holds payloads and nothing else: the guests can write to it.
  */
 #include "ring.h"
+#include "fault.h"
 #include "frame.h"
 
 #include <errno.h>
@@ -59,6 +60,10 @@ static uint64_t next_start(const ring *r, uint64_t size)
 static int look_for_window_room(ring *r)
 {
     uint64_t held = 0;
+    /* First: a reader that turns out to be gone must not count below, or we would sleep over its death. */
+    int rc = ring_usable(r);
+    if (rc < 0)
+        return rc;
     for (unsigned i = 0; i < r->peers; i++) {
         ring_peer *peer = &r->peer[i];
         if (peer->gone)
@@ -72,7 +77,7 @@ static int look_for_window_room(ring *r)
         peer->window_seen = position;
         held = MAX(held, r->window_end - position);
     }
-    int rc = ring_usable(r);
+    rc = ring_usable(r);   /* again: one that lied was dropped */
     if (rc < 0)
         return rc;
     /* Where nothing is held, what is left unused before the start does not count. */
@@ -91,6 +96,7 @@ static int64_t ring_acquire(endpoint *e, uint64_t length, deadline until)
     uint64_t size = record_size(length);
     if (window_of(r) == 0 || size > r->window)
         return r->window ? -EMSGSIZE : -EINVAL;
+    FAULT_POINT(window_acquire_begins);
     r->window_size = 0;
     r->want = size;
     int rc = ring_await(r, window_room_ready, until);
@@ -98,6 +104,7 @@ static int64_t ring_acquire(endpoint *e, uint64_t length, deadline until)
         return rc;
     r->window_start = next_start(r, size);
     r->window_size = size;
+    FAULT_POINT(window_acquire_ends);
     return (int64_t)(r->window_start % r->window);
 }
 
@@ -108,16 +115,21 @@ static int ring_commit(endpoint *e, const cwasi_frame *frame, uint64_t offset)
     cwasi_frame announced = *frame;
     if (r->window_size < size || r->window_start % r->window != offset)
         return -EINVAL;
+    FAULT_POINT(window_commit_begins);
     int rc = ring_await_room(r, ANNOUNCED, deadline_after(-1));
     if (rc < 0)
         return rc;
     announced.length |= FRAME_WINDOW;
+    FAULT_POINT(window_commit_has_room);
     memcpy(ring_at_cursor(r), &announced, sizeof announced);
+    FAULT_POINT(window_commit_header);
     memcpy(ring_at_cursor(r) + sizeof announced, &r->window_start, ANNOUNCED);
     r->cursor += sizeof announced + ANNOUNCED;
     r->window_end = r->window_start + size;
     r->window_size = 0;
+    FAULT_POINT(window_commit_written);
     ring_publish_whole(r);
+    FAULT_POINT(window_commit_ends);
     return 0;
 }
 
@@ -127,6 +139,7 @@ int ring_window_peek(ring *r, const cwasi_frame *frame)
 {
     if (r->seen - r->cursor < sizeof *frame + ANNOUNCED || window_of(r) == 0)
         return -EBADMSG;
+    FAULT_POINT(window_peek);
     /* Once, into our own memory. */
     r->window_start = *(const volatile uint64_t *)(ring_at_cursor(r) + sizeof *frame);
     if ((int64_t)(r->window_start - r->window_end) < 0 || r->window_start % PAGE != 0 ||
@@ -140,6 +153,7 @@ static int ring_find(const endpoint *e, const cwasi_frame *frame, window_record 
     const ring *r = (const ring *)e;
     if (!r->in_window)
         return 0;
+    FAULT_POINT(window_found);
     *out = (window_record){
         .offset = r->window_start % r->window,
         .length = frame->length,
@@ -151,19 +165,24 @@ static int ring_find(const endpoint *e, const cwasi_frame *frame, window_record 
 static int ring_window_take(endpoint *e, uint64_t end)
 {
     ring *r = (ring *)e;
+    FAULT_POINT(window_take_begins);
     r->window_end = end;
     r->cursor += sizeof(cwasi_frame) + ANNOUNCED;
     ring_publish_whole(r);
+    FAULT_POINT(window_take_ends);
     return 0;
 }
 
 static void ring_release(endpoint *e, uint64_t end)
 {
     ring *r = (ring *)e;
+    FAULT_POINT(window_release_begins);
     /* Pairs with look_for_window_room, and (ordered) with the parking in wait_until. */
     store_ordered(&r->own->window_position, end);
+    FAULT_POINT(window_release_told);
     int woken = wake_parked(&r->peer[0].side->parked, r->peer[0].bell);
     count_up(&r->base.stats.wakes, (uint64_t)woken);
+    FAULT_POINT(window_release_ends);
 }
 
 int ring_window_copy(ring *r, const cwasi_frame *frame, void *data)
@@ -178,6 +197,7 @@ int ring_window_copy(ring *r, const cwasi_frame *frame, void *data)
     }
     if (data)
         memcpy(data, r->window_map + r->window_start % r->window, frame->length);
+    FAULT_POINT(window_copied);
     uint64_t end = r->window_start + record_size(frame->length);
     ring_window_take(&r->base, end);
     ring_release(&r->base, end);

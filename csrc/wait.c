@@ -9,6 +9,7 @@
  * death: when its process ends, ours hangs up.
  */
 #include "internal.h"
+#include "fault.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -169,10 +170,12 @@ static int park_until(waiter *w, int (*ready)(void *), void *arg, deadline until
         int rc = 0;
         /* Pairs with wake_parked: we say that we sleep, then look; the peer publishes, then looks whether we sleep. */
         store_ordered(w->parked, ON_FUTEX);
+        FAULT_POINT(wait_parked);
         int done = ready(arg);
         if (!done) {
             rc = wait_sleep(w->parked, (deadline){MIN(until.at, now_ns() + LONGEST_SLEEP_NS), 0});
             count_up(w->parks, !slept);
+            FAULT_POINT(wait_slept);
         }
         store_relaxed(w->parked, AWAKE);
         if (done || ready(arg))
@@ -207,10 +210,12 @@ int wake_parked(atomic_u32 *parked, int bell)
     if (load_ordered(parked) == AWAKE)
         return 0;
     uint32_t how = exchange_ordered(parked, AWAKE);
+    FAULT_POINT(wake_begins);
     if (how == ON_FUTEX)
         syscall(SYS_futex, parked, FUTEX_WAKE, 1);
     else if (how == ON_BELL)
         bell_ring(bell);
+    FAULT_POINT(wake_ends);
     return how != AWAKE;
 }
 
