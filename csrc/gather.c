@@ -175,15 +175,6 @@ static int gather_bell(const endpoint *e, unsigned peer)
     return peer < g->count ? endpoint_bell(g->source[peer].end, 0) : -1;
 }
 
-static uint64_t gather_unread(endpoint *e)
-{
-    gather *g = (gather *)e;
-    uint64_t sum = 0;
-    for (unsigned i = 0; i < g->count; i++)
-        sum += endpoint_unread(g->source[i].end);
-    return sum;
-}
-
 static endpoint *gather_source(const endpoint *e, unsigned source)
 {
     const gather *g = (const gather *)e;
@@ -221,7 +212,6 @@ static const endpoint_ops GATHER = {
     .peek = gather_peek, .take = gather_take,
     .look = gather_look, .arm = gather_arm, .disarm = gather_disarm,
     .wake = gather_wake, .peer_died = gather_peer_died, .bell = gather_bell,
-    .unread = gather_unread,
     .source = gather_source, .last_source = gather_last_source,
     .finish = gather_finish, .destroy = gather_destroy,
 };

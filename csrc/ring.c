@@ -152,12 +152,13 @@ static int refresh_sender(ring *r)
 
 static int look_for_data(ring *r)
 {
-    if (endpoint_stopped(&r->base) == -ECANCELED)
-        return -ECANCELED;
+    int stop = endpoint_stopped(&r->base);
+    if (stop)
+        return stop;
     if (data_now(r))
         return 1;
     /* Both ends are read before the position: what the sender published before is not missed. */
-    int died = load_ordered(&r->peer[0].died) || endpoint_stopped(&r->base);
+    uint32_t died = load_ordered(&r->peer[0].died);
     uint32_t state = load_ordered(&r->peer[0].side->state);
     int rc = refresh_sender(r);
     if (rc != 0 || (state == OPEN && !died))

@@ -70,9 +70,7 @@ static void the_slowest_holds_up_the_sender(void)
     uint64_t count = fill_up(f.tx);
     CHECK(count >= 3);
     for (unsigned i = 0; i < 2; i++) {
-        CHECK_EQ(cwasi_channel_unread(f.rx[i]), count);
         drain(f.rx[i], count);
-        CHECK_EQ(cwasi_channel_unread(f.rx[i]), 0);
         CHECK_EQ(cwasi_channel_recv(f.rx[i], message, sizeof message, 0), -EAGAIN);
     }
     CHECK_EQ(cwasi_channel_unread(f.tx), count);

@@ -143,14 +143,14 @@ static void gives_back(void)
     receive_numbered(f.rx[1], count - 1, 1000);
     CHECK_EQ(cwasi_channel_trim(f.rx[0]), 0);
     CHECK_EQ(memory_of(&f), full);   /* not the sender's end */
-    CHECK_EQ(cwasi_channel_trim(f.tx), 0);
+    CHECK_EQ(cwasi_channel_trim(f.tx), 1);
     CHECK(memory_of(&f) <= SHM_CONTROL);
     for (uint64_t seq = 0; seq < 100; seq++) {
         send_numbered(f.tx, seq, 100);
         receive_numbered(f.rx[0], seq, 100);
         receive_numbered(f.rx[1], seq, 100);
         if (seq % 3 == 0)
-            CHECK_EQ(cwasi_channel_trim(f.tx), 0);
+            CHECK_EQ(cwasi_channel_trim(f.tx), 1);
     }
     CHECK(memory_of(&f) <= SHM_CONTROL + 64 * 1024);
     CHECK_EQ(cwasi_channel_close(f.tx, 0, 0), 0);
@@ -165,7 +165,7 @@ static void *trim_on(void *arg)
 {
     stream *s = arg;
     while (!load_acquire(&s->done))
-        CHECK_EQ(cwasi_channel_trim(s->tx), 0);
+        CHECK(cwasi_channel_trim(s->tx) >= 0);
     return NULL;
 }
 
