@@ -82,7 +82,7 @@ static int gather_peek(endpoint *e, cwasi_frame *frame, deadline until)
         }
         if (rc == 0) {
             g->current = g->which[live];
-            g->next = ((unsigned)live + 1) % g->left;
+            g->next = (unsigned)live;   /* until it is taken */
             frame->seq = g->seq;
         }
         return rc;
@@ -112,6 +112,7 @@ static int gather_take(endpoint *e, const cwasi_frame *frame, void *data)
     }
     if (rc < 0)
         return rc;
+    g->next = (live_index(g, g->current) + 1) % g->left;
     from->seq++;
     g->seq++;
     count_up(&from->end->stats.messages, 1);
@@ -121,14 +122,9 @@ static int gather_take(endpoint *e, const cwasi_frame *frame, void *data)
 
 static int gather_look(endpoint *e)
 {
-    gather *g = (gather *)e;
-    if (g->left == 0 || endpoint_stopped(e))
-        return 1;
-    for (unsigned i = 0; i < g->left; i++) {
-        if (g->live[i]->ops->look(g->live[i]))
-            return 1;
-    }
-    return 0;
+    /* A sender that has ended is no news while others are left: it is left out, and looked for no more. */
+    cwasi_frame frame;
+    return gather_peek(e, &frame, deadline_after(0)) != -EAGAIN;
 }
 
 static int gather_arm(endpoint *e, struct pollfd *fds)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from . import calibration
 from .channel import Edge
-from .host import Host, answers_name, decide
+from .host import Host, answers_name, decide, edge_named
 from .metrics import ChannelMetrics, EndReport, Observation, channel_metrics
 from .modes import Mode, Transport
 from .placement import Placement, edge_facts, here
@@ -159,11 +159,11 @@ def _decide_apart(
         for function in group:
             placements[function.name] = replace(here(function.trust), process=-1 - number)   # pids come later
 
-    def decided(channel: str, sender: str, receiver: str, asked: Transport | None) -> Decision:
+    def decided(channel: str, sender: str, receiver: str, asked: Transport | None, receivers: int = 1) -> Decision:
         return decide(
             policy,
             edge_facts(placements[sender], placements[receiver]),
-            f"channel {channel!r} from {sender} to {receiver}",
+            edge_named(channel, sender, receiver, receivers),
             mode=options.mode,
             asked=asked,
             redis=options.redis,
@@ -174,7 +174,7 @@ def _decide_apart(
     for spec in workflow.channels:
         asked = options.transport or (Transport.RING if len(spec.receivers) > 1 else None)
         decisions[spec.name] = {
-            (sender, receiver): decided(spec.name, sender, receiver, asked)
+            (sender, receiver): decided(spec.name, sender, receiver, asked, len(spec.receivers))
             for sender, _ in spec.senders
             for receiver, _ in spec.receivers
         }

@@ -56,6 +56,12 @@ def _allow_many_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def edge_named(channel: str, sender: str, receiver: str, receivers: int) -> str:
+    """An edge, for messages."""
+    several = f", one of {receivers} receivers, which only a ring can have" if receivers > 1 else ""
+    return f"channel {channel!r} from {sender} to {receiver}{several}"
+
+
 def _listed(guests: Guest | Sequence[Guest]) -> list[Guest]:
     return [guests] if isinstance(guests, Guest) else list(guests)
 
@@ -177,13 +183,17 @@ class Host:
             raise errors.BadSpec(f"there is a channel {name!r} already; name all of its ends when you connect it")
         if calls and len(receivers) > 1:
             raise errors.BadSpec(f"channel {name!r}: calls have one function that answers them")
+        if not senders or not receivers or len({*senders, *receivers}) < len(senders) + len(receivers):
+            raise errors.BadSpec(f"channel {name!r}: give at least one sender and one receiver, and each guest once")
         choice = _Choice(
             parse_mode(mode),
             parse_transport(transport) or (Transport.RING if len(receivers) > 1 else None),
             observation,
         )
         decisions = {
-            (one.name, other.name): self._decide(name, one, other, choice) for one in senders for other in receivers
+            (one.name, other.name): self._decide(name, one, other, choice, len(receivers))
+            for one in senders
+            for other in receivers
         }
         backs = [self._way_back(name, one, receivers[0], choice) for one in senders] if calls else []
         links = [self._link(name, decisions[one.name, receivers[0].name], len(receivers)) for one in senders]
@@ -193,11 +203,13 @@ class Host:
             self.join(name, decisions, RECEIVER, one, links, reader=number, port=port, backs=backs)
         return self._channel(name, decisions)
 
-    def _decide(self, channel: str, sender: Guest, receiver: Guest, choice: _Choice) -> Decision:
+    def _decide(
+        self, channel: str, sender: Guest, receiver: Guest, choice: _Choice, receivers: int = 1
+    ) -> Decision:
         return decide(
             self.policy,
             edge_facts(here(sender.trust), here(receiver.trust)),
-            f"channel {channel!r} from {sender.name} to {receiver.name}",
+            edge_named(channel, sender.name, receiver.name, receivers),
             mode=choice.mode,
             asked=choice.transport,
             redis=self.redis,

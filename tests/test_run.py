@@ -193,6 +193,74 @@ def test_a_server_of_ones_own(stream: Callable[[int, int], Edges], redis_server:
         assert client.keys() == [], "it is left as it was"
 
 
+# ---- several ends, and calls ----
+
+MERGED = ("60", "3000")
+
+
+@pytest.fixture
+def several(guests: Path) -> Callable[[int, int], list[str]]:
+    """So many sources, called a, b, and so many that merge what they send, called x, y."""
+
+    def arguments(senders: int, receivers: int) -> list[str]:
+        sources = [f"{name}={guests}/source.wasm {' '.join(MERGED)}" for name in "abc"[:senders]]
+        mergers = [f"{name}={guests}/merge.wasm {' '.join(MERGED)} {senders} in" for name in "xyz"[:receivers]]
+        ends = "+".join(f"{name}/out" for name in "abc"[:senders]), "+".join(f"{name}/in" for name in "xyz"[:receivers])
+        return [*sources, *mergers, "--connect", f"frames:{ends[0]}:{ends[1]}"]
+
+    return arguments
+
+
+@pytest.mark.parametrize(
+    ("senders", "receivers", "mode"),
+    [
+        *((*ends, mode) for ends in ((3, 1), (1, 3), (2, 2)) for mode in ("auto", "proximal")),
+        (2, 1, "remote"),
+    ],
+)
+def test_several_senders_and_receivers(
+    several: Callable[[int, int], list[str]], senders: int, receivers: int, mode: str
+) -> None:
+    done = cwasi_run(*several(senders, receivers), "--mode", mode, "--json", "--sample", "1")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [f"merge: {60 * senders} messages ok"] * receivers
+    report = json.loads(done.stdout)
+    assert report["processes"] == (1 if mode == "auto" else senders + receivers)
+    assert [(edge["channel"], edge["sender"], edge["receiver"]) for edge in report["edges"]] == [
+        ("frames", sender, receiver) for sender in "abc"[:senders] for receiver in "xyz"[:receivers]
+    ]
+    for edge in report["edges"]:
+        assert edge["decision"]["transport"] == ("redis" if mode == "remote" else "ring")
+        metrics = edge["metrics"]
+        assert (metrics["sent"], metrics["received"], metrics["bytes"]) == (60, 60, 180_000)
+        assert metrics["lost_peers"] == 0 and metrics["p50_ns"] > 0
+
+
+@pytest.mark.parametrize("mode", ["auto", "proximal", "remote"])
+def test_calls(guests: Path, mode: str) -> None:
+    askers = [f"{name}={guests}/ask.wasm 60 {name}" for name in "ab"]
+    edge = ("--call", "asked:a/questions+b/questions:answer/questions")
+    done = cwasi_run(*askers, guests / "answer.wasm", *edge, "--mode", mode, "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "ask: 60 answers ok\n" * 2
+    report = json.loads(done.stdout)
+    found = {(edge["channel"], edge["sender"], edge["receiver"]): edge["metrics"] for edge in report["edges"]}
+    assert found.keys() == {
+        ("asked", "a", "answer"),
+        ("asked", "b", "answer"),
+        ("asked.answers.a", "answer", "a"),
+        ("asked.answers.b", "answer", "b"),
+    }
+    assert all(metrics["sent"] == metrics["received"] == 60 for metrics in found.values())
+
+
+def test_calls_across_trust_domains(guests: Path) -> None:
+    asker = f"{guests}/ask.wasm 60 question"
+    done = cwasi_run(asker, guests / "answer.wasm", "--call", "questions:ask:answer", "--trust", "ask=lab", "--json")
+    assert done.returncode == 0, done.stderr
+    assert {edge["decision"]["transport"] for edge in json.loads(done.stdout)["edges"]} == {"pipe"}
+
+
 # ---- bad input: the code, and what the message must say ----
 
 FILES = {
@@ -205,6 +273,7 @@ FILES = {
 }
 PAIR = ("{source} 1 1", "{sink} 1 1")
 EDGE = (*PAIR, "--connect", "c:source/out:sink/in")
+FAN = ("{source} 1 1", "a={sink} 1 1", "b={sink} 1 1", "--connect", "c:source/out:a/in+b/in")
 BAD = {
     "missing file": (("{tmp}/none.wasm",), 65, "none.wasm: No such file or directory"),
     "directory": (("d={tmp}",), 65, "Is a directory"),
@@ -242,6 +311,16 @@ BAD = {
     "missing input": (("{writer} 1", "--input", "{tmp}/none"), 65, "none: cannot be the stdin of function writer"),
     "missing directory": (("{writer} 1", "--output", "{tmp}/no/out"), 65, "cannot be the stdout of function writer"),
     "disk full": (("{writer} 1", "--output", "/dev/full"), 1, "No space left on device"),
+    "several and remote": ((*FAN, "--mode", "remote"), 69, "one of 2 receivers, which only a ring can have"),
+    "several and trust": ((*FAN, "--trust", "b=x"), 69, "one of 2 receivers, which only a ring can have"),
+    "several and pipe": ((*FAN, "--transport", "pipe"), 2, "pipe has one receiver, not 2"),
+    "several and redis": ((*FAN, "--transport", "redis"), 2, "redis has one receiver, not 2"),
+    "end twice": ((*FAN[:3], "--connect", "c:source/out:a/in+a/in"), 2, "connected twice between the same functions"),
+    "no name between": ((*FAN[:3], "--connect", "c:source/out:a/in++b/in"), 2, "there is no function ''"),
+    "two that answer": ((*FAN[:3], "--call", "c:source/out:a/in+b/in"), 2, "calls have one function that answers them"),
+    "call to nobody": ((*PAIR, "--call", "c:source:nobody"), 2, "there is no function 'nobody'"),
+    "call without parts": ((*PAIR, "--call", "c:source"), 2, "--call 'c:source': write CHANNEL:FROM:TO"),
+    "calls and messages": ((*EDGE, "--call", "c:source/out:sink/in"), 2, "channel 'c' is connected twice"),
     "missing report": ((*PAIR, "--observed", "{tmp}/none"), 2, "none: No such file"),
     "bad report": ((*PAIR, "--observed", "{tmp}/report.json"), 2, "not a report that cwasi run --json wrote"),
     "impossible": ((*EDGE, "--mode", "local", "--transport", "pipe"), 69, "local was asked for"),
@@ -372,6 +451,19 @@ def test_a_host_process_that_is_killed(stream: Callable[[int, int], Edges], mode
             f"cwasi: the host process of {name} (pid {processes[victim].pid}) was killed by SIGKILL"
         )
         assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize("victim", [0, 1, 2])
+def test_one_of_several_host_processes_is_killed(guests: Path, victim: int) -> None:
+    """Of a sender's two receivers: the other one goes on to the end. Of the only sender: both are told."""
+    functions = [f"source={guests}/source.wasm 300000 10000", *(f"{n}={guests}/sink.wasm 300000 10000" for n in "ab")]
+    with started(*functions, "--connect", "frames:source/out:a/in+b/in", "--mode", "proximal") as command:
+        processes = workers(command, 3)
+        os.kill(processes[victim].pid, signal.SIGKILL)
+        stdout, stderr = command.communicate(timeout=HANG)
+        assert command.returncode == 137 and "Traceback" not in stderr
+        assert f"the host process of {('source', 'a', 'b')[victim]} (pid {processes[victim].pid}) was killed" in stderr
+        assert stdout == ("" if victim == 0 else "sink: 300000 messages ok\n")
 
 
 @pytest.mark.parametrize("mode", ["proximal", "remote"])

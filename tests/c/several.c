@@ -198,6 +198,27 @@ static void arms_a_gathered_one(unsigned pipes)
     cwasi_channel_free(rx);
 }
 
+/* One of several senders ends: that is no news, so that who was told to receive need not wait. */
+static void an_end_of_one_of_several_is_no_news(unsigned pipes)
+{
+    several s = open_several(pipes);
+    cwasi_channel *rx;
+    CHECK_EQ(cwasi_channel_gather(s.rx, CHANNELS, &rx), 0);
+    CHECK_EQ(cwasi_channel_close(s.tx[0], 0, FOREVER), 0);
+    CHECK_EQ(cwasi_channel_wait(&rx, 1, 0, 0), -EAGAIN);
+    CHECK_EQ(cwasi_channel_close(s.tx[2], 1, FOREVER), 0);
+    CHECK_EQ(cwasi_channel_wait(&rx, 1, 0, 5 * MS), -ETIMEDOUT);
+    send_one(s.tx[1], 7);
+    CHECK_EQ(cwasi_channel_wait(&rx, 1, 0, FOREVER), 0);
+    CHECK_EQ(receive_one(rx), 7);
+    CHECK_EQ(cwasi_channel_close(s.tx[1], 0, FOREVER), 0);
+    CHECK_EQ(cwasi_channel_wait(&rx, 1, 0, FOREVER), 0);
+    CHECK_EQ(cwasi_channel_recv(rx, NULL, 0, 0), -ECONNRESET);
+    for (int i = 0; i < CHANNELS; i++)
+        cwasi_channel_free(s.tx[i]);
+    cwasi_channel_free(rx);
+}
+
 /* The other process is killed: nobody says anything, but its bells hang up. */
 static void bells_tell_of_death(void)
 {
@@ -339,6 +360,7 @@ int main(void)
             an_end_is_ready(mixtures[i], way);
         arms(mixtures[i]);
         arms_a_gathered_one(mixtures[i]);
+        an_end_of_one_of_several_is_no_news(mixtures[i]);
         no_wake_is_lost(mixtures[i], 0);
         no_wake_is_lost(mixtures[i], 2);
     }
