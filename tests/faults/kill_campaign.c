@@ -4,7 +4,7 @@
  *
  * The processes are forked for each kill: a sender, and one or two receivers. What they have done so far they note in
  * memory that their parent shares, so that it outlives them. After each kill:
- * - the others end within seconds, with the error that they should get, and get it again when they ask again;
+ * - the others end within a second, with the error that they should get, and get it again when they ask again;
  * - what was received was sent, once, in order, and to the byte; all that a dead sender had committed is received;
  * - what a surviving sender finds unread is what the dead receiver has not received, or one message less: that one had
  *   been taken, and its receiver was killed before recv returned or before it could note it;
@@ -19,7 +19,8 @@
 
 enum { LABELS_MAX = 128, ENDS = 3, SENDER = 0, NOBODY = -1, MESSAGES = 48, HELD = 3, WINDOW = 64 * PAGE, LONG = 1000, ROUNDS_MAX = 50 };
 
-static const int64_t NOTICE = INT64_C(3000000000);   /* ns for the survivors to end in */
+/* ns for the survivors to end in. A wake that got lost shows by a sleep of a second. */
+static const int64_t NOTICE = INT64_C(950000000);
 
 typedef struct {
     const char *name;
@@ -110,7 +111,7 @@ static void dawdle(cwasi_channel *c, int end, uint64_t seq)
         return;
     usleep(random_of(seq, 3) % 400);
     /* Until the ring is empty, in which the sender then begins again. */
-    for (int i = 0; end == SENDER && i < 10 && cwasi_channel_unread(c) > 0; i++)
+    for (int i = 0; end == SENDER && i < 60 && cwasi_channel_unread(c) > 0; i++)
         usleep(100);
 }
 
