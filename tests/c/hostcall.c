@@ -3,7 +3,7 @@
 #include "test.h"
 
 enum { SIZE = 3 * 4096 };
-enum { E_AGAIN = -6, E_BADF = -8, E_FAULT = -21, E_INVAL = -28, E_MSGSIZE = -35, E_PIPE = -64, E_NOTCAPABLE = -76 };
+enum { E_AGAIN = -6, E_BADF = -8, E_BUSY = -10, E_FAULT = -21, E_INVAL = -28, E_MSGSIZE = -35, E_PIPE = -64, E_NOTCAPABLE = -76 };
 
 typedef struct {
     union {
@@ -56,15 +56,15 @@ static void *trap_new(const char *message, size_t length)
 static const cwasi_wasmtime RUNTIME = {caller_context, export_get, data_of, size_of, trap_new};
 static cwasi_guest *guest;
 
-static int32_t ask_from(void *caller, const char *name, uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+static int32_t ask_all(void *caller, const char *name, const uint32_t *arguments, int count)
 {
     for (const cwasi_import *i = cwasi_imports(); i->name; i++) {
         if (strcmp(i->name, name) != 0)
             continue;
         /* The upper halves of raw values are not ours to trust. */
-        value v[4] = {{{.i64 = a}}, {{.i64 = b}}, {{.i64 = c}}, {{.i64 = d}}};
-        for (int n = 0; n < 4; n++)
-            v[n].i64 |= UINT64_C(0xdead) << 32;
+        value v[6];
+        for (int n = 0; n < 6; n++)
+            v[n].i64 = (n < count ? arguments[n] : 0) | UINT64_C(0xdead) << 32;
         void *trap = ((callback)i->callback)(guest, caller, v, (size_t)MAX(i->parameters, 1));
         if (trap == &trapped)
             return INT32_MIN;
@@ -73,6 +73,11 @@ static int32_t ask_from(void *caller, const char *name, uint32_t a, uint32_t b, 
     }
     CHECK(!"no such import");
     return 0;
+}
+
+static int32_t ask_from(void *caller, const char *name, uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+{
+    return ask_all(caller, name, (uint32_t[]){a, b, c, d}, 4);
 }
 
 static int32_t ask(const char *name, uint32_t a, uint32_t b, uint32_t c, uint32_t d)
@@ -84,6 +89,11 @@ static int32_t open_name(const char *name, uint32_t flags)
 {
     memcpy(memory + 100, name, strlen(name));
     return ask("channel_open", 100, (uint32_t)strlen(name), flags, 0);
+}
+
+static int32_t ask_call(uint32_t h, uint32_t data, uint32_t length, uint32_t buf, uint32_t cap, uint32_t ms)
+{
+    return ask_all(&context, "channel_call", (uint32_t[]){h, data, length, buf, cap, ms}, 6);
 }
 
 static void check_names(const char *longest)
@@ -153,6 +163,68 @@ static void check_pointers(void)
     CHECK_EQ(ask("channel_send", 0, 0, 1, (uint32_t)-2), E_INVAL);
 }
 
+static int32_t wait_list(uint32_t count, const uint32_t *handles, uint32_t ms)
+{
+    memcpy(memory + SIZE - 4 * count, handles, 4 * count);   /* up to the last byte */
+    return ask("channel_wait", SIZE - 4 * count, count, ms, 0);
+}
+
+/* Handles 3 (calls) and 4 (answers to two), and what a guest may do with them. */
+static void check_calls(pair to, pair back, const pair *from, const pair *backs)
+{
+    static const uint32_t bad[][2] = {{0, SIZE + 1}, {SIZE, 1}, {SIZE + 1, 0}, {UINT32_MAX, 2}, {8, UINT32_MAX - 7}};
+    uint8_t text[8];
+    CHECK_EQ(open_name("ask", CWASI_SENDER), 3);
+    CHECK_EQ(open_name("serve", CWASI_RECEIVER), 4);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        CHECK_EQ(ask_call(3, bad[i][0], bad[i][1], 0, 1, 1), E_FAULT);
+        CHECK_EQ(ask_call(3, 0, 1, bad[i][0], bad[i][1], 1), E_FAULT);
+        CHECK_EQ(ask("channel_reply", bad[i][0], bad[i][1], 0, 0), E_FAULT);
+        CHECK_EQ(ask("channel_wait", bad[i][0], 1 + bad[i][1] % 5, 0, 0), bad[i][0] > SIZE - 4 ? E_FAULT : E_BADF);
+    }
+    for (uint32_t h = 0; h < 6; h++)
+        CHECK_EQ(ask_call(h, 0, 1, 0, 1, 0), h == 3 ? E_AGAIN : E_BADF);
+    CHECK_EQ(ask_call(3, 0, 1, 0, 1, (uint32_t)-2), E_INVAL);
+    CHECK_EQ(ask("channel_recv", 3, 0, 1, 0), E_INVAL);
+    CHECK_EQ(cwasi_channel_recv(to.rx, text, 8, 0), -EAGAIN);
+
+    /* The answer is there before the question. Buffers at the ends of the memory. */
+    CHECK_EQ(cwasi_channel_send(back.tx, "answer", 6, 0), 0);
+    memcpy(memory, "question", 8);
+    CHECK_EQ(ask_call(3, 0, 8, SIZE - 6, 6, UINT32_MAX), 6);
+    CHECK(memcmp(memory + SIZE - 6, "answer", 6) == 0);
+    CHECK_EQ(cwasi_channel_recv(to.rx, text, 8, 0), 8);
+    CHECK_EQ(cwasi_channel_send(back.tx, "answer", 6, 0), 0);
+    CHECK_EQ(ask_call(3, 0, 8, SIZE - 5, 5, UINT32_MAX), E_MSGSIZE);
+    CHECK_EQ(ask("channel_peek", 3, 0, 0, 0), 6);
+    CHECK_EQ(ask("channel_recv", 3, SIZE - 6, 6, 0), 6);
+    CHECK_EQ(ask("channel_recv", 3, SIZE - 6, 6, 0), E_INVAL);
+
+    CHECK_EQ(ask("channel_reply", 0, 1, 0, 0), E_INVAL);
+    for (int i = 0; i < 2; i++)
+        CHECK_EQ(cwasi_channel_send(from[i].tx, i ? "b" : "a", 1, 0), 0);
+    for (int i = 0; i < 2; i++) {
+        CHECK_EQ(ask("channel_recv", 4, SIZE - 1, 1, 0), 1);
+        CHECK_EQ(ask("channel_recv", 4, SIZE - 1, 1, 0), E_BUSY);
+        CHECK_EQ(ask("channel_reply", SIZE - 1, 1, 0, 0), 0);
+    }
+    for (int i = 0; i < 2; i++) {
+        CHECK_EQ(cwasi_channel_recv(backs[i].rx, text, 8, 0), 1);
+        CHECK_EQ(*text, i ? 'b' : 'a');
+    }
+    CHECK_EQ(wait_list(3, (uint32_t[]){1, 3, 4}, 0), E_AGAIN);
+    CHECK_EQ(wait_list(2, (uint32_t[]){1, 0}, 0), E_BADF);
+    CHECK_EQ(wait_list(2, (uint32_t[]){4, 4}, 0), E_BUSY);
+    CHECK_EQ(wait_list(1, (uint32_t[]){UINT32_MAX}, 0), E_BADF);
+    CHECK_EQ(wait_list(1, (uint32_t[]){4}, (uint32_t)-2), E_INVAL);
+    CHECK_EQ(ask("channel_wait", 0, 0, 0, 0), E_INVAL);
+    CHECK_EQ(ask("channel_wait", 0, 6, 0, 0), E_INVAL);
+    CHECK_EQ(ask("channel_wait", 0, UINT32_C(1) << 30, 0, 0), E_INVAL);
+    CHECK_EQ(cwasi_channel_send(from[1].tx, "x", 1, 0), 0);
+    for (int i = 0; i < 5; i++)
+        CHECK_EQ(wait_list(3, (uint32_t[]){3, 4, 1}, UINT32_MAX), 1);
+}
+
 static void check_memories(void)
 {
     /* It moved and grew; it shrank to nothing; it is no memory; it is not there. */
@@ -179,7 +251,7 @@ int main(void)
 {
     char longest[CWASI_NAME_MAX + 2] = {0};
     test_begin(20);
-    pair p = ring_pair(64 * 1024), q = ring_pair(4096);
+    pair p = belled_pair(64 * 1024), q = ring_pair(4096);
     memory = calloc(1, memory_size = SIZE);
     CHECK_EQ(cwasi_guest_new(&RUNTIME, &context, &guest), 0);
     memset(longest, 'x', CWASI_NAME_MAX + 1);
@@ -189,9 +261,26 @@ int main(void)
     CHECK_EQ(cwasi_guest_grant(guest, "out", p.tx, 1), 0);
     CHECK_EQ(cwasi_guest_grant(guest, "in", p.rx, 0), 0);
     CHECK_EQ(cwasi_guest_grant(guest, longest, q.tx, 0), 0);
+    /* What has a way back; a second one for a sender, or one of the wrong role, is refused. */
+    pair to = belled_pair(4096), back = belled_pair(4096), from[2], backs[2];
+    cwasi_channel *serve, *sources[2];
+    for (int i = 0; i < 2; i++) {
+        from[i] = belled_pair(4096);
+        backs[i] = belled_pair(4096);
+        sources[i] = from[i].rx;
+    }
+    CHECK_EQ(cwasi_channel_gather(sources, 2, &serve), 0);
+    CHECK_EQ(cwasi_guest_grant(guest, "ask", to.tx, 0), 0);
+    CHECK_EQ(cwasi_guest_grant_back(guest, back.tx), -EINVAL);
+    CHECK_EQ(cwasi_guest_grant_back(guest, back.rx), 0);
+    CHECK_EQ(cwasi_guest_grant_back(guest, back.rx), -EINVAL);
+    CHECK_EQ(cwasi_guest_grant(guest, "serve", serve, 0), 0);
+    for (int i = 0; i < 2; i++)
+        CHECK_EQ(cwasi_guest_grant_back(guest, backs[i].tx), 0);
     check_names(longest);
     check_handles();
     check_pointers();
+    check_calls(to, back, from, backs);
     check_memories();
     exported = 1;
     CHECK_EQ(ask("channel_close", 0, 0, 0, 0), 0);
@@ -204,5 +293,12 @@ int main(void)
     free(memory);
     free_pair(p);
     free_pair(q);
+    free_pair(to);
+    free_pair(back);
+    for (int i = 0; i < 2; i++) {
+        cwasi_channel_free(from[i].tx);
+        free_pair(backs[i]);
+    }
+    cwasi_channel_free(serve);
     return 0;
 }
