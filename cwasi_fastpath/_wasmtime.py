@@ -118,21 +118,30 @@ def define_imports(linker: wasmtime.Linker, state: GuestState) -> None:
 
 
 def install(
-    linker: wasmtime.Linker, store: wasmtime.Store, channels: Mapping[str, Endpoint | tuple[Endpoint, ...]]
+    linker: wasmtime.Linker,
+    store: wasmtime.Store,
+    channels: Mapping[str, Endpoint | tuple[Endpoint, ...]],
+    ways_back: Mapping[str, Endpoint | tuple[Endpoint, ...]] | None = None,
 ) -> None:
     """Gives a wasmtime program of any kind the channels: defines `cwasi_v1` in its linker, for guests in `store`.
 
     channels: for each name the end, or the ends, that the guest may open. One linker serves one store.
+    ways_back: for a channel whose messages are requests, the end that receives their answers, or those that send them,
+    one for each sender.
     An end that is closed before its guest uses it gives the guest EBADF.
     Raises Unavailable for another release of wasmtime, wasmtime.WasmtimeError when `cwasi_v1` is defined already,
     BadName, ChannelClosed for an end that is closed.
     """
     state = GuestState(store)
     for name, ends in channels.items():
-        for end in (ends,) if isinstance(ends, Endpoint) else ends:
-            state.grant(checked(name, "channel"), end)
+        for end in _listed(ends):
+            state.grant(checked(name, "channel"), end, _listed((ways_back or {}).get(name, ())))
     define_imports(linker, state)
     # Instances hold a bare pointer to the state: it lives as long as the store that runs them and the linker that makes
     # more of them.
     for owner in (store, linker):
         owner.__dict__.setdefault("_cwasi_states", []).append(state)
+
+
+def _listed(ends: Endpoint | tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+    return (ends,) if isinstance(ends, Endpoint) else ends

@@ -179,8 +179,11 @@ class Host:
         senders, receivers = _listed(sender), _listed(receiver)
         for guest in (*senders, *receivers):
             self._check_mine(guest)
-        if name in self._channels:
-            raise errors.BadSpec(f"there is a channel {name!r} already; name all of its ends when you connect it")
+        for one in (name, *(answers_name(name, guest.name) for guest in senders if calls)):
+            if one in self._channels:
+                raise errors.BadSpec(f"there is a channel {one!r} already; name all of its ends when you connect it")
+            if len(one) > 63:
+                raise errors.BadSpec(f"channel {one!r}, on which answers come back, would be longer than 63 letters")
         if calls and len(receivers) > 1:
             raise errors.BadSpec(f"channel {name!r}: calls have one function that answers them")
         if not senders or not receivers or len({*senders, *receivers}) < len(senders) + len(receivers):
