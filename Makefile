@@ -16,7 +16,7 @@ INPUT   ?= /usr/share/backgrounds/mate/nature/RainDrops.jpg
 OUTPUT  ?= $(BUILD)/demo/edges.jpg
 
 PACKAGES := python3 python3-venv python3-dev gcc libc6-dev python3-bpfcc redis-server groff-base \
-            clang lld wasi-libc libclang-rt-dev-wasm32 libstb-dev mate-backgrounds
+            clang libclang-rt-14-dev lld wasi-libc libclang-rt-dev-wasm32 libstb-dev mate-backgrounds
 BCC      := /usr/lib/python3/dist-packages/bcc
 
 WASM_CC  := clang --target=wasm32-wasi --sysroot=/usr -O2 -msimd128 -mbulk-memory -Wall -Wextra -Werror \
@@ -40,7 +40,7 @@ demo: build ## a picture pipeline over Redis, by hand, proximal and as the polic
 	    --report $(BUILD)/demo/report.json
 
 .PHONY: test
-test: lint test-c test-faults test-python ## everything: lint, C under sanitizers, kills, Python
+test: lint test-c test-faults test-fuzz test-python ## everything: lint, C under sanitizers, kills, fuzzing, Python
 
 .PHONY: test-python
 test-python: build $(GUESTS)
@@ -55,6 +55,11 @@ test-c: system
 .PHONY: test-faults
 test-faults: system ## kills each side of a channel at every step (LONG=long: more often)
 	tests/faults/run.sh $(LONG)
+
+# CASES=10000000: the long form, in a quarter of an hour.
+.PHONY: test-fuzz
+test-fuzz: system ## a hostile peer, driven by libFuzzer for some seconds (CASES=n: so many cases of each target)
+	tests/fuzz/run.sh $(CASES)
 
 .PHONY: lint
 lint: build ## ruff and mypy
