@@ -111,7 +111,7 @@ static int gather_take(endpoint *e, const cwasi_frame *frame, void *data)
         return -ESTALE;
     }
     if (rc < 0)
-        return rc;
+        return e->torn = rc;
     from->seq++;
     g->seq++;
     count_up(&from->end->stats.messages, 1);
