@@ -355,7 +355,7 @@ static void rare(void)
     case 1: cwasi_channel_peer_died(now.channel, (unsigned)take(&in, 1)); break;
     case 2: known(cwasi_channel_close(now.channel, (int)take(&in, 1) % 2, 0)); break;
     case 3: known(cwasi_channel_trim(now.channel)); break;
-    default: MUST((int64_t)cwasi_channel_unread(now.channel) >= 0); break;
+    default: cwasi_channel_unread(now.channel); break;   /* any number: the peer lies */
     }
 }
 
