@@ -15,8 +15,13 @@ MAKEFLAGS += --no-print-directory
 INPUT   ?= /usr/share/backgrounds/mate/nature/RainDrops.jpg
 OUTPUT  ?= $(BUILD)/demo/edges.jpg
 
+<<<<<<< HEAD
 PACKAGES := python3 python3-venv python3-dev gcc libc6-dev python3-bpfcc redis-server groff-base spin \
             clang lld wasi-libc libclang-rt-dev-wasm32 libstb-dev mate-backgrounds
+=======
+PACKAGES := python3 python3-venv python3-dev gcc libc6-dev python3-bpfcc redis-server groff-base \
+            clang libclang-rt-14-dev lld wasi-libc libclang-rt-dev-wasm32 libstb-dev mate-backgrounds
+>>>>>>> soak
 BCC      := /usr/lib/python3/dist-packages/bcc
 
 WASM_CC  := clang --target=wasm32-wasi --sysroot=/usr -O2 -msimd128 -mbulk-memory -Wall -Wextra -Werror \
@@ -40,7 +45,11 @@ demo: build ## a picture pipeline over Redis, by hand, proximal and as the polic
 	    --report $(BUILD)/demo/report.json
 
 .PHONY: test
+<<<<<<< HEAD
 test: lint test-model test-c test-faults test-python ## everything: lint, model, C under sanitizers, kills, Python
+=======
+test: lint test-c test-faults test-fuzz test-python ## everything: lint, C under sanitizers, kills, fuzzing, Python
+>>>>>>> soak
 
 .PHONY: test-python
 test-python: build $(GUESTS)
@@ -59,6 +68,11 @@ test-model: system
 .PHONY: test-faults
 test-faults: system ## kills each side of a channel at every step (LONG=long: more often)
 	tests/faults/run.sh $(LONG)
+
+# CASES=10000000: the long form, in a quarter of an hour.
+.PHONY: test-fuzz
+test-fuzz: system ## a hostile peer, driven by libFuzzer for some seconds (CASES=n: so many cases of each target)
+	tests/fuzz/run.sh $(CASES)
 
 .PHONY: lint
 lint: build ## ruff and mypy

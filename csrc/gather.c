@@ -111,7 +111,7 @@ static int gather_take(endpoint *e, const cwasi_frame *frame, void *data)
         return -ESTALE;
     }
     if (rc < 0)
-        return rc;
+        return e->torn = rc;
     g->next = (live_index(g, g->current) + 1) % g->left;
     from->seq++;
     g->seq++;

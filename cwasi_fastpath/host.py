@@ -25,7 +25,7 @@ from .endpoint import RECEIVER, SENDER, Endpoint
 from .guest import Guest, Streams
 from .metrics import Observation
 from .modes import EdgeFacts, Mode, Transport, parse_mode, parse_transport
-from .names import checked
+from .names import LONGEST, checked
 from .placement import edge_facts, here
 from .policy import CostPolicy, Decision, Policy, Request
 from .transport import Link
@@ -179,11 +179,11 @@ class Host:
         senders, receivers = _listed(sender), _listed(receiver)
         for guest in (*senders, *receivers):
             self._check_mine(guest)
-        for one in (name, *(answers_name(name, guest.name) for guest in senders if calls)):
-            if one in self._channels:
-                raise errors.BadSpec(f"there is a channel {one!r} already; name all of its ends when you connect it")
-            if len(one) > 63:
-                raise errors.BadSpec(f"channel {one!r}, on which answers come back, would be longer than 63 letters")
+        for wanted in (name, *(answers_name(name, guest.name) for guest in senders if calls)):
+            if wanted in self._channels:
+                raise errors.BadSpec(f"there is a channel {wanted!r} already; name all of its ends when you connect it")
+            if len(wanted) > LONGEST:
+                raise errors.BadSpec(f"{wanted!r}, on which answers would come back, is too long a name for a channel")
         if calls and len(receivers) > 1:
             raise errors.BadSpec(f"channel {name!r}: calls have one function that answers them")
         if not senders or not receivers or len({*senders, *receivers}) < len(senders) + len(receivers):

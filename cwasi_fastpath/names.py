@@ -6,6 +6,9 @@ import re
 
 from .errors import BadName
 
+LONGEST = 63
+"""Characters in a name."""
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 

@@ -1,0 +1,87 @@
+/* A hostile sender into a pipe, driven by bytes: the stream is cut into pieces, and the receiver calls in between. */
+#include "internal.h"
+
+#include "frame.h"
+#include "fuzz.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { LONGEST = 9000, PIECE = 300 };
+
+static bytes in;
+
+void fault_passed(const char *label)
+{
+    (void)label;
+}
+
+static void known(int64_t rc)
+{
+    if (rc >= 0 || rc == -EAGAIN || rc == -EPIPE || rc == -ECONNRESET || rc == -EBADMSG || rc == -EMSGSIZE)
+        return;
+    fprintf(stderr, "unknown result: %lld\n", (long long)rc);
+    abort();
+}
+
+/* Bytes as they come, or a frame with the right number, and what should follow it, or less. */
+static void write_some(int fd, uint64_t seq)
+{
+    static uint8_t stream[PIECE + sizeof(cwasi_frame)];
+    uint64_t pick = take(&in, 1), length = pick % PIECE;
+    cwasi_frame frame = {.seq = pick & 2 ? seq : take(&in, 8), .length = (uint32_t)take(&in, pick & 4 ? 4 : 1)};
+    memcpy(stream, &frame, sizeof frame);
+    for (size_t i = 0; i < length; i++)
+        stream[sizeof frame + i] = (uint8_t)take(&in, 1);
+    size_t begin = pick & 1 ? sizeof frame : 0;
+    if (write(fd, stream + begin, sizeof frame + length - begin) < 0)
+        return;
+}
+
+static void receive(cwasi_channel *rx)
+{
+    uint64_t capacity = take(&in, 2) % LONGEST;
+    uint8_t *to = malloc(capacity ? capacity : 1);
+    int64_t rc = cwasi_channel_recv(rx, to, capacity, 0);
+    known(rc);
+    if (rc > (int64_t)capacity)
+        abort();
+    free(to);
+}
+
+static void call(cwasi_channel *rx)
+{
+    switch (take(&in, 1) % 4) {
+    case 0: known(cwasi_channel_peek(rx, NULL, 0)); break;
+    case 1: known(channel_drop(rx, deadline_after(0))); break;
+    default: receive(rx); break;
+    }
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    (void)argc, (void)argv;
+    return 0;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    cwasi_channel *rx;
+    int fds[2];
+    in = (bytes){data, data + size};
+    if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0 || cwasi_channel_open_pipe(fds[0], CWASI_RECEIVER, &rx) < 0)
+        abort();
+    close(fds[0]);
+    /* All of the stream before any call: a receiver waits for the rest of a message that has begun. */
+    for (uint64_t pieces = take(&in, 1) % 8, seq = 0; pieces > 0; pieces--)
+        write_some(fds[1], seq++);
+    close(fds[1]);
+    for (int calls = 0; calls < 10; calls++)
+        call(rx);
+    cwasi_channel_free(rx);
+    return 0;
+}
