@@ -15,13 +15,8 @@ MAKEFLAGS += --no-print-directory
 INPUT   ?= /usr/share/backgrounds/mate/nature/RainDrops.jpg
 OUTPUT  ?= $(BUILD)/demo/edges.jpg
 
-<<<<<<< HEAD
 PACKAGES := python3 python3-venv python3-dev gcc libc6-dev python3-bpfcc redis-server groff-base spin \
-            clang lld wasi-libc libclang-rt-dev-wasm32 libstb-dev mate-backgrounds
-=======
-PACKAGES := python3 python3-venv python3-dev gcc libc6-dev python3-bpfcc redis-server groff-base \
-            clang libclang-rt-14-dev lld wasi-libc libclang-rt-dev-wasm32 libstb-dev mate-backgrounds
->>>>>>> soak
+            clang libclang-rt-dev lld wasi-libc libclang-rt-dev-wasm32 libstb-dev mate-backgrounds
 BCC      := /usr/lib/python3/dist-packages/bcc
 
 WASM_CC  := clang --target=wasm32-wasi --sysroot=/usr -O2 -msimd128 -mbulk-memory -Wall -Wextra -Werror \
@@ -45,11 +40,7 @@ demo: build ## a picture pipeline over Redis, by hand, proximal and as the polic
 	    --report $(BUILD)/demo/report.json
 
 .PHONY: test
-<<<<<<< HEAD
-test: lint test-model test-c test-faults test-python ## everything: lint, model, C under sanitizers, kills, Python
-=======
-test: lint test-c test-faults test-fuzz test-python ## everything: lint, C under sanitizers, kills, fuzzing, Python
->>>>>>> soak
+test: lint test-model test-c test-faults test-fuzz test-python ## lint, model, C under sanitizers, kills, fuzzing, Python
 
 .PHONY: test-python
 test-python: build $(GUESTS)
