@@ -26,7 +26,7 @@ def test_a_channel_with_little_in_it_touches_little() -> None:
             for _ in range(3000):
                 tx.send(b"x" * 300)
                 rx.recv()
-        assert 0 < resident() - before <= 2 * IDLE
+        assert 0 < resident() - before <= IDLE
 
 
 def test_a_busy_channel_gives_its_memory_back() -> None:
