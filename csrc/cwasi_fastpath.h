@@ -138,7 +138,8 @@ typedef struct {
 /* ping sends and receives, `took` is each round trip without what the clock takes; pong receives and sends. */
 int cwasi_drive_ping(const cwasi_drive *d);
 int cwasi_drive_pong(const cwasi_drive *d);
-/* Sends `count` messages, one each period_ns or without a pause (0), then waits for an answer: took[0] is all of it. */
+/* Sends `count` messages, one each period_ns or without a pause (0), then waits for an answer: took[0] is all of it.
+ * With a period it greets the sink first, which then needs `took` too. */
 int cwasi_drive_source(const cwasi_drive *d, int64_t period_ns);
 /* Receives `count` messages, then answers. With `took` each tells when it was sent: how long it was under way. */
 int cwasi_drive_sink(const cwasi_drive *d);

@@ -22,7 +22,7 @@ class Kind(StrEnum):
     FLOW = "flow"
     """The same as a stream."""
     BURST = "burst"
-    """A message every 10 us to a receiver that waits."""
+    """A message every 10 us to a receiver that waits, 100 in a row."""
     IDLE = "idle"
     """A receiver to whom nothing is sent."""
     SEND_COST = "send-cost"
@@ -42,6 +42,8 @@ class Path(StrEnum):
     """What carries the messages, or does the work without any."""
 
     RING = "ring"
+    WINDOWS = "windows"
+    """The ring, with messages in place."""
     PIPE = "pipe"
     LIST = "redis-list"
     STREAM = "redis-stream"
@@ -78,7 +80,7 @@ class How(StrEnum):
     """In the call, which may sleep."""
 
 
-OWN_PATHS = (Path.RING, Path.PIPE)
+OWN_PATHS = (Path.RING, Path.WINDOWS, Path.PIPE)
 
 PLAIN_PATHS = (Path.LIST, Path.STREAM)
 """Redis through redis-py with hiredis, as it comes."""

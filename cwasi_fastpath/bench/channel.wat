@@ -1,17 +1,20 @@
 ;; The guests that the channel benchmark runs: one module, seven roles.
-;; Arguments: ROLE COUNT SIZE LOCKSTEP. They use the channels "there" and "back", or standard input and output where
-;; neither was granted; what fails traps. Results are 64-bit numbers, nanoseconds, written to standard error.
+;; Arguments: ROLE COUNT SIZE LOCKSTEP WINDOW. They use the channels "there" and "back", or standard input and output
+;; where neither was granted; what fails traps. Results are 64-bit numbers, nanoseconds, written to standard error.
+;; With a WINDOW of so many bytes (0: none) messages pass in place: the sender writes all of each (memory.fill), and the
+;; receiver reads a word of each cache line, so that all of it has come over. Answers pass by copies.
 ;;
 ;;   ping    sends a message, waits for one, COUNT times; results: 1000 looks at the clock, then each round trip
-;;   pong    sends back what it receives, COUNT times
+;;   pong    sends back what it receives, or one like it, COUNT times
 ;;   source  sends COUNT messages, then waits for an answer if it was granted "back"; results: until the last send had
 ;;           returned, and until the answer had come
 ;;   sink    receives COUNT messages, then answers if it was granted "back"
 ;;   fill    source that writes each message first; with LOCKSTEP it waits for an answer to each; result: all of it
 ;;   sum     sink that adds each message up, and answers each with LOCKSTEP
-;;   work    writes COUNT messages, then adds up COUNT, and sends nothing; results: both
+;;   work    writes a message, then adds it up, COUNT times, and sends nothing; result: all of it
 ;;
-;; Who has both directions first exchanges one message of 4 MiB, which touches every page of a ring.
+;; Who has both directions first exchanges one message of 4 MiB, which touches every page of a ring, and one of a whole
+;; window, which maps every page of that.
 (module
   (import "wasi_snapshot_preview1" "args_get" (func $args_get (param i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "clock_time_get" (func $clock_time_get (param i32 i64 i32) (result i32)))
@@ -20,10 +23,15 @@
   (import "cwasi_v1" "channel_open" (func $channel_open (param i32 i32 i32) (result i32)))
   (import "cwasi_v1" "channel_send" (func $channel_send (param i32 i32 i32 i32) (result i32)))
   (import "cwasi_v1" "channel_recv" (func $channel_recv (param i32 i32 i32 i32) (result i32)))
+  (import "cwasi_v1" "window_attach" (func $window_attach (param i32 i32 i32) (result i32)))
+  (import "cwasi_v1" "window_acquire" (func $window_acquire (param i32 i32 i32) (result i32)))
+  (import "cwasi_v1" "window_commit" (func $window_commit (param i32 i32 i32) (result i32)))
+  (import "cwasi_v1" "window_take" (func $window_take (param i32 i32 i32) (result i32)))
+  (import "cwasi_v1" "window_release" (func $window_release (param i32 i32) (result i32)))
   (memory (export "memory") 2)
 
-  ;; 0 "there"; 16 "back"; 32 the clock; 64 iovec; 80 bytes moved; 128 argv; 1024 the arguments; 65536 the message, then
-  ;; the results.
+  ;; 0 "there"; 16 "back"; 32 the clock; 64 iovec; 80 bytes moved; 88 the record taken; 128 argv; 1024 the arguments;
+  ;; 65536 the message, then the windows, then the results.
   (data (i32.const 0) "there")
   (data (i32.const 16) "back")
   (global $send i32 (i32.const 1))
@@ -37,6 +45,10 @@
   (global $count (mut i32) (i32.const 0))
   (global $size (mut i32) (i32.const 0))
   (global $lockstep (mut i32) (i32.const 0))
+  (global $window (mut i32) (i32.const 0))
+  (global $out_window (mut i32) (i32.const 0))
+  (global $in_window (mut i32) (i32.const 0))
+  (global $seen (mut i64) (i64.const 0))   ;; keeps a compiler from leaving out what only reads
   (global $results (mut i32) (i32.const 0))
   (global $next_result (mut i32) (i32.const 0))
   (global $out (mut i32) (i32.const 0))
@@ -83,47 +95,115 @@
       (local.set $at (i32.add (local.get $at) (i32.load (i32.const 80))))
       (br_if $again (local.tee $length (i32.sub (local.get $length) (i32.load (i32.const 80)))))))
 
-  ;; ---- messages ----
+  ;; ---- messages by copies ----
 
-  (func $put (param $length i32)
+  (func $send (param $length i32)
     (if (i32.lt_s (global.get $out) (i32.const 0))
       (then (call $move (global.get $stdout) (global.get $message) (local.get $length)))
       (else (call $require (i32.eqz (call $channel_send (global.get $out) (global.get $message) (local.get $length)
                                                         (i32.const -1)))))))
 
-  (func $take (param $length i32)
+  (func $receive (param $length i32)
     (if (i32.lt_s (global.get $in) (i32.const 0))
       (then (call $move (global.get $stdin) (global.get $message) (local.get $length)))
       (else (call $require (i32.eq (call $channel_recv (global.get $in) (global.get $message) (local.get $length)
                                                        (i32.const -1))
                                    (local.get $length))))))
 
+  ;; ---- messages either way ----
+
+  ;; Where to write a message.
+  (func $acquire (param $length i32) (result i32)
+    (local $at i32)
+    (if (i32.eqz (global.get $window)) (then (return (global.get $message))))
+    (local.set $at (call $window_acquire (global.get $out) (local.get $length) (i32.const -1)))
+    (call $require (i32.ge_s (local.get $at) (i32.const 0)))
+    (i32.add (global.get $out_window) (local.get $at)))
+
+  (func $commit (param $at i32) (param $length i32)
+    (if (global.get $window)
+      (then (call $require (i32.eqz (call $window_commit (global.get $out)
+                                                         (i32.sub (local.get $at) (global.get $out_window))
+                                                         (local.get $length)))))
+      (else (call $send (local.get $length)))))
+
+  ;; Where the next message is.
+  (func $arrived (param $length i32) (result i32)
+    (if (global.get $window)
+      (then
+        (call $require (i32.eqz (call $window_take (global.get $in) (i32.const 88) (i32.const -1))))
+        (call $require (i32.eq (i32.load (i32.const 92)) (local.get $length)))
+        (return (i32.add (global.get $in_window) (i32.load (i32.const 88))))))
+    (call $receive (local.get $length))
+    (global.get $message))
+
+  (func $done (param $at i32)
+    (if (global.get $window)
+      (then (call $require (i32.eqz (call $window_release (global.get $in)
+                                                          (i32.sub (local.get $at) (global.get $in_window))))))))
+
+  (func $put (param $length i32)
+    (local $at i32)
+    (local.set $at (call $acquire (local.get $length)))
+    (if (global.get $window) (then (memory.fill (local.get $at) (i32.const 7) (local.get $length))))
+    (call $commit (local.get $at) (local.get $length)))
+
+  (func $take (param $length i32)
+    (local $at i32)
+    (local.set $at (call $arrived (local.get $length)))
+    (if (global.get $window) (then (call $look_through (local.get $at) (local.get $length))))
+    (call $done (local.get $at)))
+
+  (func $look_through (param $at i32) (param $length i32)
+    (local $end i32) (local $total i64)
+    (local.set $end (i32.add (local.get $at) (local.get $length)))
+    (loop $again
+      (local.set $total (i64.add (local.get $total) (i64.load (local.get $at))))
+      (br_if $again (i32.lt_u (local.tee $at (i32.add (local.get $at) (i32.const 64))) (local.get $end))))
+    (global.set $seen (local.get $total)))
+
   ;; Which directions there are: both, but for a send without a receiver.
   (func $both (result i32)
     (i32.eq (i32.lt_s (global.get $out) (i32.const 0)) (i32.lt_s (global.get $in) (i32.const 0))))
 
+  (func $attach
+    (if (global.get $window)
+      (then
+        (call $require (i32.eqz (call $window_attach (global.get $out) (global.get $out_window) (global.get $window))))
+        (call $require (i32.eqz (call $window_attach (global.get $in) (global.get $in_window) (global.get $window)))))))
+
   (func $first
     (global.set $out (call $channel_open (i32.const 0) (i32.const 5) (global.get $send)))
     (global.set $in (call $channel_open (i32.const 16) (i32.const 4) (global.get $receive)))
+    (call $attach)
     (if (call $both)
-      (then (call $put (global.get $warm_size)) (call $take (global.get $warm_size)))))
+      (then (call $send (global.get $warm_size)) (call $receive (global.get $warm_size))))
+    (if (global.get $window)
+      (then (call $put (global.get $window)) (call $take (global.get $window)))))
 
   (func $second
     (global.set $in (call $channel_open (i32.const 0) (i32.const 5) (global.get $receive)))
     (global.set $out (call $channel_open (i32.const 16) (i32.const 4) (global.get $send)))
+    (call $attach)
     (if (call $both)
-      (then (call $take (global.get $warm_size)) (call $put (global.get $warm_size)))))
+      (then (call $receive (global.get $warm_size)) (call $send (global.get $warm_size))))
+    (if (global.get $window)
+      (then (call $take (global.get $window)) (call $put (global.get $window)))))
 
-  ;; The message, the results, and room for both.
+  (func $greater (param $one i32) (param $other i32) (result i32)
+    (select (local.get $one) (local.get $other) (i32.gt_u (local.get $one) (local.get $other))))
+
+  ;; The message, both windows and the results, each in whole pages of 64 KiB.
   (func $make_room
     (local $room i32)
-    (local.set $room (select (global.get $size) (global.get $warm_size)
-                             (i32.gt_u (global.get $size) (global.get $warm_size))))
-    (global.set $results
-      (i32.and (i32.add (i32.add (global.get $message) (local.get $room)) (i32.const 63)) (i32.const -64)))
+    (local.set $room (call $greater (global.get $window) (call $greater (global.get $size) (global.get $warm_size))))
+    (local.set $room (i32.and (i32.add (local.get $room) (i32.const 65535)) (i32.const -65536)))
+    (global.set $out_window (i32.add (global.get $message) (local.get $room)))
+    (global.set $in_window (i32.add (global.get $out_window) (global.get $window)))
+    (global.set $results (i32.add (global.get $in_window) (global.get $window)))
     (global.set $next_result (global.get $results))
-    (call $require (i32.ge_s (memory.grow (i32.add (i32.const 2)
-        (i32.shr_u (i32.add (local.get $room) (i32.shl (global.get $count) (i32.const 3))) (i32.const 16))))
+    (call $require (i32.ge_s (memory.grow (i32.add (i32.const 1)
+        (i32.shr_u (i32.add (global.get $results) (i32.shl (global.get $count) (i32.const 3))) (i32.const 16))))
       (i32.const 0)))
     (memory.fill (global.get $message) (i32.const 7) (local.get $room)))
 
@@ -134,19 +214,17 @@
 
   ;; ---- work: a plain loop over words of 64 bits, as compilers make it without SIMD ----
 
-  (func $fill_message (param $value i32)
-    (local $at i32) (local $end i32) (local $word i64)
+  (func $fill_message (param $at i32) (param $value i32)
+    (local $end i32) (local $word i64)
     (local.set $word (i64.extend_i32_u (local.get $value)))
-    (local.set $at (global.get $message))
     (local.set $end (i32.add (local.get $at) (global.get $size)))
     (loop $again
       (i64.store (local.get $at) (local.get $word))
       (br_if $again (i32.lt_u (local.tee $at (i32.add (local.get $at) (i32.const 8))) (local.get $end)))))
 
   ;; Traps where the message is not what $fill_message wrote.
-  (func $sum_message (param $value i32)
-    (local $at i32) (local $end i32) (local $total i64)
-    (local.set $at (global.get $message))
+  (func $sum_message (param $at i32) (param $value i32)
+    (local $end i32) (local $total i64)
     (local.set $end (i32.add (local.get $at) (global.get $size)))
     (loop $again
       (local.set $total (i64.add (local.get $total) (i64.load (local.get $at))))
@@ -194,7 +272,7 @@
       (call $put (global.get $size))
       (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
     (call $result (i64.sub (call $now) (local.get $start)))
-    (if (call $both) (then (call $take (global.get $answer_size))))
+    (if (call $both) (then (call $receive (global.get $answer_size))))
     (call $result (i64.sub (call $now) (local.get $start))))
 
   (func $sink
@@ -204,44 +282,41 @@
     (loop $again
       (call $take (global.get $size))
       (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
-    (if (call $both) (then (call $put (global.get $answer_size)))))
+    (if (call $both) (then (call $send (global.get $answer_size)))))
 
   (func $fill
-    (local $left i32) (local $start i64)
+    (local $left i32) (local $at i32) (local $start i64)
     (call $first)
     (local.set $left (global.get $count))
     (local.set $start (call $now))
     (loop $again
-      (call $fill_message (local.get $left))
-      (call $put (global.get $size))
-      (if (global.get $lockstep) (then (call $take (global.get $answer_size))))
+      (local.set $at (call $acquire (global.get $size)))
+      (call $fill_message (local.get $at) (local.get $left))
+      (call $commit (local.get $at) (global.get $size))
+      (if (global.get $lockstep) (then (call $receive (global.get $answer_size))))
       (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
-    (if (i32.eqz (global.get $lockstep)) (then (call $take (global.get $answer_size))))
+    (if (i32.eqz (global.get $lockstep)) (then (call $receive (global.get $answer_size))))
     (call $result (i64.sub (call $now) (local.get $start))))
 
   (func $sum
-    (local $left i32)
+    (local $left i32) (local $at i32)
     (call $second)
     (local.set $left (global.get $count))
     (loop $again
-      (call $take (global.get $size))
-      (call $sum_message (local.get $left))
-      (if (global.get $lockstep) (then (call $put (global.get $answer_size))))
+      (local.set $at (call $arrived (global.get $size)))
+      (call $sum_message (local.get $at) (local.get $left))
+      (call $done (local.get $at))
+      (if (global.get $lockstep) (then (call $send (global.get $answer_size))))
       (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
-    (if (i32.eqz (global.get $lockstep)) (then (call $put (global.get $answer_size)))))
+    (if (i32.eqz (global.get $lockstep)) (then (call $send (global.get $answer_size)))))
 
   (func $work
     (local $left i32) (local $start i64)
     (local.set $left (global.get $count))
     (local.set $start (call $now))
     (loop $again
-      (call $fill_message (local.get $left))
-      (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
-    (call $result (i64.sub (call $now) (local.get $start)))
-    (local.set $left (global.get $count))
-    (local.set $start (call $now))
-    (loop $again
-      (call $sum_message (i32.const 1))   ;; the value of the last one
+      (call $fill_message (global.get $message) (local.get $left))
+      (call $sum_message (global.get $message) (local.get $left))
       (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
     (call $result (i64.sub (call $now) (local.get $start))))
 
@@ -260,6 +335,7 @@
     (global.set $count (call $number (call $argument (i32.const 2))))
     (global.set $size (call $number (call $argument (i32.const 3))))
     (global.set $lockstep (call $number (call $argument (i32.const 4))))
+    (global.set $window (call $number (call $argument (i32.const 5))))
     (call $make_room)
     (call $play (i32.load16_u (call $argument (i32.const 1))))
     (call $write_results)))

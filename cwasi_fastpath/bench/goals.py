@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from .case import P99, PLAIN_PATHS, Case, Cores, Ends, How, Kind, Path
-from .matrix import BUFFERS, BURST, FLOW, HOP, IDLE, OWN_WORK, PASSES, SEND_COST, YIELD
+from .matrix import BUFFERS, BURST, FLOWS, HOP, IDLE, OWN_WORK, PASSES, SEND_COST, YIELD
 from .stats import Estimate, estimate
 from .units import size_text
 
@@ -25,7 +25,8 @@ class Promise:
 
     name: str
     unit: str
-    wanted: float
+    wanted: float | None
+    """None: nothing is promised, it stands there for comparison."""
     at_least: bool
     """Whether more is better."""
     value: Callable[[Figures], float]
@@ -37,15 +38,17 @@ class Goal:
 
     name: str
     unit: str
-    wanted: float
+    wanted: float | None
     at_least: bool
     measured: Estimate | None
 
     @property
     def verdict(self) -> str:
-        """met, missed, or undecided where the interval reaches over the goal."""
+        """met, missed, or undecided where the interval reaches over the goal; no goal where nothing was promised."""
         if self.measured is None:
             return "not measured"
+        if self.wanted is None:
+            return "no goal"
         interval = (self.measured.low, self.measured.high)
         good = [value >= self.wanted if self.at_least else value <= self.wanted for value in interval]
         if any(good):
@@ -71,7 +74,7 @@ def _measured(promise: Promise, rounds: Sequence[Figures], seed: int) -> Estimat
 # ---- the promises ----
 
 
-def _at_most(name: str, wanted: float, unit: str, value: Callable[[Figures], float]) -> Promise:
+def _at_most(name: str, wanted: float | None, unit: str, value: Callable[[Figures], float]) -> Promise:
     return Promise(name, unit, wanted, False, value)
 
 
@@ -94,10 +97,26 @@ def _less_than_redis(size: int, wanted: float) -> Promise:
                      lambda of: 100 * (1 - of(ring) / min(map(of, redis))))  # fmt: skip
 
 
-def _times_redis(size: int, wanted: float) -> Promise:
-    ring, redis = Case(Kind.THROUGHPUT, Path.RING, size), _redis(Kind.THROUGHPUT, size)
-    return _at_least(f"stream of {size_text(size)}, guest to guest", wanted, "x Redis",
-                     lambda of: of(ring) / max(map(of, redis)))  # fmt: skip
+def _times_redis(path: Path, size: int, wanted: float) -> Promise:
+    ours, redis = Case(Kind.THROUGHPUT, path, size), _redis(Kind.THROUGHPUT, size)
+    return _at_least(f"stream of {size_text(size)}, guest to guest, {_MEANS[path]}", wanted, "x Redis",
+                     lambda of: of(ours) / max(map(of, redis)))  # fmt: skip
+
+
+def _pass(path: Path, cores: Cores, wanted: float | None) -> Promise:
+    """On one core the parts are the work and the hand-over; across two the caches' exchange is in it as well, which no
+    transport can do anything about."""
+    name = f"1 MiB guest fills -> guest sums, {_CORES[cores]}, {_MEANS[path]}"
+    return _at_most(name, wanted, "x own work", lambda of: of(PASSES[path, cores]) / of(OWN_WORK))
+
+
+def _flow(path: Path, wanted: float) -> Promise:
+    name = f"stream of 1 MiB fill -> sum, two cores, {_MEANS[path]}"
+    return _at_least(name, wanted, "x plain buffers", lambda of: of(FLOWS[path]) / of(BUFFERS))
+
+
+_MEANS = {Path.RING: "copies", Path.WINDOWS: "windows"}
+_CORES = {Cores.ONE: "one core", Cores.TWO: "two cores"}
 
 
 _C = _small(Ends.C, Cores.TWO, How.SPINNING)
@@ -115,9 +134,12 @@ PROMISES = (
     _at_most("64 B every 10 us, p99", 2, "us", lambda of: of(BURST, P99) / 1e3),
     _at_most("a receiver to whom nothing is sent", 1, "% of a core", lambda of: 100 * of(IDLE)),
     _at_most("a guest's send of 64 B, with room", 100, "ns", lambda of: of(SEND_COST)),
-    _at_most("1 MiB fill -> sum, both on one core", 1.6, "x own work", lambda of: of(PASSES[Cores.ONE]) / of(OWN_WORK)),
-    _at_most("1 MiB fill -> sum, two cores", 1.6, "x own work", lambda of: of(PASSES[Cores.TWO]) / of(OWN_WORK)),
-    _at_least("stream of 1 MiB fill -> sum, two cores", 0.7, "x plain buffers", lambda of: of(FLOW) / of(BUFFERS)),
+    _pass(Path.RING, Cores.ONE, 1.6),
+    _pass(Path.WINDOWS, Cores.ONE, 1.1),
+    _pass(Path.RING, Cores.TWO, None),
+    _pass(Path.WINDOWS, Cores.TWO, None),
+    _flow(Path.RING, 0.7),
+    _flow(Path.WINDOWS, 1.0),
     _at_most("64 B, Python to Python, spinning", 1, "us", lambda of: of(_PYTHON) / 1e3),
     _at_most("64 B, Python to Python, one core", 4, "us", lambda of: of(_PYTHON_TOGETHER) / 1e3),
     _at_most("64 B, Python to Python, spinning", 1, "x iceoryx2", lambda of: of(_PYTHON) / of(_ICEORYX)),
@@ -125,5 +147,6 @@ PROMISES = (
              lambda of: of(_PYTHON_TOGETHER) / of(_ICEORYX_TOGETHER)),
     *(_less_than_redis(size, wanted)
       for size, wanted in ((64, 99), (1 << 10, 99), (64 << 10, 95), (1 << 20, 95), (100_000_000, 98))),
-    _times_redis(1 << 20, 20),
+    _times_redis(Path.RING, 1 << 20, 20),
+    _times_redis(Path.WINDOWS, 1 << 20, 35),
 )  # fmt: skip

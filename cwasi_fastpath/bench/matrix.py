@@ -27,6 +27,8 @@ _Way = tuple[Ends, Path, Cores, How]
 _OWN: tuple[_Way, ...] = (
     (Ends.GUEST, Path.RING, Cores.TWO, How.WAITING),
     (Ends.GUEST, Path.RING, Cores.ONE, How.WAITING),
+    (Ends.GUEST, Path.WINDOWS, Cores.TWO, How.WAITING),
+    (Ends.GUEST, Path.WINDOWS, Cores.ONE, How.WAITING),
     (Ends.GUEST, Path.PIPE, Cores.TWO, How.WAITING),
     (Ends.C, Path.RING, Cores.TWO, How.SPINNING),
     (Ends.C, Path.RING, Cores.TWO, How.WAITING),
@@ -61,14 +63,17 @@ HOP = Case(Kind.FLOOR, Path.HOP, SEND_COST_BYTES, Ends.C, Cores.TWO, How.SPINNIN
 YIELD = Case(Kind.FLOOR, Path.YIELD, SEND_COST_BYTES, Ends.C, Cores.ONE)
 WAKE = Case(Kind.FLOOR, Path.WAKE, SEND_COST_BYTES, Ends.C, Cores.TWO)
 OWN_WORK = Case(Kind.PASS, Path.WORK, WORK_BYTES, Ends.GUEST, Cores.ONE)
-PASSES = {cores: Case(Kind.PASS, Path.RING, WORK_BYTES, Ends.GUEST, cores) for cores in (Cores.ONE, Cores.TWO)}
+PASSES = {
+    (path, cores): Case(Kind.PASS, path, WORK_BYTES, Ends.GUEST, cores)
+    for path in (Path.RING, Path.WINDOWS) for cores in (Cores.ONE, Cores.TWO)
+}  # fmt: skip
 BUFFERS = Case(Kind.FLOW, Path.BUFFERS, WORK_BYTES, Ends.C, Cores.TWO, How.SPINNING)
-FLOW = Case(Kind.FLOW, Path.RING, WORK_BYTES)
+FLOWS = {path: Case(Kind.FLOW, path, WORK_BYTES) for path in (Path.RING, Path.WINDOWS)}
 BURST = Case(Kind.BURST, Path.RING, SEND_COST_BYTES, Ends.C)
 IDLE = Case(Kind.IDLE, Path.RING, SEND_COST_BYTES, Ends.C, Cores.ANY)
 SEND_COST = Case(Kind.SEND_COST, Path.RING, SEND_COST_BYTES, cores=Cores.ANY)
 
-_SINGLE = (*PASSES.values(), OWN_WORK, FLOW, BUFFERS, BURST, IDLE, SEND_COST, HOP, YIELD, WAKE)
+_SINGLE = (*PASSES.values(), OWN_WORK, *FLOWS.values(), BUFFERS, BURST, IDLE, SEND_COST, HOP, YIELD, WAKE)
 
 
 def all_cases(sizes: tuple[int, ...], *, cores: int, full: bool = False) -> tuple[Case, ...]:

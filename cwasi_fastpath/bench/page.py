@@ -11,14 +11,14 @@ from .summary import Summary
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1d2733; --dim: #66717e; --line: #d9dee4; --back: #fff;
-  --ring: #0b7285; --pipe: #e67700; --redis-list: #c92a2a; --redis-stream: #862e9c; --tuned-list: #f76707;
-  --tuned-stream: #5f3dc4; --iceoryx2: #2b8a3e; --zeromq: #a61e4d; --mp-pipe: #868e96; --mp-shared: #495057;
-  --wasi-stdio: #1864ab;
+  --ring: #0b7285; --windows: #364fc7; --pipe: #e67700; --redis-list: #c92a2a; --redis-stream: #862e9c;
+  --tuned-list: #f76707; --tuned-stream: #5f3dc4; --iceoryx2: #2b8a3e; --zeromq: #a61e4d; --mp-pipe: #868e96;
+  --mp-shared: #495057; --wasi-stdio: #1864ab;
   --met: #2b8a3e; --missed: #c92a2a; --open: #b35c00 }
 @media (prefers-color-scheme: dark) { :root { --text: #dde3ea; --dim: #93a0ad; --line: #36414c; --back: #14191f;
-  --ring: #3bc9db; --pipe: #ffa94d; --redis-list: #ff8787; --redis-stream: #da77f2; --tuned-list: #ff922b;
-  --tuned-stream: #9775fa; --iceoryx2: #69db7c; --zeromq: #f783ac; --mp-pipe: #adb5bd; --mp-shared: #868e96;
-  --wasi-stdio: #4dabf7;
+  --ring: #3bc9db; --windows: #748ffc; --pipe: #ffa94d; --redis-list: #ff8787; --redis-stream: #da77f2;
+  --tuned-list: #ff922b; --tuned-stream: #9775fa; --iceoryx2: #69db7c; --zeromq: #f783ac; --mp-pipe: #adb5bd;
+  --mp-shared: #868e96; --wasi-stdio: #4dabf7;
   --met: #69db7c; --missed: #ff8787; --open: #ffc078 } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); max-width: 60rem;
   margin: 2rem auto; padding: 0 1rem }
@@ -38,8 +38,8 @@ svg line { stroke-width: 2 } svg .grid { stroke-width: 1 }
 .key span { display: inline-block; width: .8em; height: .8em; margin: 0 .4em 0 1em; border-radius: 50% }
 """
 _COLOURED = (
-    Path.RING, Path.PIPE, Path.LIST, Path.STREAM, Path.TUNED_LIST, Path.TUNED_STREAM, Path.ICEORYX, Path.ZMQ,
-    Path.MP_PIPE, Path.MP_SHARED, Path.STDIO,
+    Path.RING, Path.WINDOWS, Path.PIPE, Path.LIST, Path.STREAM, Path.TUNED_LIST, Path.TUNED_STREAM, Path.ICEORYX,
+    Path.ZMQ, Path.MP_PIPE, Path.MP_SHARED, Path.STDIO,
 )  # fmt: skip
 
 

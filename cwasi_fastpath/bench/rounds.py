@@ -20,7 +20,7 @@ _STREAMS = {Kind.THROUGHPUT, Kind.FLOW}
 _FIRST_BYTES = 64 << 20
 _LARGE = 16 << 20
 _FEWEST = 4
-_FEWEST_IN_A_BURST = 1000
+_FEWEST_IN_BURSTS = 5000
 _MOST_ROUND_TRIPS = 20_000
 _MOST_BYTES = 2 << 30
 _IDLE_MS = 1000
@@ -124,7 +124,7 @@ def _first_count(case: Case, seconds: float) -> int:
     if case.kind is Kind.IDLE:
         return min(_IDLE_MS, max(1, int(seconds * _IDLE_MS_A_SECOND)))
     if case.kind is Kind.BURST:
-        return _FEWEST_IN_A_BURST
+        return _FEWEST_IN_BURSTS
     return max(1, min(8 if case.kind in _STREAMS else 20, _FIRST_BYTES // case.size))
 
 
@@ -134,5 +134,5 @@ def _next_count(case: Case, count: int, seconds: float, budget: float) -> int:
         return count
     by_bytes = case.kind in _STREAMS or case.path is Path.COPY
     most = _MOST_BYTES // case.size if by_bytes else _MOST_ROUND_TRIPS
-    fewest = _FEWEST_IN_A_BURST if case.kind is Kind.BURST else _FEWEST if case.size <= _LARGE else 1
+    fewest = _FEWEST_IN_BURSTS if case.kind is Kind.BURST else _FEWEST if case.size <= _LARGE else 1
     return max(fewest, min(most, int(budget * count / max(seconds, 1e-9))))
