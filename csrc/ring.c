@@ -23,8 +23,10 @@
 /* Large messages are published piece by piece, so that the receiver copies out while the sender still copies in.
  * Never more than half a ring: a piece and the header before it must fit. */
 static const uint64_t CHUNK = 16 * 1024;
-/* Bytes after which the sender looks whether it may begin again. */
-static const uint64_t KEEP = 48 * 1024;
+/* Bytes after which the sender looks whether it may begin again: soon with small messages, so that they touch little
+ * memory; later with large ones, since lines that the reader's core has just read are slow to write to. */
+static const uint64_t KEEP = 48 * 1024, KEEP_LARGE = 1024 * 1024;
+enum { SMALL = 4096 };
 /* Bytes of a message after which a reader on the same core goes first. */
 static const uint64_t SECTION = 256 * 1024;
 
@@ -119,9 +121,9 @@ static int room_ready(void *arg)
 
 /* Begins again at the start of the data when all is read. A reader looks at base only when it finds something new, and
  * as long as it has not read that, we do not come here. */
-static void rewind_if_empty(ring *r)
+static void rewind_if_empty(ring *r, uint64_t after)
 {
-    if ((int64_t)(r->cursor - r->rewind_at) < 0)
+    if (r->cursor - r->start < after || (int64_t)(r->cursor - r->rewind_at) < 0)
         return;
     r->rewind_at = r->cursor + KEEP;
     refresh_readers(r);
@@ -222,7 +224,7 @@ static int await(ring *r, uint64_t want, deadline until)
 
 int ring_await_room(ring *r, uint64_t bytes, deadline until)
 {
-    rewind_if_empty(r);
+    rewind_if_empty(r, bytes <= SMALL ? KEEP : KEEP_LARGE);
     return await(r, padded(sizeof(cwasi_frame) + bytes), until);
 }
 
@@ -255,7 +257,7 @@ static void publish_piece(ring *r)
     if (r->cursor - r->start < SECTION || load_relaxed(r->waiter.peer_core) != r->core)
         return;
     sched_yield();
-    rewind_if_empty(r);
+    rewind_if_empty(r, SECTION);
 }
 
 void ring_publish_whole(ring *r)
@@ -418,7 +420,6 @@ static int ring_trim(endpoint *e)
     refresh_readers(r);
     if (e->role != CWASI_SENDER || r->seen != r->cursor || r->published != r->cursor)
         return 0;
-    r->rewind_at = r->cursor;
     return madvise(r->map.data, r->map.capacity, MADV_REMOVE) < 0 ? -errno : 1;
 }
 
@@ -503,7 +504,6 @@ static void meet(ring *r, ring_control *control, unsigned reader)
         .parks = &r->base.stats.parks,
     };
     r->chunk = MIN(CHUNK, r->map.capacity / 2);
-    r->rewind_at = KEEP;
 }
 
 int ring_open(int memfd, int role, unsigned reader, const int *bells, endpoint **out)

@@ -47,7 +47,7 @@ typedef struct {
     uint64_t cursor;      /* how far we have written or read; ahead of published inside a message */
     uint64_t seen;        /* how far the sender, or the slowest reader, is known to be */
     uint64_t start;       /* the position that stands at the start of the data */
-    uint64_t rewind_at;   /* where the sender looks next whether it may begin again */
+    uint64_t rewind_at;   /* not before that does the sender look again whether it may begin again */
     uint64_t messages;    /* that we have written or read */
     uint64_t chunk;       /* bytes in a piece of a large message */
     uint64_t want;        /* bytes of room or of data that the current wait is for */
