@@ -106,7 +106,7 @@ int endpoint_wait(endpoint **list, unsigned count, unsigned from, waiter *w, dea
         return -EAGAIN;
     int64_t began = now_ns();
     if (wait_spin(w, any_ready, &c, until)) {
-        w->misses = 0;
+        wait_learn(w, began, 1);
         return (int)c.found;
     }
     unsigned descriptors = 0;
@@ -123,7 +123,7 @@ int endpoint_wait(endpoint **list, unsigned count, unsigned from, waiter *w, dea
         count_up(w->parks, 1);
     }
     free(fds);
-    wait_learn(w, began);
+    wait_learn(w, began, 0);
     return rc < 0 ? rc : (int)c.found;
 }
 

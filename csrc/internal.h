@@ -32,7 +32,7 @@ typedef struct {
     atomic_u32 *parked;           /* in memory that the peer shares */
     const atomic_u32 *peer_core;  /* where the peer ran last, from 1 on, 0 where that is not known; or NULL */
     atomic_u64 *parks;            /* counts the sleeps */
-    int misses;                   /* spins in a row that were in vain */
+    int64_t spin_ns;              /* how long it spins; 0: as long as the process allows */
 } waiter;
 
 /* Waits until ready(arg) is true: spins within the process's budget, else yields, then sleeps on the parked word.
@@ -40,8 +40,8 @@ typedef struct {
 int wait_until(waiter *w, int (*ready)(void *), void *arg, deadline until);
 /* Only spins or yields; true when ready, false when the time for it is spent. */
 int wait_spin(const waiter *w, int (*ready)(void *), void *arg, deadline until);
-/* After a wait for which spinning did not suffice: whether to spin as long the next time. */
-void wait_learn(waiter *w, int64_t began);
+/* After a wait, in which spinning sufficed or not: how long to spin the next time. */
+void wait_learn(waiter *w, int64_t began, int spun);
 /* The core that the calling thread is on, from 1 on. */
 uint32_t current_core(void);
 /* To be called after a publication by a `*_ordered` store; true if it had to wake a sleeper. bell: the one to ring. */

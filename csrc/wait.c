@@ -3,7 +3,8 @@
  * A hand-over between spinning cores takes a tenth of a microsecond, waking a sleeper some twenty: so spin about as
  * long as one wake costs. But spinners take cores from those who work, so a process has a budget of them; a thread
  * beyond the budget gives its core away (sched_yield) for a while before it sleeps. So does one whose peer ran last on
- * the same core: that peer cannot go on while we spin. Who was seldom answered within a spin spins less.
+ * the same core: that peer cannot go on while we spin. Who is answered a little later each time spins that much longer;
+ * who is answered much later spins less and less.
  *
  * A bell is one end of a stream socket pair. It serves who waits for several things at once, and tells of the peer's
  * death: when its process ends, ours hangs up.
@@ -21,10 +22,10 @@
 #include <time.h>
 #include <unistd.h>
 
-enum {
-    SPINS_PER_LOOK = 32,   /* pauses between two looks at the clock */
-    MISSES_MAX = 5,        /* each halves the time of a spin */
-};
+enum { SPINS_PER_LOOK = 32 };   /* pauses between two looks at the clock */
+
+/* What a waiter learns stays between a 32nd of the budget of time and four times that. */
+enum { SHORTEST_SPIN = 32, LONGEST_SPIN = 4 };
 
 static const int64_t YIELD_NS = 4000;
 /* A hostile peer can write 1 into the word again after a stop has cleared it: so no sleep is longer than this. */
@@ -112,10 +113,15 @@ uint32_t current_core(void)
     return (uint32_t)sched_getcpu() + 1;
 }
 
+static int64_t spin_time(const waiter *w)
+{
+    return w->spin_ns ? w->spin_ns : load_relaxed(&spin_budget_ns);
+}
+
 /* Whether a spin of `w` that began at `start` has had its time. */
 static int spun_enough(const waiter *w, int64_t start, int64_t now, int spinning)
 {
-    return now - start > (spinning ? load_relaxed(&spin_budget_ns) >> w->misses : YIELD_NS);
+    return now - start > (spinning ? spin_time(w) : YIELD_NS);
 }
 
 /* A spinner on the core that its peer needs would only keep it from its work: there, and beyond the budget of
@@ -145,13 +151,17 @@ int wait_spin(const waiter *w, int (*ready)(void *), void *arg, deadline until)
     return done;
 }
 
-void wait_learn(waiter *w, int64_t began)
+void wait_learn(waiter *w, int64_t began, int spun)
 {
-    /* A little more patience would have saved the sleep. */
-    if (now_ns() - began < 2 * load_relaxed(&spin_budget_ns))
-        w->misses = 0;
+    if (spun && w->spin_ns == 0)
+        return;   /* as expected, and no time is lost on clocks */
+    int64_t budget = load_relaxed(&spin_budget_ns), waited = now_ns() - began;
+    if (waited + waited / 4 <= budget)
+        w->spin_ns = 0;
+    else if (waited <= LONGEST_SPIN * budget)
+        w->spin_ns = MIN(waited + waited / 4, LONGEST_SPIN * budget);
     else
-        w->misses = MIN(w->misses + 1, MISSES_MAX);
+        w->spin_ns = MAX(spin_time(w) / 2, budget / SHORTEST_SPIN);
 }
 
 int wait_sleep(atomic_u32 *parked, deadline until)
@@ -195,12 +205,9 @@ int wait_until(waiter *w, int (*ready)(void *), void *arg, deadline until)
     if (until.at == 0)
         return -EAGAIN;
     int64_t began = now_ns();
-    if (wait_spin(w, ready, arg, until)) {
-        w->misses = 0;
-        return 0;
-    }
-    int rc = park_until(w, ready, arg, until);
-    wait_learn(w, began);
+    int spun = wait_spin(w, ready, arg, until);
+    int rc = spun ? 0 : park_until(w, ready, arg, until);
+    wait_learn(w, began, spun);
     return rc;
 }
 
