@@ -132,7 +132,7 @@ class _Episode:
         """Lets the fault happen, waits for the end of all, and checks what they have done."""
         victim = request.dice.choice(self._seats)
         fault = Fault.NONE if request.over else request.dice.choice(victim.faults())
-        score.faults[fault] += fault is not Fault.NONE
+        score.count_fault(fault)
         request.taken()
         if fault is Fault.NONE:
             victim = self._senders[0]

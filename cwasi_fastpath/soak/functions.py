@@ -127,7 +127,7 @@ class _Run:
 
 def _judge(score: Score, error: Exception | None, fault: Fault) -> None:
     """Whether that is how functions may end."""
-    score.faults[fault] += fault is not Fault.NONE
+    score.count_fault(fault)
     status = error.exit_code if isinstance(error, errors.GuestExit) else None
     if status == _WRONG:
         score.corrupt += 1

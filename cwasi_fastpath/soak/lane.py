@@ -30,6 +30,11 @@ class Score:
         """Whether nothing went wrong."""
         return not (self.lost or self.doubled or self.corrupt or self.hung or self.complaints)
 
+    def count_fault(self, fault: Fault) -> None:
+        """One that happened."""
+        if fault is not Fault.NONE:
+            self.faults[fault] += 1
+
     def complain(self, what: str) -> None:
         """About something that should not be."""
         if len(self.complaints) < 20:
@@ -69,7 +74,9 @@ class Request:
 class Play(Protocol):
     """One kind of channel."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """For the report."""
 
     def episode(self, request: Request, score: Score) -> None:
         """Opens a channel, uses it until something is asked for or it is over, and says what came of it."""

@@ -16,7 +16,6 @@ from ..modes import Transport
 from ..transport.ring import CAPACITY
 from . import footprint
 from .ends import Shape
-from .fault import Fault
 from .footprint import Footprint
 from .functions import Guests, GuestsApart
 from .lane import Lane, Play
@@ -95,7 +94,7 @@ def _row(lane: Lane) -> dict[str, Any]:
         "channels": score.episodes,
         "messages": score.messages,
         "bytes": score.bytes,
-        "faults": {str(fault): count for fault, count in score.faults.items() if fault is not Fault.NONE},
+        "faults": {str(fault): count for fault, count in score.faults.items()},
         "lost": score.lost,
         "doubled": score.doubled,
         "corrupt": score.corrupt,
