@@ -8,6 +8,7 @@ setup(
         "cwasi_fastpath.cli",
         "cwasi_fastpath.policy",
         "cwasi_fastpath.probes",
+        "cwasi_fastpath.soak",
         "cwasi_fastpath.transport",
     ],
     package_dir={"cwasi_fastpath": "cwasi_fastpath", "cwasi_fastpath.probes": "probes"},
@@ -15,6 +16,7 @@ setup(
         "cwasi_fastpath": ["include/*.h", "py.typed"],
         "cwasi_fastpath.bench": ["*.wat"],
         "cwasi_fastpath.probes": ["*.c", "*.h", "headers/**/*.h"],
+        "cwasi_fastpath.soak": ["*.wat"],
     },
     # One extension for every Python from 3.11 on (abi3).
     options={"bdist_wheel": {"py_limited_api": "cp311"}},

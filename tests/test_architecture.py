@@ -14,7 +14,7 @@ PACKAGE = ROOT / "cwasi_fastpath"
 # From near the user to near the machine. A module may import what stands in a later row, or in its own.
 LAYERS = [
     {"cli"},
-    {"bench"},
+    {"bench", "soak"},
     {"deployment", "redis_server"},
     {"process", "worker"},
     {"host", "tracer"},

@@ -35,6 +35,7 @@ COMMANDS = {
     "cwasi-demo": [["demo"]],
     "cwasi-doctor": [["doctor"]],
     "cwasi-run": [["run"]],
+    "cwasi-soak": [["soak"]],
     "cwasi-trace": [],
 }
 SECONDS = 60

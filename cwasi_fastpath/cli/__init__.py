@@ -20,6 +20,7 @@ _COMMANDS = {
     "doctor": "Check what this machine offers, with a remedy for each lack.",
     "include": "Print the directory that holds cwasi.h.",
     "run": "Run functions and connect them.",
+    "soak": "Use channels of every kind under load, with faults.",
 }
 
 EXIT_CODES = """
