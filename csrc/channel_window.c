@@ -11,6 +11,18 @@ endpoint *channel_end(const cwasi_channel *c)
     return c->end;
 }
 
+int channel_agree(cwasi_channel *c, uint64_t wanted, uint64_t *agreed)
+{
+    const window_ops *windows = c->end->ops->windows;
+    *agreed = 0;
+    int rc = windows ? channel_enter(c, c->end->role) : 0;
+    if (rc < 0 || !windows)
+        return rc;
+    rc = windows->agree(c->end, wanted, agreed);
+    channel_leave(c);
+    return rc;
+}
+
 int64_t channel_acquire(cwasi_channel *c, uint64_t length, deadline until)
 {
     int64_t rc = channel_enter(c, CWASI_SENDER);

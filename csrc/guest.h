@@ -70,6 +70,9 @@ int guest_deadline(uint32_t ms, deadline *until);
 grant *guest_handle(cwasi_guest *g, uint32_t h);
 grant *guest_handle_for(cwasi_guest *g, uint32_t h, int role);
 
+/* Makes the window of a handle ordinary memory again, if it has one. */
+void guest_close_window(cwasi_guest *g, void *caller, grant *of);
+
 /* The bodies of the hostcalls on windows: values are wasmtime's, the result is a length, an offset or -errno. */
 int64_t do_window_attach(cwasi_guest *g, void *caller, const value *v);
 int64_t do_window_acquire(cwasi_guest *g, void *caller, const value *v);

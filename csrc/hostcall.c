@@ -225,14 +225,10 @@ static int64_t do_mode(cwasi_guest *g, void *caller, const value *v)
 
 static int64_t do_close(cwasi_guest *g, void *caller, const value *v)
 {
-    span memory;
     grant *found = guest_handle(g, v[0].i32);
     if (!found)
         return -EBADF;
-    if (found->window && guest_memory(g, caller, &memory) == 0) {
-        window_detach(found->window, memory.base);
-        found->window = NULL;
-    }
+    guest_close_window(g, caller, found);
     found->state = CLOSED;
     int rc = cwasi_channel_close(found->channel, 0, -1);
     for (uint32_t i = 0; i < found->backs; i++) {

@@ -34,13 +34,29 @@ int64_t do_window_attach(cwasi_guest *g, void *caller, const value *v)
     return rc;
 }
 
-/* The handle with its window, and the memory as it is now. */
+/* The handle with its window, and the memory as it is now: that of the instance that calls, which need not be the one
+ * that attached the window. */
 static int window_of(cwasi_guest *g, void *caller, uint32_t h, int role, grant **out, span *memory)
 {
     *out = guest_handle_for(g, h, role);
     if (!*out || !(*out)->window)
         return *out ? -EINVAL : -EBADF;
-    return guest_memory(g, caller, memory);
+    int rc = guest_memory(g, caller, memory);
+    if (rc < 0)
+        return rc;
+    return guest_slice(memory, (*out)->window_at, (*out)->window_length) ? 0 : -EFAULT;
+}
+
+void guest_close_window(cwasi_guest *g, void *caller, grant *of)
+{
+    span memory;
+    if (!of->window)
+        return;
+    if (guest_memory(g, caller, &memory) == 0 && guest_slice(&memory, of->window_at, of->window_length))
+        window_detach(of->window, memory.base);
+    else
+        window_forget(of->window);
+    of->window = NULL;
 }
 
 int64_t do_window_acquire(cwasi_guest *g, void *caller, const value *v)
@@ -91,5 +107,5 @@ int64_t do_window_release(cwasi_guest *g, void *caller, const value *v)
     span memory;
     grant *from;
     int rc = window_of(g, caller, v[0].i32, CWASI_RECEIVER, &from, &memory);
-    return rc < 0 ? rc : window_release(from->window, v[1].i32);
+    return rc < 0 ? rc : window_release(from->window, memory.base, v[1].i32);
 }

@@ -15,6 +15,12 @@ static inline uint64_t whole_pages(uint64_t bytes)
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 
+/* The room that a message takes in a window. */
+static inline uint64_t record_size(uint64_t length)
+{
+    return MAX(whole_pages(length), (uint64_t)PAGE);
+}
+
 /* ---- wait.c ---- */
 typedef struct {
     int64_t at;               /* CLOCK_MONOTONIC ns; INT64_MAX: never; 0: do not wait */
@@ -187,6 +193,8 @@ int channel_drop(cwasi_channel *c, deadline until);
 /* NULL where the transport has no windows. */
 const window_ops *channel_windows(const cwasi_channel *c);
 endpoint *channel_end(const cwasi_channel *c);
+/* Agrees with the other side on the size of the window area; 0 where the transport has none. */
+int channel_agree(cwasi_channel *c, uint64_t wanted, uint64_t *agreed);
 /* Waits for room for a message in place; its offset in the window area. */
 int64_t channel_acquire(cwasi_channel *c, uint64_t length, deadline until);
 int channel_commit(cwasi_channel *c, uint64_t offset, uint64_t length);

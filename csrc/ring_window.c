@@ -15,11 +15,6 @@
 
 enum { ANNOUNCED = sizeof(uint64_t) };
 
-static uint64_t record_size(uint64_t length)
-{
-    return MAX(whole_pages(length), (uint64_t)PAGE);
-}
-
 /* The size that was agreed on; 0 while there is none. Read once: the peer could change it later. */
 static uint64_t window_of(ring *r)
 {

@@ -23,10 +23,11 @@ struct window {
     cwasi_channel *channel;
     uint32_t at, length;     /* where the guest has put it */
     uint64_t area;           /* bytes of it that the window area takes; 0: the transport has none */
-    const uint8_t *mapped;   /* where the area is mapped now; NULL: the window is ordinary memory */
+    const uint8_t *mapped;   /* where the area was mapped last; NULL: the window is ordinary memory */
     int acquired;            /* a record was acquired and not yet committed */
     uint32_t offset, room;   /* where, and its length */
     unsigned first, held;    /* records taken and not yet released, oldest first */
+    int in_place;            /* those are in the area; else they are copies */
     window_record record[HELD_MAX];
 };
 
@@ -37,39 +38,61 @@ static int sends(const window *w)
 
 /* ---- the mapping ---- */
 
+/* Never munmap: another mapping of the process could slip into the guest's memory. Nor may it where mmap fails, which on
+ * some kernels has by then unmapped what was there. */
+static int map_over(uint8_t *to, uint64_t length, int flags, int fd, uint64_t offset)
+{
+    const int prot = PROT_READ | PROT_WRITE, plain = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    if (mmap(to, length, prot, flags | MAP_FIXED | MAP_NORESERVE, fd, (off_t)offset) != MAP_FAILED)
+        return 0;
+    int error = errno;
+    mmap(to, length, prot, plain | MAP_FIXED_NOREPLACE, -1, 0);
+    return -error;
+}
+
+static void drop(uint8_t *at, uint64_t length)
+{
+    /* In a process that has locked its memory the first is refused. */
+    if (madvise(at, length, MADV_DONTNEED) < 0)
+        madvise(at, length, MADV_DONTNEED_LOCKED);
+}
+
 static int map_area(window *w, uint8_t *memory)
 {
     uint64_t offset;
-    endpoint *end = channel_end(w->channel);
-    int fd = channel_windows(w->channel)->file(end, &offset);
-    int kind = sends(w) ? MAP_SHARED : MAP_PRIVATE;
+    int fd = channel_windows(w->channel)->file(channel_end(w->channel), &offset);
     uint8_t *to = memory + w->at;
-    if (mmap(to, w->area, PROT_READ | PROT_WRITE, kind | MAP_FIXED, fd, (off_t)offset) == MAP_FAILED)
-        return -errno;
+    int rc = map_over(to, w->area, sends(w) ? MAP_SHARED : MAP_PRIVATE, fd, offset);
+    if (rc < 0)
+        return rc;
+    if (!sends(w))
+        drop(to, w->area);   /* where all memory is locked, the kernel has made private copies of it at once */
     w->mapped = to;
     return 0;
 }
 
-/* Never munmap: another mapping of the process could slip into the guest's memory. */
-static int unmap_area(window *w)
+static int unmap_area(window *w, uint8_t *memory)
 {
-    void *at = (void *)(uintptr_t)w->mapped;
-    if (!w->mapped)
-        return 0;
-    w->mapped = NULL;
-    if (mmap(at, w->area, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
-        return -errno;
-    return 0;
+    int rc = map_over(memory + w->at, w->area, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (rc == 0)
+        w->mapped = NULL;
+    return rc;
 }
 
-/* Makes the window what it has to be now. When the memory grew by moving, the mapping did not move with it. */
+/* A memory that grew by moving has left the mapping behind; what is there now belongs to others. */
+static int is_mapped(window *w, const uint8_t *memory)
+{
+    if (w->mapped != memory + w->at)
+        w->mapped = NULL;
+    return w->mapped != NULL;
+}
+
+/* Makes the window what it has to be now. */
 static int make(window *w, uint8_t *memory, int mapped)
 {
-    if (w->mapped && w->mapped != memory + w->at)
-        w->mapped = NULL;
-    else if ((w->mapped != NULL) == mapped)
+    if (is_mapped(w, memory) == mapped)
         return 0;
-    return mapped ? map_area(w, memory) : unmap_area(w);
+    return mapped ? map_area(w, memory) : unmap_area(w, memory);
 }
 
 /* ---- pages that the receiver has written to ---- */
@@ -108,11 +131,6 @@ static void pagemap_begin(void)
     pthread_atfork(NULL, NULL, reopen_pagemap);
 }
 
-static void drop(uint8_t *at, uint64_t length)
-{
-    madvise(at, length, MADV_DONTNEED);
-}
-
 /* By one question for the whole range; false where the kernel does not know it. */
 static int drop_scanned(uint8_t *at, uint64_t length)
 {
@@ -141,10 +159,13 @@ static void drop_looked_up(uint8_t *at, uint64_t length)
 {
     uint64_t entry[64], pages = length / PAGE, first = (uintptr_t)at / PAGE;
     for (uint64_t done = 0; done < pages;) {
-        uint64_t count = MIN(pages - done, (uint64_t)64);
-        ssize_t n = pread(pagemap_fd, entry, count * sizeof entry[0], (off_t)((first + done) * sizeof entry[0]));
+        uint64_t count = MIN(pages - done, (uint64_t)64), size = count * sizeof entry[0];
+        if (pread(pagemap_fd, entry, size, (off_t)((first + done) * sizeof entry[0])) != (ssize_t)size) {
+            drop(at + done * PAGE, length - done * PAGE);
+            return;
+        }
         for (uint64_t i = 0; i < count; i++) {
-            if (n < (ssize_t)(count * sizeof entry[0]) || (entry[i] >> 62 != 0 && !(entry[i] >> 61 & 1)))
+            if (entry[i] >> 62 != 0 && !(entry[i] >> 61 & 1))
                 drop(at + (done + i) * PAGE, PAGE);
         }
         done += count;
@@ -164,17 +185,17 @@ static void drop_dirty(uint8_t *at, uint64_t length)
 
 int window_attach(cwasi_channel *c, uint8_t *memory, uint32_t at, uint32_t length, window **out)
 {
-    const window_ops *ops = channel_windows(c);
-    if (at % ALIGNMENT != 0 || (uintptr_t)memory % PAGE != 0 || length % ALIGNMENT != 0 || length == 0)
+    if (at % ALIGNMENT != 0 || (uintptr_t)memory % PAGE != 0 || length % ALIGNMENT != 0 || length == 0 ||
+        length > SHM_WINDOW)
         return -EINVAL;
     window *w = calloc(1, sizeof *w);
     if (!w)
         return -ENOMEM;
     *w = (window){.channel = c, .at = at, .length = length};
-    int rc = ops ? ops->agree(channel_end(c), length, &w->area) : 0;
+    int rc = channel_agree(c, length, &w->area);
     if (rc == 0 && w->area > length)
         rc = -EMSGSIZE;
-    if (rc == 0 && ops && sends(w))
+    if (rc == 0 && w->area && sends(w))
         rc = make(w, memory, 1);   /* a receiver's when the first record comes */
     if (rc < 0) {
         free(w);
@@ -189,10 +210,9 @@ int window_holds(const window *w)
     return w->held > 0;
 }
 
-void window_detach(window *w, const uint8_t *memory)
+void window_detach(window *w, uint8_t *memory)
 {
-    if (w && w->mapped == memory + w->at)
-        unmap_area(w);
+    make(w, memory, 0);
     free(w);
 }
 
@@ -239,7 +259,7 @@ int window_commit(window *w, uint8_t *memory, uint32_t offset, uint32_t length)
     if (!w->acquired || length > w->room || offset != w->offset)
         return -EINVAL;
     int rc = 0;
-    if (w->area && w->mapped != memory + w->at)
+    if (w->area && !is_mapped(w, memory))
         rc = write_back(w, memory, offset, length);
     if (rc == 0)
         rc = w->area ? channel_commit(w->channel, offset, length)
@@ -251,25 +271,27 @@ int window_commit(window *w, uint8_t *memory, uint32_t offset, uint32_t length)
 
 /* ---- receiver ---- */
 
-/* Where the next copied message goes: behind the last that is held, or at the start; -EBUSY if it is held there. */
+/* Where the next copied message goes: behind the last that is held, or at the start; -EBUSY if it is held there. It has
+ * pages of its own, as in the area, also when it is empty: then no two begin at the same place. */
 static int64_t place(const window *w, uint64_t length)
 {
-    if (length > w->length)
+    uint64_t size = record_size(length);
+    if (size > w->length)
         return -EMSGSIZE;
     if (w->held == 0)
         return 0;
     const window_record *oldest = &w->record[w->first], *newest = &w->record[(w->first + w->held - 1) % HELD_MAX];
-    uint64_t end = newest->offset + newest->length;
+    uint64_t end = newest->offset + record_size(newest->length);
     int around = newest->offset < oldest->offset;
-    if (!around && end + length <= w->length)
+    if (!around && end + size <= w->length)
         return (int64_t)end;
     uint64_t start = around ? end : 0;
-    return start + length <= oldest->offset ? (int64_t)start : -EBUSY;
+    return start + size <= oldest->offset ? (int64_t)start : -EBUSY;
 }
 
 static int take_copied(window *w, uint8_t *memory, window_record *record)
 {
-    if (w->held && w->mapped)
+    if (w->held && w->in_place)
         return -EBUSY;
     int rc = make(w, memory, 0);
     if (rc < 0)
@@ -278,16 +300,22 @@ static int take_copied(window *w, uint8_t *memory, window_record *record)
     if (offset < 0)
         return (int)offset;
     record->offset = (uint64_t)offset;
+    w->in_place = 0;
     int64_t length = channel_recv(w->channel, memory + w->at + offset, record->length, deadline_after(-1));
     return length < 0 ? (int)length : 0;
 }
 
 static int take_in_place(window *w, uint8_t *memory, const window_record *record)
 {
-    if (w->held && !w->mapped)
+    /* What is held has become ordinary memory if the memory moved: to map the area over it would undo what the guest
+     * has written there. */
+    if (w->held && (!w->in_place || !is_mapped(w, memory)))
         return -EBUSY;
     int rc = make(w, memory, 1);
-    return rc < 0 ? rc : channel_take(w->channel, record);
+    if (rc < 0)
+        return rc;
+    w->in_place = 1;
+    return channel_take(w->channel, record);
 }
 
 int window_take(window *w, uint8_t *memory, window_record *record, deadline until)
@@ -305,15 +333,17 @@ int window_take(window *w, uint8_t *memory, window_record *record, deadline unti
     return 0;
 }
 
-int window_release(window *w, uint32_t offset)
+int window_release(window *w, uint8_t *memory, uint32_t offset)
 {
-    window_record *oldest = &w->record[w->first];
+    const window_record *oldest = &w->record[w->first];
     if (w->held == 0 || oldest->offset != offset)
         return -EINVAL;
+    if (w->in_place && is_mapped(w, memory))
+        drop_dirty(memory + w->at + oldest->offset, record_size(oldest->length));
+    int rc = w->in_place ? channel_release(w->channel, oldest->end) : 0;
+    if (rc < 0)
+        return rc;
     w->first = (w->first + 1) % HELD_MAX;
     w->held--;
-    if (!w->mapped)
-        return 0;
-    drop_dirty((uint8_t *)(uintptr_t)w->mapped + oldest->offset, whole_pages(oldest->length));
-    return channel_release(w->channel, oldest->end);
+    return 0;
 }

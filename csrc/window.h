@@ -6,11 +6,11 @@
 
 typedef struct window window;
 
-/* memory: the base of the guest's memory as it is now; [at, at + length) lies in it. -EINVAL: not whole pages;
- * -EMSGSIZE: the other side's window is longer. */
+/* memory: the base of the guest's memory as it is now, here and below; [at, at + length) lies in it. -EINVAL: not whole pages,
+ * or too long; -EMSGSIZE: the other side's window is longer. */
 int window_attach(cwasi_channel *c, uint8_t *memory, uint32_t at, uint32_t length, window **out);
 /* Makes the window ordinary memory again, and frees it. */
-void window_detach(window *w, const uint8_t *memory);
+void window_detach(window *w, uint8_t *memory);
 /* Frees it where the guest's memory may be gone. */
 void window_forget(window *w);
 /* Whether the guest has taken a record that it has not released. */
@@ -22,6 +22,6 @@ int window_commit(window *w, uint8_t *memory, uint32_t offset, uint32_t length);
 /* Waits for the next message. -EBUSY: the guest must release what it holds first. */
 int window_take(window *w, uint8_t *memory, window_record *record, deadline until);
 /* Gives back the record that was taken first; -EINVAL if that is not at `offset`. */
-int window_release(window *w, uint32_t offset);
+int window_release(window *w, uint8_t *memory, uint32_t offset);
 
 #endif
