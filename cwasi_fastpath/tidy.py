@@ -11,6 +11,9 @@ from weakref import WeakKeyDictionary
 if TYPE_CHECKING:
     from .endpoint import Sender
 
+THREAD = "cwasi tidy"
+"""The name of the thread."""
+
 _SHORTEST = 2.0
 _LONGEST = 30.0
 """Seconds between two looks; the longer, the longer nothing has changed."""
@@ -27,7 +30,7 @@ def tidy(sender: Sender) -> None:
     with _lock:
         _seen[sender] = 0, True
         if not _started:
-            threading.Thread(target=_run, name="cwasi tidy", daemon=True).start()
+            threading.Thread(target=_run, name=THREAD, daemon=True).start()
             _started = True
 
 

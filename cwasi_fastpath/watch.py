@@ -11,6 +11,9 @@ from weakref import ReferenceType, WeakSet, ref
 if TYPE_CHECKING:
     from .endpoint import Endpoint
 
+THREAD = "cwasi watch"
+"""The name of the thread."""
+
 _all: WeakSet[Endpoint] = WeakSet()
 """Every end of this process; after a fork their peers may be in another one."""
 _lock = threading.Lock()
@@ -45,7 +48,7 @@ def _started() -> select.epoll:
     global _epoll
     if _epoll is None:
         _epoll = select.epoll()
-        threading.Thread(target=_run, args=(_epoll,), name="cwasi watch", daemon=True).start()
+        threading.Thread(target=_run, args=(_epoll,), name=THREAD, daemon=True).start()
     return _epoll
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 
+from .. import tidy, watch
 from ..endpoint import RECEIVER, SENDER
 from ..modes import Transport
 from ..transport.ring import CAPACITY
@@ -106,7 +107,7 @@ def _row(lane: Lane) -> dict[str, Any]:
 def soak(seconds: float, seed: int, progress: Callable[[float, list[Lane]], None]) -> Outcome:
     """Runs for so many seconds, and some to end in. progress is told now and then: (seconds gone, lanes)."""
     dice = random.Random(seed)
-    threads, shared = threading.active_count(), footprint.shared_memory()
+    threads, shared = _threads(), footprint.shared_memory()
     lanes = [Lane(play, dice.randrange(1 << 30)) for play in PLAYS]
     began = time.monotonic()
     series: list[Footprint] = []
@@ -144,7 +145,7 @@ def _watch(
         time.sleep(min(_SAMPLE_SECONDS, max(0.0, seconds - gone)))
 
 
-def _left(threads: int, shared: frozenset[str]) -> list[str]:
+def _left(threads: set[str], shared: frozenset[str]) -> list[str]:
     """What is still there, after a while, that was not there before."""
     until = time.monotonic() + _SETTLE_SECONDS
     while (left := _found(threads, shared)) and time.monotonic() < until:
@@ -152,12 +153,14 @@ def _left(threads: int, shared: frozenset[str]) -> list[str]:
     return left
 
 
-def _found(threads: int, shared: frozenset[str]) -> list[str]:
+def _found(threads: set[str], shared: frozenset[str]) -> list[str]:
     left = [f"process {child.pid}" for child in psutil.Process().children(recursive=True)]
     left += [f"/dev/shm/{name}" for name in footprint.shared_memory() - shared]
     if mapped := footprint.rings_mapped():
         left.append(f"{mapped} mappings of rings")
-    # The one that watches for the death of peers stays.
-    if (more := threading.active_count() - threads - 1) > 0:
-        left.append(f"{more} threads")
-    return left
+    return left + [f"thread {name}" for name in sorted(_threads() - threads)]
+
+
+def _threads() -> set[str]:
+    """Their names; not the package's own two, which stay."""
+    return {thread.name for thread in threading.enumerate()} - {watch.THREAD, tidy.THREAD}
