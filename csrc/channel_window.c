@@ -1,6 +1,8 @@
 /* channel_window.c - messages in place: the numbering and counting of channel.c around a transport's window area. */
 #include "channel.h"
 
+#include <errno.h>
+
 const window_ops *channel_windows(const cwasi_channel *c)
 {
     return c->end->ops->windows;
@@ -61,12 +63,20 @@ int channel_find(cwasi_channel *c, window_record *out, deadline until)
     return rc;
 }
 
+/* Whether it still is the next message. */
+static int is_next(const cwasi_channel *c, const window_record *found)
+{
+    window_record next;
+    return c->has_frame && c->end->ops->windows->find(c->end, &c->frame, &next) && next.end == found->end;
+}
+
 int channel_take(cwasi_channel *c, const window_record *found)
 {
     int rc = channel_enter(c, CWASI_RECEIVER);
     if (rc < 0)
         return rc;
-    rc = c->end->ops->windows->take(c->end, found->end);
+    /* Another thread may have been inside since channel_find. */
+    rc = is_next(c, found) ? c->end->ops->windows->take(c->end, found->end) : -EBUSY;
     if (rc == 0)
         channel_count_received(c);
     channel_leave(c);

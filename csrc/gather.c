@@ -105,7 +105,7 @@ static int gather_take(endpoint *e, const cwasi_frame *frame, void *data)
     cwasi_frame own = *frame;
     own.seq = from->seq;
     int rc = from->end->ops->take(from->end, &own, data);
-    if (rc < 0 && endpoint_stopped(e) == 0) {
+    if (from->end->torn && endpoint_stopped(e) == 0) {
         /* It died in the middle of this message; nobody has taken turns since the peek. */
         leave_out(g, live_index(g, g->current), rc);
         return -ESTALE;

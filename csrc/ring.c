@@ -278,7 +278,7 @@ uint8_t *ring_at_cursor(const ring *r)
 
 /* Our own word in shared memory must say what we wrote there; else a forked copy of this end was used too, or the
  * peer writes where it must not. */
-static int own_word_intact(const ring *r)
+int ring_intact(const ring *r)
 {
     return load_relaxed(&r->own->position) == r->published;
 }
@@ -289,7 +289,7 @@ static int ring_send(endpoint *e, const cwasi_frame *frame, const void *data, de
     uint64_t left = frame->length;
     int streams = frame_record(frame->length) > r->map.capacity;
     FAULT_POINT(ring_send_begins);
-    if (!own_word_intact(r))
+    if (!ring_intact(r))
         return -EBADMSG;
     int rc = ring_await_room(r, streams ? 0 : frame->length, until);
     if (rc < 0)
@@ -324,7 +324,7 @@ static int ring_peek(endpoint *e, cwasi_frame *frame, deadline until)
 {
     ring *r = (ring *)e;
     FAULT_POINT(ring_peek_begins);
-    if (!own_word_intact(r))
+    if (!ring_intact(r))
         return -EBADMSG;
     int rc = await(r, sizeof *frame, until);
     if (rc < 0)
@@ -417,8 +417,10 @@ static uint64_t ring_unread(endpoint *e)
 static int ring_trim(endpoint *e)
 {
     ring *r = (ring *)e;
+    if (e->role != CWASI_SENDER || !ring_intact(r))
+        return 0;   /* what a forked copy of this end has sent since would be lost */
     refresh_readers(r);
-    if (e->role != CWASI_SENDER || r->seen != r->cursor || r->published != r->cursor)
+    if (r->seen != r->cursor || r->published != r->cursor)
         return 0;
     return madvise(r->map.data, r->map.capacity, MADV_REMOVE) < 0 ? -errno : 1;
 }

@@ -73,6 +73,8 @@ int ring_await_room(ring *r, uint64_t bytes, deadline until);
 int ring_usable(ring *r);
 /* A reader that lies holds up the others no longer. */
 void ring_drop_reader(ring *r, ring_peer *peer, int error);
+/* Whether our position still is what we wrote. */
+int ring_intact(const ring *r);
 uint8_t *ring_at_cursor(const ring *r);
 /* The cursor is behind a whole message: lets the others have it. */
 void ring_publish_whole(ring *r);

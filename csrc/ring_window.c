@@ -111,6 +111,8 @@ static int ring_commit(endpoint *e, const cwasi_frame *frame, uint64_t offset)
     if (r->window_size < size || r->window_start % r->window != offset)
         return -EINVAL;
     FAULT_POINT(window_commit_begins);
+    if (!ring_intact(r))
+        return -EBADMSG;
     int rc = ring_await_room(r, ANNOUNCED, deadline_after(-1));
     if (rc < 0)
         return rc;

@@ -18,8 +18,8 @@ static void *real_mmap(void *at, size_t length, int prot, int flags, int fd, off
 #ifndef __SANITIZE_THREAD__   /* which needs its own */
 void *mmap(void *at, size_t length, int prot, int flags, int fd, off_t offset)
 {
-    if (mmap_fails && flags & MAP_FIXED && length == WINDOW) {
-        if (mmap_fails == 2)
+    if (mmap_fails && !(flags & MAP_FIXED_NOREPLACE) && length == WINDOW) {
+        if (mmap_fails == 2 && flags & MAP_FIXED)
             munmap(at, length);
         errno = ENOMEM;
         return MAP_FAILED;
@@ -184,6 +184,32 @@ __attribute__((unused)) static void mmap_refuses(int how)
     end();
 }
 
+/* No memory for the view that copies are made from: the message stays, and of several senders none is taken for dead. */
+__attribute__((unused)) static void no_view(int several)
+{
+    static uint8_t buffer[LENGTH];
+    pair p[2] = {belled_pair(4096), belled_pair(4096)};
+    cwasi_channel *all = p[0].rx, *sources[] = {p[0].rx, p[1].rx};
+    if (several)
+        CHECK_EQ(cwasi_channel_gather(sources, 2, &all), 0);
+    tx = instance_with(p[0].tx, SIZE);
+    CHECK_EQ(attach(&tx, 0, AT, WINDOW), 0);
+    send_in_place(&tx, AT, LENGTH, 1);
+    mmap_fails = 1;
+    for (int i = 0; i < 3; i++)
+        CHECK_EQ(cwasi_channel_recv(all, buffer, LENGTH, 0), -ENOMEM);
+    mmap_fails = 0;
+    CHECK_EQ(cwasi_channel_recv(all, buffer, LENGTH, 0), LENGTH);
+    CHECK(filled(buffer, LENGTH, 1));
+    CHECK_EQ(cwasi_channel_recv(all, buffer, LENGTH, 0), -EAGAIN);
+    free_instance(&tx);
+    cwasi_channel_free(all);
+    cwasi_channel_free(p[0].tx);
+    cwasi_channel_free(p[1].tx);
+    if (!several)
+        cwasi_channel_free(p[1].rx);
+}
+
 /* A host that locks its memory: the kernel refuses to drop the receiver's own copies of pages like others. */
 static void locked(void)
 {
@@ -293,6 +319,8 @@ int main(void)
 #ifndef __SANITIZE_THREAD__
     mmap_refuses(1);
     mmap_refuses(2);
+    no_view(0);
+    no_view(1);
 #endif
     locked();
     nothing_is_left();
