@@ -250,8 +250,12 @@ int64_t cwasi_channel_peek(cwasi_channel *c, cwasi_frame *frame, int64_t timeout
 int cwasi_channel_bells(const cwasi_channel *c, int *descriptors, unsigned room)
 {
     unsigned count = 0;
-    for (int bell; count < room && (bell = endpoint_bell(c->end, count)) >= 0; count++)
+    for (; count < room; count++) {
+        int bell = endpoint_bell(c->end, count);
+        if (bell < 0 && !endpoint_source(c->end, count))
+            break;
         descriptors[count] = bell;
+    }
     return (int)count;
 }
 

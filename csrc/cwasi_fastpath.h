@@ -71,8 +71,8 @@ int cwasi_channel_wait(cwasi_channel **list, unsigned count, unsigned from, int6
 int cwasi_channel_arm(cwasi_channel *c, int *descriptors, unsigned room);
 int cwasi_channel_disarm(cwasi_channel *c);
 
-/* Our sides of the bells, one a peer, in their order: each hangs up when the process at its other side ends. Fills in up
- * to room; how many it did. They stay the channel's. */
+/* Our sides of the bells, one a peer, in their order, -1 for one of several senders that has none: each hangs up when the
+ * process at its other side ends. Fills in up to room; how many it did. They stay the channel's. */
 int cwasi_channel_bells(const cwasi_channel *c, int *descriptors, unsigned room);
 
 /* Takes a time stamp for one message in `every` (a power of two); 1 times all. */

@@ -26,7 +26,6 @@ _PATIENCE = 0.5
 """Seconds after which a wait looks for signals, if one came just before it began to sleep."""
 _PATIENCE_NS = int(_PATIENCE * 1e9)
 
-_BELLS_MAX = 64
 _DESCRIPTORS_MAX = 1024
 
 Data = bytes | bytearray | memoryview
@@ -70,12 +69,13 @@ class Endpoint(Managed):
         return _metrics(stats, tuple(histogram))
 
     def bells(self) -> list[int]:
-        """Descriptors that hang up when a peer's process ends, one a peer, not ours to close. None after close()."""
+        """Descriptors that hang up when a peer's process ends, one a peer, not ours to close; -1 for one of several senders
+        that has none. Empty after close()."""
         pointer = self._pointer   # another thread may be closing
         if pointer is None:
             return []
-        descriptors = ffi.new("int[]", _BELLS_MAX)
-        return list(descriptors[0 : lib.cwasi_channel_bells(pointer, descriptors, _BELLS_MAX)])
+        descriptors = ffi.new("int[]", _DESCRIPTORS_MAX)
+        return list(descriptors[0 : lib.cwasi_channel_bells(pointer, descriptors, _DESCRIPTORS_MAX)])
 
     def sample(self, every: int) -> None:
         """Times one message in `every` (a power of two; 1 times all) from its send to its receipt."""

@@ -44,7 +44,8 @@ def look() -> bool:
         idle = messages == before
         busy |= not idle
         with _lock:
-            _seen[sender] = messages, idle and (tidied or sender.trim())
+            if sender in _seen:   # no fork since
+                _seen[sender] = messages, idle and (tidied or sender.trim())
     return busy
 
 
@@ -58,7 +59,13 @@ def _run() -> None:
 def _after_fork_in_child() -> None:
     global _lock, _started
     _lock, _started = threading.Lock(), False
-    _seen.clear()
+    _forget_all()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+def _forget_all() -> None:
+    """After a fork either process may be the one that goes on with an end, and only that one knows what is in its ring."""
+    with _lock:
+        _seen.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child, after_in_parent=_forget_all)

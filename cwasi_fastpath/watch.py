@@ -31,7 +31,7 @@ def watch(end: Endpoint) -> None:
     """From now on `end` learns of the death of its peers' processes, within milliseconds."""
     with _lock:
         for peer, bell in enumerate(end.bells()):
-            if bell not in _watched or _watched[bell][0]() is not end:
+            if bell >= 0 and (bell not in _watched or _watched[bell][0]() is not end):
                 _watched[bell] = (ref(end), peer)
                 _started().register(bell, select.EPOLLONESHOT)   # hang-ups are always reported
 
@@ -40,7 +40,9 @@ def forget(end: Endpoint) -> None:
     """To be called before the end is freed."""
     with _lock:
         for bell in end.bells():
-            if _watched.pop(bell, None) is not None and _epoll is not None:
+            found, _ = _watched.pop(bell, (None, 0))
+            # Else it was the bell of an end that went without a word, and never this one.
+            if found is not None and found() is end and _epoll is not None:
                 _epoll.unregister(bell)
 
 

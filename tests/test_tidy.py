@@ -6,6 +6,9 @@ import re
 import time
 from pathlib import Path
 
+import pytest
+from channels import HANG, in_child, status_of
+
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import tidy
 
@@ -76,3 +79,24 @@ def test_senders_that_are_closed_or_gone_are_left_alone() -> None:
     rx.close()
     del tx
     tidy.look()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_what_a_forked_child_has_sent_is_not_tidied_away_by_its_parent() -> None:
+    """The parent's copy of the end looks idle and its ring empty."""
+    tx, rx = cwasi.open_channel("lab")
+    with tx, rx:
+        tx.send(b"x" * (1 << 20))
+        rx.recv()
+        tidy.look()
+
+        def child() -> None:
+            for number in range(5):
+                tx.send(b"%d" % number * 1000)
+
+        assert status_of(in_child(child)) == 0
+        assert tx not in tidy._seen, "it could be in the middle of a message"
+        for _ in range(4):
+            tidy.look()
+        assert not tx.trim()
+        assert [rx.recv(timeout=HANG) for _ in range(5)] == [b"%d" % number * 1000 for number in range(5)]

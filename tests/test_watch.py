@@ -16,6 +16,9 @@ from channels import HANG, Start, fill, in_child, status_of
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import watch
+from cwasi_fastpath.endpoint import RECEIVER, SENDER, gathered
+from cwasi_fastpath.transport.pipe import PipeLink
+from cwasi_fastpath.transport.ring import RingLink
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
@@ -279,3 +282,44 @@ def test_closing_from_many_threads_after_a_fork(start: Start) -> None:
         for done in [start(close, tx) for _ in range(4)]:
             done.result(HANG)
         rx.close()
+
+
+def test_a_ring_beside_a_pipe(fork: Fork) -> None:
+    """One receiver of two senders, of whom only the second has a bell."""
+    links = [PipeLink.create(), RingLink.create()]
+    piped, rung = (cwasi.Sender(link.open(SENDER), "lab") for link in links)
+    rx = cwasi.Receiver(gathered([link.open(RECEIVER) for link in links]), "lab")
+    pid = fork(lambda: rung.send(b"x"), abandon=[piped])
+    rung.abandon()
+    assert rx.recv(timeout=HANG) == b"x"
+    piped.close()
+    waiting = threading.Timer(0.2, kill, (pid,))
+    waiting.start()
+    with pytest.raises(cwasi.PeerDied):
+        rx.recv(timeout=HANG)
+    waiting.join()
+    rx.close()
+
+
+def test_an_end_that_has_the_descriptor_of_one_that_went_without_a_word() -> None:
+    met = False
+    for free in range(10):
+        low = [os.open("/dev/null", os.O_RDONLY) for _ in range(10)]
+        tx, rx = cwasi.open_channel("lab")
+        watch.watch(rx)
+        (bell,) = rx.bells()
+        del rx
+        gc.collect()
+        while (filler := os.open("/dev/null", os.O_RDONLY)) < bell:
+            low.append(filler)
+        os.close(filler)
+        for descriptor in low[:free]:
+            os.close(descriptor)
+        ends = cwasi.open_channel("other")
+        for end in ends:
+            met |= bell in end.bells()
+            end.close()
+        for descriptor in low[free:]:
+            os.close(descriptor)
+        tx.close()
+    assert met, "or it tests nothing"
