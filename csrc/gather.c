@@ -110,8 +110,10 @@ static int gather_take(endpoint *e, const cwasi_frame *frame, void *data)
         leave_out(g, live_index(g, g->current), rc);
         return -ESTALE;
     }
-    if (rc < 0)
-        return e->torn = rc;
+    if (rc < 0) {
+        e->torn = from->end->torn;   /* stopped inside the message; else it stays whole */
+        return rc;
+    }
     g->next = (live_index(g, g->current) + 1) % g->left;
     from->seq++;
     g->seq++;

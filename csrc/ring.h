@@ -1,4 +1,4 @@
-/* ring.h - what ring.c and ring_window.c share. */
+/* ring.h - what the parts of a ring share: ring.c, ring_sender.c, ring_reader.c and ring_window.c. */
 #ifndef CWASI_RING_H
 #define CWASI_RING_H
 
@@ -64,20 +64,40 @@ typedef struct {
     ring_peer peer[];
 } ring;
 
+static inline uint64_t ring_padded(uint64_t n)
+{
+    return (n + 7) & ~UINT64_C(7);
+}
+
 /* ---- ring.c ---- */
 /* Waits until ready(r), which leaves its finding in r->result; 0 or -errno. */
 int ring_await(ring *r, int (*ready)(void *), deadline until);
+/* Whether our position still is what we wrote. */
+int ring_intact(const ring *r);
+uint8_t *ring_at_cursor(const ring *r);
+/* Lets the others have what lies below the cursor. */
+void ring_publish(ring *r);
+/* The same, behind a whole message. */
+void ring_publish_whole(ring *r);
+
+/* ---- ring_sender.c ---- */
 /* Waits until a frame and its payload of so many bytes fit; 0 or -errno. */
 int ring_await_room(ring *r, uint64_t bytes, deadline until);
 /* -errno once the end is stopped or no reader is left; else 0. */
 int ring_usable(ring *r);
 /* A reader that lies holds up the others no longer. */
 void ring_drop_reader(ring *r, ring_peer *peer, int error);
-/* Whether our position still is what we wrote. */
-int ring_intact(const ring *r);
-uint8_t *ring_at_cursor(const ring *r);
-/* The cursor is behind a whole message: lets the others have it. */
-void ring_publish_whole(ring *r);
+/* As endpoint_ops has them. */
+int ring_send(endpoint *e, const cwasi_frame *frame, const void *data, deadline until);
+uint64_t ring_unread(endpoint *e);
+int ring_trim(endpoint *e);
+
+/* ---- ring_reader.c: as endpoint_ops has them ---- */
+int ring_peek(endpoint *e, cwasi_frame *frame, deadline until);
+int ring_take(endpoint *e, const cwasi_frame *frame, void *data);
+int ring_look(endpoint *e);
+int ring_arm(endpoint *e, struct pollfd *fds);
+void ring_disarm(endpoint *e);
 
 /* ---- ring_window.c ---- */
 extern const window_ops RING_WINDOWS;
