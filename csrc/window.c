@@ -267,7 +267,9 @@ static int64_t place(const window *w, uint64_t length)
     return start + length <= oldest->offset ? (int64_t)start : -EBUSY;
 }
 
-static int take_copied(window *w, uint8_t *memory, window_record *record)
+/* Of several senders one may die inside the message that was found: the next one comes in its place, or, where that is
+ * longer, -ESTALE. */
+static int take_copied(window *w, uint8_t *memory, window_record *record, deadline until)
 {
     if (w->held && w->mapped)
         return -EBUSY;
@@ -278,8 +280,11 @@ static int take_copied(window *w, uint8_t *memory, window_record *record)
     if (offset < 0)
         return (int)offset;
     record->offset = (uint64_t)offset;
-    int64_t length = channel_recv(w->channel, memory + w->at + offset, record->length, deadline_after(-1));
-    return length < 0 ? (int)length : 0;
+    int64_t length = channel_recv(w->channel, memory + w->at + offset, record->length, until);
+    if (length < 0)
+        return length == -EMSGSIZE ? -ESTALE : (int)length;
+    record->length = (uint64_t)length;
+    return 0;
 }
 
 static int take_in_place(window *w, uint8_t *memory, const window_record *record)
@@ -294,11 +299,14 @@ int window_take(window *w, uint8_t *memory, window_record *record, deadline unti
 {
     if (w->held == HELD_MAX)
         return -EBUSY;
-    int rc = channel_find(w->channel, record, until);
-    if (rc == 1)
-        rc = take_in_place(w, memory, record);
-    else if (rc == 0)
-        rc = take_copied(w, memory, record);
+    int rc;
+    do {
+        rc = channel_find(w->channel, record, until);
+        if (rc == 1)
+            rc = take_in_place(w, memory, record);
+        else if (rc == 0)
+            rc = take_copied(w, memory, record, until);
+    } while (rc == -ESTALE);
     if (rc < 0)
         return rc;
     w->record[(w->first + w->held++) % HELD_MAX] = *record;
