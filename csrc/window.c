@@ -289,7 +289,9 @@ static int64_t place(const window *w, uint64_t length)
     return start + size <= oldest->offset ? (int64_t)start : -EBUSY;
 }
 
-static int take_copied(window *w, uint8_t *memory, window_record *record)
+/* Of several senders one may die inside the message that was found: the next one comes in its place, or, where that is
+ * longer, -ESTALE. */
+static int take_copied(window *w, uint8_t *memory, window_record *record, deadline until)
 {
     if (w->held && w->in_place)
         return -EBUSY;
@@ -301,8 +303,11 @@ static int take_copied(window *w, uint8_t *memory, window_record *record)
         return (int)offset;
     record->offset = (uint64_t)offset;
     w->in_place = 0;
-    int64_t length = channel_recv(w->channel, memory + w->at + offset, record->length, deadline_after(-1));
-    return length < 0 ? (int)length : 0;
+    int64_t length = channel_recv(w->channel, memory + w->at + offset, record->length, until);
+    if (length < 0)
+        return length == -EMSGSIZE ? -ESTALE : (int)length;
+    record->length = (uint64_t)length;
+    return 0;
 }
 
 static int take_in_place(window *w, uint8_t *memory, const window_record *record)
@@ -322,11 +327,14 @@ int window_take(window *w, uint8_t *memory, window_record *record, deadline unti
 {
     if (w->held == HELD_MAX)
         return -EBUSY;
-    int rc = channel_find(w->channel, record, until);
-    if (rc == 1)
-        rc = take_in_place(w, memory, record);
-    else if (rc == 0)
-        rc = take_copied(w, memory, record);
+    int rc;
+    do {
+        rc = channel_find(w->channel, record, until);
+        if (rc == 1)
+            rc = take_in_place(w, memory, record);
+        else if (rc == 0)
+            rc = take_copied(w, memory, record, until);
+    } while (rc == -ESTALE);
     if (rc < 0)
         return rc;
     w->record[(w->first + w->held++) % HELD_MAX] = *record;

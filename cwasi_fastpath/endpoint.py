@@ -282,27 +282,32 @@ class Receiver(Endpoint):
         if rc >= 0:
             message: bytes = ffi.unpack(self._small, rc)
             return message
-        return None if rc == -errno.EAGAIN else self._recv_late(rc, 0)
+        try:
+            return None if rc == -errno.EAGAIN else self._recv_late(rc, 0)
+        except errors.WouldWait:   # the sender has died inside its message
+            return None
 
     def _recv_late(self, rc: int, timeout: float | None) -> bytes:
         """What was not there soon, or did not fit."""
         if _goes_on(rc, timeout):
             left = None if timeout is None else max(0.0, timeout - _PATIENCE)
-            rc = _patiently(lambda ns: lib.cwasi_channel_recv(self.pointer, self._small, self._SMALL, ns), left)
-        if rc == -errno.EMSGSIZE:
-            buffer = bytearray(self.peek()[0])
-            self.recv_into(buffer)
-            return bytes(buffer)
-        return bytes(ffi.buffer(self._small, check(rc, f"{self!r}: recv")))
+            rc = self._recv_to(self._small, left)
+        target = self._small
+        while rc == -errno.EMSGSIZE:
+            # Of several senders one may die inside its message: the next one, of any length, comes in its place.
+            target = ffi.from_buffer(bytearray(self.peek()[0]))
+            rc = self._recv_to(target, timeout)
+        return bytes(ffi.buffer(target, check(rc, f"{self!r}: recv")))
+
+    def _recv_to(self, target: Any, timeout: float | None) -> int:
+        return _patiently(lambda ns: lib.cwasi_channel_recv(self.pointer, target, len(target), ns), timeout)
 
     def recv_into(self, buffer: bytearray | memoryview, timeout: float | None = None) -> int:
         """Receives one message into `buffer`; its length in bytes.
 
         Raises MessageTooLong when the buffer is short, and keeps the message; else what recv raises.
         """
-        target = ffi.from_buffer(buffer, require_writable=True)
-        rc = _patiently(lambda ns: lib.cwasi_channel_recv(self.pointer, target, len(target), ns), timeout)
-        return check(rc, f"{self!r}: recv")
+        return check(self._recv_to(ffi.from_buffer(buffer, require_writable=True), timeout), f"{self!r}: recv")
 
     def peek(self, timeout: float | None = None) -> tuple[int, int]:
         """(length in bytes, time stamp in CLOCK_MONOTONIC ns or 0) of the next message, which stays."""

@@ -285,6 +285,13 @@ static void receive(void)
     free(to);
 }
 
+static void peek(void)
+{
+    int64_t rc = channel_peek(now.channel, patience());
+    known(rc);
+    MUST(rc <= CWASI_MESSAGE_MAX);
+}
+
 static void transmit(void)
 {
     static uint8_t data[LONGEST];
@@ -382,7 +389,7 @@ static void call(void)
     else if (pick < 9)
         known(channel_drop(now.channel, patience()));
     else if (pick < 11)
-        known(channel_peek(now.channel, patience()));
+        peek();
     else
         (pick < 14 ? receive_in_place : release)();
     now.inside = 0;
@@ -394,11 +401,12 @@ static void call(void)
 
 static void open_attack(void)
 {
-    uint64_t kind = take(&in, 1) % VICTIMS;
+    uint64_t pick = take(&in, 1), kind = pick % VICTIMS;
     arena *a = kind == SENDER_OF_SEVERAL || kind == RECEIVER_AMONG_SEVERAL ? &several : &single[0];
     now = (attack){.kind = (int)kind, .arena = {a, &single[1]}, .arenas = kind == GATHERER ? RINGS : 1};
     if (kind != GATHERER) {
         now.channel = open_victim(a, kind <= SENDER_OF_SEVERAL ? CWASI_SENDER : CWASI_RECEIVER, kind == RECEIVER_AMONG_SEVERAL);
+        store_relaxed(&a->control->window, pick & 0x80 ? WINDOW : 0);
         return;
     }
     cwasi_channel *sources[RINGS];
