@@ -69,8 +69,9 @@ class Endpoint(Managed):
         return _metrics(stats, tuple(histogram))
 
     def bells(self) -> list[int]:
-        """Descriptors that hang up when a peer's process ends, one a peer, not ours to close; -1 for one of several senders
-        that has none. Empty after close()."""
+        """Descriptors that hang up when a peer's process ends, one a peer, not ours to close; -1 for one of several
+        senders that has none. Empty after close().
+        """
         pointer = self._pointer   # another thread may be closing
         if pointer is None:
             return []

@@ -63,7 +63,7 @@ def _after_fork_in_child() -> None:
 
 
 def _forget_all() -> None:
-    """After a fork either process may be the one that goes on with an end, and only that one knows what is in its ring."""
+    """After a fork either process may go on with an end, and only that one knows what is in its ring."""
     with _lock:
         _seen.clear()
 

@@ -1,5 +1,5 @@
-"""One of several senders dies inside a message that its receiver has begun to take: the next message, of another length,
-comes in its place, whole.
+"""One of several senders dies inside a message that its receiver has begun to take: the next message, of another
+length, comes in its place, whole.
 """
 
 from __future__ import annotations
