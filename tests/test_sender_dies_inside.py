@@ -1,4 +1,4 @@
-"""One of several senders dies inside a message that its receiver has begun to take: the next message, of another length,
+"""One of several senders dies inside a message that its receiver has begun to take: the next one, of another length,
 comes in its place, whole.
 """
 
