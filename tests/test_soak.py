@@ -84,6 +84,9 @@ def test_an_outcome_is_well_only_where_nothing_is_wrong() -> None:
     assert outcome(messages=5).well
     assert not any(outcome(**{name: 1}).well for name in ("lost", "doubled", "corrupt", "hung"))
     assert not replace(outcome(), left=["process 1"]).well
+    leak = [replace(FLAT, threads=FLAT.threads + number) for number in range(90)]
+    assert replace(outcome(), series=leak).well   # too short to tell
+    assert not replace(outcome(), series=leak, seconds=60.0).well
 
 
 # ---- channels ----

@@ -96,5 +96,5 @@ def _footprint(found: dict[str, Any]) -> Table:
         unit = 1 << 20 if "MiB" in title else 1
         one = found["growth"][name]
         figures = [f"{value / unit:,.0f}" for value in (one["middle"], one["last"], found["peaks"][name])]
-        table.add_row(title, *figures, "flat" if one["flat"] else "grows")
+        table.add_row(title, *figures, ("flat" if one["flat"] else "grows") if found["growth_judged"] else "")
     return table

@@ -25,8 +25,10 @@ _SAMPLE_SECONDS = 0.5
 _FAULT_SECONDS = (0.5, 1.5)
 _END_SECONDS = 90.0
 _SETTLE_SECONDS = 5.0
-_WARM_UP = 0.1
-"""The part of the run in which caches fill and nothing is judged flat."""
+_WARM_UP_SECONDS = 15.0
+"""In which caches fill and nothing is judged."""
+_JUDGED_SECONDS = 45.0
+"""A run that is shorter says nothing about growth."""
 
 PLAYS: tuple[Play, ...] = (
     Shape("ring, threads", Transport.RING),
@@ -64,12 +66,18 @@ class Outcome:
     @property
     def growth(self) -> dict[str, tuple[float, float, bool]]:
         """See footprint.growth."""
-        return footprint.growth(self.series[int(len(self.series) * _WARM_UP) :])
+        warm = int(len(self.series) * min(0.5, _WARM_UP_SECONDS / self.seconds))
+        return footprint.growth(self.series[warm:])
+
+    @property
+    def judged(self) -> bool:
+        """Whether it was long enough to tell growth."""
+        return self.seconds >= _JUDGED_SECONDS
 
     @property
     def well(self) -> bool:
         """Whether nothing was lost, doubled, corrupt, hung, left behind or growing."""
-        flat = all(flat for _, _, flat in self.growth.values())
+        flat = not self.judged or all(flat for _, _, flat in self.growth.values())
         return flat and not self.left and all(lane.score.flawless for lane in self.lanes)
 
     def as_dict(self) -> dict[str, Any]:
@@ -79,6 +87,7 @@ class Outcome:
             "well": self.well,
             "seconds": self.seconds,
             "channels": [_row(lane) for lane in self.lanes],
+            "growth_judged": self.judged,
             "growth": {
                 name: {"middle": middle, "last": last, "flat": flat}
                 for name, (middle, last, flat) in self.growth.items()

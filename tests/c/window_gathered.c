@@ -4,24 +4,7 @@
 
 #include "window.h"
 
-#include <sys/socket.h>
-
 enum { WINDOW = 1 << 20, LONG = 300000 };   /* longer than the rings */
-
-/* With bells, so that its receiver can be gathered. */
-static pair belled_pair(uint64_t capacity)
-{
-    pair p;
-    int bells[2], fd = cwasi_ring_create(capacity, 1);
-    CHECK(fd >= 0);
-    CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, bells), 0);
-    CHECK_EQ(cwasi_channel_open_ring(fd, CWASI_SENDER, 0, &bells[0], &p.tx), 0);
-    CHECK_EQ(cwasi_channel_open_ring(fd, CWASI_RECEIVER, 0, &bells[1], &p.rx), 0);
-    close(fd);
-    close(bells[0]);
-    close(bells[1]);
-    return p;
-}
 
 static void dies_inside(uint64_t next)
 {
@@ -47,7 +30,7 @@ static void dies_inside(uint64_t next)
     CHECK_EQ(window_take(w, memory, &record, deadline_after(1000 * MS)), 0);
     CHECK_EQ(record.length, next);
     CHECK(filled(memory + record.offset, next, 7));
-    CHECK_EQ(window_release(w, (uint32_t)record.offset), 0);
+    CHECK_EQ(window_release(w, memory, (uint32_t)record.offset), 0);
     window_detach(w, memory);
     munmap(memory, WINDOW);
     free(data);
