@@ -1,10 +1,5 @@
-<<<<<<< HEAD
 """One of several senders dies inside a message that its receiver has begun to take: the next message, of another
 length, comes in its place, whole.
-=======
-"""One of several senders dies inside a message that its receiver has begun to take: the next one, of another length,
-comes in its place, whole.
->>>>>>> soak
 """
 
 from __future__ import annotations

@@ -40,7 +40,9 @@ static void receiver_breaks_off(void)
     store_release((atomic_u64 *)(memory + HEAD), sizeof frame);   /* head: a header, and nothing after it */
     call r = {.channel = rx, .length = LENGTH, .timeout = FOREVER};
     pthread_t thread = start(call_recv, &r);
-    sleep_ms(20);
+    cwasi_stats stats = {0};
+    for (; stats.waits == 0; cwasi_channel_stats(rx, &stats))
+        sleep_ms(1);   /* until it is inside the message */
     store_release((atomic_u64 *)(memory + HEAD), UINT64_C(1) << 40);
     cwasi_channel_peer_died(rx, 0);
     join(thread);
