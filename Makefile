@@ -142,6 +142,6 @@ $(BUILD)/functions/%.wasm: examples/picture/%.c $(wildcard examples/picture/*.h)
 	@echo "==> $@"
 	@$(WASM_CC) -o $@ $<
 
-$(BUILD)/guests/%.wasm: tests/guests/%.c cwasi_fastpath/include/cwasi.h | system
+$(BUILD)/guests/%.wasm: tests/guests/%.c $(wildcard tests/guests/*.h) cwasi_fastpath/include/cwasi.h | system
 	@mkdir -p $(@D)
 	@$(WASM_CC) -o $@ $<

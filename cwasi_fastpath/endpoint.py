@@ -52,6 +52,10 @@ class Endpoint(Managed):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of channel {self.name!r}>"
 
+    def after_fork(self) -> None:
+        """To be called in a forked child, where no other thread is inside any more."""
+        self._closing = threading.Lock()
+
     def _delete(self, pointer: Any) -> None:
         """Nothing to do: letting go is enough."""
 
@@ -69,8 +73,8 @@ class Endpoint(Managed):
         return _metrics(stats, tuple(histogram))
 
     def bells(self) -> list[int]:
-        """Descriptors that hang up when a peer's process ends, one a peer, not ours to close; -1 for one of several
-        senders that has none. Empty after close().
+        """Descriptors that hang up when a peer's process ends, one a peer, not ours to close; -1 for a sender, one of
+        several, that has none. Empty after close().
         """
         pointer = self._pointer   # another thread may be closing
         if pointer is None:

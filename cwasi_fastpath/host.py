@@ -178,7 +178,7 @@ class Host:
         checked(name, "channel")
         senders, receivers = _listed(sender), _listed(receiver)
         for guest in (*senders, *receivers):
-            self._check_mine(guest)
+            self._check_able(guest, name)
         for wanted in (name, *(answers_name(name, guest.name) for guest in senders if calls)):
             if wanted in self._channels:
                 raise errors.BadSpec(f"there is a channel {wanted!r} already; name all of its ends when you connect it")
@@ -255,11 +255,7 @@ class Host:
         decisions: of all edges of the channel. reader: which of the receivers it is. backs: the channels that are the
         way back, joined before. private: the guest does not know this one by name.
         """
-        self._check_mine(guest)
-        if not guest.uses_channels:
-            raise errors.BadSpec(
-                f"function {guest.name} ({guest.path}) imports nothing from cwasi_v1: it cannot use channel {name!r}"
-            )
+        self._check_able(guest, name)
         end = self._channel(name, decisions).join(role, guest.name, links, reader)
         if not private:
             ways = [self._end_of(guest, back) for back in backs]
@@ -315,6 +311,13 @@ class Host:
     def _check_mine(self, guest: Guest) -> None:
         if self._guests.get(guest.name) is not guest:
             raise errors.BadSpec(f"function {guest.name} is not loaded in this host, or the host is closed")
+
+    def _check_able(self, guest: Guest, channel: str) -> None:
+        self._check_mine(guest)
+        if not guest.uses_channels:
+            raise errors.BadSpec(
+                f"function {guest.name} ({guest.path}) imports nothing from cwasi_v1: it cannot use channel {channel!r}"
+            )
 
     def _run_guest(self, guest: Guest, ended: queue.SimpleQueue[tuple[Guest, BaseException | None]]) -> None:
         failure: BaseException | None = None

@@ -20,7 +20,7 @@ _LONGEST = 30.0
 
 _seen: WeakKeyDictionary[Sender, tuple[int, bool]] = WeakKeyDictionary()
 """Of each sender, how many messages it had sent at the last look, and whether it was tidied since."""
-_lock = threading.Lock()
+_lock = threading.RLock()
 _started = False
 
 
@@ -40,12 +40,13 @@ def look() -> bool:
         senders = list(_seen.items())
     busy = False
     for sender, (before, tidied) in senders:
-        messages = sender.messages
-        idle = messages == before
-        busy |= not idle
         with _lock:
-            if sender in _seen:   # no fork since
-                _seen[sender] = messages, idle and (tidied or sender.trim())
+            if sender not in _seen:
+                continue   # there was a fork
+            messages = sender.messages
+            idle = messages == before
+            _seen[sender] = messages, idle and (tidied or sender.trim())
+        busy |= not idle
     return busy
 
 
@@ -56,16 +57,23 @@ def _run() -> None:
         pause = _SHORTEST if look() else min(2 * pause, _LONGEST)
 
 
+# After a fork either process may be the one that goes on with an end, and only that one knows what is in its ring. And
+# it must not come in the middle of a look, or the child would find the end occupied for ever.
+def _before_fork() -> None:
+    _lock.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    _seen.clear()
+    _lock.release()
+
+
 def _after_fork_in_child() -> None:
     global _lock, _started
-    _lock, _started = threading.Lock(), False
-    _forget_all()
+    _lock, _started = threading.RLock(), False
+    _seen.clear()
 
 
-def _forget_all() -> None:
-    """After a fork either process may go on with an end, and only that one knows what is in its ring."""
-    with _lock:
-        _seen.clear()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child, after_in_parent=_forget_all)
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)

@@ -82,6 +82,8 @@ def _after_fork_in_child() -> None:
     if _epoll is not None:
         _epoll.close()
         _epoll = None
+    for end in list(_all):
+        end.after_fork()
     _watch_all()
 
 

@@ -7,12 +7,14 @@ import mmap
 import os
 import signal
 import struct
+import threading
 import time
 
 import pytest
 from channels import HANG, Ends, Start, content, in_child, status_of
 
 import cwasi_fastpath as cwasi
+from cwasi_fastpath import tidy
 from cwasi_fastpath.endpoint import RECEIVER, SENDER
 from cwasi_fastpath.transport.pipe import PipeLink
 from cwasi_fastpath.transport.ring import RingLink
@@ -130,4 +132,58 @@ def test_a_receiver_that_is_killed_in_mid_stream(transport: str, start: Start) -
         tx.peer_died()
     with pytest.raises((cwasi.PeerDied, cwasi.ChannelClosed)):
         sending.result(HANG)
+    tx.close()
+
+
+def test_a_fork_while_another_thread_is_about_to_close() -> None:
+    """What that thread holds, it holds in the parent only."""
+    tx, rx = cwasi.open_channel("lab")
+    inside, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with tx._closing:
+            inside.set()
+            done.wait(HANG)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    inside.wait(HANG)
+
+    def child() -> None:
+        signal.alarm(10)
+        tx.abandon()
+
+    assert status_of(in_child(child)) == 0
+    done.set()
+    thread.join()
+    tx.send(b"x")
+    assert rx.recv() == b"x"
+    tx.close()
+    rx.close()
+
+
+def test_a_fork_waits_for_who_tidies() -> None:
+    """The child would find the end occupied by a thread that it does not have."""
+    tx, rx = cwasi.open_channel("lab")
+    inside = threading.Event()
+    steps: list[str] = []
+
+    def hold() -> None:
+        with tidy._lock:
+            inside.set()
+            time.sleep(0.2)
+            steps.append("tidied")
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    inside.wait(HANG)
+
+    def child() -> None:
+        assert steps == ["tidied"]
+        tx.send(b"x")
+
+    pid = in_child(child)
+    assert status_of(pid) == 0 and rx.recv() == b"x"
+    thread.join()
+    rx.close()
     tx.close()

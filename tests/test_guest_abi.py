@@ -565,3 +565,5 @@ def test_the_header_says_the_same() -> None:
         assert f"CWASI_{name} = {-number}" in header
     for name in ("open", "send", "recv", "peek", "call", "reply", "wait", "mode", "close"):
         assert f"CWASI_IMPORT(channel_{name}) int32_t cwasi_{name}(" in header
+    for name in ("attach", "acquire", "commit", "take", "release"):
+        assert f"CWASI_IMPORT(window_{name}) int32_t cwasi_window_{name}(" in header

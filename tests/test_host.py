@@ -636,3 +636,18 @@ def test_hosts_leave_no_descriptors_and_no_threads(guests: Path) -> None:
     for _ in range(20):
         cycle()
     assert (descriptors(), threading.active_count()) == before
+
+
+def test_a_connection_that_is_refused_leaves_nothing(guests: Path, module: WriteModule) -> None:
+    mute = module('(module (memory (export "memory") 1) (func (export "_start")))', name="mute")
+    with cwasi.Host(timeout=HANG) as host:
+        source = host.load(guests / "source.wasm", arguments=("3", "10"))
+        sink = host.load(guests / "sink.wasm", arguments=("3", "10"), stdout=Path(os.devnull))
+        other = host.load(mute)
+        before = psutil.Process().num_fds()
+        for pair in ((other, sink), (source, other)):
+            with pytest.raises(cwasi.BadSpec, match="mute"):
+                host.connect("lab", *pair)
+        assert psutil.Process().num_fds() == before and host.channels == ()
+        host.connect("lab", source, sink, ports=("out", "in"))
+        host.run()

@@ -25,12 +25,14 @@ static uint64_t now(void)
     return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-/* Whole words only; the sum tells which message it was and that all of it is there. */
+/* The sum tells which message it was and that all of it is there. */
 __attribute__((unused)) static void fill(uint8_t *to, uint32_t size, uint32_t seed)
 {
     uint64_t *words = (uint64_t *)to;
     for (uint32_t i = 0; i < size / 8; i++)
         words[i] = i + seed;
+    for (uint32_t i = size / 8 * 8; i < size; i++)
+        to[i] = (uint8_t)(seed + 1);
 }
 
 __attribute__((unused)) static uint64_t sum(const uint8_t *from, uint32_t size)
@@ -39,11 +41,13 @@ __attribute__((unused)) static uint64_t sum(const uint8_t *from, uint32_t size)
     uint64_t total = 0;
     for (uint32_t i = 0; i < size / 8; i++)
         total += words[i];
+    for (uint32_t i = size / 8 * 8; i < size; i++)
+        total += from[i];
     return total;
 }
 
 __attribute__((unused)) static uint64_t expected_sum(uint32_t size, uint32_t seed)
 {
-    uint64_t n = size / 8;
-    return n ? n * (n - 1) / 2 + n * seed : 0;
+    uint64_t n = size / 8, words = n ? n * (n - 1) / 2 + n * seed : 0;
+    return words + size % 8 * (uint8_t)(seed + 1);
 }
