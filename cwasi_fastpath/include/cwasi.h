@@ -19,7 +19,7 @@ enum { CWASI_LOCAL = 0, CWASI_PROXIMAL = 1, CWASI_REMOTE = 2 }; /* results of cw
 enum {
     CWASI_EAGAIN = 6,      /* it would have to wait, and the timeout is 0 */
     CWASI_EBADF = 8,       /* no such handle, or the wrong direction */
-    CWASI_EBUSY = 10,      /* another thread uses this end; or: reply first */
+    CWASI_EBUSY = 10,      /* another thread uses this end; or: reply, or release, first */
     CWASI_ECANCELED = 11,  /* the host is closing */
     CWASI_ECONNRESET = 15, /* the peer died */
     CWASI_EFAULT = 21,     /* a pointer is outside this guest's memory */
