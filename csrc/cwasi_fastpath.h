@@ -82,7 +82,8 @@ void cwasi_channel_stop(cwasi_channel *c);
 /* The process of that peer (which sender, which reader; 0 where there is one) has ended: what it sent before can still
  * be received, then -ECONNRESET. A sender goes on while it has other readers. */
 void cwasi_channel_peer_died(cwasi_channel *c, unsigned peer);
-/* For a sender: messages that were sent and not yet received, by the slowest reader; 0 where it cannot be told. */
+/* For a sender: messages that were sent and not received, by the slowest reader, also one that has left; 0 where it
+ * cannot be told. */
 uint64_t cwasi_channel_unread(cwasi_channel *c);
 /* Gives the memory of an empty ring back, if this is its sender and nobody is using it: 1; else 0. */
 int cwasi_channel_trim(cwasi_channel *c);

@@ -173,16 +173,13 @@ int ring_send(endpoint *e, const cwasi_frame *frame, const void *data, deadline 
     return 0;
 }
 
-/* Messages that the slowest reader has not taken, or one that died; who has finished wants no more. Only the sender can
- * tell. */
+/* Messages that the slowest reader has not taken, also one that has left. Only the sender can tell. */
 uint64_t ring_unread(endpoint *e)
 {
     ring *r = (ring *)e;
     uint64_t sent = load_relaxed(&r->base.stats.messages), most = 0;
     for (unsigned i = 0; i < r->peers && e->role == CWASI_SENDER; i++) {
         uint64_t unread = sent - load_relaxed(&r->peer[i].side->messages);
-        if (load_ordered(&r->peer[i].side->state) == FINISHED)
-            continue;
         most = MAX(most, (int64_t)unread < 0 ? 0 : unread);
     }
     return most;

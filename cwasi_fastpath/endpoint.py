@@ -223,9 +223,8 @@ class Sender(Endpoint):
 
     @property
     def unread(self) -> int:
-        """Messages that were sent and not yet received, by the slowest receiver; 0 where the transport does not tell.
-
-        After PeerDied it says what was not received.
+        """Messages that were sent and not received, by the slowest receiver, also one that has left; 0 where the
+        transport does not tell. After PeerDied it says how many were not received.
         """
         return int(lib.cwasi_channel_unread(self.pointer))
 
