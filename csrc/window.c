@@ -38,8 +38,8 @@ static int sends(const window *w)
 
 /* ---- the mapping ---- */
 
-/* Never munmap: another mapping of the process could slip into the guest's memory. Nor may it where mmap fails, which on
- * some kernels has by then unmapped what was there. */
+/* Never munmap: another mapping of the process could slip into the guest's memory. Nor may it where mmap fails: some
+ * kernels have by then unmapped what was there. */
 static int map_over(uint8_t *to, uint64_t length, int flags, int fd, uint64_t offset)
 {
     const int prot = PROT_READ | PROT_WRITE, plain = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;

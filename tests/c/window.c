@@ -8,8 +8,8 @@
 
 enum { WINDOW = 5 * WASM_PAGE, AT = WASM_PAGE, BUFFER = AT + WINDOW, SIZE = BUFFER + WINDOW };
 
-/* How the kernel can be asked for the pages that a receiver has written to. The thread sanitizer needs the functions that
- * ask to itself, and more time. */
+/* How the kernel can be asked for the pages that a receiver has written to. The thread sanitizer needs the functions
+ * that ask to itself, and more time. */
 #ifdef __SANITIZE_THREAD__
 enum { SCANS, WAYS, HAS_PAGEMAP, KNOWS_NOTHING, MESSAGES = 40 };
 #else
@@ -268,11 +268,14 @@ static void arguments(void)
     CHECK_EQ(cwasi_guest_grant(tx.guest, "ask", callers.tx, 0), 0);
     CHECK_EQ(cwasi_guest_grant_back(tx.guest, callers.rx), 0);
     CHECK_EQ(open_port(&tx, "ask", CWASI_SENDER), 2);
-    static const uint32_t odd[][2] = {{AT + 4096, WASM_PAGE}, {AT, WASM_PAGE + 4096}, {AT, 0}, {AT + 1, WASM_PAGE}, {SIZE, 0}};
+    static const uint32_t odd[][2] = {
+        {AT + 4096, WASM_PAGE}, {AT, WASM_PAGE + 4096}, {AT, 0}, {AT + 1, WASM_PAGE}, {SIZE, 0},
+    };
     for (size_t i = 0; i < sizeof odd / sizeof *odd; i++)
         CHECK_EQ(attach(&tx, 0, odd[i][0], odd[i][1]), E_INVAL);
     static const uint32_t outside[][2] = {
-        {SIZE, WASM_PAGE}, {AT, SIZE}, {0, UINT32_C(0xffff0000)}, {UINT32_C(0xffff0000), WASM_PAGE}, {UINT32_C(1) << 31, 1u << 31},
+        {SIZE, WASM_PAGE}, {AT, SIZE}, {0, UINT32_C(0xffff0000)}, {UINT32_C(0xffff0000), WASM_PAGE},
+        {UINT32_C(1) << 31, UINT32_C(1) << 31},
     };
     for (size_t i = 0; i < sizeof outside / sizeof *outside; i++)
         CHECK_EQ(attach(&tx, 0, outside[i][0], outside[i][1]), E_FAULT);
@@ -303,7 +306,9 @@ static void arguments(void)
     CHECK_EQ(take(&tx, 1, 0, -2), E_INVAL);
     CHECK_EQ(commit(&tx, 0, 0, 0), E_INVAL);    /* not acquired */
     CHECK_EQ(acquire(&tx, 0, 5000, 0), 0);
-    static const uint32_t beyond[][2] = {{4096, 1}, {UINT32_MAX, 1}, {0, 5001}, {0, UINT32_MAX}, {1, 4999}, {UINT32_C(1) << 31, 0}};
+    static const uint32_t beyond[][2] = {
+        {4096, 1}, {UINT32_MAX, 1}, {0, 5001}, {0, UINT32_MAX}, {1, 4999}, {UINT32_C(1) << 31, 0},
+    };
     for (size_t i = 0; i < sizeof beyond / sizeof *beyond; i++)
         CHECK_EQ(commit(&tx, 0, beyond[i][0], beyond[i][1]), E_INVAL);
     CHECK_EQ(commit(&tx, 0, 0, 5000), 0);

@@ -1,5 +1,5 @@
-/* Windows of several readers: one is slow, one copies, one ends or lies while it holds the room; and ends that a fork has
- * doubled. */
+/* Windows of several readers: one is slow, one copies, one ends or lies while it holds the room; and ends that a fork
+ * has doubled. */
 #include "hosted.h"
 
 #include "ring.h"

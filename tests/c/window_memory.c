@@ -7,7 +7,7 @@
 
 enum { SIZE = 6 * WASM_PAGE, AT = 2 * WASM_PAGE, WINDOW = 2 * WASM_PAGE, LENGTH = 10000 };
 
-/* mmap fails where the test wants it. 1: nothing has changed; 2: what was there is gone by then, as on older kernels. */
+/* mmap fails where the test wants it. 1: nothing has changed; 2: what was there is gone, as on older kernels. */
 static int mmap_fails;
 
 static void *real_mmap(void *at, size_t length, int prot, int flags, int fd, off_t offset)
@@ -184,7 +184,7 @@ __attribute__((unused)) static void mmap_refuses(int how)
     end();
 }
 
-/* No memory for the view that copies are made from: the message stays, and of several senders none is taken for dead. */
+/* No memory for the view that copies are made from: the message stays, and of several senders none counts as dead. */
 __attribute__((unused)) static void no_view(int several)
 {
     static uint8_t buffer[LENGTH];
@@ -300,7 +300,8 @@ static void memory_first(void)
     take_checked(&rx, AT, LENGTH, 1);
     free_memory(&tx);
     free_memory(&rx);
-    uint8_t *other = real_mmap(rx.memory, rx.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+    uint8_t *other = real_mmap(rx.memory, rx.size, PROT_READ | PROT_WRITE, flags, -1, 0);
     memset(other, STRANGER, rx.size);
     cwasi_guest_free(tx.guest);
     cwasi_guest_free(rx.guest);
