@@ -343,7 +343,7 @@ static void any_call(void)
 
 int main(void)
 {
-    test_begin(120);
+    test_begin(40);
     size_that_changes();
     uint64_t sent = 0, taken = 0;
     for (int i = 0; i < ROUNDS; i++) {
