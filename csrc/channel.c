@@ -16,6 +16,7 @@ static int channel_new(endpoint *end, cwasi_channel **out)
         return -ENOMEM;
     }
     c->end = end;
+    c->limit = CWASI_MESSAGE_MAX;
     store_relaxed(&c->stamp_mask, 63);
     *out = c;
     return 0;
@@ -104,7 +105,7 @@ void channel_count_sent(cwasi_channel *c, uint64_t length)
 
 static int send_frame(cwasi_channel *c, const void *data, uint64_t length, const uint64_t *stamp, deadline until)
 {
-    if (length > CWASI_MESSAGE_MAX)
+    if (length > c->limit)
         return -EMSGSIZE;
     if (!data && length)
         return -EFAULT;
@@ -266,6 +267,14 @@ int cwasi_channel_trim(cwasi_channel *c)
     int rc = c->end->ops->trim(c->end);
     channel_leave(c);
     return rc;
+}
+
+int cwasi_channel_limit(cwasi_channel *c, uint64_t limit)
+{
+    if (limit > CWASI_MESSAGE_MAX)
+        return -EINVAL;
+    c->limit = limit;
+    return 0;
 }
 
 int cwasi_channel_sample(cwasi_channel *c, uint32_t every)

@@ -10,6 +10,7 @@ struct cwasi_channel {
     endpoint *end;
     atomic_u32 owner;
     atomic_u32 stamp_mask;    /* a message is timed where (seq & mask) == 0 */
+    uint64_t limit;           /* bytes in a message that is sent by a copy */
     uint64_t seq;             /* of the next message */
     int has_frame;            /* peeked and not yet taken */
     cwasi_frame frame;

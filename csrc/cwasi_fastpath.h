@@ -75,6 +75,8 @@ int cwasi_channel_disarm(cwasi_channel *c);
  * process at its other side ends. Fills in up to room; how many it did. They stay the channel's. */
 int cwasi_channel_bells(const cwasi_channel *c, int *descriptors, unsigned room);
 
+/* Refuses longer messages with -EMSGSIZE, 1 GiB at first; to be set before anything is sent. */
+int cwasi_channel_limit(cwasi_channel *c, uint64_t limit);
 /* Takes a time stamp for one message in `every` (a power of two); 1 times all. */
 int cwasi_channel_sample(cwasi_channel *c, uint32_t every);
 /* Wakes whoever waits in this end, and makes every later wait fail with -ECANCELED. */

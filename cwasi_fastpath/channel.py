@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from . import transport as transports
 from .endpoint import RECEIVER, SENDER, Endpoint, Receiver, Sender, gathered
@@ -13,6 +14,7 @@ from .names import checked
 from .policy import Decision
 from .tidy import tidy
 from .transport import Link
+from .transport.ring import LONGEST_WHOLE
 
 _URL_SCHEMES = ("redis://", "rediss://", "unix://")
 
@@ -41,8 +43,8 @@ class Channel:
         mode = max(decision.mode for edge, decision in self.decisions.items() if function in edge)
         end: Endpoint
         if role == SENDER:
-            end = self.senders[function] = Sender(pointers[0], self.name, mode)
-            tidy(self.senders[function])
+            senders, receivers = (len(set(names)) for names in zip(*self.decisions, strict=True))
+            end = self.senders[function] = _sender(pointers[0], self.name, mode, senders > 1 and receivers > 1)
         else:
             end = self.receivers[function] = Receiver(gathered(pointers), self.name, mode)
         mine = [edge for edge in self.decisions if edge[0 if role == SENDER else 1] == function]
@@ -113,6 +115,17 @@ class Channel:
             link.close()
 
 
+def _sender(pointer: Any, name: str, mode: Mode, crossed: bool) -> Sender:
+    """crossed: the channel has several senders and several receivers. These must not wait inside a message: one would
+    for the first sender, another for the second, and neither of the two could go on.
+    """
+    sender = Sender(pointer, name, mode)
+    if crossed:
+        sender.limit(LONGEST_WHOLE)
+    tidy(sender)
+    return sender
+
+
 def open_channel(name: str, transport: str = "ring") -> tuple[Sender, Receiver]:
     """Both ends of a new channel in this process, for threads, forks and tests.
 
@@ -137,7 +150,8 @@ def open_ends(
     links = [_link(name, transport, receivers) for _ in range(senders)]
     mode = mode_of(links[0].transport, Locality.PROCESS)
     try:
-        txs = tuple(Sender(link.open(SENDER), name, mode) for link in links)
+        crossed = senders > 1 and receivers > 1
+        txs = tuple(_sender(link.open(SENDER), name, mode, crossed) for link in links)
         rxs = tuple(
             Receiver(gathered([link.open(RECEIVER, reader=reader) for link in links]), name, mode)
             for reader in range(receivers)
@@ -146,8 +160,6 @@ def open_ends(
         for link in links:
             link.close()
         raise
-    for tx in txs:
-        tidy(tx)
     _close_after_the_last(links, (*txs, *rxs))
     return txs, rxs
 

@@ -238,6 +238,10 @@ class Sender(Endpoint):
                 return False
             return bool(check(lib.cwasi_channel_trim(self._pointer), f"{self!r}: trim"))
 
+    def limit(self, size: int) -> None:
+        """Refuses messages of more bytes (MessageTooLong); 2^30 at first. To be set before anything is sent."""
+        check(lib.cwasi_channel_limit(self.pointer, size), f"{self!r}: limit of {size} bytes")
+
     def try_send(self, data: Data) -> bool:
         """As send with timeout=0, but false where that would raise WouldWait: for loops that poll."""
         buffer = data if type(data) is bytes else ffi.from_buffer(data)

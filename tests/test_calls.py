@@ -38,6 +38,14 @@ def callers(host: cwasi.Host, guests: Path, count: int, calls: int = 60) -> list
 # ---- several senders and receivers ----
 
 
+def test_several_of_both_are_refused_messages_that_stream(guests: Path) -> None:
+    with cwasi.Host() as host:
+        one = sources(host, guests, 2, ("1", str(5 << 20)))
+        host.connect("frames", one, mergers(host, guests, 2, 2), ports=("out", "in"))
+        with pytest.raises(cwasi.GuestExit, match="source"):
+            host.run()
+
+
 @pytest.mark.parametrize(
     ("senders", "receivers", "transport"),
     [(2, 1, "ring"), (3, 1, "pipe"), (1, 2, "ring"), (1, 4, None), (3, 3, None), (2, 1, "redis")],

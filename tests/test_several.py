@@ -15,7 +15,7 @@ import pytest
 from channels import HANG, TRANSPORTS, Ends, Start, content, fill
 
 import cwasi_fastpath as cwasi
-from cwasi_fastpath.transport.ring import READERS_MAX
+from cwasi_fastpath.transport.ring import LONGEST_WHOLE, READERS_MAX
 
 Several = tuple[tuple[cwasi.Sender, ...], tuple[cwasi.Receiver, ...]]
 Open = Callable[..., Several]
@@ -443,3 +443,25 @@ def test_other_signals_do_not(ends: Ends, start: Start) -> None:
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert seen
+
+
+def test_several_of_both_take_no_message_that_streams(open_ends: Open, start: Start) -> None:
+    """One receiver would wait for the rest of it from one sender, another from another, and nobody would go on."""
+    txs, rxs = open_ends(2, 2)
+    for tx in txs:
+        with pytest.raises(cwasi.MessageTooLong):
+            tx.send(bytes(LONGEST_WHOLE + 1))
+    sent = {content(seed, LONGEST_WHOLE) for seed in (1, 2)}
+    sending = [start(tx.send, message, HANG) for tx, message in zip(txs, sent, strict=True)]
+    receiving = [start(lambda rx=rx: {rx.recv(HANG), rx.recv(HANG)}) for rx in rxs]
+    assert all(received.result(HANG) == sent for received in receiving)
+    assert [done.result(HANG) for done in sending] == [None, None]
+
+
+@pytest.mark.parametrize(("senders", "receivers"), [(1, 2), (2, 1)])
+def test_else_there_is_no_such_limit(open_ends: Open, start: Start, senders: int, receivers: int) -> None:
+    txs, rxs = open_ends(senders, receivers)
+    message = content(3, LONGEST_WHOLE + 1)
+    receiving = [start(rx.recv, HANG) for rx in rxs]
+    txs[0].send(message, HANG)
+    assert all(received.result(HANG) == message for received in receiving)

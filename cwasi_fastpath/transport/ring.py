@@ -13,6 +13,9 @@ from ..modes import Transport
 CAPACITY = 4 << 20
 """Bytes: large enough that streams of 1 MiB messages run at full speed."""
 
+LONGEST_WHOLE = CAPACITY - 24
+"""Bytes in a message that is in the ring as a whole, behind its header; a longer one streams through."""
+
 READERS_MAX: int = lib.CWASI_READERS_MAX
 
 
