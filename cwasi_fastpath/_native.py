@@ -17,7 +17,10 @@ _ERRORS: dict[int, tuple[type[errors.Error], str]] = {
     errno.EPIPE: (errors.ChannelClosed, "the other side has closed"),
     errno.EBADF: (errors.ChannelClosed, "this end is closed"),
     errno.ECONNRESET: (errors.PeerDied, "the other side failed or died"),
-    errno.EMSGSIZE: (errors.MessageTooLong, "the message is longer than the channel takes or than the buffer"),
+    errno.EMSGSIZE: (
+        errors.MessageTooLong,
+        "the message is longer than the limit (1 GiB; 4 MiB from several senders to several receivers) or the buffer",
+    ),
     errno.EBUSY: (errors.Busy, "another thread or process uses this end; each end takes one at a time"),
     errno.ECANCELED: (errors.Cancelled, "cancelled: the host is closing"),
     errno.EBADMSG: (errors.Corrupted, "corrupted: the shared memory or the stream is not what an honest peer writes"),
