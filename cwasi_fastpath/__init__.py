@@ -47,11 +47,12 @@ if TYPE_CHECKING:
     from ._wasmtime import install
     from .attribution import function
     from .channel import Channel, open_channel, open_ends
-    from .endpoint import Receiver, Sender, wait
     from .guest import Guest
     from .host import Host
     from .metrics import ChannelMetrics, EndMetrics, Observation
     from .policy import CostPolicy, Decision, Policy
+    from .receiver import Receiver, wait
+    from .sender import Sender
 
 __version__ = "0.1.0"
 
@@ -66,13 +67,13 @@ _LAZY = {
     "Host": ".host",
     "Observation": ".metrics",
     "Policy": ".policy",
-    "Receiver": ".endpoint",
-    "Sender": ".endpoint",
+    "Receiver": ".receiver",
+    "Sender": ".sender",
     "function": ".attribution",
     "install": "._wasmtime",
     "open_channel": ".channel",
     "open_ends": ".channel",
-    "wait": ".endpoint",
+    "wait": ".receiver",
 }
 
 __all__ = [

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import transport as transports
-from .endpoint import RECEIVER, SENDER, Endpoint, Receiver, Sender, gathered
+from .endpoint import RECEIVER, SENDER, Endpoint
 from .errors import BadSpec
 from .metrics import ChannelMetrics, EndReport, channel_metrics
 from .modes import Locality, Mode, Transport, mode_of
 from .names import checked
 from .policy import Decision
+from .receiver import Receiver, gathered
+from .sender import Sender
 from .tidy import tidy
 from .transport import Link
 from .transport.ring import LONGEST_WHOLE

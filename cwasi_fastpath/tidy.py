@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
-    from .endpoint import Sender
+    from .sender import Sender
 
 THREAD = "cwasi tidy"
 """The name of the thread."""

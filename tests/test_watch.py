@@ -16,7 +16,8 @@ from channels import HANG, Start, fill, in_child, status_of
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import watch
-from cwasi_fastpath.endpoint import RECEIVER, SENDER, gathered
+from cwasi_fastpath.endpoint import RECEIVER, SENDER
+from cwasi_fastpath.receiver import gathered
 from cwasi_fastpath.transport.pipe import PipeLink
 from cwasi_fastpath.transport.ring import RingLink
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from .._native import check, ffi, lib
 from ..channel import open_channel
-from ..endpoint import Receiver, Sender
+from ..receiver import Receiver
+from ..sender import Sender
 from .case import P50, P99, RATE, SHARE, Case, How, Kind, Sample
 from .cores import run_both
 from .stats import quantile_of

@@ -7,9 +7,11 @@ import socket
 from collections.abc import Callable
 
 from .. import transport
-from ..endpoint import RECEIVER, SENDER, Receiver, Sender
+from ..endpoint import RECEIVER, SENDER
 from ..errors import WouldWait
 from ..modes import Transport
+from ..receiver import Receiver
+from ..sender import Sender
 from .line import Payload
 from .task import Task
 

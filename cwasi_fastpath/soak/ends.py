@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .. import transport, watch
-from ..endpoint import RECEIVER, SENDER, Endpoint, Receiver, Sender, gathered
+from ..endpoint import RECEIVER, SENDER, Endpoint
 from ..modes import Transport
+from ..receiver import Receiver, gathered
+from ..sender import Sender
 from ..transport import Link
 from .fault import Fault
 from .lane import Request, Score

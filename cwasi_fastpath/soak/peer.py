@@ -11,7 +11,9 @@ import threading
 from typing import Any
 
 from .. import transport, watch
-from ..endpoint import SENDER, Endpoint, Receiver, Sender, gathered
+from ..endpoint import SENDER, Endpoint
+from ..receiver import Receiver, gathered
+from ..sender import Sender
 from ..transport import Link
 from .tally import Ending, Tally
 from .worker import work

@@ -8,7 +8,9 @@ from functools import partial
 from typing import TypeVar
 
 from .. import errors
-from ..endpoint import Endpoint, Receiver, Sender, wait
+from ..endpoint import Endpoint
+from ..receiver import Receiver, wait
+from ..sender import Sender
 from . import message
 from .tally import Ending, Tally
 

@@ -18,8 +18,10 @@ from functools import cached_property
 from typing import Any
 
 from .. import attribution, errors
-from ..endpoint import RECEIVER, SENDER, Endpoint, Receiver, Sender
+from ..endpoint import RECEIVER, SENDER, Endpoint
 from ..modes import Transport
+from ..receiver import Receiver
+from ..sender import Sender
 from .ring import RingLink
 
 BACKLOG = 64 << 20

@@ -1,0 +1,77 @@
+"""Sender: the end of a channel that sends."""
+
+from __future__ import annotations
+
+import errno
+
+from ._native import check, ffi, lib
+from .endpoint import SENDER, Endpoint, first_ns, goes_on, patiently
+
+Data = bytes | bytearray | memoryview
+
+
+class Sender(Endpoint):
+    """The end that sends."""
+
+    role = SENDER
+
+    def send(self, data: Data, timeout: float | None = None) -> None:
+        """Sends one message of 0 to 2^30 bytes; returns when the transport has taken it.
+
+        timeout: seconds to wait for room (None: for ever); once the first byte has gone the message is completed.
+        Raises Timeout, WouldWait (timeout=0), ChannelClosed, PeerDied, MessageTooLong, Busy, Cancelled, Corrupted.
+        """
+        buffer = data if type(data) is bytes else ffi.from_buffer(data)
+        rc = lib.cwasi_channel_send(self._pointer or self.pointer, buffer, len(buffer), first_ns(timeout))
+        if rc < 0:
+            if goes_on(rc, timeout):
+                rc = patiently(lambda ns: lib.cwasi_channel_send(self.pointer, buffer, len(buffer), ns), timeout)
+            check(rc, f"{self!r}: send of {len(buffer)} bytes")
+
+    @property
+    def messages(self) -> int:
+        """How many were sent so far."""
+        if self._final is not None:
+            return self._final.messages
+        stats = ffi.new("cwasi_stats *")
+        with self._closing:
+            if self._pointer is not None:
+                lib.cwasi_channel_stats(self._pointer, stats)
+        return int(stats.messages)
+
+    @property
+    def unread(self) -> int:
+        """Messages that were sent and not received, by the slowest receiver, also one that has left; 0 where the
+        transport does not tell. After PeerDied it says how many were not received.
+        """
+        return int(lib.cwasi_channel_unread(self.pointer))
+
+    def trim(self) -> bool:
+        """Gives the memory of an empty ring back to the system; a send meanwhile waits for some microseconds.
+
+        Whether it did: not while something is unread, or on other transports. Raises OSError.
+        """
+        with self._closing:
+            if self._pointer is None:
+                return False
+            return bool(check(lib.cwasi_channel_trim(self._pointer), f"{self!r}: trim"))
+
+    def limit(self, size: int) -> None:
+        """Refuses messages of more bytes (MessageTooLong); 2^30 at first. To be set before anything is sent."""
+        check(lib.cwasi_channel_limit(self.pointer, size), f"{self!r}: limit of {size} bytes")
+
+    def try_send(self, data: Data) -> bool:
+        """As send with timeout=0, but false where that would raise WouldWait: for loops that poll."""
+        buffer = data if type(data) is bytes else ffi.from_buffer(data)
+        rc = lib.cwasi_channel_send(self._pointer or self.pointer, buffer, len(buffer), 0)
+        if rc == -errno.EAGAIN:
+            return False
+        check(rc, "send")
+        return True
+
+    def forward(self, data: bytes, stamp: int, timeout: float | None = None) -> None:
+        """Sends on a message that was first sent at `stamp` (CLOCK_MONOTONIC ns; 0: it was not timed), so that its
+        latency counts whole. Else as send.
+        """
+        rc = patiently(lambda ns: lib.cwasi_channel_forward(self.pointer, data, len(data), stamp, ns), timeout)
+        check(rc, f"{self!r}: send of {len(data)} bytes")
