@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import queue
 import resource
 import threading
@@ -26,11 +27,13 @@ from .guest import Guest, Streams
 from .metrics import Observation
 from .modes import EdgeFacts, Mode, Transport, parse_mode, parse_transport
 from .names import LONGEST, checked
+from .output import Output
 from .placement import edge_facts, here
 from .policy import CostPolicy, Decision, Policy, Request
 from .transport import Link
 
 _STOP_SECONDS = 2.0
+_STDOUT = 1
 
 Port = str | None | Sequence[str | None]
 
@@ -54,6 +57,15 @@ def _allow_many_descriptors() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _shared_output() -> Output | None:
+    """For what guests print to this process's standard output, unless it is a terminal, or closed."""
+    try:
+        os.fstat(_STDOUT)
+    except OSError:
+        return None
+    return None if os.isatty(_STDOUT) else Output(_STDOUT)
 
 
 def edge_named(channel: str, sender: str, receiver: str, receivers: int) -> str:
@@ -116,6 +128,7 @@ class Host:
         # Who works needs a core, too; under a quota spinning is paid with the time to work.
         lib.cwasi_wait_configure(max(0, math.ceil(usable_cores()) - 1), -1)
         self._engine = wasmtime.Engine(config)
+        self._output = _shared_output()
         self._guests: dict[str, Guest] = {}
         self._channels: dict[str, Channel] = {}
         self._closed = False
@@ -151,7 +164,7 @@ class Host:
         guest_name = file.stem.lower() if name is None else name
         if guest_name in self._guests:
             raise errors.BadSpec(f"a function named {guest_name!r} is loaded already; give the second one another name")
-        guest = Guest(self._engine, file, guest_name, trust, streams)
+        guest = Guest(self._engine, file, guest_name, trust, streams, self._output)
         self._guests[guest_name] = guest
         return guest
 

@@ -24,7 +24,7 @@ LAYERS = [
     {"sender", "receiver", "tidy"},
     {"endpoint", "watch", "attribution", "placement"},
     {"policy"},
-    {"_native", "cpu", "metrics", "modes", "names"},
+    {"_native", "cpu", "metrics", "modes", "names", "output"},
     {"errors", "_cwasi", "_build"},
 ]
 LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}
