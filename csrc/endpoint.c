@@ -105,7 +105,7 @@ int endpoint_wait(endpoint **list, unsigned count, unsigned from, waiter *w, dea
     if (until.at == 0)
         return -EAGAIN;
     int64_t began = now_ns();
-    if (wait_spin(w, any_ready, &c, until)) {
+    if (wait_spin(w, any_ready, &c, began, until)) {
         wait_learn(w, began, 1);
         return (int)c.found;
     }

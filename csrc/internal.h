@@ -44,8 +44,8 @@ typedef struct {
 /* Waits until ready(arg) is true: spins within the process's budget, else yields, then sleeps on the parked word.
  * 0, -EAGAIN (no wait allowed), -ETIMEDOUT or -EINTR. */
 int wait_until(waiter *w, int (*ready)(void *), void *arg, deadline until);
-/* Only spins or yields; true when ready, false when the time for it is spent. */
-int wait_spin(const waiter *w, int (*ready)(void *), void *arg, deadline until);
+/* For who was not ready: only spins or yields, from `start` (now) on. True when ready, false when the time is spent. */
+int wait_spin(const waiter *w, int (*ready)(void *), void *arg, int64_t start, deadline until);
 /* After a wait, in which spinning sufficed or not: how long to spin the next time. */
 void wait_learn(waiter *w, int64_t began, int spun);
 /* The core that the calling thread is on, from 1 on. */
