@@ -187,6 +187,17 @@ static int64_t take_frame(cwasi_channel *c, void *data, uint64_t capacity)
     return c->frame.length;
 }
 
+/* Makes c->frame the next message. A large buffer is offered meanwhile, so that the message may come straight into it. */
+static int await_frame(cwasi_channel *c, void *data, uint64_t capacity, deadline until)
+{
+    const endpoint_ops *ops = c->end->ops;
+    int offered = data && ops->offer && !c->has_frame && ops->offer(c->end, data, capacity);
+    int rc = channel_next_frame(c, until);
+    if (offered && ops->withdraw(c->end) && rc < 0)
+        rc = channel_next_frame(c, deadline_after(-1));   /* it has come all the same */
+    return rc;
+}
+
 /* data: NULL to forget the message. */
 static int64_t receive(cwasi_channel *c, void *data, uint64_t capacity, deadline until)
 {
@@ -194,7 +205,7 @@ static int64_t receive(cwasi_channel *c, void *data, uint64_t capacity, deadline
     if (rc < 0)
         return rc;
     do {
-        rc = channel_next_frame(c, until);
+        rc = await_frame(c, data, capacity, until);
         if (rc == 0)
             rc = take_frame(c, data, capacity);
     } while (rc == -ESTALE);
@@ -325,6 +336,11 @@ int cwasi_channel_close(cwasi_channel *c, int failed, int64_t linger_ns)
     rc = c->end->ops->finish(c->end, failed, until);
     store_release(&c->owner, CLOSED);
     return rc;
+}
+
+int cwasi_channel_hand_over(cwasi_channel *c, cwasi_handover *h)
+{
+    return c->end->ops->hand_over ? c->end->ops->hand_over(c->end, h) : -ENOTSUP;
 }
 
 void cwasi_channel_free(cwasi_channel *c)

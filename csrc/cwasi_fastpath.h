@@ -48,6 +48,12 @@ int cwasi_ring_create(uint64_t capacity, unsigned readers);
  * bells: NULL, or our sides of the stream socket pairs between the sender and each reader: as many as there are readers
  * for the sender, one for a reader. Duplicates are kept. Without them this end cannot wait together with others. */
 int cwasi_channel_open_ring(int memfd, int role, unsigned reader, const int *bells, cwasi_channel **out);
+/* Large messages go from buffer to buffer, where both ends of a ring with one reader are in this process: each is told of
+ * the same handover before it is used. -ENOTSUP for other channels. Who made it frees it, at any time. */
+typedef struct cwasi_handover cwasi_handover;
+int cwasi_handover_new(cwasi_handover **out);
+void cwasi_handover_free(cwasi_handover *h);
+int cwasi_channel_hand_over(cwasi_channel *c, cwasi_handover *h);
 /* Joins a pipe; a duplicate of fd is kept. */
 int cwasi_channel_open_pipe(int fd, int role, cwasi_channel **out);
 /* One receiver of what several receive, in turn. The sources, which nobody may have used, are its own from now on;

@@ -12,6 +12,9 @@
 /* Set in the length of a frame on a ring whose payload is in the window area; behind the frame is its position there. */
 #define FRAME_WINDOW UINT32_C(0x80000000)
 
+/* Set in the stamp of a frame on a ring whose payload went from buffer to buffer (handover.h). */
+#define FRAME_HANDED (UINT64_C(1) << 63)
+
 _Static_assert(sizeof(cwasi_frame) == 24, "the frame is part of the format that two processes share");
 
 static inline uint64_t frame_record(uint64_t length)

@@ -105,6 +105,8 @@ typedef struct {
  * - arm: as look; where it gives 0, one of the descriptors becomes readable when look may give 1. It fills in as many
  *   entries as e->descriptors says. disarm takes it back. Only for receivers.
  * - take gives -ESTALE where the frame broke off and others may follow all the same: peek again.
+ * - offer: where it gives 1, the next frame's payload may go straight to data, until withdraw; that gives 1 if it did.
+ *   peek, even after an error, and take then only confirm it.
  * - Frames arrive whole, once, in order. What a dead or finished sender has committed can still be received.
  * - Errors: EAGAIN, ETIMEDOUT, EINTR, ECANCELED (stopped), EPIPE (finished), ECONNRESET (failed or died), EBADMSG (the
  *   shared memory or the stream holds what no honest peer writes). */
@@ -146,6 +148,9 @@ typedef struct {
     unsigned (*last_source)(const endpoint *e);
     int (*bell)(const endpoint *e, unsigned peer);
     int (*trim)(endpoint *e);
+    int (*hand_over)(endpoint *e, cwasi_handover *h);
+    int (*offer)(endpoint *e, void *data, uint64_t capacity);
+    int (*withdraw)(endpoint *e);
     int (*finish)(endpoint *e, int failed, deadline until);
     void (*destroy)(endpoint *e);
     const window_ops *windows;   /* or NULL */
