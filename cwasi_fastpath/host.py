@@ -74,6 +74,15 @@ def edge_named(channel: str, sender: str, receiver: str, receivers: int) -> str:
     return f"channel {channel!r} from {sender} to {receiver}{several}"
 
 
+def _failure_of(guest: Guest) -> BaseException | None:
+    """Runs it. In a frame of its own, which does not hold the error that holds it."""
+    try:
+        guest.run()
+    except BaseException as error:
+        return error
+    return None
+
+
 def _listed(guests: Guest | Sequence[Guest]) -> list[Guest]:
     return [guests] if isinstance(guests, Guest) else list(guests)
 
@@ -308,8 +317,11 @@ class Host:
         except BaseException:
             self._cancel(waiting)
             raise
-        if failures:
-            raise min(failures, key=errors.happened)
+        try:
+            if failures:
+                raise min(failures, key=errors.happened)
+        finally:
+            del failures   # which the error would hold, and with it all guests
 
     def _admit(self, guests: Sequence[Guest]) -> None:
         """A store takes one thread, and its channels end with the run."""
@@ -333,11 +345,7 @@ class Host:
             )
 
     def _run_guest(self, guest: Guest, ended: queue.SimpleQueue[tuple[Guest, BaseException | None]]) -> None:
-        failure: BaseException | None = None
-        try:
-            guest.run()
-        except BaseException as error:
-            failure = error
+        failure = _failure_of(guest)
         with self._changed:
             self._running.discard(guest)
             self._changed.notify_all()

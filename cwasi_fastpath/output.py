@@ -60,9 +60,12 @@ class Output:
             yield Path(f"/proc/self/fd/{write}")
         finally:
             with self._lock:
+                mover = self._mover
                 self._move(source)
                 self._put(source, len(source.kept))
                 self._end(source)
+            if mover is not None and mover is not self._mover:
+                mover.join()   # we were the last
             os.close(write)
         if source.failure is not None and source.failure.errno != errno.EPIPE:
             raise OutputFailed(f"standard output took no more: {source.failure.strerror}") from source.failure

@@ -133,22 +133,17 @@ def test_each_guest_s_bytes_come_once_and_in_order() -> None:
 def test_an_output_that_others_made_non_blocking() -> None:
     read, write = os.pipe()
     os.set_blocking(write, False)
-    output = Output(write)
     data = b"y" * 99 + b"\n"
-    found = bytearray()
-    done = threading.Event()
-
-    def print_much() -> None:
-        with output.source() as path:
-            path.write_bytes(data * 20_000)
-        done.set()
-
-    threading.Thread(target=print_much).start()
-    while not (done.is_set() and not select.select([read], [], [], 0)[0]):
-        found += os.read(read, 4096)
+    with Output(write).source() as path, path.open("wb") as file:
+        printing = threading.Thread(target=file.write, args=(data * 20_000,))
+        printing.start()
+        while not select.select([read], [], [], HANG)[0]:
+            pass
+        result = read_all(read)   # only now: the pipe had time to be full
+        printing.join(HANG)
     os.close(write)
+    assert result() == data * 20_000
     os.close(read)
-    assert bytes(found) == data * 20_000
 
 
 def test_nothing_is_left_behind() -> None:
