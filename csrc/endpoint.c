@@ -45,11 +45,6 @@ int endpoint_bell(const endpoint *e, unsigned peer)
     return e->ops->bell ? e->ops->bell(e, peer) : -1;
 }
 
-endpoint *endpoint_source(const endpoint *e, unsigned source)
-{
-    return e->ops->source ? e->ops->source(e, source) : NULL;
-}
-
 typedef struct {
     endpoint **list;
     unsigned count, from;
@@ -133,5 +128,7 @@ int frame_check(const cwasi_frame *frame)
         return -EPIPE;
     if (frame->length == FRAME_FAILED)
         return -ECONNRESET;
+    if (frame->length == FRAME_SWITCH)
+        return -EREMCHG;
     return frame->length > CWASI_MESSAGE_MAX ? -EBADMSG : 0;
 }

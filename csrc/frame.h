@@ -8,6 +8,8 @@
 /* Lengths that no message has: the sender is done, or failed. */
 #define FRAME_FINISHED UINT32_C(0xffffffff)
 #define FRAME_FAILED UINT32_C(0xfffffffe)
+/* No more comes here: the channel goes on by the transport of the epoch that this frame names. */
+#define FRAME_SWITCH UINT32_C(0xfffffffd)
 
 /* Set in the length of a frame on a ring whose payload is in the window area; behind the frame is its position there. */
 #define FRAME_WINDOW UINT32_C(0x80000000)

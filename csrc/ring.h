@@ -92,6 +92,7 @@ int ring_usable(ring *r);
 void ring_drop_reader(ring *r, ring_peer *peer, int error);
 /* As endpoint_ops has them. */
 int ring_send(endpoint *e, const cwasi_frame *frame, const void *data, deadline until);
+int ring_leave(endpoint *e, const cwasi_frame *last, deadline until);
 uint64_t ring_unread(endpoint *e);
 int ring_trim(endpoint *e);
 

@@ -96,6 +96,8 @@ int ring_peek(endpoint *e, cwasi_frame *frame, deadline until)
     frame->stamp &= ~FRAME_HANDED;
     if (r->handed && !handover_done(r->handover, r->cursor))
         return -EBADMSG;
+    if (frame->length == FRAME_SWITCH)
+        return -EREMCHG;
     r->in_window = (frame->length & FRAME_WINDOW) != 0;
     frame->length &= ~FRAME_WINDOW;
     FAULT_POINT(ring_peek_read);

@@ -196,6 +196,22 @@ int ring_send(endpoint *e, const cwasi_frame *frame, const void *data, deadline 
     return 0;
 }
 
+int ring_leave(endpoint *e, const cwasi_frame *last, deadline until)
+{
+    ring *r = (ring *)e;
+    if (!ring_intact(r))
+        return -EBADMSG;
+    int rc = ring_await_room(r, 0, until);
+    if (rc < 0)
+        return rc;
+    memcpy(ring_at_cursor(r), last, sizeof *last);
+    r->cursor += sizeof *last;
+    FAULT_POINT(ring_leave_written);
+    ring_publish(r);
+    FAULT_POINT(ring_leave_told);
+    return 0;
+}
+
 /* Messages that the slowest reader has not taken, also one that has left. Only the sender can tell. */
 uint64_t ring_unread(endpoint *e)
 {
