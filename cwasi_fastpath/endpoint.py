@@ -71,6 +71,11 @@ class Endpoint(Managed):
         self._mode = mode
         lib.cwasi_channel_set_mode(self.pointer, mode)
 
+    @property
+    def epoch(self) -> int:
+        """How many switches of its transport this end has made; of several senders, those of the first."""
+        return int(lib.cwasi_channel_epoch(self.pointer, 0))
+
     def metrics(self) -> EndMetrics:
         """What this end has counted so far; after close(), what it counted at the end."""
         if self._final is not None:

@@ -20,6 +20,7 @@ LAYERS = [
     {"host", "tracer"},
     {"guest", "tracer_socket", "probes"},
     {"_wasmtime", "channel", "calibration", "workflow"},
+    {"switch"},
     {"transport"},
     {"sender", "receiver", "tidy"},
     {"endpoint", "watch", "attribution", "placement"},
@@ -106,7 +107,8 @@ def test_memory_orders_are_named_in_one_file(path: Path) -> None:
 # What only these files may know the inside of.
 HEADERS = {
     "ring.h": {"ring", "ring_sender", "ring_reader", "ring_window"},
-    "channel.h": {"channel", "channel_wait", "channel_window"},
+    "channel.h": {"channel", "channel_switch", "channel_wait", "channel_window"},
+    "line.h": {"line", "channel", "channel_switch", "channel_wait", "channel_window", "gather"},
     "handover.h": {"handover", "ring", "ring_sender", "ring_reader", "ring_window"},
     "window.h": {"window"},
     "guest.h": {"guest", "hostcall", "hostcall_window"},
@@ -125,7 +127,7 @@ def test_c_calls_go_down() -> None:
     """Transports do not know channels, and what is below transports does not know them."""
     calls = {path.stem: path.read_text() for path in (ROOT / "csrc").glob("*.c")}
     rings = ("ring", "ring_sender", "ring_reader", "ring_window")
-    for low in ("shm", "copy", "wait", "endpoint", "handover", *rings, "gather", "pipe"):
+    for low in ("shm", "copy", "wait", "endpoint", "handover", "line", *rings, "gather", "pipe"):
         assert not re.search(r"\bcwasi_channel_\w+\(", calls[low]), f"{low}.c calls a channel"
     for low in ("shm", "copy", "wait"):
         assert not re.search(r"\b(ring|pipe|endpoint)_\w+\(", calls[low]), f"{low}.c calls a transport"
