@@ -15,7 +15,7 @@ enum {
     CWASI_SENDER = 1,
     CWASI_RECEIVER = 2,
     CWASI_NAME_MAX = 63,             /* bytes in the name of a channel or function */
-    CWASI_READERS_MAX = 60,          /* receivers of one ring */
+    CWASI_READERS_MAX = 60,          /* receivers of one sender */
     CWASI_HISTOGRAM_BUCKETS = 640,   /* 40 octaves of nanoseconds, 16 steps each */
     CWASI_MESSAGE_MAX = 1073741824   /* bytes in one message: 1 GiB */
 };
@@ -48,8 +48,10 @@ int cwasi_ring_create(uint64_t capacity, unsigned readers);
  * bells: NULL, or our sides of the stream socket pairs between the sender and each reader: as many as there are readers
  * for the sender, one for a reader. Duplicates are kept. Without them this end cannot wait together with others. */
 int cwasi_channel_open_ring(int memfd, int role, unsigned reader, const int *bells, cwasi_channel **out);
-/* Joins a pipe; a duplicate of fd is kept. */
-int cwasi_channel_open_pipe(int fd, int role, cwasi_channel **out);
+/* Joins pipes: as the sender all that lead to its readers, as a reader one. Duplicates are kept. backs: NULL, or as many
+ * pipes in the other direction, by which readers say that they leave. Without them a sender cannot tell a reader that
+ * has left from one that died, and they are no bells. */
+int cwasi_channel_open_pipe(int role, const int *pipes, const int *backs, unsigned readers, cwasi_channel **out);
 /* One receiver of what several receive, in turn. The sources, which nobody may have used, are its own from now on;
  * -EINVAL leaves them alone. A source that ends is left out; the last one ends the whole, with -ECONNRESET if any of
  * them did not finish. */

@@ -28,6 +28,6 @@ class Case:
 
 CASES = (
     Case(Transport.RING, CAPACITY, readers=READERS_MAX),
-    Case(Transport.PIPE, 1 << 20),
+    Case(Transport.PIPE, 1 << 20, readers=READERS_MAX),
     Case(Transport.REDIS, BACKLOG + 3 * CAPACITY, notices=False),
 )
