@@ -155,6 +155,11 @@ int64_t cwasi_drive_fill(uint8_t *pair, uint64_t size, uint64_t count);
 int64_t cwasi_drive_sum(uint8_t *pair, uint64_t size, uint64_t count);
 /* ns for `count` copies. */
 int64_t cwasi_drive_copy(uint8_t *to, const uint8_t *from, uint64_t size, uint64_t count);
+/* Lends `count` messages to a pipe from `room` bytes of buffers, piece by piece and round and round; what is in them, or,
+ * unless it is NULL, what it copies there of `message`. Nothing keeps it from writing what is not read yet. ns. */
+int64_t cwasi_drive_lend(int pipe, uint8_t *buffers, uint64_t room, const uint8_t *message, uint64_t size, uint64_t count);
+/* Reads as many from it. ns. */
+int64_t cwasi_drive_read(int pipe, uint8_t *to, uint64_t size, uint64_t count);
 /* Two threads, 0 and 1, take turns `count` times, and give their core away while it is not theirs: ns. */
 int64_t cwasi_drive_yield(uint32_t *turn, uint32_t mine, uint64_t count);
 
