@@ -25,6 +25,7 @@ static int wait_inside(cwasi_channel **list, unsigned count, unsigned from, dead
     endpoint **ends = calloc(count, sizeof *ends);
     if (!ends)
         return -ENOMEM;
+    cwasi_frame frame;
     int rc;
     do {
         for (unsigned i = 0; i < count; i++)
@@ -33,7 +34,7 @@ static int wait_inside(cwasi_channel **list, unsigned count, unsigned from, dead
         waiter w = {.parks = &list[0]->line.now->stats.parks};
         rc = endpoint_wait(ends, count, from, &w, until);
         /* It may be ready only to go to another transport, on which there is nothing yet. */
-    } while (rc >= 0 && channel_next_frame(list[rc], deadline_after(0)) == -EAGAIN);
+    } while (rc >= 0 && line_peek(&list[rc]->line, &frame, deadline_after(0)) == -EAGAIN);
     free(ends);
     return rc;
 }

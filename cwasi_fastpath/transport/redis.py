@@ -22,7 +22,7 @@ from ..endpoint import RECEIVER, SENDER, Endpoint
 from ..modes import Transport
 from ..receiver import Receiver
 from ..sender import Sender
-from .ring import RingLink
+from .ring import LONGEST_WHOLE, RingLink
 
 BACKLOG = 64 << 20
 """Bytes outstanding in the server at most, like the bound of a ring."""
@@ -62,13 +62,17 @@ class RedisLink:
     """A stream `key` in the server at `url`. Keeps the contract of cwasi_fastpath.transport."""
 
     transport = Transport.REDIS
+    longest_whole = LONGEST_WHOLE
 
     def __init__(self, url: str, key: str) -> None:
         self._url = url
         self._key = f"cwasi:{key}"
         self._pumps: list[_Pump] = []
+        self._opened: set[int] = set()
 
     def open(self, role: int, function: str | None = None, reader: int = 0) -> Any:
+        if role in self._opened:
+            raise errors.Busy(f"{self._key}: this end was given out before; each end is one's own")
         client = connect(self._url)
         ring = RingLink.create()
         try:
@@ -79,6 +83,7 @@ class RedisLink:
                 pump = _ReceivePump(client, self._key, Sender(ring.open(SENDER), "pump"), function)
         finally:
             ring.close()
+        self._opened.add(role)
         self._pumps.append(pump)
         pump.start()
         return end

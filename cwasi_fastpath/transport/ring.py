@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from .._native import check, ffi, lib, opened, owned
 from ..endpoint import RECEIVER, SENDER, Endpoint
+from ..errors import Busy
 from ..modes import Transport
 
 CAPACITY = 4 << 20
@@ -27,6 +28,7 @@ class RingLink:
     """
 
     transport = Transport.RING
+    longest_whole = LONGEST_WHOLE
 
     def __init__(self, memfd: int, bells: dict[tuple[int, int], int]) -> None:
         """bells: by role and receiver, the bells of the ends that this link can still give out."""
@@ -64,6 +66,8 @@ class RingLink:
         return [key for key in sorted(self._bells) if key[0] == role and (role == SENDER or key[1] == reader)]
 
     def open(self, role: int, function: str | None = None, reader: int = 0) -> Any:
+        if self._memfd < 0:
+            raise Busy("ring: all ends were given out before; each end is one's own")
         keys = self._keys(role, reader)
         bells = ffi.new("int[]", [self._bells[key] for key in keys])
         end = opened(
