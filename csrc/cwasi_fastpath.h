@@ -50,6 +50,10 @@ int cwasi_ring_create(uint64_t capacity, unsigned readers);
 int cwasi_channel_open_ring(int memfd, int role, unsigned reader, const int *bells, cwasi_channel **out);
 /* Joins a pipe; a duplicate of fd is kept. */
 int cwasi_channel_open_pipe(int fd, int role, cwasi_channel **out);
+/* An end over TCP, which needs a keeper: see below. window: bytes of messages that a sender keeps until they are
+ * received, 1 MiB to 1 GiB; a longer message goes alone. */
+typedef struct cwasi_tcp cwasi_tcp;
+int cwasi_channel_open_tcp(int role, uint64_t window, cwasi_tcp **keeper, cwasi_channel **out);
 /* One receiver of what several receive, in turn. The sources, which nobody may have used, are its own from now on;
  * -EINVAL leaves them alone. A source that ends is left out; the last one ends the whole, with -ECONNRESET if any of
  * them did not finish. */
@@ -101,6 +105,20 @@ int cwasi_channel_source_stats(const cwasi_channel *c, unsigned source, cwasi_st
 /* histogram: CWASI_HISTOGRAM_BUCKETS counters. Bucket i holds latencies of at least
  * 2^(i/16) * (1 + (i%16)/16) ns and less than the bound of i + 1. */
 void cwasi_channel_histogram(const cwasi_channel *c, uint64_t *histogram);
+
+/* ---- tcp.c: what the keeper of an end over TCP does, from a thread of its own; it may outlive the channel ---- */
+/* Gives the end a connected and authenticated stream socket, in place of the one before; a duplicate is kept.
+ * timed: the peer has our clock. -EPIPE: the end is gone. */
+int cwasi_tcp_connected(cwasi_tcp *t, int fd, int timed);
+/* Moves what can be moved without waiting. Returns what to wait for on the connection besides a hang-up (POLLIN and
+ * POLLOUT, or 0), -ENOTCONN: a new one is needed, or -ESHUTDOWN: nothing is left to do. */
+int cwasi_tcp_tend(cwasi_tcp *t);
+/* Readable when there is something to tend; not to be closed. */
+int cwasi_tcp_descriptor(const cwasi_tcp *t);
+/* There will be no other connection: the peer counts as dead. */
+void cwasi_tcp_give_up(cwasi_tcp *t);
+/* The end of keeping. forked: in a child, for its copy of an end that our parent keeps. */
+void cwasi_tcp_leave(cwasi_tcp *t, int forked);
 
 /* ---- wait.c ---- */
 /* How many threads of this process may spin at once (the default: usable cores - 1), and for how long; negative: as

@@ -86,7 +86,7 @@ int shm_create(uint64_t capacity);
 int shm_attach(int memfd, shm_map *out);
 void shm_detach(shm_map *map);
 
-/* ---- endpoint: one end of one transport. ring.c, pipe.c and gather.c implement it, endpoint.c holds what they share.
+/* ---- endpoint: one end of one transport. ring.c, pipe.c, tcp.c and gather.c implement it, endpoint.c holds what they share.
  * ---- */
 typedef struct endpoint endpoint;
 struct pollfd;
@@ -162,6 +162,7 @@ struct endpoint {
 
 int ring_open(int memfd, int role, unsigned reader, const int *bells, endpoint **out);
 int pipe_open(int fd, int role, endpoint **out);
+int tcp_open(int role, uint64_t window, cwasi_tcp **keeper, endpoint **out);
 /* Owns the sources from now on, also when it fails. */
 int gather_open(endpoint **sources, unsigned count, endpoint **out);
 
@@ -181,6 +182,8 @@ endpoint *endpoint_source(const endpoint *e, unsigned source);
  * -EAGAIN, -ETIMEDOUT, -EINTR, -ENOTSUP (one cannot be armed), -ENOMEM. */
 int endpoint_wait(endpoint **list, unsigned count, unsigned from, waiter *w, deadline until);
 int frame_check(const cwasi_frame *frame);
+/* Sleeps in poll: 0 (also without reason), -ETIMEDOUT or -EINTR. */
+int poll_until(struct pollfd *fds, unsigned count, deadline until);
 
 /* ---- channel.c ---- */
 int channel_role(const cwasi_channel *c);
