@@ -67,8 +67,11 @@ class RedisLink:
         self._url = url
         self._key = f"cwasi:{key}"
         self._pumps: list[_Pump] = []
+        self._opened: set[int] = set()
 
     def open(self, role: int, function: str | None = None, reader: int = 0) -> Any:
+        if role in self._opened:
+            raise errors.Busy(f"{self._key}: this end was given out before; each end is one's own")
         client = connect(self._url)
         ring = RingLink.create()
         try:
@@ -79,6 +82,7 @@ class RedisLink:
                 pump = _ReceivePump(client, self._key, Sender(ring.open(SENDER), "pump"), function)
         finally:
             ring.close()
+        self._opened.add(role)
         self._pumps.append(pump)
         pump.start()
         return end

@@ -1,0 +1,33 @@
+"""What the suite runs over. A transport that is added needs a line here, and keeps every promise of the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cwasi_fastpath.modes import Transport
+from cwasi_fastpath.transport import Link
+from cwasi_fastpath.transport.redis import BACKLOG
+from cwasi_fastpath.transport.ring import CAPACITY, READERS_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A transport, and what it offers."""
+
+    transport: Transport
+    bound: int
+    """Bytes of payload that a sender gets rid of at most while nobody receives."""
+    readers: int = 1
+    """How many receivers a link may have."""
+    notices: bool = True
+    """Whether an end learns of a death by itself, and need not be told."""
+    cut: Callable[[Link], None] | None = None
+    """Breaks the connection of a link, where the transport promises to make it again."""
+
+
+CASES = (
+    Case(Transport.RING, CAPACITY, readers=READERS_MAX),
+    Case(Transport.PIPE, 1 << 20),
+    Case(Transport.REDIS, BACKLOG + 3 * CAPACITY, notices=False),
+)
