@@ -44,11 +44,12 @@ int tcp_wait(tcp_end *t, short events, deadline until)
     return stop && rc == 0 && !fds[0].revents ? stop : rc;
 }
 
-void tcp_break(tcp_end *t)
+void tcp_break(tcp_end *t, int error)
 {
     if (!t->connected)
         return;
     t->connected = 0;
+    t->silent = error == ETIMEDOUT || error == EHOSTUNREACH || error == ENETUNREACH || error == ENETDOWN;
     if (t->base.role == CWASI_SENDER)
         t->out.opened = 0;
     shutdown(t->fd, SHUT_RDWR);   /* the keeper hears it, and the peer */
@@ -82,7 +83,7 @@ static void tcp_peer_died(endpoint *e, unsigned peer)
     if (e->role == CWASI_SENDER) {
         endpoint_stop(e, ECONNRESET);
     } else {
-        store_ordered(&t->in.died, 1);   /* pairs with the loads in tcp_receiver.c */
+        store_ordered(&t->in.died, (uint64_t)(now_ns() + TCP_QUIET_NS));   /* pairs with the loads in tcp_receiver.c */
         tcp_wake(e);
     }
     tcp_kick(t);
@@ -205,6 +206,8 @@ int cwasi_tcp_tend(cwasi_tcp *t)
     pthread_mutex_lock(&t->lock);
     eventfd_read(t->kick_fd, &count);
     int rc = t->abandoned ? -ESHUTDOWN : t->base.role == CWASI_SENDER ? tcp_sender_tend(t) : tcp_receiver_tend(t);
+    if (rc == -ENOTCONN && t->silent)
+        rc = -ETIMEDOUT;
     pthread_mutex_unlock(&t->lock);
     return rc;
 }

@@ -22,6 +22,9 @@ enum {
     TCP_WINDOW_LEAST = 1 << 20,
 };
 
+/* Of a sender that is known to be dead, the kernel may still bring something: until it is quiet for so long. */
+static const int64_t TCP_QUIET_NS = 300000000;
+
 /* The unacknowledged frames in their wire form, oldest first, in memory that is used round and round and grows when
  * needed. Offsets count from the oldest byte. */
 typedef struct {
@@ -72,7 +75,7 @@ typedef struct {
     int64_t untold_since;
     uint8_t record[WIRE_HEADER];  /* one that went in parts: record[record_at..) is to follow */
     size_t record_at;
-    atomic_u32 died;              /* somebody knows that the sender is dead */
+    atomic_u64 died;              /* somebody knows that the sender is dead: when to wait no longer for what comes */
 } tcp_in;
 
 typedef struct cwasi_tcp {
@@ -83,6 +86,7 @@ typedef struct cwasi_tcp {
     int wake_fd;                  /* readable: who sleeps here is to look again */
     int kick_fd;                  /* readable: the keeper is to tend */
     int connected;
+    int silent;                   /* the last connection ended because nothing came back */
     unsigned connection;          /* how many there have been */
     int kept;                     /* there is a keeper, who makes new ones */
     uint32_t last;                /* FRAME_FINISHED or FRAME_FAILED once this end is closed, else 0 */
@@ -122,8 +126,8 @@ static inline cwasi_frame from_wire(const uint8_t *from)
 
 /* Sleeps until the connection has one of these events, or somebody wakes us; drops the lock meanwhile. 0 or -errno. */
 int tcp_wait(tcp_end *t, short events, deadline until);
-/* The connection is of no use any more. */
-void tcp_break(tcp_end *t);
+/* The connection is of no use any more. error: that it gave, or 0. */
+void tcp_break(tcp_end *t, int error);
 void tcp_kick(tcp_end *t);
 /* The sender's or receiver's part of cwasi_tcp_connected and cwasi_tcp_tend. */
 void tcp_sender_connected(tcp_end *t);

@@ -6,10 +6,8 @@
 #include <sys/socket.h>
 
 /* What was taken is told when it is that much, or that old. */
-enum { TELL_MESSAGES = 128, TELL_BYTES = 256 * 1024 };
+enum { TELL_MESSAGES = 128, TELL_BYTES = 256 * 1024, DRAIN_READS = 256 };
 static const int64_t TELL_NS = 5000000;
-/* Of a sender that is known to be dead, the kernel may still bring something: until it is quiet for so long. */
-static const int64_t QUIET_NS = 500000000;
 
 /* ---- what is told ---- */
 
@@ -65,10 +63,12 @@ static int fill(tcp_end *t)
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return -EAGAIN;
     if (n <= 0) {
-        tcp_break(t);
+        tcp_break(t, n < 0 ? errno : 0);
         return -ENOTCONN;
     }
     i->end += (size_t)n;
+    if (load_ordered(&i->died))
+        store_ordered(&i->died, (uint64_t)(now_ns() + TCP_QUIET_NS));
     return (int)n;
 }
 
@@ -89,23 +89,24 @@ static int usable(tcp_end *t)
 /* Sleeps until something may have come. */
 static int await_some(tcp_end *t, deadline until)
 {
+    int64_t quiet_at = t->connected ? (int64_t)load_ordered(&t->in.died) : 0;
+    if (quiet_at && now_ns() >= quiet_at)
+        tcp_break(t, 0);
     int rc = usable(t);
     if (rc < 0 || until.at == 0)
         return rc < 0 ? rc : -EAGAIN;
-    int died = t->connected && load_ordered(&t->in.died), telling = t->connected && untold(&t->in);
+    int telling = t->connected && untold(&t->in);
     deadline soon = until;
-    if (died)
-        soon.at = MIN(soon.at, now_ns() + QUIET_NS);
+    if (quiet_at)
+        soon.at = MIN(soon.at, quiet_at);
     if (telling)
         soon.at = MIN(soon.at, now_ns() + TELL_NS);
     rc = tcp_wait(t, POLLIN, soon);
-    if (rc != -ETIMEDOUT || soon.at == until.at)
+    if (rc != -ETIMEDOUT)
         return rc;
-    if (telling)
+    if (telling && t->connected)
         tell(t);
-    else
-        tcp_break(t);
-    return 0;
+    return now_ns() >= until.at ? -ETIMEDOUT : 0;
 }
 
 static int await_header(tcp_end *t, deadline until)
@@ -148,7 +149,7 @@ int tcp_peek(endpoint *e, cwasi_frame *frame, deadline until)
         if (rc == -EPIPE || rc == -ECONNRESET)
             see_last(t);
         else if (rc < 0)
-            tcp_break(t);
+            tcp_break(t, 0);
     }
     if (rc == -EBADMSG)
         e->torn = rc;
@@ -190,7 +191,7 @@ static int read_rest(tcp_end *t, uint8_t *to, uint64_t left)
             continue;
         }
         if (n == 0 || (errno != EAGAIN && errno != EINTR))
-            tcp_break(t);
+            tcp_break(t, n < 0 ? errno : 0);
         int rc = await_some(t, deadline_after(-1));
         if (rc < 0)
             return rc;
@@ -238,7 +239,7 @@ int tcp_take(endpoint *e, const cwasi_frame *frame, void *data)
     if (rc == 0)
         count_taken(t, length);
     else
-        tcp_break(t);
+        tcp_break(t, 0);
     e->torn = rc;
     pthread_mutex_unlock(&t->lock);
     FAULT_POINT(tcp_take_ends);
@@ -304,19 +305,24 @@ void tcp_receiver_connected(tcp_end *t)
 static int drain(tcp_end *t)
 {
     uint8_t dropped[TCP_AHEAD];
-    ssize_t n = t->connected ? recv(t->fd, dropped, sizeof dropped, MSG_DONTWAIT) : 0;
+    ssize_t n = 0;
+    for (int reads = 0; t->connected && reads < DRAIN_READS; reads++) {
+        n = recv(t->fd, dropped, sizeof dropped, MSG_DONTWAIT);
+        if (n <= 0)
+            break;
+    }
     if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
         return POLLIN;
     int told = t->connected;
-    tcp_break(t);
-    return told ? -ESHUTDOWN : -ENOTCONN;
+    tcp_break(t, 0);
+    return told ? -ESHUTDOWN : -EPIPE;
 }
 
 int tcp_receiver_tend(tcp_end *t)
 {
-    if (t->last)
-        return drain(t);
     if (t->in.over || t->base.torn == -EBADMSG || endpoint_stopped(&t->base) == -ECONNRESET)
         return -ESHUTDOWN;
+    if (t->last)
+        return drain(t);
     return t->connected ? 0 : -ENOTCONN;
 }

@@ -77,7 +77,7 @@ static void read_records(tcp_end *t)
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
             return;
         if (n <= 0) {
-            tcp_break(t);
+            tcp_break(t, n < 0 ? errno : 0);
             return;
         }
         size_t end = o->record_at + (size_t)n, at = 0;
@@ -144,7 +144,7 @@ static void flush(tcp_end *t)
         if (n < 0 && errno == EAGAIN)
             return;
         if (n < 0 && errno != EINTR) {
-            tcp_break(t);
+            tcp_break(t, errno);
             return;
         }
         o->flushed += n < 0 ? 0 : (uint64_t)n;
@@ -239,7 +239,7 @@ static int send_alone(tcp_end *t, const cwasi_frame *frame, const uint8_t *data,
     /* The memory is the caller's again; and the receiver has only a part of it. */
     o->alone = (tcp_alone){.lost = 1};
     o->sent--;
-    tcp_break(t);
+    tcp_break(t, 0);
     return t->base.torn = rc;
 }
 
@@ -292,7 +292,7 @@ void tcp_sender_finish(tcp_end *t)
     cwasi_frame last = {.seq = load_relaxed(&t->base.stats.messages), .length = t->last};
     to_wire(header, &last);
     if (t->out.ended || tcp_window_reserve(&t->out.window, sizeof header) < 0) {
-        tcp_break(t);   /* what is missing, the receiver notices */
+        tcp_break(t, 0);   /* what is missing, the receiver notices */
         t->abandoned = 1;
     } else {
         tcp_window_put(&t->out.window, header, sizeof header);
@@ -316,7 +316,7 @@ int tcp_sender_tend(tcp_end *t)
     flush(t);
     int over = o->ended || endpoint_stopped(&t->base) == -ECONNRESET;
     if (over || (t->last && o->taken == o->sent)) {
-        tcp_break(t);
+        tcp_break(t, 0);
         return -ESHUTDOWN;
     }
     if (!t->connected)

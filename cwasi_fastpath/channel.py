@@ -169,9 +169,9 @@ def open_ends(
 def _link(name: str, transport: str, readers: int) -> Link:
     if transport.startswith(_URL_SCHEMES):
         return transports.create(Transport.REDIS, readers=readers, redis=transport, key=name)
-    if transport in (Transport.RING, Transport.PIPE):
+    if transport in (Transport.RING, Transport.PIPE, Transport.TCP):
         return transports.create(Transport(transport), readers=readers)
-    raise BadSpec(f"transport {transport!r} is unknown: use ring, pipe or a URL like unix:///run/redis/redis.sock")
+    raise BadSpec(f"transport {transport!r} is unknown: use ring, pipe, tcp or a URL like unix:///run/redis/redis.sock")
 
 
 def _close_after_the_last(links: list[Link], ends: tuple[Endpoint, ...]) -> None:

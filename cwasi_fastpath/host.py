@@ -83,7 +83,7 @@ def decide(
     """Asks the policy for one edge. what: names the edge. Raises NoTransport with every obstacle."""
     from .policy.decision import ruled_out
 
-    available = {Transport.RING, Transport.PIPE} | ({Transport.REDIS} if redis else set())
+    available = {Transport.RING, Transport.PIPE, Transport.TCP} | ({Transport.REDIS} if redis else set())
     request = Request(facts, observation, mode, asked, frozenset(available))
     decision = policy.decide(request)
     if decision is not None and (obstacle := ruled_out(request, decision.transport)) is not None:

@@ -63,7 +63,8 @@ class Link(Protocol):
     transport: Transport
 
     def open(self, role: int, function: str | None = None, reader: int = 0) -> Any:
-        """Joins as sender or receiver; the C pointer of a channel end. Raises OSError, RedisUnavailable.
+        """Joins as sender or receiver; the C pointer of a channel end. Raises OSError, RedisUnavailable,
+        TcpUnavailable.
 
         function: for whom a transport with threads of its own does its work, for attribution. reader: which of the
         receivers, counted from 0.
@@ -79,12 +80,15 @@ class Link(Protocol):
         """Gives up what was not handed out."""
 
 
-def create(transport: Transport, *, readers: int = 1, redis: str | None = None, key: str = "") -> Link:
+def create(
+    transport: Transport, *, readers: int = 1, redis: str | None = None, key: str = "", listen: tuple[str, int] | None = None
+) -> Link:
     """Makes a new link.
 
     readers: how many receivers it has; more than one only on a ring.
     redis: the server's URL, and key: how the stream's name there begins; both only for the redis transport.
-    Raises OSError when the kernel refuses, RedisUnavailable.
+    listen: where the receiver of a tcp link listens, host and port; by default any port of 127.0.0.1.
+    Raises OSError when the kernel refuses, RedisUnavailable, TcpUnavailable.
     """
     if transport is Transport.RING:
         from .ring import RingLink
@@ -96,6 +100,10 @@ def create(transport: Transport, *, readers: int = 1, redis: str | None = None, 
         from .pipe import PipeLink
 
         return PipeLink.create()
+    if transport is Transport.TCP:
+        from .tcp import TcpLink
+
+        return TcpLink.create(*(listen or ()))
     if redis is None:
         raise BadSpec("the redis transport needs the URL of a server, for example unix:///run/redis/redis.sock")
     from .redis import RedisLink
@@ -114,6 +122,10 @@ def join(description: dict[str, Any], fds: list[int]) -> Link:
         from .pipe import PipeLink
 
         return PipeLink.joined(fds[0], description["role"])
+    if transport is Transport.TCP:
+        from .tcp import TcpLink
+
+        return TcpLink.joined(description, fds)
     from .redis import RedisLink
 
     return RedisLink(description["url"], description["key"])
