@@ -1,7 +1,7 @@
 /* Bytes that no honest peer writes end in an error, whatever they are: frames to a receiver, records to a sender. */
 #include "test.h"
 
-#include "../../csrc/tcp.h"
+#include "tcp.h"
 
 #include <sys/socket.h>
 
