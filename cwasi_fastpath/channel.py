@@ -17,7 +17,6 @@ from .receiver import Receiver, gathered
 from .sender import Sender
 from .tidy import tidy
 from .transport import Link
-from .transport.ring import LONGEST_WHOLE
 
 _URL_SCHEMES = ("redis://", "rediss://", "unix://")
 
@@ -47,7 +46,8 @@ class Channel:
         end: Endpoint
         if role == SENDER:
             senders, receivers = (len(set(names)) for names in zip(*self.decisions, strict=True))
-            end = self.senders[function] = _sender(pointers[0], self.name, mode, senders > 1 and receivers > 1)
+            limit = links[0].longest_whole if senders > 1 and receivers > 1 else None
+            end = self.senders[function] = _sender(pointers[0], self.name, mode, limit)
         else:
             end = self.receivers[function] = Receiver(gathered(pointers), self.name, mode)
         mine = [edge for edge in self.decisions if edge[0 if role == SENDER else 1] == function]
@@ -118,13 +118,13 @@ class Channel:
             link.close()
 
 
-def _sender(pointer: Any, name: str, mode: Mode, crossed: bool) -> Sender:
-    """crossed: the channel has several senders and several receivers. These must not wait inside a message: one would
+def _sender(pointer: Any, name: str, mode: Mode, limit: int | None) -> Sender:
+    """limit: where a channel has several senders and several receivers, these must not wait inside a message: one would
     for the first sender, another for the second, and neither of the two could go on.
     """
     sender = Sender(pointer, name, mode)
-    if crossed:
-        sender.limit(LONGEST_WHOLE)
+    if limit is not None:
+        sender.limit(limit)
     tidy(sender)
     return sender
 
@@ -144,7 +144,7 @@ def open_ends(
 ) -> tuple[tuple[Sender, ...], tuple[Receiver, ...]]:
     """All ends of a new channel in this process. Each receiver gets every message of each sender, in its order.
 
-    Several receivers need the ring; each message is in it once. The slowest receiver holds up the sender.
+    Several receivers need the ring, in which each message is once, or pipes. The slowest receiver holds up the sender.
     Raises BadName, BadSpec, OSError, RedisUnavailable.
     """
     checked(name, "channel")
@@ -153,8 +153,8 @@ def open_ends(
     links = [_link(name, transport, receivers) for _ in range(senders)]
     mode = mode_of(links[0].transport, Locality.PROCESS)
     try:
-        crossed = senders > 1 and receivers > 1
-        txs = tuple(_sender(link.open(SENDER), name, mode, crossed) for link in links)
+        limit = links[0].longest_whole if senders > 1 and receivers > 1 else None
+        txs = tuple(_sender(link.open(SENDER), name, mode, limit) for link in links)
         rxs = tuple(
             Receiver(gathered([link.open(RECEIVER, reader=reader) for link in links]), name, mode)
             for reader in range(receivers)

@@ -61,6 +61,8 @@ class Link(Protocol):
     """What every transport implements; see the contract above."""
 
     transport: Transport
+    longest_whole: int
+    """Bytes in a message that is taken as a whole or not at all, so that nobody ever waits inside it."""
 
     def open(self, role: int, function: str | None = None, reader: int = 0) -> Any:
         """Joins as sender or receiver; the C pointer of a channel end. Raises OSError, RedisUnavailable,
@@ -85,7 +87,7 @@ def create(
 ) -> Link:
     """Makes a new link.
 
-    readers: how many receivers it has; more than one only on a ring.
+    readers: how many receivers it has; more than one only on a ring or on pipes.
     redis: the server's URL, and key: how the stream's name there begins; both only for the redis transport.
     listen: where the receiver of a tcp link listens, host and port; by default any port of 127.0.0.1.
     Raises OSError when the kernel refuses, RedisUnavailable, TcpUnavailable.
@@ -94,12 +96,12 @@ def create(
         from .ring import RingLink
 
         return RingLink.create(readers=readers)
-    if readers != 1:
-        raise BadSpec(f"{transport} has one receiver, not {readers}: only a ring has several")
     if transport is Transport.PIPE:
         from .pipe import PipeLink
 
-        return PipeLink.create()
+        return PipeLink.create(readers)
+    if readers != 1:
+        raise BadSpec(f"{transport} has one receiver, not {readers}: use a ring or pipes")
     if transport is Transport.TCP:
         from .tcp import TcpLink
 
@@ -121,7 +123,7 @@ def join(description: dict[str, Any], fds: list[int]) -> Link:
     if transport is Transport.PIPE:
         from .pipe import PipeLink
 
-        return PipeLink.joined(fds[0], description["role"])
+        return PipeLink.joined(fds, description["role"], description["reader"])
     if transport is Transport.TCP:
         from .tcp import TcpLink
 

@@ -22,7 +22,7 @@ from ..endpoint import RECEIVER, SENDER, Endpoint
 from ..modes import Transport
 from ..receiver import Receiver
 from ..sender import Sender
-from .ring import RingLink
+from .ring import LONGEST_WHOLE, RingLink
 
 BACKLOG = 64 << 20
 """Bytes outstanding in the server at most, like the bound of a ring."""
@@ -62,6 +62,7 @@ class RedisLink:
     """A stream `key` in the server at `url`. Keeps the contract of cwasi_fastpath.transport."""
 
     transport = Transport.REDIS
+    longest_whole = LONGEST_WHOLE
 
     def __init__(self, url: str, key: str) -> None:
         self._url = url

@@ -20,6 +20,9 @@ from .keeper import Keeper, ReceiverKeeper, SenderKeeper
 WINDOW = 64 << 20
 """Bytes that a sender keeps at most until they are received; a longer message goes alone."""
 
+LONGEST_WHOLE = WINDOW - 24
+"""Bytes in a message that is in the window as a whole, behind its header."""
+
 PATIENCE = 10.0
 """Seconds for which a broken connection may be made again."""
 
@@ -30,6 +33,7 @@ class TcpLink:
     """A listening socket, and a key. Keeps the contract of cwasi_fastpath.transport."""
 
     transport = Transport.TCP
+    longest_whole = LONGEST_WHOLE
 
     def __init__(self, plain: dict[str, Any], listener: socket.socket | None, roles: set[int]) -> None:
         """plain: where the receiver listens, the key, and the bounds, as they are passed on. roles: left to give out."""

@@ -39,7 +39,7 @@ def cut_tcp(link: Link) -> None:
 
 CASES = (
     Case(Transport.RING, CAPACITY, readers=READERS_MAX),
-    Case(Transport.PIPE, 1 << 20),
+    Case(Transport.PIPE, 1 << 20, readers=READERS_MAX),
     Case(Transport.TCP, WINDOW, cut=cut_tcp),
     Case(Transport.REDIS, BACKLOG + 3 * CAPACITY, notices=False),
 )
