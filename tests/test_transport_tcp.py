@@ -293,7 +293,7 @@ def test_addresses_that_do_not_work(link: TcpLink) -> None:
         TcpLink.create("no such host")
     with pytest.raises(cwasi.TcpUnavailable, match=r"192\.0\.2\.1 port 0: Cannot assign"):
         TcpLink.create("192.0.2.1")
-    with pytest.raises(cwasi.BadSpec, match="not that of all interfaces"):
+    with pytest.raises(cwasi.BadSpec, match="not all addresses"):
         TcpLink.create("0.0.0.0")
     with pytest.raises(cwasi.BadSpec, match="ports are from 0 to 65535"):
         TcpLink.create("127.0.0.1", 70000)

@@ -83,7 +83,12 @@ class Link(Protocol):
 
 
 def create(
-    transport: Transport, *, readers: int = 1, redis: str | None = None, key: str = "", listen: tuple[str, int] | None = None
+    transport: Transport,
+    *,
+    readers: int = 1,
+    redis: str | None = None,
+    key: str = "",
+    listen: tuple[str, int] | None = None,
 ) -> Link:
     """Makes a new link.
 

@@ -16,7 +16,7 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that listens at an address of this machine; port 0 takes any. Raises TcpUnavailable, BadSpec."""
     family, address = _resolved(host, port)
     if ipaddress.ip_address(address[0].partition("%")[0]).is_unspecified:
-        raise BadSpec(f"tcp at {host}: give the address by which senders reach this machine, not that of all interfaces")
+        raise BadSpec(f"tcp at {host}: give the address by which senders reach this machine, not all addresses")
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

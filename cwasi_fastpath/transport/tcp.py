@@ -36,7 +36,7 @@ class TcpLink:
     longest_whole = LONGEST_WHOLE
 
     def __init__(self, plain: dict[str, Any], listener: socket.socket | None, roles: set[int]) -> None:
-        """plain: where the receiver listens, the key, and the bounds, as they are passed on. roles: left to give out."""
+        """plain: where the receiver listens, the key and the bounds, to be passed on. roles: left to give out."""
         self._plain = plain
         self._listener = listener
         self._roles = roles
