@@ -38,8 +38,8 @@ typedef struct {
 int tcp_window_reserve(tcp_window *w, uint64_t bytes);
 void tcp_window_put(tcp_window *w, const void *from, uint64_t bytes);
 void tcp_window_get(const tcp_window *w, uint64_t offset, void *to, uint64_t bytes);
-/* All from offset on, in up to two pieces; how many. */
-int tcp_window_pieces(const tcp_window *w, uint64_t offset, struct iovec *pieces);
+/* All from offset to end, in up to two pieces; how many. */
+int tcp_window_pieces(const tcp_window *w, uint64_t offset, uint64_t end, struct iovec *pieces);
 void tcp_window_drop(tcp_window *w, uint64_t bytes);
 void tcp_window_free(tcp_window *w);
 
@@ -52,8 +52,16 @@ typedef struct {
     uint64_t length;
 } tcp_alone;
 
+/* The payload at the end of the window, where its sender still is in the call: it goes from the sender's memory, which
+ * is in the caches. */
+typedef struct {
+    const uint8_t *data;          /* or NULL */
+    uint64_t offset;              /* of its first byte in the window */
+} tcp_own;
+
 typedef struct {
     tcp_window window;
+    tcp_own own;
     tcp_alone alone;
     int opened;                   /* the receiver has told where this connection begins */
     uint64_t flushed;             /* bytes of the window and what is alone that were given to this connection */

@@ -46,6 +46,7 @@ static int forget_taken(tcp_out *o, uint64_t taken)
         o->alone.active = 0;
     else
         tcp_window_drop(&o->window, bytes);
+    o->own.offset -= o->own.data ? MIN(bytes, o->own.offset) : 0;
     o->taken = taken;
     return 0;
 }
@@ -129,15 +130,24 @@ static int alone_pieces(const tcp_out *o, struct iovec *pieces)
     return count;
 }
 
+/* What is in the window and has not gone, in up to three pieces. */
+static int kept_pieces(const tcp_out *o, struct iovec *pieces)
+{
+    uint64_t end = o->own.data ? MAX(o->own.offset, o->flushed) : o->window.used;
+    int count = tcp_window_pieces(&o->window, o->flushed, end, pieces);
+    if (end < o->window.used)
+        pieces[count++] = (struct iovec){(void *)(uintptr_t)(o->own.data + (end - o->own.offset)), o->window.used - end};
+    return count;
+}
+
 /* Gives the connection what it takes without a wait. */
 static void flush(tcp_end *t)
 {
     tcp_out *o = &t->out;
     while (t->connected && o->opened && !o->ended && backlog(t)) {
-        struct iovec pieces[2];
+        struct iovec pieces[3];
         struct msghdr message = {.msg_iov = pieces};
-        message.msg_iovlen = (size_t)(o->alone.active ? alone_pieces(o, pieces)
-                                                      : tcp_window_pieces(&o->window, o->flushed, pieces));
+        message.msg_iovlen = (size_t)(o->alone.active ? alone_pieces(o, pieces) : kept_pieces(o, pieces));
         FAULT_POINT(tcp_flush_begins);
         ssize_t n = sendmsg(t->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
         FAULT_POINT(tcp_flush_ends);
@@ -200,6 +210,7 @@ static int send_kept(tcp_end *t, const cwasi_frame *frame, const uint8_t *data, 
         return rc;
     to_wire(header, frame);
     tcp_window_put(&o->window, header, sizeof header);
+    o->own = (tcp_own){data, o->window.used};
     for (uint64_t left = length; left > 0;) {
         uint64_t part = MIN(left, (uint64_t)PIECE);
         tcp_window_put(&o->window, data, part);
@@ -212,6 +223,7 @@ static int send_kept(tcp_end *t, const cwasi_frame *frame, const uint8_t *data, 
     o->sent++;
     FAULT_POINT(tcp_send_kept);
     await_flush(t, until);
+    o->own.data = NULL;
     return 0;
 }
 

@@ -37,7 +37,7 @@ void tcp_window_put(tcp_window *w, const void *from, uint64_t bytes)
     const uint8_t *at = from;
     while (bytes > 0) {
         uint64_t to, part = in_a_row(w, w->used, bytes, &to);
-        memcpy(w->memory + to, at, part);
+        copy_aside(w->memory + to, at, part);
         w->used += part;
         at += part;
         bytes -= part;
@@ -56,11 +56,11 @@ void tcp_window_get(const tcp_window *w, uint64_t offset, void *to, uint64_t byt
     }
 }
 
-int tcp_window_pieces(const tcp_window *w, uint64_t offset, struct iovec *pieces)
+int tcp_window_pieces(const tcp_window *w, uint64_t offset, uint64_t end, struct iovec *pieces)
 {
     int count = 0;
-    while (offset < w->used) {
-        uint64_t from, part = in_a_row(w, offset, w->used - offset, &from);
+    while (offset < end) {
+        uint64_t from, part = in_a_row(w, offset, end - offset, &from);
         pieces[count++] = (struct iovec){w->memory + from, part};
         offset += part;
     }
