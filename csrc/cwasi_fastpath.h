@@ -114,7 +114,8 @@ void cwasi_channel_histogram(const cwasi_channel *c, uint64_t *histogram);
 int cwasi_tcp_connected(cwasi_tcp *t, int fd, int timed);
 /* Moves what can be moved without waiting. Returns what to wait for on the connection besides a hang-up (POLLIN and
  * POLLOUT, or 0), or -ENOTCONN: a new one is needed, -ETIMEDOUT: so it is, since nothing came back from the peer's node,
- * -EPIPE: a closed receiver has nobody to tell, -ESHUTDOWN: nothing is left to do. */
+ * -ECONNREFUSED: so it is, since the receiver hung up without a word, -EPIPE: a closed receiver has nobody to tell,
+ * -ESHUTDOWN: nothing is left to do. */
 int cwasi_tcp_tend(cwasi_tcp *t);
 /* Readable when there is something to tend; not to be closed. */
 int cwasi_tcp_descriptor(const cwasi_tcp *t);

@@ -50,6 +50,7 @@ void tcp_break(tcp_end *t, int error)
         return;
     t->connected = 0;
     t->silent = error == ETIMEDOUT || error == EHOSTUNREACH || error == ENETUNREACH || error == ENETDOWN;
+    t->barren = t->base.role == CWASI_SENDER && !t->out.opened;
     if (t->base.role == CWASI_SENDER)
         t->out.opened = 0;
     shutdown(t->fd, SHUT_RDWR);   /* the keeper hears it, and the peer */
@@ -206,8 +207,8 @@ int cwasi_tcp_tend(cwasi_tcp *t)
     pthread_mutex_lock(&t->lock);
     eventfd_read(t->kick_fd, &count);
     int rc = t->abandoned ? -ESHUTDOWN : t->base.role == CWASI_SENDER ? tcp_sender_tend(t) : tcp_receiver_tend(t);
-    if (rc == -ENOTCONN && t->silent)
-        rc = -ETIMEDOUT;
+    if (rc == -ENOTCONN && (t->silent || t->barren))
+        rc = t->silent ? -ETIMEDOUT : -ECONNREFUSED;
     pthread_mutex_unlock(&t->lock);
     return rc;
 }

@@ -94,6 +94,7 @@ typedef struct cwasi_tcp {
     int wake_fd;                  /* readable: who sleeps here is to look again */
     int kick_fd;                  /* readable: the keeper is to tend */
     int connected;
+    int barren;                   /* the last connection ended before the receiver had said anything */
     int silent;                   /* the last connection ended because nothing came back */
     unsigned connection;          /* how many there have been */
     int kept;                     /* there is a keeper, who makes new ones */

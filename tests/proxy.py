@@ -15,9 +15,9 @@ _RESETS = struct.pack("ii", 1, 0)   # SO_LINGER that makes a close a reset
 class Proxy:
     """Passes on what comes; cut() resets all connections of the moment, refuse() also those to come."""
 
-    def __init__(self, port: int) -> None:
-        """port: on the loopback, where the proxy connects to."""
-        self._target = port
+    def __init__(self, port: int, seen: bytearray | None = None) -> None:
+        """port: on the loopback, where the proxy connects to. seen: gets all that goes through."""
+        self._target, self._seen = port, seen
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._pairs: dict[socket.socket, socket.socket] = {}
@@ -67,6 +67,8 @@ class Proxy:
         try:
             data = one.recv(1 << 16)
             if data:
+                if self._seen is not None:
+                    self._seen += data
                 other.sendall(data)
                 return
         except OSError:

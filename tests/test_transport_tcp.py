@@ -20,7 +20,7 @@ from proxy import Proxy
 import cwasi_fastpath as cwasi
 from cwasi_fastpath.endpoint import RECEIVER, SENDER
 from cwasi_fastpath.transport import handshake, join
-from cwasi_fastpath.transport.keeper import STRANGERS_MAX
+from cwasi_fastpath.transport.accepting import STRANGERS_MAX
 from cwasi_fastpath.transport.tcp import TcpLink
 
 COUNT = 3000

@@ -49,7 +49,8 @@ print("sent", tx.metrics().messages, flush=True)
 """
 
 unable = pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("ip") is None, reason="network namespaces need root, and ip (apt install iproute2)"
+    os.geteuid() != 0 or shutil.which("ip") is None,
+    reason="network namespaces need root, and ip (apt install iproute2)",
 )
 
 

@@ -8,7 +8,19 @@ from typing import Protocol
 
 from .case import P99, PLAIN_PATHS, Case, Cores, Ends, How, Kind, Path
 from .matrix import (
-    BUFFERS, BURST, FLOWS, HOP, IDLE, LENT, LENT_COPY, OWN_WORK, PASSES, SEND_COST, TURNS, WRITTEN, YIELD,
+    BUFFERS,
+    BURST,
+    FLOWS,
+    HOP,
+    IDLE,
+    LENT,
+    LENT_COPY,
+    OWN_WORK,
+    PASSES,
+    SEND_COST,
+    TURNS,
+    WRITTEN,
+    YIELD,
 )  # fmt: skip
 from .stats import Estimate, estimate
 from .units import size_text

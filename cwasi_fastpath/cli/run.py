@@ -35,7 +35,7 @@ _FILE = click.Path(path_type=Path)
     help="The same, for requests, each of which TO answers.",
 )
 @click.option("--mode", type=click.Choice(["auto", "local", "proximal", "remote"]), default="auto", show_default=True)
-@click.option("--transport", type=click.Choice(["ring", "pipe", "tcp", "redis"]), help="Leave the policy only this one.")
+@click.option("--transport", type=click.Choice(["ring", "pipe", "tcp", "redis"]), help="Leave only this one.")
 @click.option("--trust", multiple=True, metavar="FUNCTION=LABEL", help="The trust domain of a function.")
 @click.option("--redis", metavar="URL", help="The server for Redis; by default a private one is started.")
 @click.option("--input", "stdin", type=_FILE, help="Standard input of the function that receives nothing.")

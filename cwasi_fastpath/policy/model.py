@@ -50,7 +50,8 @@ def predict(costs: Costs, transport: Transport, size: float, parked: float) -> P
 
     parked: how often (0 to 1) the receiver sleeps when a message comes. Formulas: ring = two hops, a copy in and a copy
     out; pipe = write and read, a wake (its receiver always sleeps), from 16 KiB a user copy instead of the kernel's
-    copy in; tcp = a few times the pipe's work, a user copy for the window, a wake, and no network; redis = what a small message was measured at, and six copies.
+    copy in; tcp = some multiples of the pipe's parts, a copy into the window, a wake, and no network; redis = what a
+    small message was measured at, and six copies.
     """
     if transport is Transport.RING:
         ns = 2 * costs.hop + 2 * costs.copy_byte * size + parked * costs.wake

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import secrets
 import socket
+import ssl
+import time
+from dataclasses import asdict
 from typing import Any, Self
 
 from .. import errors
@@ -15,7 +18,10 @@ from .._native import check, ffi, lib
 from ..endpoint import RECEIVER, SENDER, Endpoint
 from ..modes import Transport
 from . import address, handshake
-from .keeper import Keeper, ReceiverKeeper, SenderKeeper
+from .accepting import ReceiverKeeper
+from .connecting import SenderKeeper
+from .keeper import Keeper
+from .tls import TlsFiles
 
 WINDOW = 64 << 20
 """Bytes that a sender keeps at most until they are received; a longer message goes alone."""
@@ -44,13 +50,16 @@ class TcpLink:
 
     @classmethod
     def create(
-        cls, host: str = "127.0.0.1", port: int = 0, *, window: int = WINDOW, patience: float = PATIENCE
-    ) -> Self:
+        cls, host: str = "127.0.0.1", port: int = 0, *, window: int = WINDOW, patience: float = PATIENCE,
+        tls: TlsFiles | None = None,
+    ) -> Self:  # fmt: skip
         """host, port: where the receiver listens; port 0 takes any. Raises TcpUnavailable, BadSpec."""
         if not 1 << 20 <= window <= 1 << 30:
             raise errors.BadSpec(f"a window of {window} bytes: use 1 MiB to 1 GiB")
         if not patience > 0:
             raise errors.BadSpec(f"a patience of {patience} s: use a time above 0")
+        if tls is not None:
+            tls.context(server=True)   # what is wrong with the files is said now
         listener = address.listen(host, port)
         plain = {
             "host": listener.getsockname()[0],
@@ -58,18 +67,21 @@ class TcpLink:
             "key": secrets.token_hex(handshake.KEY_BYTES),
             "window": window,
             "patience": patience,
+            "tls": None if tls is None else asdict(tls),
         }
         return cls(plain, listener, {SENDER, RECEIVER})
 
     @classmethod
     def joined(cls, description: dict[str, Any], fds: list[int]) -> Self:
         """One end that another process passed on."""
-        plain = {name: description[name] for name in ("host", "port", "key", "window", "patience")}
+        plain = {name: description[name] for name in ("host", "port", "key", "window", "patience", "tls")}
         return cls(plain, socket.socket(fileno=fds[0]) if fds else None, {description["role"]})
 
     def open(self, role: int, function: str | None = None, reader: int = 0) -> Any:
         if role not in self._roles:
             raise errors.Busy(f"tcp: this end of the link at port {self._plain['port']} is given out already")
+        files = self._plain["tls"]
+        tls = None if files is None else TlsFiles(**files).context(server=role == RECEIVER)
         first = self._connect() if role == SENDER else None
         tcp, end = ffi.new("cwasi_tcp **"), ffi.new("cwasi_channel **")
         try:
@@ -79,7 +91,7 @@ class TcpLink:
                 first.close()
             raise
         self._roles.discard(role)
-        self._start(self._keeper(tcp[0], first))
+        self._start(self._keeper(tcp[0], first, tls, function))
         return end[0]
 
     def _connect(self) -> socket.socket:
@@ -89,21 +101,24 @@ class TcpLink:
         except ConnectionRefusedError as error:
             raise errors.TcpUnavailable(f"tcp: nobody listens at {host} port {port}: the receiver is gone") from error
 
-    def _keeper(self, tcp: Any, first: socket.socket | None) -> Keeper:
-        key, patience = bytes.fromhex(self._plain["key"]), self._plain["patience"]
+    def _keeper(
+        self, tcp: Any, first: socket.socket | None, tls: ssl.SSLContext | None, function: str | None
+    ) -> Keeper:
+        common = (tcp, bytes.fromhex(self._plain["key"]), self._plain["patience"], tls, function)
         if first is not None:
-            return SenderKeeper(tcp, key, patience, (self._plain["host"], self._plain["port"]), first)
+            return SenderKeeper(*common, (self._plain["host"], self._plain["port"]), first)
         listener, self._listener = self._listener, None
         assert listener is not None   # as long as the receiver's role is left
-        return ReceiverKeeper(tcp, key, patience, listener)
+        return ReceiverKeeper(*common, listener)
 
     def _start(self, keeper: Keeper) -> None:
         """Both ends here are connected before anybody can fork: a child has no keepers."""
         self._keepers.append(keeper)
         keeper.start()
-        if len(self._keepers) == 2:
-            for one in self._keepers:
-                one.up.wait(_JOIN_SECONDS)
+        until = time.monotonic() + _JOIN_SECONDS
+        while len(self._keepers) == 2 and time.monotonic() < until:
+            if all(one.up.wait(0.01) for one in self._keepers) or not all(one.is_alive() for one in self._keepers):
+                break
 
     def export(self, role: int, reader: int = 0) -> tuple[dict[str, Any], list[int]]:
         description = {"transport": self.transport.value, "role": role, **self._plain}
