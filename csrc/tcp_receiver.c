@@ -146,13 +146,13 @@ int tcp_peek(endpoint *e, cwasi_frame *frame, deadline until)
         *frame = from_wire(t->in.ahead + t->in.begin);
         frame->stamp = t->in.timed ? frame->stamp : 0;
         rc = frame_check(frame);
-        if (rc == -EPIPE || rc == -ECONNRESET)
-            see_last(t);
-        else if (rc < 0)
+        if (rc == -EBADMSG) {
+            e->torn = rc;
             tcp_break(t, 0);
+        } else if (rc < 0) {
+            see_last(t);
+        }
     }
-    if (rc == -EBADMSG)
-        e->torn = rc;
     pthread_mutex_unlock(&t->lock);
     FAULT_POINT(tcp_peek_ends);
     return rc;
