@@ -81,8 +81,8 @@ def capacities() -> set[int]:
 
 def test_more_than_a_user_may_have(start: Start) -> None:
     """Another user, who is not privileged: beyond 64 pipes of 1 MiB the kernel grants single pages."""
-    if int(Path("/proc/sys/fs/pipe-user-pages-soft").read_text()) > 90 * 256:
-        pytest.skip("the limit is higher here")
+    if not 0 < int(Path("/proc/sys/fs/pipe-user-pages-soft").read_text()) <= 64 * 256:
+        pytest.skip("the limit is higher here, or there is none")
     if os.geteuid() != 0:
         pytest.skip("to become another user takes root")
 
