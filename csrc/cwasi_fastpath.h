@@ -93,7 +93,8 @@ void cwasi_channel_peer_died(cwasi_channel *c, unsigned peer);
 /* For a sender: messages that were sent and not received, by the slowest reader, also one that has left; 0 where it
  * cannot be told. */
 uint64_t cwasi_channel_unread(cwasi_channel *c);
-/* Gives the memory of an empty ring back, if this is its sender and nobody is using it: 1; else 0. */
+/* Gives the memory of an empty ring, or of what is lent to pipes, back, if this is its sender and nobody is using it: 1;
+ * else 0. */
 int cwasi_channel_trim(cwasi_channel *c);
 /* Ends this side. failed = 0: the peer reads the rest, then gets EPIPE; failed = 1: then ECONNRESET.
  * Waits up to linger_ns for a thread inside and for room to tell the peer. Closing twice is safe. */
