@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from . import transport as transports
@@ -16,9 +17,10 @@ from .receiver import Receiver, gathered
 from .sender import Sender
 from .tidy import tidy
 from .transport import Link
+from .transport.redis_client import SCHEMES
 from .transport.ring import LONGEST_WHOLE
 
-_URL_SCHEMES = ("redis://", "rediss://", "unix://")
+_URL_SCHEMES = tuple(f"{scheme}://" for scheme in SCHEMES)
 
 Edge = tuple[str, str]
 """The names of its sender and its receiver."""
@@ -49,6 +51,7 @@ class Channel:
             end = self.senders[function] = _sender(pointers[0], self.name, mode, senders > 1 and receivers > 1)
         else:
             end = self.receivers[function] = Receiver(gathered(pointers), self.name, mode)
+        end.why = partial(transports.why, links)
         mine = [edge for edge in self.decisions if edge[0 if role == SENDER else 1] == function]
         for number, edge in enumerate(mine):
             self._links[edge] = (links[0] if role == SENDER else links[number], end, number)
@@ -149,7 +152,7 @@ def open_ends(
     checked(name, "channel")
     if senders < 1 or receivers < 1:
         raise BadSpec(f"channel {name!r} with {senders} senders and {receivers} receivers: it needs at least one each")
-    links = [_link(name, transport, receivers) for _ in range(senders)]
+    links = [_link(key, transport, receivers) for key in _keys(name, senders)]
     mode = mode_of(links[0].transport, Locality.PROCESS)
     try:
         crossed = senders > 1 and receivers > 1
@@ -162,8 +165,15 @@ def open_ends(
         for link in links:
             link.close()
         raise
+    for end in (*txs, *rxs):
+        end.why = partial(transports.why, links)
     _close_after_the_last(links, (*txs, *rxs))
     return txs, rxs
+
+
+def _keys(name: str, senders: int) -> list[str]:
+    """What distinguishes the links of a channel in a server."""
+    return [name] if senders == 1 else [f"{name}:{number}" for number in range(senders)]
 
 
 def _link(name: str, transport: str, readers: int) -> Link:

@@ -45,6 +45,8 @@ class Endpoint(Managed):
         self._closing = threading.Lock()
         self.on_close: Callable[[Endpoint], None] | None = None
         """Called once, after this end was freed."""
+        self.why: Callable[[], str | None] = lambda: None
+        """Why the other side is gone, where the transport knows more than that it is."""
         watch.know(self)
 
     def __repr__(self) -> str:
@@ -56,6 +58,13 @@ class Endpoint(Managed):
 
     def _delete(self, pointer: Any) -> None:
         """Nothing to do: letting go is enough."""
+
+    def _checked(self, rc: int, what: str) -> int:
+        """As check, and says why the other side is gone."""
+        why = self.why() if rc == -errno.ECONNRESET else None
+        if why:
+            raise errors.PeerDied(f"{self!r}: {what}: {why}")
+        return check(rc, f"{self!r}: {what}")
 
     def _keep_last_words(self) -> None:
         self._final = self.metrics()

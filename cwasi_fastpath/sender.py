@@ -26,7 +26,7 @@ class Sender(Endpoint):
         if rc < 0:
             if goes_on(rc, timeout):
                 rc = patiently(lambda ns: lib.cwasi_channel_send(self.pointer, buffer, len(buffer), ns), timeout)
-            check(rc, f"{self!r}: send of {len(buffer)} bytes")
+            self._checked(rc, f"send of {len(buffer)} bytes")
 
     @property
     def messages(self) -> int:
@@ -66,7 +66,7 @@ class Sender(Endpoint):
         rc = lib.cwasi_channel_send(self._pointer or self.pointer, buffer, len(buffer), 0)
         if rc == -errno.EAGAIN:
             return False
-        check(rc, "send")
+        self._checked(rc, "send")
         return True
 
     def forward(self, data: bytes, stamp: int, timeout: float | None = None) -> None:
@@ -74,4 +74,4 @@ class Sender(Endpoint):
         latency counts whole. Else as send.
         """
         rc = patiently(lambda ns: lib.cwasi_channel_forward(self.pointer, data, len(data), stamp, ns), timeout)
-        check(rc, f"{self!r}: send of {len(data)} bytes")
+        self._checked(rc, f"send of {len(data)} bytes")

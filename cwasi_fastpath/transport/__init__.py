@@ -13,12 +13,14 @@ message; a receiver of several senders has a link to each.
 - A sender that finishes: the receiver gets the rest, then ChannelClosed. A sender that fails, or dies: the rest, then
   PeerDied. A receiver that is gone: the sender gets ChannelClosed or PeerDied with its next message, unless it has
   others.
+- A transport that goes on when what carries it was gone for a while says so; a message is doubled or lost by none.
 - `peer_died(end)` is for who learns of a death otherwise. A ring and a pipe notice it by themselves.
 - Who made a link closes it; closing twice is safe; closing leaves joined ends alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -53,7 +55,8 @@ def create(transport: Transport, *, readers: int = 1, redis: str | None = None, 
     """Makes a new link.
 
     readers: how many receivers it has; more than one only on a ring.
-    redis: the server's URL, and key: how the stream's name there begins; both only for the redis transport.
+    redis: the server's URL, and key: how the stream's name there begins, or all of it where the URL says `durable=1`;
+    both only for the redis transport.
     Raises OSError when the kernel refuses, RedisUnavailable.
     """
     if transport is Transport.RING:
@@ -69,8 +72,10 @@ def create(transport: Transport, *, readers: int = 1, redis: str | None = None, 
     if redis is None:
         raise BadSpec("the redis transport needs the URL of a server, for example unix:///run/redis/redis.sock")
     from .redis import RedisLink
+    from .redis_client import Address
 
-    return RedisLink(redis, f"{key}:{uuid4().hex}")   # others use the server too
+    # Others use the server too. The key of a durable channel is what its ends find each other by.
+    return RedisLink(redis, key if Address.parse(redis).durable else f"{key}:{uuid4().hex}")
 
 
 def join(description: dict[str, Any], fds: list[int]) -> Link:
@@ -86,4 +91,9 @@ def join(description: dict[str, Any], fds: list[int]) -> Link:
         return PipeLink.joined(fds[0], description["role"])
     from .redis import RedisLink
 
-    return RedisLink(description["url"], description["key"])
+    return RedisLink(description["url"], description["key"], description["readers"])
+
+
+def why(links: Sequence[Link]) -> str | None:
+    """Why the other side of one of them is gone, where its transport knows more than that it is."""
+    return next((text for text in (getattr(link, "why", None) for link in links) if text), None)
