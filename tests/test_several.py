@@ -40,24 +40,6 @@ def open_ends() -> Iterator[Open]:
 # ---- several receivers ----
 
 
-def test_each_receiver_gets_every_message(open_ends: Open, start: Start) -> None:
-    (tx,), rxs = open_ends(1, 4)
-    messages = [content(i, i * 997 % 30_000) for i in range(300)]
-    receiving = [start(lambda rx=rx: [rx.recv(timeout=HANG) for _ in messages]) for rx in rxs]
-    for message in messages:
-        tx.send(message, timeout=HANG)
-    for received in receiving:
-        assert received.result(HANG) == messages
-
-
-def test_a_message_longer_than_the_ring(open_ends: Open, start: Start) -> None:
-    (tx,), rxs = open_ends(1, 3)
-    message = content(1, 9 << 20)
-    receiving = [start(rx.recv) for rx in rxs]
-    tx.send(message, timeout=HANG)
-    assert all(received.result(HANG) == message for received in receiving)
-
-
 def test_the_slowest_receiver_holds_up_the_sender(open_ends: Open) -> None:
     (tx,), (quick, slow) = open_ends(1, 2)
     count = fill(tx, b"x" * 100_000)
@@ -71,24 +53,6 @@ def test_the_slowest_receiver_holds_up_the_sender(open_ends: Open) -> None:
     slow.recv(timeout=0)
     assert tx.unread == count - 1
     tx.send(b"x" * 100_000, timeout=0)
-
-
-@pytest.mark.parametrize("failed", [False, True])
-def test_receivers_that_leave(open_ends: Open, start: Start, failed: bool) -> None:
-    (tx,), (first, second, third) = open_ends(1, 3)
-    fill(tx, b"x" * 100_000)
-    sending = start(tx.send, b"x" * 100_000, HANG)
-    for rx in (second, third):
-        while rx.try_recv() is not None:
-            pass
-    first.finish(failed=failed)
-    sending.result(HANG)
-    assert tx.metrics().lost_peers == failed
-    second.close()
-    tx.send(b"there is still one")
-    third.close()
-    with pytest.raises(cwasi.PeerDied if failed else cwasi.ChannelClosed):
-        tx.send(b"nobody")
 
 
 def test_a_receiver_that_is_said_to_be_dead(open_ends: Open) -> None:

@@ -1,21 +1,50 @@
 """The transports, and the contract that each keeps.
 
 A *link* is what the ends of a channel share: it is made once, by whoever decides the transport, and is joined by one
-sender and one receiver, here or in another process. A ring may have several receivers, each of which gets every
+sender and one receiver, here or in another process. Some links may have several receivers, each of which gets every
 message; a receiver of several senders has a link to each.
 
-- `open(role)` joins and gives a C channel end; each end is given out once. An end outlives its link.
-- `export()` describes the link to another process: a dict of plain values, and the file descriptors that go with it
-  over a unix socket; `join(description, fds)` there gives a link to the same thing.
-- Messages arrive whole, once, in the order sent, or the receiver gets an error: no silent loss.
-- `send` returns when the transport has taken the message, and waits while the transport is full (back-pressure).
-  A time-out holds until the first byte has gone.
-- A sender that finishes: the receiver gets the rest, then ChannelClosed. A sender that fails, or dies: the rest, then
-  PeerDied. A receiver that is gone: the sender gets ChannelClosed or PeerDied with its next message, unless it has
-  others.
-- A transport that goes on when what carries it was gone for a while says so; a message is doubled or lost by none.
-- `peer_died(end)` is for who learns of a death otherwise. A ring and a pipe notice it by themselves.
-- Who made a link closes it; closing twice is safe; closing leaves joined ends alone.
+Each promise has a name; tests/conformance holds every transport to it, with a test that begins with that name.
+
+Messages
+- `in_order`: they arrive whole, once, in the order sent, or the receiver gets an error. No silent loss.
+- `any_size`: from 0 bytes to 1 GiB, whatever the transport's own units are.
+- `content_is_fixed`: once `send` has returned, nothing that the sender does changes what is received.
+
+Waiting
+- `bound`: a sender whose receiver does not read is stopped after a bounded number of bytes.
+- `goes_on`: as soon as there is room, because something was received, it goes on.
+- `no_wait`: with timeout 0 no call waits; where it would, it raises WouldWait, and nothing was sent or taken.
+- `timeout`: a wait that ends by its timeout ends with Timeout, not before its time; nothing was sent or taken. That
+  of a sender is for the start of a message: once a byte of it has gone, it is completed.
+- `stop`: ends every wait, now and later, with Cancelled, also inside a message. Who is at the other side then gets an
+  error, never a part of a message.
+
+Ends
+- `finish`: of a sender that finishes the receiver gets the rest, then ChannelClosed, as often as it asks.
+- `failure`: of a sender that fails it gets the rest, then PeerDied.
+- `sender_killed`: of a sender whose process dies it gets what had gone out, from the first message on and without a
+  gap, then PeerDied.
+- `receiver_left`: the sender gets ChannelClosed or PeerDied with a next message, also when it waits for room, unless
+  there are other receivers.
+- `receiver_killed`: the same when the receiver's process dies.
+- `peer_died`: `link.peer_died(end)` tells an end of a death that its transport cannot notice: what was sent can still
+  be received, then PeerDied is raised.
+- `close_under_way`: an end may be closed with messages under way, in any order, and nothing hangs.
+- `close_twice`: closing an end or a link again is safe. Who made a link closes it, after the ends that it gave out.
+
+Links
+- `joined_elsewhere`: `export()` describes an end to another process: a dict of plain values, and the file descriptors
+  that go with it over a unix socket; `join(description, fds)` there gives a link to the same thing. Then the first link
+  is closed: an end that stays open in two processes hides the death of one.
+- `given_out_once`: `open(role)` gives the C channel end of a role once; a second time is refused.
+- `apart`: two links never mix, also when their channels have the same name.
+- `nothing_left`: when the ends and the link are closed, no descriptor, thread, memory or key of theirs is left.
+
+Where a transport offers it
+- `fan_out`: several receivers each get every message. The slowest holds up the sender; one that leaves or dies holds it
+  up no longer, and those that died are counted (`lost_peers`).
+- `reconnect`: a connection that breaks while both ends live is made again, and nothing is lost or doubled.
 """
 
 from __future__ import annotations

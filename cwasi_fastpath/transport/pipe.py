@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from .._native import lib, opened
 from ..endpoint import RECEIVER, SENDER, Endpoint
+from ..errors import Busy
 from ..modes import Transport
 
 
@@ -30,6 +31,8 @@ class PipeLink:
         return cls({role: fd})
 
     def open(self, role: int, function: str | None = None, reader: int = 0) -> Any:
+        if role not in self._fds:
+            raise Busy("pipe: this end was given out before; each end is one's own")
         fd = self._fds.pop(role)
         try:
             return opened(lib.cwasi_channel_open_pipe, fd, role, what="pipe: join")

@@ -48,8 +48,11 @@ class RedisLink:
         """Why it has failed, once it has."""
         self.promise = ""
         """What the server promises about what it has taken; known when an end was opened."""
+        self._opened: set[tuple[int, int]] = set()
 
     def open(self, role: int, function: str | None = None, reader: int = 0) -> Any:
+        if (role, reader) in self._opened:
+            raise errors.Busy(f"{self._key}: this end was given out before; each end is one's own")
         client = connect(self._url)
         ring = RingLink.create()
         try:
@@ -69,6 +72,7 @@ class RedisLink:
             raise
         finally:
             ring.close()
+        self._opened.add((role, reader))
         self._pumps.append(pump)
         pump.start()
         return end

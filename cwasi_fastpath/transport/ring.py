@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from .._native import check, ffi, lib, opened
 from ..endpoint import RECEIVER, SENDER, Endpoint
+from ..errors import Busy
 from ..modes import Transport
 
 CAPACITY = 4 << 20
@@ -60,6 +61,8 @@ class RingLink:
         return [key for key in sorted(self._bells) if key[0] == role and (role == SENDER or key[1] == reader)]
 
     def open(self, role: int, function: str | None = None, reader: int = 0) -> Any:
+        if self._memfd < 0:
+            raise Busy("ring: all ends were given out before; each end is one's own")
         keys = self._keys(role, reader)
         bells = ffi.new("int[]", [self._bells[key] for key in keys])
         end = opened(
