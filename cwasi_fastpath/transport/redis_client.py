@@ -101,8 +101,8 @@ class Address:
         from redis.connection import parse_url
 
         options: dict[str, Any] = parse_url(url)
-        if options.pop("connection_class", None).__name__ == "SSLConnection":
-            options["ssl"] = True
+        if options.pop("connection_class", None) is not None:
+            options["ssl"] = True   # it is the class for TLS
         return options
 
     def _nodes(self) -> tuple[list[tuple[str, int]], dict[str, Any], str]:
@@ -134,12 +134,9 @@ class Address:
         if not service:
             raise ValueError("the name of the service is missing behind the hosts: /service")
         watchers = {name: value for name, value in options.items() if name.startswith("ssl")}
-        watchers["socket_connect_timeout"] = watchers["socket_timeout"] = _START_SECONDS
-        password = options.pop("sentinel_password", None)
-        sentinel = Sentinel(nodes, sentinel_kwargs={**watchers, "password": password} if password else watchers)
-        return sentinel.master_for(
-            unquote(service), db=int(database or 0), **{**common, **options}
-        ).client()
+        watchers |= {**common, "socket_timeout": _START_SECONDS, "password": options.pop("sentinel_password", None)}
+        master = Sentinel(nodes, sentinel_kwargs=watchers).master_for
+        return master(unquote(service), db=int(database or 0), **{**common, **options}).client()
 
 
 class Behind(OSError):
