@@ -454,11 +454,36 @@ def test_a_server_that_has_lost_the_last_second(tmp_path: Path) -> None:
         (log,) = (tmp_path / "redis/appendonlydir").glob("*.incr.aof")
         os.truncate(log, log.stat().st_size // 2)
         server.start()
-        with pytest.raises(cwasi.PeerDied, match="has lost what was"):
-            rx.recv(timeout=HANG)
         with pytest.raises(cwasi.PeerDied, match=r"has lost what was sent: .*appendfsync always"):
             for _ in range(1 << 30):
                 tx.send(b"x")
+        with pytest.raises(cwasi.PeerDied, match="the server has lost them"):
+            rx.recv(timeout=HANG)
         with pytest.raises(cwasi.PeerDied):
             tx.close()
+        rx.close()
+
+
+def test_acknowledgements_that_the_server_has_forgotten(tmp_path: Path) -> None:
+    """The same where only they are lost: what was received does not come again."""
+    with Server(tmp_path / "redis", "--appendonly", "yes", "--appendfsync", "everysec") as server:
+        tx, rx = cwasi.durable_sender("lab", server.url), cwasi.durable_receiver("lab", server.url)
+        for i in range(100):
+            tx.send(number(i))
+        with server.client() as client:
+            eventually(lambda: client.xlen(KEY) >= 100 and pending(client) == 100)
+            (log,) = (tmp_path / "redis/appendonlydir").glob("*.incr.aof")
+            eventually(lambda: log.stat().st_size > 300_000)
+            written = log.stat().st_size
+            for i in range(100):
+                check_number(rx.recv(timeout=HANG), i)
+            eventually(lambda: pending(client) == 0)
+        server.kill()
+        os.truncate(log, written)
+        server.start()
+        tx.send(number(100))
+        check_number(rx.recv(timeout=HANG), 100)
+        with server.client() as client:
+            eventually(lambda: pending(client) == 0)
+        tx.close()
         rx.close()

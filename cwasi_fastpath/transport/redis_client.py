@@ -135,8 +135,9 @@ class Address:
             raise ValueError("the name of the service is missing behind the hosts: /service")
         watchers = {name: value for name, value in options.items() if name.startswith("ssl")}
         watchers |= {**common, "socket_timeout": _START_SECONDS, "password": options.pop("sentinel_password", None)}
-        master = Sentinel(nodes, sentinel_kwargs=watchers).master_for
-        return master(unquote(service), db=int(database or 0), **{**common, **options}).client()
+        sentinel = Sentinel(nodes, sentinel_kwargs=watchers)
+        master = sentinel.master_for(unquote(service), db=int(database or 0), **{**common, **options})
+        return master.client()
 
 
 class Behind(OSError):

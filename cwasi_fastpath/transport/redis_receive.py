@@ -58,8 +58,8 @@ class ReceivePump(Pump):
 
     def _fetch(self) -> list[Entry]:
         if self._doubt:
+            self._acknowledge_again()
             # The server may have given us entries that have not arrived.
-            self._check_nothing_is_lost()
             entries = self._stream.pending(self._at, _COUNT)
             if entries:
                 return entries
@@ -70,16 +70,19 @@ class ReceivePump(Pump):
             self._poll_ms = min(2 * self._poll_ms, _POLLS_MS[1])
         return self._stream.fetch(_COUNT, block)
 
-    def _check_nothing_is_lost(self) -> None:
-        self._stream.check_ours()
-        newest = self._stream.newest()
-        if newest < self._at:
-            raise Lost(
-                f"the server has lost what was sent: {self._stream.key} ends with {newest} and we had {self._at} "
-                "(started again without appendfsync always, or a replica was promoted that was behind)"
-            )
+    def _acknowledge_again(self) -> None:
+        """A replica that was promoted may have missed acknowledgements, and so may a log that was not written."""
+        here = set(self._handed)
+        for ids in self._stream.pending_ids():
+            missed = [number for number in ids if number not in here and Id.parse(number) <= self._at]
+            if missed:
+                self._stream.acknowledge(missed)
 
     def _receive(self, number: bytes, fields: dict[bytes, bytes]) -> None:
+        if Id.parse(number) <= self._at:
+            # We have it: a promoted replica had not, and the sender has sent it again, or it is given to us again.
+            self._patiently(lambda: self._stream.acknowledge([number]))
+            return
         self._check_order(Id.parse(number), fields)
         if b"begin" in fields:
             self._patiently(lambda: self._stream.acknowledge([number]))

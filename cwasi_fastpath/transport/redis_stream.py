@@ -15,7 +15,8 @@ any more, since its group is gone. All of that is done by scripts, each of which
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from .. import errors
@@ -25,6 +26,9 @@ LEASE_MS = 3_600_000
 """How long a stream that is not durable outlives the last sign of life of either end."""
 
 _CONSUMER = "one"
+
+_PENDING = 1000
+"""Pending entries that are looked at by one request."""
 
 _SCRIPT_BYTES = 1 << 20
 """A longer message is added without a script."""
@@ -180,22 +184,40 @@ class Stream:
         """Entries that were given to us before. Raises Lost, Replaced."""
         return self._read(str(after), count, None)
 
-    def _read(self, after: str, count: int, block_ms: int | None) -> list[Entry]:
-        import redis
+    def pending_ids(self) -> Iterator[list[bytes]]:
+        """Of all that was given to us and not acknowledged, some at a time."""
+        after = "-"
+        while True:
+            with self._as_ours():
+                rows = self._client.xpending_range(self.key, self.group, after, "+", _PENDING)
+            if not rows:
+                return
+            ids = [_bytes(row["message_id"]) for row in rows]
+            after = f"({ids[-1].decode()}"
+            yield ids
 
-        try:
+    def _read(self, after: str, count: int, block_ms: int | None) -> list[Entry]:
+        with self._as_ours():
             reply = self._client.xreadgroup(self.group, _CONSUMER, {self.key: after}, count=count, block=block_ms)
-        except redis.ResponseError as error:
-            if str(error).startswith(("NOGROUP", "UNBLOCKED")) or "consumer group" in str(error):
-                self.check_ours()
-            raise
         if not reply:
             return []
         # RESP2 gives [[key, entries]], RESP3 {key: [entries]}.
         found: list[Entry] = reply[0][1] if isinstance(reply, list) else next(iter(reply.values()))[0]
         return found
 
-    def check_ours(self) -> None:
+    @contextmanager
+    def _as_ours(self) -> Iterator[None]:
+        """Raises Lost or Replaced where the group that is used inside is gone."""
+        import redis
+
+        try:
+            yield
+        except redis.ResponseError as error:
+            if str(error).startswith(("NOGROUP", "UNBLOCKED")) or "consumer group" in str(error):
+                self._check_ours()
+            raise
+
+    def _check_ours(self) -> None:
         """Raises Lost where the stream is gone, Replaced where another receiver has our place."""
         if not self._client.exists(self.key):
             raise self.gone()
@@ -212,7 +234,7 @@ class Stream:
     def acknowledge(self, ids: Sequence[bytes]) -> None:
         """These were taken. Raises Lost, Replaced."""
         if not self._run(scripts.ACKNOWLEDGE, self.group, self._lease, *ids):
-            self.check_ours()
+            self._check_ours()
 
     def remove(self, last: bytes) -> None:
         """Removes the stream, if that entry is its last and every receiver has taken it."""
