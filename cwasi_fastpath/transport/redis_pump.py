@@ -80,6 +80,8 @@ class Pump(threading.Thread):
         pause, until = _PAUSES[0], 0.0
         while True:
             try:
+                if until:
+                    self._stream.reconnect()
                 return request()
             except (redis.RedisError, redis.exceptions.RedisClusterException, OSError) as error:
                 if not passing(error):

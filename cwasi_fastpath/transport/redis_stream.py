@@ -79,6 +79,13 @@ class Stream:
     def close(self) -> None:
         self._client.close()
 
+    def reconnect(self) -> None:
+        """After an error. A connection that is held asks Sentinel for the master only when it is told to connect."""
+        connection = getattr(self._client, "connection", None)
+        if connection is not None:
+            connection.disconnect()
+            connection.connect()
+
     def _run(self, script: str, *arguments: Any) -> Any:
         return self._client.eval(script, 1, self.key, *arguments)
 
