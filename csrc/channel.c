@@ -34,10 +34,10 @@ int cwasi_channel_open_ring(int memfd, int role, unsigned reader, const int *bel
     return rc < 0 ? rc : channel_new(end, out);
 }
 
-int cwasi_channel_open_pipe(int fd, int role, cwasi_channel **out)
+int cwasi_channel_open_pipe(int role, const int *pipes, const int *backs, unsigned readers, cwasi_channel **out)
 {
     endpoint *end;
-    int rc = role_valid(role) ? pipe_open(fd, role, &end) : -EINVAL;
+    int rc = role_valid(role) ? pipe_open(role, pipes, backs, readers, &end) : -EINVAL;
     return rc < 0 ? rc : channel_new(end, out);
 }
 

@@ -15,7 +15,7 @@ enum {
     CWASI_SENDER = 1,
     CWASI_RECEIVER = 2,
     CWASI_NAME_MAX = 63,             /* bytes in the name of a channel or function */
-    CWASI_READERS_MAX = 60,          /* receivers of one ring */
+    CWASI_READERS_MAX = 60,          /* receivers of one sender */
     CWASI_HISTOGRAM_BUCKETS = 640,   /* 40 octaves of nanoseconds, 16 steps each */
     CWASI_MESSAGE_MAX = 1073741824   /* bytes in one message: 1 GiB */
 };
@@ -48,8 +48,10 @@ int cwasi_ring_create(uint64_t capacity, unsigned readers);
  * bells: NULL, or our sides of the stream socket pairs between the sender and each reader: as many as there are readers
  * for the sender, one for a reader. Duplicates are kept. Without them this end cannot wait together with others. */
 int cwasi_channel_open_ring(int memfd, int role, unsigned reader, const int *bells, cwasi_channel **out);
-/* Joins a pipe; a duplicate of fd is kept. */
-int cwasi_channel_open_pipe(int fd, int role, cwasi_channel **out);
+/* Joins pipes: as the sender all that lead to its readers, as a reader one. Duplicates are kept. backs: NULL, or as many
+ * pipes in the other direction, by which readers say that they leave. Without them a sender cannot tell a reader that
+ * has left from one that died, and they are no bells. */
+int cwasi_channel_open_pipe(int role, const int *pipes, const int *backs, unsigned readers, cwasi_channel **out);
 /* One receiver of what several receive, in turn. The sources, which nobody may have used, are its own from now on;
  * -EINVAL leaves them alone. A source that ends is left out; the last one ends the whole, with -ECONNRESET if any of
  * them did not finish. */
@@ -153,6 +155,11 @@ int64_t cwasi_drive_fill(uint8_t *pair, uint64_t size, uint64_t count);
 int64_t cwasi_drive_sum(uint8_t *pair, uint64_t size, uint64_t count);
 /* ns for `count` copies. */
 int64_t cwasi_drive_copy(uint8_t *to, const uint8_t *from, uint64_t size, uint64_t count);
+/* Lends `count` messages to a pipe from `room` bytes of buffers, piece by piece and round and round; what is in them, or,
+ * unless it is NULL, what it copies there of `message`. Nothing keeps it from writing what is not read yet. ns. */
+int64_t cwasi_drive_lend(int pipe, uint8_t *buffers, uint64_t room, const uint8_t *message, uint64_t size, uint64_t count);
+/* Reads as many from it. ns. */
+int64_t cwasi_drive_read(int pipe, uint8_t *to, uint64_t size, uint64_t count);
 /* Two threads, 0 and 1, take turns `count` times, and give their core away while it is not theirs: ns. */
 int64_t cwasi_drive_yield(uint32_t *turn, uint32_t mine, uint64_t count);
 

@@ -86,7 +86,7 @@ int shm_create(uint64_t capacity);
 int shm_attach(int memfd, shm_map *out);
 void shm_detach(shm_map *map);
 
-/* ---- endpoint: one end of one transport. ring.c, pipe.c and gather.c implement it, endpoint.c holds what they share.
+/* ---- endpoint: one end of one transport. the rings, the pipes and gather.c implement it, endpoint.c holds what they share.
  * ---- */
 typedef struct endpoint endpoint;
 struct pollfd;
@@ -161,7 +161,7 @@ struct endpoint {
 };
 
 int ring_open(int memfd, int role, unsigned reader, const int *bells, endpoint **out);
-int pipe_open(int fd, int role, endpoint **out);
+int pipe_open(int role, const int *pipes, const int *backs, unsigned readers, endpoint **out);
 /* Owns the sources from now on, also when it fails. */
 int gather_open(endpoint **sources, unsigned count, endpoint **out);
 

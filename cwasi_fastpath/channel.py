@@ -18,7 +18,6 @@ from .sender import Sender
 from .tidy import tidy
 from .transport import Link
 from .transport.redis_client import SCHEMES
-from .transport.ring import LONGEST_WHOLE
 
 _URL_SCHEMES = tuple(f"{scheme}://" for scheme in SCHEMES)
 
@@ -48,7 +47,8 @@ class Channel:
         end: Endpoint
         if role == SENDER:
             senders, receivers = (len(set(names)) for names in zip(*self.decisions, strict=True))
-            end = self.senders[function] = _sender(pointers[0], self.name, mode, senders > 1 and receivers > 1)
+            limit = links[0].longest_whole if senders > 1 and receivers > 1 else None
+            end = self.senders[function] = _sender(pointers[0], self.name, mode, limit)
         else:
             end = self.receivers[function] = Receiver(gathered(pointers), self.name, mode)
         end.why = partial(transports.why, links)
@@ -120,13 +120,13 @@ class Channel:
             link.close()
 
 
-def _sender(pointer: Any, name: str, mode: Mode, crossed: bool) -> Sender:
-    """crossed: the channel has several senders and several receivers. These must not wait inside a message: one would
+def _sender(pointer: Any, name: str, mode: Mode, limit: int | None) -> Sender:
+    """limit: where a channel has several senders and several receivers, these must not wait inside a message: one would
     for the first sender, another for the second, and neither of the two could go on.
     """
     sender = Sender(pointer, name, mode)
-    if crossed:
-        sender.limit(LONGEST_WHOLE)
+    if limit is not None:
+        sender.limit(limit)
     tidy(sender)
     return sender
 
@@ -146,17 +146,17 @@ def open_ends(
 ) -> tuple[tuple[Sender, ...], tuple[Receiver, ...]]:
     """All ends of a new channel in this process. Each receiver gets every message of each sender, in its order.
 
-    Several receivers need the ring; each message is in it once. The slowest receiver holds up the sender.
+    A ring has each message once for all receivers. The slowest of them holds up the sender.
     Raises BadName, BadSpec, OSError, RedisUnavailable.
     """
     checked(name, "channel")
     if senders < 1 or receivers < 1:
         raise BadSpec(f"channel {name!r} with {senders} senders and {receivers} receivers: it needs at least one each")
-    links = [_link(key, transport, receivers) for key in _keys(name, senders)]
+    links = [_link(transports.key_of(name, f"{number}", senders), transport, receivers) for number in range(senders)]
     mode = mode_of(links[0].transport, Locality.PROCESS)
     try:
-        crossed = senders > 1 and receivers > 1
-        txs = tuple(_sender(link.open(SENDER), name, mode, crossed) for link in links)
+        limit = links[0].longest_whole if senders > 1 and receivers > 1 else None
+        txs = tuple(_sender(link.open(SENDER), name, mode, limit) for link in links)
         rxs = tuple(
             Receiver(gathered([link.open(RECEIVER, reader=reader) for link in links]), name, mode)
             for reader in range(receivers)
@@ -169,11 +169,6 @@ def open_ends(
         end.why = partial(transports.why, links)
     _close_after_the_last(links, (*txs, *rxs))
     return txs, rxs
-
-
-def _keys(name: str, senders: int) -> list[str]:
-    """What distinguishes the links of a channel in a server."""
-    return [name] if senders == 1 else [f"{name}:{number}" for number in range(senders)]
 
 
 def _link(name: str, transport: str, readers: int) -> Link:

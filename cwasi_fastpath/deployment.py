@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from . import calibration
 from .channel import Edge
-from .host import Host, answers_name, decide, edge_named
+from .host import Host, answers_name, decide_all
 from .metrics import ChannelMetrics, EndReport, Observation, channel_metrics
 from .modes import Mode, Transport
 from .placement import Placement, edge_facts, here
@@ -159,30 +159,27 @@ def _decide_apart(
         for function in group:
             placements[function.name] = replace(here(function.trust), process=-1 - number)   # pids come later
 
-    def decided(channel: str, sender: str, receiver: str, asked: Transport | None, receivers: int = 1) -> Decision:
-        return decide(
+    def decided(channel: str, edges: Sequence[Edge]) -> dict[Edge, Decision]:
+        return decide_all(
             policy,
-            edge_facts(placements[sender], placements[receiver]),
-            edge_named(channel, sender, receiver, receivers),
+            channel,
+            {edge: edge_facts(placements[edge[0]], placements[edge[1]]) for edge in edges},
             mode=options.mode,
-            asked=asked,
+            asked=options.transport,
             redis=options.redis,
             observation=options.observed.get(channel),
         )
 
     decisions = {}
     for spec in workflow.channels:
-        asked = options.transport or (Transport.RING if len(spec.receivers) > 1 else None)
-        decisions[spec.name] = {
-            (sender, receiver): decided(spec.name, sender, receiver, asked, len(spec.receivers))
-            for sender, _ in spec.senders
-            for receiver, _ in spec.receivers
-        }
+        decisions[spec.name] = decided(
+            spec.name, [(sender, receiver) for sender, _ in spec.senders for receiver, _ in spec.receivers]
+        )
         if spec.calls:
             answerer = spec.receivers[0][0]
             for caller, _ in spec.senders:
                 back = answers_name(spec.name, caller)
-                decisions[back] = {(answerer, caller): decided(back, answerer, caller, asked)}
+                decisions[back] = decided(back, [(answerer, caller)])
     return decisions
 
 

@@ -58,7 +58,7 @@ def _allow_many_descriptors() -> None:
 
 def edge_named(channel: str, sender: str, receiver: str, receivers: int) -> str:
     """An edge, for messages."""
-    several = f", one of {receivers} receivers, which only a ring can have" if receivers > 1 else ""
+    several = f", one of {receivers} receivers" if receivers > 1 else ""
     return f"channel {channel!r} from {sender} to {receiver}{several}"
 
 
@@ -79,12 +79,12 @@ def decide(
     asked: Transport | None = None,
     redis: str | None = None,
     observation: Observation | None = None,
+    receivers: int = 1,
 ) -> Decision:
     """Asks the policy for one edge. what: names the edge. Raises NoTransport with every obstacle."""
     from .policy.decision import ruled_out
 
-    available = {Transport.RING, Transport.PIPE} | ({Transport.REDIS} if redis else set())
-    request = Request(facts, observation, mode, asked, frozenset(available))
+    request = Request(facts, observation, mode, asked, _available(redis), receivers)
     decision = policy.decide(request)
     if decision is not None and (obstacle := ruled_out(request, decision.transport)) is not None:
         raise errors.NoTransport(f"{what}: the policy chose {decision.transport}, which cannot be: {obstacle}")
@@ -92,6 +92,43 @@ def decide(
         obstacles = "; ".join(f"{kind}: {ruled_out(request, kind)}" for kind in Transport)
         raise errors.NoTransport(f"{what}: nothing can carry it. {obstacles}")
     return decision
+
+
+def _available(redis: str | None) -> frozenset[Transport]:
+    return frozenset({Transport.RING, Transport.PIPE} | ({Transport.REDIS} if redis else set()))
+
+
+def decide_all(
+    policy: Policy,
+    channel: str,
+    edges: Mapping[Edge, EdgeFacts],
+    *,
+    mode: Mode | None = None,
+    asked: Transport | None = None,
+    redis: str | None = None,
+    observation: Observation | None = None,
+) -> dict[Edge, Decision]:
+    """Asks the policy for every edge of a channel. Several receivers get the same transport. Raises NoTransport."""
+    from .policy.decision import for_several
+
+    receivers = len({receiver for _, receiver in edges})
+    if receivers > 1 and asked is None:
+        available = _available(redis)
+        requests = [Request(facts, observation, mode, None, available, receivers) for facts in edges.values()]
+        asked = for_several(requests)
+    return {
+        (sender, receiver): decide(
+            policy,
+            facts,
+            edge_named(channel, sender, receiver, receivers),
+            mode=mode,
+            asked=asked,
+            redis=redis,
+            observation=observation,
+            receivers=receivers,
+        )
+        for (sender, receiver), facts in edges.items()
+    }
 
 
 class Host:
@@ -170,9 +207,9 @@ class Host:
         """Opens a channel between guests of this host; the policy picks what carries it.
 
         sender, receiver: one guest or several; each receiver gets every message of each sender. Several receivers need
-        the ring. mode, transport: leave the policy only this choice. ports: what the senders and the receivers call the
-        channel where that is not `name`, for all of them or each. observation: what is known of the edges' past.
-        calls: its messages are requests, and the only receiver answers each.
+        the ring or pipes. mode, transport: leave the policy only this choice. ports: what the senders and the receivers
+        call the channel where that is not `name`, for all of them or each. observation: what is known of the edges'
+        past. calls: its messages are requests, and the only receiver answers each.
         Raises NoTransport, BadName, BadSpec.
         """
         checked(name, "channel")
@@ -188,18 +225,17 @@ class Host:
             raise errors.BadSpec(f"channel {name!r}: calls have one function that answers them")
         if not senders or not receivers or len({*senders, *receivers}) < len(senders) + len(receivers):
             raise errors.BadSpec(f"channel {name!r}: give at least one sender and one receiver, and each guest once")
-        choice = _Choice(
-            parse_mode(mode),
-            parse_transport(transport) or (Transport.RING if len(receivers) > 1 else None),
-            observation,
-        )
-        decisions = {
-            (one.name, other.name): self._decide(name, one, other, choice, len(receivers))
-            for one in senders
-            for other in receivers
-        }
+        choice = _Choice(parse_mode(mode), parse_transport(transport), observation)
+        decisions = self._decide(name, senders, receivers, choice)
         backs = [self._way_back(name, one, receivers[0], choice) for one in senders] if calls else []
-        links = [self._link(name, decisions[one.name, receivers[0].name], len(receivers)) for one in senders]
+        links = [
+            self._link(
+                transports.key_of(name, one.name, len(senders)),
+                decisions[one.name, receivers[0].name],
+                len(receivers),
+            )
+            for one in senders
+        ]
         for number, (one, port) in enumerate(zip(senders, _each(ports[0], senders), strict=True)):
             self.join(name, decisions, SENDER, one, [links[number]], port=port, backs=backs[number : number + 1])
         for number, (one, port) in enumerate(zip(receivers, _each(ports[1], receivers), strict=True)):
@@ -207,12 +243,16 @@ class Host:
         return self._channel(name, decisions)
 
     def _decide(
-        self, channel: str, sender: Guest, receiver: Guest, choice: _Choice, receivers: int = 1
-    ) -> Decision:
-        return decide(
+        self, channel: str, senders: Sequence[Guest], receivers: Sequence[Guest], choice: _Choice
+    ) -> dict[Edge, Decision]:
+        return decide_all(
             self.policy,
-            edge_facts(here(sender.trust), here(receiver.trust)),
-            edge_named(channel, sender.name, receiver.name, receivers),
+            channel,
+            {
+                (one.name, other.name): edge_facts(here(one.trust), here(other.trust))
+                for one in senders
+                for other in receivers
+            },
             mode=choice.mode,
             asked=choice.transport,
             redis=self.redis,
@@ -222,14 +262,14 @@ class Host:
     def _way_back(self, channel: str, caller: Guest, answerer: Guest, choice: _Choice) -> str:
         """The channel of the answers to one caller, with both its ends, which the guests do not know by name."""
         name = answers_name(channel, caller.name)
-        decisions = {(answerer.name, caller.name): self._decide(name, answerer, caller, choice)}
+        decisions = self._decide(name, [answerer], [caller], choice)
         link = self._link(name, decisions[answerer.name, caller.name])
         self.join(name, decisions, RECEIVER, caller, [link], private=True)
         self.join(name, decisions, SENDER, answerer, [link], private=True)
         return name
 
-    def _link(self, name: str, decision: Decision, readers: int = 1) -> Link:
-        return transports.create(decision.transport, readers=readers, redis=self.redis, key=name)
+    def _link(self, key: str, decision: Decision, readers: int = 1) -> Link:
+        return transports.create(decision.transport, readers=readers, redis=self.redis, key=key)
 
     def _channel(self, name: str, decisions: Mapping[Edge, Decision]) -> Channel:
         """The channel of that name, which another end of it may have made."""

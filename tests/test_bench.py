@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from cwasi_fastpath import errors
 from cwasi_fastpath.bench import c_ends, floors, guests
 from cwasi_fastpath.bench.case import (
+    BYTE_FLOORS,
     COST,
     OWN_PATHS,
     P50,
@@ -41,6 +42,8 @@ from cwasi_fastpath.bench.matrix import (
     FLOWS,
     HOP,
     IDLE,
+    LENT,
+    LENT_COPY,
     OWN_WORK,
     PASSES,
     SEND_COST,
@@ -145,7 +148,7 @@ def made_up(case: Case, count: int) -> Sample:
         Kind.PASS: cost,
         Kind.SEND_COST: cost,
         Kind.IDLE: {SHARE: 0.001},
-        Kind.FLOOR: cost,
+        Kind.FLOOR: rate if case.path in BYTE_FLOORS else cost,
     }
     return Sample(count, count * ns / 1e9, figures[case.kind])
 
@@ -223,6 +226,8 @@ def test_goals_are_ratios_of_the_same_round() -> None:
         },
         ("stream of 1 MiB fill -> sum, two cores, copies", "x plain buffers"): (2.0, "met"),
         ("stream of 1 MiB fill -> sum, two cores, windows", "x plain buffers"): (4.0, "met"),
+        ("stream of 1 MiB, guest to guest, pipe", "x raw vmsplice"): (0.2, "missed"),
+        ("stream of 1 MiB, guest to guest, pipe", "x vmsplice with a copy in"): (0.2, "no goal"),
         ("1 KiB, guest to guest", "% less than Redis"): (pytest.approx(99.0), "met"),
         ("1 MiB, guest to guest", "% less than Redis"): (pytest.approx(99.0), "met"),
         ("stream of 1 MiB, guest to guest, copies", "x Redis"): (pytest.approx(100.0), "met"),
@@ -297,6 +302,15 @@ def test_what_is_filled_is_summed_up(case: Case) -> None:
     """The loops themselves check every message."""
     sample = (floors if case is BUFFERS else guests).measure(case, 20)
     assert sample.messages == 20 and sample.seconds > 0
+
+
+@needs_two_cores
+@pytest.mark.parametrize("case", [LENT, LENT_COPY], ids=lambda case: case.key)
+def test_what_is_lent_to_a_pipe_is_read(case: Case) -> None:
+    before = psutil.Process().num_fds()
+    sample = floors.measure(case, 20)
+    assert sample.messages == 20 and sample.figures[RATE] > 0
+    assert psutil.Process().num_fds() == before
 
 
 @needs_two_cores

@@ -11,6 +11,7 @@ import pytest
 from conftest import WriteModule
 
 import cwasi_fastpath as cwasi
+from cwasi_fastpath.modes import Transport
 from cwasi_fastpath.redis_server import RedisServer
 
 SOURCE = ("60", "3000")
@@ -48,7 +49,10 @@ def test_several_of_both_are_refused_messages_that_stream(guests: Path) -> None:
 
 @pytest.mark.parametrize(
     ("senders", "receivers", "transport"),
-    [(2, 1, "ring"), (3, 1, "pipe"), (1, 2, "ring"), (1, 4, None), (3, 3, None), (2, 1, "redis")],
+    [
+        *((2, 1, "ring"), (3, 1, "pipe"), (1, 2, "ring"), (1, 4, None), (3, 3, None), (2, 1, "redis")),
+        *((1, 4, "pipe"), (3, 3, "pipe")),
+    ],
 )
 def test_each_receiver_gets_all(
     guests: Path, redis_server: RedisServer, senders: int, receivers: int, transport: str | None
@@ -193,11 +197,9 @@ def test_what_cannot_be_connected(guests: Path) -> None:
         for senders, receivers in (([], a), (a, []), ([a, a], b), (a, [b, b]), (a, a), ([a, b], [b, c])):
             with pytest.raises(cwasi.BadSpec, match="at least one sender and one receiver, and each guest once"):
                 host.connect("c", senders, receivers)
-        with pytest.raises(cwasi.BadSpec, match="pipe has one receiver, not 2"):
-            host.connect("c", a, [b, c], transport="pipe")
-        for mode in ("remote", "proximal"):
-            with pytest.raises(cwasi.NoTransport, match="to source1, one of 2 receivers, which only a ring can have"):
-                host.connect("c", a, [b, c], mode=mode)
+        for choice in ({"mode": "remote"}, {"transport": "redis"}, {"mode": "local", "transport": "pipe"}):
+            with pytest.raises(cwasi.NoTransport, match="to source1, one of 2 receivers: "):
+                host.connect("c", a, [b, c], **choice)
         assert host.channels == ()
         host.connect("c", a, [b, c])
         with pytest.raises(cwasi.BadSpec, match="there is a channel 'c' already"):
@@ -210,4 +212,6 @@ def test_several_receivers_in_several_domains(guests: Path) -> None:
         source = host.load(guests / "source.wasm", "one")
         others = [host.load(guests / "sink.wasm", f"sink-{label}", trust=label) for label in ("default", "lab")]
         with pytest.raises(cwasi.NoTransport, match="different trust domains"):
-            host.connect("frames", source, others)
+            host.connect("frames", source, others, transport="ring")
+        channel = host.connect("frames", source, others)
+        assert {decision.transport for decision in channel.decisions.values()} == {Transport.PIPE}, "one for both edges"

@@ -22,7 +22,7 @@ from cwasi_fastpath.modes import (
 )
 from cwasi_fastpath.placement import Placement, edge_facts, here
 from cwasi_fastpath.policy import CostPolicy, Costs, Decision, Request
-from cwasi_fastpath.policy.decision import ruled_out
+from cwasi_fastpath.policy.decision import for_several, ruled_out
 from cwasi_fastpath.policy.model import predict
 
 COSTS = Costs(
@@ -192,3 +192,24 @@ def test_facts_of_an_edge(other: Placement, facts: EdgeFacts) -> None:
 def test_here_is_here() -> None:
     assert edge_facts(here(), here()) == HERE
     assert edge_facts(here("a"), here("b")) == replace(HERE, same_trust=False)
+
+
+# ---- several receivers ----
+
+
+def test_several_receivers_have_what_all_of_them_can() -> None:
+    near, apart = Request(HERE, receivers=2), Request(replace(HERE, same_trust=False), receivers=2)
+    assert for_several([near, near]) is Transport.RING
+    assert for_several([near, apart]) is Transport.PIPE
+    assert for_several([replace(near, mode=Mode.PROXIMAL)] * 2) is Transport.PIPE
+    assert for_several([Request(NEXT_DOOR, receivers=2)] * 2) is Transport.RING
+    assert for_several([Request(FAR, receivers=2)] * 2) is Transport.REDIS, "and then it says why not"
+    served = frozenset(Transport)
+    assert for_several([Request(FAR, available=served, receivers=2)] * 2) is Transport.REDIS
+
+
+def test_several_receivers_have_a_server_between_only_where_they_must() -> None:
+    decision = choose(HERE, receivers=3)
+    assert decision is not None and decision.transport is Transport.RING
+    decision = choose(FAR, receivers=3)
+    assert decision is not None and decision.transport is Transport.REDIS

@@ -214,23 +214,25 @@ def several(guests: Path) -> Callable[[int, int], list[str]]:
 @pytest.mark.parametrize(
     ("senders", "receivers", "mode"),
     [
-        *((*ends, mode) for ends in ((3, 1), (1, 3), (2, 2)) for mode in ("auto", "proximal")),
-        (2, 1, "remote"),
+        *((*ends, mode) for ends in ((3, 1), (1, 3), (2, 2)) for mode in ("auto", "proximal", "trust")),
+        *((*ends, "remote") for ends in ((2, 1), (1, 3), (2, 2))),
     ],
 )
 def test_several_senders_and_receivers(
     several: Callable[[int, int], list[str]], senders: int, receivers: int, mode: str
 ) -> None:
-    done = cwasi_run(*several(senders, receivers), "--mode", mode, "--json", "--sample", "1")
+    """trust: one receiver is in another trust domain; then the others have pipes as well."""
+    how = ("--trust", "x=lab") if mode == "trust" else ("--mode", mode)
+    done = cwasi_run(*several(senders, receivers), *how, "--json", "--sample", "1")
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [f"merge: {60 * senders} messages ok"] * receivers
     report = json.loads(done.stdout)
-    assert report["processes"] == (1 if mode == "auto" else senders + receivers)
+    assert report["processes"] == {"auto": 1, "trust": 2}.get(mode, senders + receivers)
     assert [(edge["channel"], edge["sender"], edge["receiver"]) for edge in report["edges"]] == [
         ("frames", sender, receiver) for sender in "abc"[:senders] for receiver in "xyz"[:receivers]
     ]
     for edge in report["edges"]:
-        assert edge["decision"]["transport"] == ("redis" if mode == "remote" else "ring")
+        assert edge["decision"]["transport"] == {"remote": "redis", "trust": "pipe"}.get(mode, "ring")
         metrics = edge["metrics"]
         assert (metrics["sent"], metrics["received"], metrics["bytes"]) == (60, 60, 180_000)
         assert metrics["lost_peers"] == 0 and metrics["p50_ns"] > 0
@@ -311,10 +313,7 @@ BAD = {
     "missing input": (("{writer} 1", "--input", "{tmp}/none"), 65, "none: cannot be the stdin of function writer"),
     "missing directory": (("{writer} 1", "--output", "{tmp}/no/out"), 65, "cannot be the stdout of function writer"),
     "disk full": (("{writer} 1", "--output", "/dev/full"), 1, "No space left on device"),
-    "several and remote": ((*FAN, "--mode", "remote"), 69, "one of 2 receivers, which only a ring can have"),
-    "several and trust": ((*FAN, "--trust", "b=x"), 69, "one of 2 receivers, which only a ring can have"),
-    "several and pipe": ((*FAN, "--transport", "pipe"), 2, "pipe has one receiver, not 2"),
-    "several and redis": ((*FAN, "--transport", "redis"), 2, "redis has one receiver, not 2"),
+    "several, ring and trust": ((*FAN, "--transport", "ring", "--trust", "b=x"), 69, "different trust domains"),
     "end twice": ((*FAN[:3], "--connect", "c:source/out:a/in+a/in"), 2, "connected twice between the same functions"),
     "no name between": ((*FAN[:3], "--connect", "c:source/out:a/in++b/in"), 2, "there is no function ''"),
     "two that answer": ((*FAN[:3], "--call", "c:source/out:a/in+b/in"), 2, "calls have one function that answers them"),
@@ -453,11 +452,13 @@ def test_a_host_process_that_is_killed(stream: Callable[[int, int], Edges], mode
         assert "Traceback" not in stderr
 
 
+@pytest.mark.parametrize("transport", ["ring", "pipe"])
 @pytest.mark.parametrize("victim", [0, 1, 2])
-def test_one_of_several_host_processes_is_killed(guests: Path, victim: int) -> None:
+def test_one_of_several_host_processes_is_killed(guests: Path, victim: int, transport: str) -> None:
     """Of a sender's two receivers: the other one goes on to the end. Of the only sender: both are told."""
     functions = [f"source={guests}/source.wasm 300000 10000", *(f"{n}={guests}/sink.wasm 300000 10000" for n in "ab")]
-    with started(*functions, "--connect", "frames:source/out:a/in+b/in", "--mode", "proximal") as command:
+    how = ("--mode", "proximal", "--transport", transport)
+    with started(*functions, "--connect", "frames:source/out:a/in+b/in", *how) as command:
         processes = workers(command, 3)
         os.kill(processes[victim].pid, signal.SIGKILL)
         stdout, stderr = command.communicate(timeout=HANG)

@@ -95,6 +95,7 @@ SHAPES = [
     Shape("ring", Transport.RING),
     Shape("pipe", Transport.PIPE, apart=frozenset({(RECEIVER, 0)})),
     Shape("fan-out", Transport.RING, receivers=2, apart=frozenset({(RECEIVER, 1)})),
+    Shape("pipes", Transport.PIPE, receivers=2, apart=frozenset({(RECEIVER, 1)})),
     Shape("fan-in", Transport.RING, senders=2, apart=frozenset({(SENDER, 1)})),
 ]
 

@@ -60,6 +60,10 @@ class Path(StrEnum):
     YIELD = "sched-yield"
     WAKE = "wake"
     COPY = "memcpy"
+    VMSPLICE = "raw-vmsplice"
+    """A pipe that is lent pages, and read, by two loops."""
+    VMSPLICE_COPY = "vmsplice-copy"
+    """The same, where each message is copied into the pages first, as it must be when its sender goes on."""
 
 
 class Cores(StrEnum):
@@ -81,6 +85,9 @@ class How(StrEnum):
 
 
 OWN_PATHS = (Path.RING, Path.WINDOWS, Path.PIPE)
+
+BYTE_FLOORS = (Path.COPY, Path.VMSPLICE, Path.VMSPLICE_COPY)
+"""Floors of messages of a size."""
 
 PLAIN_PATHS = (Path.LIST, Path.STREAM)
 """Redis through redis-py with hiredis, as it comes."""

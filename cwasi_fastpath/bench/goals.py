@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from .case import P99, PLAIN_PATHS, Case, Cores, Ends, How, Kind, Path
-from .matrix import BUFFERS, BURST, FLOWS, HOP, IDLE, OWN_WORK, PASSES, SEND_COST, YIELD
+from .matrix import BUFFERS, BURST, FLOWS, HOP, IDLE, LENT, LENT_COPY, OWN_WORK, PASSES, SEND_COST, YIELD
 from .stats import Estimate, estimate
 from .units import size_text
 
@@ -78,7 +78,7 @@ def _at_most(name: str, wanted: float | None, unit: str, value: Callable[[Figure
     return Promise(name, unit, wanted, False, value)
 
 
-def _at_least(name: str, wanted: float, unit: str, value: Callable[[Figures], float]) -> Promise:
+def _at_least(name: str, wanted: float | None, unit: str, value: Callable[[Figures], float]) -> Promise:
     return Promise(name, unit, wanted, True, value)
 
 
@@ -119,6 +119,7 @@ _MEANS = {Path.RING: "copies", Path.WINDOWS: "windows"}
 _CORES = {Cores.ONE: "one core", Cores.TWO: "two cores"}
 
 
+_PIPE = Case(Kind.THROUGHPUT, Path.PIPE, 1 << 20)
 _C = _small(Ends.C, Cores.TWO, How.SPINNING)
 _C_TOGETHER = _small(Ends.C, Cores.ONE)
 _GUEST = _small(Ends.GUEST, Cores.TWO)
@@ -140,6 +141,9 @@ PROMISES = (
     _pass(Path.WINDOWS, Cores.TWO, None),
     _flow(Path.RING, 0.7),
     _flow(Path.WINDOWS, 1.0),
+    _at_least("stream of 1 MiB, guest to guest, pipe", 0.8, "x raw vmsplice", lambda of: of(_PIPE) / of(LENT)),
+    _at_least("stream of 1 MiB, guest to guest, pipe", None, "x vmsplice with a copy in",
+              lambda of: of(_PIPE) / of(LENT_COPY)),
     _at_most("64 B, Python to Python, spinning", 1, "us", lambda of: of(_PYTHON) / 1e3),
     _at_most("64 B, Python to Python, one core", 4, "us", lambda of: of(_PYTHON_TOGETHER) / 1e3),
     _at_most("64 B, Python to Python, spinning", 1, "x iceoryx2", lambda of: of(_PYTHON) / of(_ICEORYX)),

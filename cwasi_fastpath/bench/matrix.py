@@ -69,11 +69,16 @@ PASSES = {
 }  # fmt: skip
 BUFFERS = Case(Kind.FLOW, Path.BUFFERS, WORK_BYTES, Ends.C, Cores.TWO, How.SPINNING)
 FLOWS = {path: Case(Kind.FLOW, path, WORK_BYTES) for path in (Path.RING, Path.WINDOWS)}
+LENT, LENT_COPY = (
+    Case(Kind.FLOOR, path, WORK_BYTES, Ends.C) for path in (Path.VMSPLICE, Path.VMSPLICE_COPY)
+)
 BURST = Case(Kind.BURST, Path.RING, SEND_COST_BYTES, Ends.C)
 IDLE = Case(Kind.IDLE, Path.RING, SEND_COST_BYTES, Ends.C, Cores.ANY)
 SEND_COST = Case(Kind.SEND_COST, Path.RING, SEND_COST_BYTES, cores=Cores.ANY)
 
-_SINGLE = (*PASSES.values(), OWN_WORK, *FLOWS.values(), BUFFERS, BURST, IDLE, SEND_COST, HOP, YIELD, WAKE)
+_SINGLE = (
+    *PASSES.values(), OWN_WORK, *FLOWS.values(), BUFFERS, LENT, LENT_COPY, BURST, IDLE, SEND_COST, HOP, YIELD, WAKE,
+)  # fmt: skip
 
 
 def all_cases(sizes: tuple[int, ...], *, cores: int, full: bool = False) -> tuple[Case, ...]:

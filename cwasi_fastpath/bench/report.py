@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .case import P99, RATE, SHARE, Case, Ends, Kind, Path
+from .case import BYTE_FLOORS, P99, RATE, SHARE, Case, Ends, Kind, Path
 from .goals import Goal
 from .rounds import FAR_FROM_NS, Outcome, Regime, Round, Settings
 from .summary import Summary, main_figure, summarize
@@ -28,7 +28,9 @@ METHOD = (
     "for each process; compared is, in each round, the better of list and stream. Tuned: one connection without a "
     "pool, and large payloads packed without a copy. Own work: one guest with the two guests' loops and no channel; "
     "handed over on one core, what comes on top is the channel's; across two, the caches' exchange as well. Plain "
-    "buffers: such loops in C by turns on two blocks. Intervals: 95%, bootstrap of the median over rounds."
+    "buffers: such loops in C by turns on two blocks. Raw vmsplice: a loop that lends a pipe its buffers and one that "
+    "reads it, and nothing keeps the buffers as they were; vmsplice-copy: each message is copied into them. Intervals: "
+    "95%, bootstrap of the median over rounds."
 )
 NOTHING = "The machine changed in the middle of every round: nothing to show. Run it again."
 ONE_CORE = "There is one core: what needs two was left out."
@@ -46,7 +48,7 @@ COLUMNS = ("way", "cores", "how", "median", "95%", "p99", "to Redis", "tuned")
 GOAL_COLUMNS = ("goal", "wanted", "measured", "95%", "verdict")
 _STYLES = {"met": "green", "missed": "red", "undecided": "yellow", "not measured": "dim", "no goal": "dim"}
 _NUMBERS = {"median", "p99", "measured"}
-_WITHOUT_ENDS = (Path.HOP, Path.YIELD, Path.WAKE, Path.COPY)
+_WITHOUT_ENDS = (Path.HOP, Path.YIELD, Path.WAKE)
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ def _names(case: Case) -> tuple[str, str, str]:
 
 def way_text(case: Case) -> str:
     """What carries the messages, and between whom."""
-    if case.path is Path.COPY:
+    if case.path in BYTE_FLOORS:
         return f"{case.path}, {size_text(case.size)}"
     return str(case.path) if case.path in _WITHOUT_ENDS else f"{case.path}, {_ENDS[case.ends]}"
 

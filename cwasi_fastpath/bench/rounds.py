@@ -8,7 +8,7 @@ from enum import StrEnum
 from random import Random
 
 from ..errors import Unavailable
-from .case import Case, Kind, Path, Sample
+from .case import BYTE_FLOORS, Case, Kind, Sample
 
 FAR_FROM_NS = 180.0
 """A cache line that takes this long goes another way: hypervisors move virtual CPUs to cores that share no cache."""
@@ -132,7 +132,7 @@ def _next_count(case: Case, count: int, seconds: float, budget: float) -> int:
     """As many messages as fit in `budget`, going by the last run."""
     if case.kind in (Kind.SEND_COST, Kind.IDLE):
         return count
-    by_bytes = case.kind in _STREAMS or case.path is Path.COPY
+    by_bytes = case.kind in _STREAMS or case.path in BYTE_FLOORS
     most = _MOST_BYTES // case.size if by_bytes else _MOST_ROUND_TRIPS
     fewest = _FEWEST_IN_BURSTS if case.kind is Kind.BURST else _FEWEST if case.size <= _LARGE else 1
     return max(fewest, min(most, int(budget * count / max(seconds, 1e-9))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,6 +23,8 @@ class Request:
     """Only this transport, where the user asks for one."""
     available: frozenset[Transport] = field(default=frozenset({Transport.RING, Transport.PIPE}))
     """What this host can offer; redis only where a server is known."""
+    receivers: int = 1
+    """How many the sender has on this channel: what carries its messages is the same for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +62,22 @@ def ruled_out(request: Request, transport: Transport) -> str | None:
         return "the peer is on another node"
     if not facts.same_trust and transport is Transport.RING:
         return "the functions are in different trust domains and may not share memory"
-    if request.transport is not None and transport is not request.transport:
-        return f"{request.transport} was asked for"
+    if request.receivers > 1 and transport not in SEVERAL:
+        return f"it has one receiver, not {request.receivers}"
     if request.mode is not None and mode is not request.mode:
         if request.mode < nearest_mode(facts.locality):
             return f"{request.mode} was asked for, but the peer is {facts.locality}"
         return f"{request.mode} was asked for, and this would be {mode}"
+    if request.transport is not None and transport is not request.transport:
+        return f"{request.transport} was asked for"
     return None
+
+
+SEVERAL = (Transport.RING, Transport.PIPE, Transport.REDIS)
+"""Those that can have several receivers, the better first."""
+
+
+def for_several(requests: Sequence[Request]) -> Transport:
+    """The best that all edges of a channel with several receivers can have; the last where there is none."""
+    possible = [kind for kind in SEVERAL if all(ruled_out(request, kind) is None for request in requests)]
+    return possible[0] if possible else SEVERAL[-1]

@@ -208,8 +208,7 @@ class _Verdict:
             return {Ending.DIED if broken and self.victim.role == SENDER else Ending.CLOSED}
         if self.victim.role == SENDER or len(self.receivers) > 1:
             return {Ending.TOLD}
-        # A pipe tells no difference, and who closes says so before its process ends.
-        return {Ending.DIED if broken and self.shape.transport is Transport.RING else Ending.CLOSED}
+        return {Ending.DIED if broken else Ending.CLOSED}
 
     def _compare_unread(self, score: Score) -> None:
         """What a sender was left with is what its receiver has not taken; one message may have been under way."""

@@ -46,6 +46,7 @@ PLAYS: tuple[Play, ...] = (
     ),
     Shape("pipe, threads", Transport.PIPE),
     Shape("pipe, processes", Transport.PIPE, apart=frozenset({(SENDER, 0), (RECEIVER, 0)})),
+    Shape("fan-out by pipes", Transport.PIPE, receivers=3, apart=frozenset({(RECEIVER, 2)})),
     Guests("windows", ("fill", "check")),
     Guests("windows on a pipe", ("fill", "check"), Transport.PIPE),
     Guests("calls", ("ask", "answer"), calls=True),

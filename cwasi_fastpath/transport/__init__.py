@@ -62,6 +62,8 @@ class Link(Protocol):
     """What every transport implements; see the contract above."""
 
     transport: Transport
+    longest_whole: int
+    """Bytes in a message that is taken as a whole or not at all, so that nobody ever waits inside it."""
 
     def open(self, role: int, function: str | None = None, reader: int = 0) -> Any:
         """Joins as sender or receiver; the C pointer of a channel end. Raises OSError, RedisUnavailable.
@@ -83,7 +85,7 @@ class Link(Protocol):
 def create(transport: Transport, *, readers: int = 1, redis: str | None = None, key: str = "") -> Link:
     """Makes a new link.
 
-    readers: how many receivers it has; more than one only on a ring.
+    readers: how many receivers it has.
     redis: the server's URL, and key: how the stream's name there begins, or all of it where the URL says `durable=1`;
     both only for the redis transport.
     Raises OSError when the kernel refuses, RedisUnavailable.
@@ -92,19 +94,22 @@ def create(transport: Transport, *, readers: int = 1, redis: str | None = None, 
         from .ring import RingLink
 
         return RingLink.create(readers=readers)
-    if readers != 1:
-        raise BadSpec(f"{transport} has one receiver, not {readers}: only a ring has several")
     if transport is Transport.PIPE:
         from .pipe import PipeLink
 
-        return PipeLink.create()
+        return PipeLink.create(readers)
     if redis is None:
         raise BadSpec("the redis transport needs the URL of a server, for example unix:///run/redis/redis.sock")
     from .redis import RedisLink
     from .redis_client import Address
 
     # Others use the server too. The key of a durable channel is what its ends find each other by.
-    return RedisLink(redis, key if Address.parse(redis).durable else f"{key}:{uuid4().hex}")
+    return RedisLink(redis, key if Address.parse(redis).durable else f"{key}:{uuid4().hex}", readers)
+
+
+def key_of(channel: str, sender: str, senders: int) -> str:
+    """What the link of a sender is called where others can see it."""
+    return channel if senders == 1 else f"{channel}:{sender}"
 
 
 def join(description: dict[str, Any], fds: list[int]) -> Link:
@@ -117,7 +122,7 @@ def join(description: dict[str, Any], fds: list[int]) -> Link:
     if transport is Transport.PIPE:
         from .pipe import PipeLink
 
-        return PipeLink.joined(fds[0], description["role"])
+        return PipeLink.joined(fds, description["role"], description["reader"])
     from .redis import RedisLink
 
     return RedisLink(description["url"], description["key"], description["readers"])

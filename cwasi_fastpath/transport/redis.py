@@ -25,7 +25,7 @@ from .redis_pump import Pump
 from .redis_receive import ReceivePump
 from .redis_send import SendPump
 from .redis_stream import Stream
-from .ring import RingLink
+from .ring import LONGEST_WHOLE, READERS_MAX, RingLink
 
 _JOIN_SECONDS = 10.0
 
@@ -36,9 +36,12 @@ class RedisLink:
     """A stream `key` in the server at `url`. Keeps the contract of cwasi_fastpath.transport."""
 
     transport = Transport.REDIS
+    longest_whole = LONGEST_WHOLE
 
     def __init__(self, url: str, key: str, readers: int = 1) -> None:
-        """Raises BadSpec."""
+        """readers: receivers, 1 to READERS_MAX. Raises BadSpec."""
+        if not 0 < readers <= READERS_MAX:
+            raise errors.BadSpec(f"a stream to {readers} receivers: give 1 to {READERS_MAX}")
         self._url = url
         self._address = Address.parse(url)
         self._key = key
@@ -49,6 +52,7 @@ class RedisLink:
         self.promise = ""
         """What the server promises about what it has taken; known when an end was opened."""
         self._opened: set[tuple[int, int]] = set()
+        self._dead: set[int] = set()
 
     def open(self, role: int, function: str | None = None, reader: int = 0) -> Any:
         if (role, reader) in self._opened:
@@ -98,10 +102,19 @@ class RedisLink:
 
     def peer_died(self, end: Endpoint, peer: int = 0) -> None:
         """What the dead sender left in the server is still delivered."""
+        if end.role == RECEIVER:
+            for pump in self._pumps:
+                if isinstance(pump, ReceivePump):
+                    pump.peer_died.set()
+            return
+        self._dead.add(peer)
         for pump in self._pumps:
-            pump.peer_died.set()
-        if end.role == SENDER:
+            if isinstance(pump, SendPump):
+                pump.lose(peer)
+        if len(self._dead) == self._readers:
             end.peer_died()
+        else:
+            end.lost_peers = len(self._dead)
 
     def close(self) -> None:
         """Waits until what was sent is in the server; to be called when the ends are closed.

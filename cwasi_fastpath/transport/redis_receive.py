@@ -146,7 +146,7 @@ class ReceivePump(Pump):
     def _end(self, number: bytes, failed: bool) -> None:
         self._ended = True
         self._target.finish(failed=failed)
-        if not self._address.durable or self._until_taken():
+        if self._address.durable and self._until_taken():
             self._patiently(lambda: self._stream.acknowledge([*self._handed, number]))
             self._handed.clear()
             self._patiently(lambda: self._stream.remove(number))
@@ -161,10 +161,8 @@ class ReceivePump(Pump):
         try:
             if self._address.durable:
                 self._acknowledge_last()
-            elif self.peer_died.is_set():
-                self._stream.delete()
-            elif not self._ended:
-                self._stream.leave(self._reader)
+            else:
+                self._stream.leave(self._reader, tell=not self.peer_died.is_set())
         finally:
             self._target.close()
 

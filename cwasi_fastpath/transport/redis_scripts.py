@@ -130,7 +130,8 @@ end
 return redis.call('DEL', key)
 """
 
-# ARGV: lease, the reader's number. The last receiver to leave takes the stream along, or tells the sender.
+# ARGV: lease (0: tell nobody), the reader's number. The last receiver to leave takes the stream along; where the sender
+# has not ended, it is told.
 LEAVE = _COMMON + """
 if not exists() then return 0 end
 local left = 0
@@ -143,7 +144,7 @@ local newest = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
 local ended = false
 for _, word in ipairs(newest and newest[2] or {}) do ended = ended or word == 'end' end
 redis.call('DEL', key)
-if not ended then
+if not ended and tonumber(ARGV[1]) > 0 then
   redis.call('XADD', key, last_id, 'left', '1')
   keep(tonumber(ARGV[1]))
 end

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
+from queue import SimpleQueue
 from typing import Any
 
 from .. import errors
@@ -44,6 +45,8 @@ class SendPump(Pump):
         self._count(self._at.seq, stream.size() if self._at.seq else 0)   # what a predecessor has left
         self._begin = self._at
         self._lost = False
+        self._dead: SimpleQueue[int] = SimpleQueue()
+        self._receivers = stream.readers
         self.ended = False
         """All that was sent is in the server, and the sender's end too."""
 
@@ -52,10 +55,26 @@ class SendPump(Pump):
         """How many messages of this sender are in the server for certain."""
         return self._at.seq - self._begin.seq
 
+    def lose(self, reader: int) -> None:
+        """That receiver has died: the others go on."""
+        self._dead.put(reader)
+
+    def _bury(self) -> None:
+        while not self._dead.empty():
+            reader = self._dead.get()
+            self._receivers -= 1
+            if self._receivers == 0:
+                self.peer_died.set()
+            if not self._address.durable:
+                self._patiently(partial(self._stream.leave, reader, tell=False))
+        if self.peer_died.is_set():
+            raise errors.PeerDied(f"{self._stream.key}: no receiver is left")
+
     def _move(self) -> None:
         ending: str | None = None
         while ending is None:
             batch, ending = self._collect()
+            self._bury()
             if batch:
                 size = sum(len(fields["data"]) for fields in batch)
                 self._wait_for_room(size)
@@ -153,9 +172,8 @@ class SendPump(Pump):
     def _wait_for_room(self, length: int) -> None:
         pause = _PAUSES[0]
         while self._outstanding and self._outstanding + length > BACKLOG:
+            self._bury()
             self._patiently(self._forget_taken)
-            if self.peer_died.is_set():
-                raise errors.PeerDied(f"{self._stream.key}: the receiver is gone")
             if self._outstanding + length > BACKLOG:
                 time.sleep(pause)
                 pause = min(2 * pause, _PAUSES[1])

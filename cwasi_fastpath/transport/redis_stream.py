@@ -71,7 +71,7 @@ class Stream:
     def __init__(self, client: Any, name: str, *, readers: int = 1, durable: bool = False, replicas: int = 0) -> None:
         self.key = f"cwasi:{{{name}}}"
         self._client = client
-        self._readers = readers
+        self.readers = readers
         self._lease = 0 if durable else LEASE_MS
         self._replicas = replicas
         self.group = ""
@@ -93,7 +93,7 @@ class Stream:
 
     def open_sender(self) -> Id:
         """Claims the stream; the id from which on we number, in our epoch."""
-        return Id.parse(self._run(scripts.OPEN_SENDER, self._readers, self._lease))
+        return Id.parse(self._run(scripts.OPEN_SENDER, self.readers, self._lease))
 
     def add(self, after: Id, messages: Sequence[Fields]) -> bool:
         """Adds all of them, with the ids after that one, or none: false where that one is not the newest.
@@ -179,7 +179,7 @@ class Stream:
 
     def open_reader(self, reader: int) -> tuple[Id, Id | None]:
         """Takes over as that receiver: the last id that was taken, and the oldest that was given out and not taken."""
-        group, start, oldest = self._run(scripts.OPEN_READER, self._readers, self._lease, reader)
+        group, start, oldest = self._run(scripts.OPEN_READER, self.readers, self._lease, reader)
         self.group = group.decode()
         return Id.parse(start), Id.parse(oldest) if oldest else None
 
@@ -247,9 +247,9 @@ class Stream:
         """Removes the stream, if that entry is its last and every receiver has taken it."""
         self._run(scripts.REMOVE, last)
 
-    def leave(self, reader: int) -> None:
-        """That receiver will not come back."""
-        self._run(scripts.LEAVE, self._lease, reader)
+    def leave(self, reader: int, *, tell: bool) -> None:
+        """That receiver will not come back. The last one removes the stream, and may tell a sender that goes on."""
+        self._run(scripts.LEAVE, self._lease if tell else 0, reader)
 
     # ---- both ----
 

@@ -28,6 +28,7 @@ class RingLink:
     """
 
     transport = Transport.RING
+    longest_whole = LONGEST_WHOLE
 
     def __init__(self, memfd: int, bells: dict[tuple[int, int], int]) -> None:
         """bells: by role and receiver, the bells of the ends that this link can still give out."""

@@ -92,9 +92,41 @@ static void work_without_a_channel(void)
     free(blocks);
 }
 
+static int lent[2];
+
+static void *lend_blocks(void *from)
+{
+    CHECK(cwasi_drive_lend(lent[1], blocks, 4 * SIZE, from, SIZE, COUNT) > 0);
+    close(lent[1]);
+    return NULL;
+}
+
+static void lend_to_a_pipe(void)
+{
+    pthread_t thread;
+    blocks = calloc(4, SIZE);
+    for (int copies = 0; copies < 2; copies++) {
+        CHECK_EQ(pipe(lent), 0);
+        memset(message[0], 7, SIZE);
+        memset(message[1], 1, SIZE);
+        CHECK_EQ(pthread_create(&thread, NULL, lend_blocks, copies ? message[0] : NULL), 0);
+        CHECK(cwasi_drive_read(lent[0], message[1], SIZE, COUNT) > 0);
+        pthread_join(thread, NULL);
+        CHECK_EQ(message[1][SIZE - 1], copies ? 7 : 0);
+        CHECK_EQ(cwasi_drive_read(lent[0], message[1], SIZE, 1), -ECONNRESET);
+        close(lent[0]);
+    }
+    CHECK_EQ(pipe(lent), 0);
+    close(lent[0]);
+    CHECK_EQ(cwasi_drive_lend(lent[1], blocks, 4 * SIZE, NULL, SIZE, 1), -EPIPE);
+    close(lent[1]);
+    free(blocks);
+}
+
 int main(void)
 {
     test_begin(50);
+    lend_to_a_pipe();
     exchange(FOREVER);
     exchange(0);
     lose_the_peer();

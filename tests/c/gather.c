@@ -239,7 +239,7 @@ static void half_a_header(void)
     cwasi_channel *sources[2], *rx;
     uint8_t data[10];
     CHECK_EQ(pipe(fds), 0);
-    CHECK_EQ(cwasi_channel_open_pipe(fds[0], CWASI_RECEIVER, &sources[0]), 0);
+    CHECK_EQ(cwasi_channel_open_pipe(CWASI_RECEIVER, &fds[0], NULL, 1, &sources[0]), 0);
     pair good = belled_pair(4096);
     sources[1] = good.rx;
     CHECK_EQ(cwasi_channel_gather(sources, 2, &rx), 0);

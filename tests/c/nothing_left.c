@@ -35,21 +35,28 @@ static void fail_to_open(void)
     CHECK_EQ(cwasi_channel_open_ring(fd, CWASI_RECEIVER, 0, NULL, &c), -EBUSY);
     CHECK_EQ(cwasi_channel_open_ring(bare, CWASI_RECEIVER, 0, NULL, &c), -EBADMSG);
     CHECK_EQ(pipe(fds), 0);
-    CHECK_EQ(cwasi_channel_open_pipe(fds[0], CWASI_SENDER, &c), -EINVAL);
-    CHECK_EQ(cwasi_channel_open_pipe(fds[1], CWASI_RECEIVER, &c), -EINVAL);
-    CHECK_EQ(cwasi_channel_open_pipe(bare, CWASI_RECEIVER, &c), -EINVAL);
-    CHECK_EQ(cwasi_channel_open_pipe(-1, CWASI_RECEIVER, &c), -EBADF);
+    CHECK_EQ(cwasi_channel_open_pipe(CWASI_SENDER, &fds[0], NULL, 1, &c), -EINVAL);
+    CHECK_EQ(cwasi_channel_open_pipe(CWASI_RECEIVER, &fds[1], NULL, 1, &c), -EINVAL);
+    CHECK_EQ(cwasi_channel_open_pipe(CWASI_RECEIVER, &bare, NULL, 1, &c), -EINVAL);
+    CHECK_EQ(cwasi_channel_open_pipe(CWASI_RECEIVER, &(int){-1}, NULL, 1, &c), -EBADF);
+    CHECK_EQ(cwasi_channel_open_pipe(CWASI_RECEIVER, &fds[0], NULL, 2, &c), -EINVAL);
+    CHECK_EQ(cwasi_channel_open_pipe(CWASI_SENDER, &fds[1], NULL, 0, &c), -EINVAL);
+    CHECK_EQ(cwasi_channel_open_pipe(CWASI_SENDER, &fds[1], NULL, CWASI_READERS_MAX + 1, &c), -EINVAL);
+    CHECK_EQ(cwasi_channel_open_pipe(CWASI_SENDER, &fds[1], &fds[1], 1, &c), -EINVAL);
+    CHECK_EQ(cwasi_channel_open_pipe(CWASI_SENDER, &fds[1], &bare, 1, &c), -EINVAL);
 
-    /* No descriptor to be had, then one but not two. */
+    /* No descriptor to be had, then one but not two, then two but not three. */
     struct rlimit limit, none;
     getrlimit(RLIMIT_NOFILE, &limit);
     none = limit;
-    for (int spare = 0; spare < 2; spare++) {
+    for (int spare = 0; spare < 3; spare++) {
         int highest = open("/dev/null", O_RDONLY);
         close(highest);
         none.rlim_cur = (rlim_t)(highest + spare);
         setrlimit(RLIMIT_NOFILE, &none);
-        CHECK_EQ(cwasi_channel_open_pipe(fds[0], CWASI_RECEIVER, &c), -EMFILE);
+        if (spare < 2)
+            CHECK_EQ(cwasi_channel_open_pipe(CWASI_RECEIVER, &fds[0], NULL, 1, &c), -EMFILE);
+        CHECK_EQ(cwasi_channel_open_pipe(CWASI_SENDER, &fds[1], &fds[0], 1, &c), -EMFILE);
         if (!spare)
             CHECK_EQ(cwasi_ring_create(4096, 1), -EMFILE);
         setrlimit(RLIMIT_NOFILE, &limit);

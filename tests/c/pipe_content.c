@@ -34,8 +34,8 @@ static void run(int capacity, int enlarge_at, int slow, int rounds)
     pair p;
     int fds[2];
     CHECK_EQ(pipe(fds), 0);
-    CHECK_EQ(cwasi_channel_open_pipe(fds[1], CWASI_SENDER, &p.tx), 0);
-    CHECK_EQ(cwasi_channel_open_pipe(fds[0], CWASI_RECEIVER, &p.rx), 0);
+    CHECK_EQ(cwasi_channel_open_pipe(CWASI_SENDER, &fds[1], NULL, 1, &p.tx), 0);
+    CHECK_EQ(cwasi_channel_open_pipe(CWASI_RECEIVER, &fds[0], NULL, 1, &p.rx), 0);
     if (capacity)
         CHECK(fcntl(fds[0], F_SETPIPE_SZ, capacity) >= capacity);
     close(fds[1]);

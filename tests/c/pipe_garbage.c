@@ -7,7 +7,7 @@ static int64_t recv_of(const void *bytes, size_t length, int again)
     cwasi_channel *rx;
     int fds[2];
     CHECK_EQ(pipe(fds), 0);
-    CHECK_EQ(cwasi_channel_open_pipe(fds[0], CWASI_RECEIVER, &rx), 0);
+    CHECK_EQ(cwasi_channel_open_pipe(CWASI_RECEIVER, &fds[0], NULL, 1, &rx), 0);
     CHECK_EQ(write(fds[1], bytes, length), length);
     close(fds[1]);
     close(fds[0]);

@@ -11,7 +11,7 @@ int main(void)
         if (child == 0) {
             cwasi_channel *tx;
             close(fds[0]);
-            CHECK_EQ(cwasi_channel_open_pipe(fds[1], CWASI_SENDER, &tx), 0);
+            CHECK_EQ(cwasi_channel_open_pipe(CWASI_SENDER, &fds[1], NULL, 1, &tx), 0);
             close(fds[1]);
             uint8_t *data = malloc(5 << 20);
             fill(data, 1000, 0);
@@ -21,7 +21,7 @@ int main(void)
             _exit(1);   /* not reached: nobody reads all of it */
         }
         cwasi_channel *rx;
-        CHECK_EQ(cwasi_channel_open_pipe(fds[0], CWASI_RECEIVER, &rx), 0);
+        CHECK_EQ(cwasi_channel_open_pipe(CWASI_RECEIVER, &fds[0], NULL, 1, &rx), 0);
         close(fds[0]);
         close(fds[1]);
         uint8_t *data = malloc(5 << 20);

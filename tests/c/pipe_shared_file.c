@@ -7,8 +7,8 @@ int main(void)
     cwasi_channel *rx, *tx;
     test_begin(20);
     CHECK_EQ(pipe(fds), 0);
-    CHECK_EQ(cwasi_channel_open_pipe(fds[0], CWASI_RECEIVER, &rx), 0);
-    CHECK_EQ(cwasi_channel_open_pipe(fds[1], CWASI_SENDER, &tx), 0);
+    CHECK_EQ(cwasi_channel_open_pipe(CWASI_RECEIVER, &fds[0], NULL, 1, &rx), 0);
+    CHECK_EQ(cwasi_channel_open_pipe(CWASI_SENDER, &fds[1], NULL, 1, &tx), 0);
     if (access("/proc/self/fd/0", F_OK) < 0)
         SKIP("without /proc the open file is shared");
     fcntl(fds[0], F_SETFL, 0);

@@ -82,7 +82,7 @@ static inline pair ring_pair(uint64_t capacity)
 
 enum { FAN_MAX = 8 };
 
-/* A ring with all its ends and their bells. */
+/* A sender with all its receivers: on a ring with bells, or on pipes with their backs. */
 typedef struct {
     cwasi_channel *tx, *rx[FAN_MAX];
     unsigned readers;
@@ -109,12 +109,35 @@ static inline fan open_fan(uint64_t capacity, unsigned readers)
     return f;
 }
 
+/* The same over pipes. */
+static inline fan open_pipes(unsigned readers)
+{
+    fan f = {.readers = readers, .memfd = -1};
+    int pipes[FAN_MAX][2], backs[FAN_MAX][2], ours[FAN_MAX] = {0}, heard[FAN_MAX] = {0};
+    for (unsigned i = 0; i < readers; i++) {
+        CHECK_EQ(pipe(pipes[i]), 0);
+        CHECK_EQ(pipe(backs[i]), 0);
+        ours[i] = pipes[i][1];
+        heard[i] = backs[i][0];
+    }
+    CHECK_EQ(cwasi_channel_open_pipe(CWASI_SENDER, ours, heard, readers, &f.tx), 0);
+    for (unsigned i = 0; i < readers; i++) {
+        CHECK_EQ(cwasi_channel_open_pipe(CWASI_RECEIVER, &pipes[i][0], &backs[i][1], 1, &f.rx[i]), 0);
+        for (int side = 0; side < 2; side++) {
+            close(pipes[i][side]);
+            close(backs[i][side]);
+        }
+    }
+    return f;
+}
+
 static inline void free_fan(fan f)
 {
     cwasi_channel_free(f.tx);
     for (unsigned i = 0; i < f.readers; i++)
         cwasi_channel_free(f.rx[i]);
-    close(f.memfd);
+    if (f.memfd >= 0)
+        close(f.memfd);
 }
 
 /* A ring of one reader with bells, so that it can be waited for together with others. */
@@ -127,14 +150,8 @@ static inline pair belled_pair(uint64_t capacity)
 
 static inline pair pipe_pair(void)
 {
-    pair p;
-    int fds[2];
-    CHECK_EQ(pipe(fds), 0);
-    CHECK_EQ(cwasi_channel_open_pipe(fds[1], CWASI_SENDER, &p.tx), 0);
-    CHECK_EQ(cwasi_channel_open_pipe(fds[0], CWASI_RECEIVER, &p.rx), 0);
-    close(fds[0]);
-    close(fds[1]);
-    return p;
+    fan f = open_pipes(1);
+    return (pair){f.tx, f.rx[0]};
 }
 
 static inline pair open_pair(int transport)

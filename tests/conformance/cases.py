@@ -37,6 +37,6 @@ def _cut_redis(link: Link) -> None:
 
 CASES = (
     Case(Transport.RING, CAPACITY, readers=READERS_MAX),
-    Case(Transport.PIPE, 1 << 20),
-    Case(Transport.REDIS, BACKLOG + 3 * CAPACITY, notices=False, cut=_cut_redis),
+    Case(Transport.PIPE, 1 << 20, readers=READERS_MAX),
+    Case(Transport.REDIS, BACKLOG + 3 * CAPACITY, readers=READERS_MAX, notices=False, cut=_cut_redis),
 )

@@ -39,6 +39,7 @@ static const scenario scenarios[] = {
     {"two receivers of windows", ON_RING, 4096, 30000, 2, 1, 1},
     {"a pipe", ON_PIPE, 0, 3000, 1, 0, 0},
     {"a pipe with large messages", ON_PIPE, 0, 500000, 1, 0, 0},
+    {"pipes to two receivers", ON_PIPE, 0, 500000, 2, 0, 0},
 };
 enum { SCENARIOS = sizeof scenarios / sizeof *scenarios };
 
@@ -55,8 +56,9 @@ typedef struct {
     int victim;
     int label;                  /* where it is killed, */
     uint32_t count;             /* when it comes there for that time; 0: never */
-    int memfd, pipe[2];
-    int bells[ENDS][2];         /* by receiver: the sender's side and the receiver's */
+    int memfd;
+    int pipes[ENDS][2];         /* by receiver: what it reads, and what the sender writes */
+    int bells[ENDS][2];         /* by receiver: the sender's side and the receiver's, of a socket pair or a back */
 } plan;
 
 static const char *const *labels;
@@ -299,13 +301,16 @@ static cwasi_channel *open_end(const plan *p, int end)
 {
     cwasi_channel *c;
     int role = end == SENDER ? CWASI_SENDER : CWASI_RECEIVER;
+    int own[ENDS], out[ENDS], reader = end == SENDER ? 0 : end - 1;
+    for (int i = 0; i < p->of->receivers; i++) {
+        own[i] = p->bells[i][0];
+        out[i] = p->pipes[i][1];
+    }
     if (p->of->transport == ON_PIPE) {
-        CHECK_EQ(cwasi_channel_open_pipe(p->pipe[end == SENDER], role, &c), 0);
+        const int *pipes = end == SENDER ? out : p->pipes[reader], *backs = end == SENDER ? own : &p->bells[reader][1];
+        CHECK_EQ(cwasi_channel_open_pipe(role, pipes, backs, end == SENDER ? (unsigned)p->of->receivers : 1, &c), 0);
         return c;
     }
-    int own[ENDS], reader = end == SENDER ? 0 : end - 1;
-    for (int i = 0; i < p->of->receivers; i++)
-        own[i] = p->bells[i][0];
     CHECK_EQ(cwasi_channel_open_ring(p->memfd, role, (unsigned)reader, end == SENDER ? own : &p->bells[reader][1], &c), 0);
     return c;
 }
@@ -313,13 +318,13 @@ static cwasi_channel *open_end(const plan *p, int end)
 /* Closed in every process once its end is open: else nobody would see a death. */
 static void close_plan(const plan *p)
 {
-    if (p->of->transport == ON_PIPE) {
-        close(p->pipe[0]);
-        close(p->pipe[1]);
-        return;
-    }
-    close(p->memfd);
+    if (p->of->transport == ON_RING)
+        close(p->memfd);
     for (int i = 0; i < p->of->receivers; i++) {
+        if (p->of->transport == ON_PIPE) {
+            close(p->pipes[i][0]);
+            close(p->pipes[i][1]);
+        }
         close(p->bells[i][0]);
         close(p->bells[i][1]);
     }
@@ -382,10 +387,12 @@ static void tell_where(int signal)
 
 static void open_plan(plan *p)
 {
-    if (p->of->transport == ON_PIPE) {
-        CHECK_EQ(pipe(p->pipe), 0);
-        return;
+    for (int i = 0; i < p->of->receivers && p->of->transport == ON_PIPE; i++) {
+        CHECK_EQ(pipe(p->pipes[i]), 0);
+        CHECK_EQ(pipe(p->bells[i]), 0);
     }
+    if (p->of->transport == ON_PIPE)
+        return;
     p->memfd = cwasi_ring_create(p->of->capacity, (unsigned)p->of->receivers);
     CHECK(p->memfd >= 0);
     for (int i = 0; i < p->of->receivers; i++)
@@ -419,7 +426,7 @@ static void check_sender(int killed)
         MUST(noted(&tx->done) == MESSAGES);
         return;
     }
-    if (!killed || now_doing.of->transport == ON_PIPE)
+    if (!killed)
         MUST(error == EPIPE);
     else if (error != EPIPE || !noted(&rx->closing))
         MUST(error == ECONNRESET);

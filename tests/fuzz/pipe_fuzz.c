@@ -73,7 +73,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     cwasi_channel *rx;
     int fds[2];
     in = (bytes){data, data + size};
-    if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0 || cwasi_channel_open_pipe(fds[0], CWASI_RECEIVER, &rx) < 0)
+    if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0 || cwasi_channel_open_pipe(CWASI_RECEIVER, &fds[0], NULL, 1, &rx) < 0)
         abort();
     close(fds[0]);
     /* All of the stream before any call: a receiver waits for the rest of a message that has begun. */
