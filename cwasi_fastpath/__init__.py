@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from ._wasmtime import install
     from .attribution import function
     from .channel import Channel, open_channel, open_ends
+    from .durable import durable_receiver, durable_sender
     from .guest import Guest
     from .host import Host
     from .metrics import ChannelMetrics, EndMetrics, Observation
@@ -70,6 +71,8 @@ _LAZY = {
     "Policy": ".policy",
     "Receiver": ".receiver",
     "Sender": ".sender",
+    "durable_receiver": ".durable",
+    "durable_sender": ".durable",
     "function": ".attribution",
     "install": "._wasmtime",
     "open_channel": ".channel",
@@ -115,6 +118,8 @@ __all__ = [
     "Transport",
     "Unavailable",
     "WouldWait",
+    "durable_receiver",
+    "durable_sender",
     "function",
     "install",
     "open_channel",

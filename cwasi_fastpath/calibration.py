@@ -30,7 +30,7 @@ def costs(redis: str | None = None) -> Costs:
 
 def _redis_message(url: str) -> float:
     """A message is two requests, one from each end, of which the second waits for the first."""
-    from .transport.redis import connect
+    from .transport.redis_client import connect
 
     client = connect(url)
     times = []

@@ -6,6 +6,7 @@ import errno
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -44,6 +45,10 @@ class Endpoint(Managed):
         self._closing = threading.Lock()
         self.on_close: Callable[[Endpoint], None] | None = None
         """Called once, after this end was freed."""
+        self.lost_peers = 0
+        """Peers that were left behind and that only the transport knows of."""
+        self.why: Callable[[], str | None] = lambda: None
+        """Why the other side is gone, where the transport knows more than that it is."""
         watch.know(self)
 
     def __repr__(self) -> str:
@@ -55,6 +60,13 @@ class Endpoint(Managed):
 
     def _delete(self, pointer: Any) -> None:
         """Nothing to do: letting go is enough."""
+
+    def _checked(self, rc: int, what: str) -> int:
+        """As check, and says why the other side is gone."""
+        why = self.why() if rc == -errno.ECONNRESET else None
+        if why:
+            raise errors.PeerDied(f"{self!r}: {what}: {why}")
+        return check(rc, f"{self!r}: {what}")
 
     def _keep_last_words(self) -> None:
         self._final = self.metrics()
@@ -84,7 +96,8 @@ class Endpoint(Managed):
         histogram = ffi.new("uint64_t[]", HISTOGRAM_BUCKETS)
         lib.cwasi_channel_stats(self.pointer, stats)
         lib.cwasi_channel_histogram(self.pointer, histogram)
-        return end_metrics(stats, tuple(histogram))
+        counted = end_metrics(stats, tuple(histogram))
+        return replace(counted, lost_peers=counted.lost_peers + self.lost_peers) if self.lost_peers else counted
 
     def bells(self) -> list[int]:
         """Descriptors that hang up when a peer's process ends, not ours to close. Empty after close()."""

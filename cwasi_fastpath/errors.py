@@ -53,6 +53,14 @@ class PeerDied(ChannelError):
     """The other side failed or its process died. What it had sent before was delivered first."""
 
 
+class Moved(ChannelError):
+    """The sender goes on by another transport, and this end was not told of it; only who passes messages on sees it."""
+
+    def __init__(self, message: str, epoch: int = 0) -> None:
+        super().__init__(message)
+        self.epoch = epoch
+
+
 class WouldWait(ChannelError):
     """With timeout=0: the channel is full (send) or empty (recv)."""
 

@@ -70,7 +70,7 @@ def _shared_output() -> Output | None:
 
 def edge_named(channel: str, sender: str, receiver: str, receivers: int) -> str:
     """An edge, for messages."""
-    several = f", one of {receivers} receivers, which only a ring or pipes can have" if receivers > 1 else ""
+    several = f", one of {receivers} receivers" if receivers > 1 else ""
     return f"channel {channel!r} from {sender} to {receiver}{several}"
 
 
@@ -250,7 +250,14 @@ class Host:
         choice = _Choice(parse_mode(mode), parse_transport(transport), observation)
         decisions = self._decide(name, senders, receivers, choice)
         backs = [self._way_back(name, one, receivers[0], choice) for one in senders] if calls else []
-        links = [self._link(name, decisions[one.name, receivers[0].name], len(receivers)) for one in senders]
+        links = [
+            self._link(
+                transports.key_of(name, one.name, len(senders)),
+                decisions[one.name, receivers[0].name],
+                len(receivers),
+            )
+            for one in senders
+        ]
         for number, (one, port) in enumerate(zip(senders, _each(ports[0], senders), strict=True)):
             self.join(name, decisions, SENDER, one, [links[number]], port=port, backs=backs[number : number + 1])
         for number, (one, port) in enumerate(zip(receivers, _each(ports[1], receivers), strict=True)):
@@ -283,8 +290,8 @@ class Host:
         self.join(name, decisions, SENDER, answerer, [link], private=True)
         return name
 
-    def _link(self, name: str, decision: Decision, readers: int = 1) -> Link:
-        return transports.create(decision.transport, readers=readers, redis=self.redis, key=name)
+    def _link(self, key: str, decision: Decision, readers: int = 1) -> Link:
+        return transports.create(decision.transport, readers=readers, redis=self.redis, key=key)
 
     def _channel(self, name: str, decisions: Mapping[Edge, Decision]) -> Channel:
         """The channel of that name, which another end of it may have made."""

@@ -19,7 +19,7 @@ LAYERS = [
     {"process", "worker"},
     {"host", "tracer"},
     {"guest", "tracer_socket", "probes"},
-    {"_wasmtime", "channel", "calibration", "workflow"},
+    {"_wasmtime", "channel", "calibration", "durable", "workflow"},
     {"switch"},
     {"transport"},
     {"sender", "receiver", "tidy"},

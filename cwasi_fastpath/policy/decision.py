@@ -73,7 +73,7 @@ def ruled_out(request: Request, transport: Transport) -> str | None:
     return None
 
 
-SEVERAL = (Transport.RING, Transport.PIPE)
+SEVERAL = (Transport.RING, Transport.PIPE, Transport.REDIS)
 """Those that can have several receivers, the better first."""
 
 
