@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field, replace
 
 from . import calibration
 from .channel import Edge
-from .host import Host, answers_name, decide, edge_named
+from .host import Host, answers_name, edge_named
 from .metrics import ChannelMetrics, EndReport, Observation, channel_metrics
 from .modes import Mode, Transport
 from .placement import Placement, edge_facts, here
-from .policy import CostPolicy, Decision
+from .policy import CostPolicy, Decision, decide
 from .process import HostProcess, SpannedChannel, supervise
 from .workflow import FunctionSpec, Workflow
 

@@ -70,6 +70,16 @@ class Endpoint(Managed):
         lib.cwasi_channel_histogram(self.pointer, histogram)
         return end_metrics(stats, tuple(histogram))
 
+    def seen(self) -> tuple[EndMetrics, int | None] | None:
+        """What it has counted, and what a sender has sent and nobody received; for threads that may come at any time,
+        also while this end is closed or abandoned. None once it was abandoned.
+        """
+        with self._closing:
+            if self._pointer is None:
+                return None if self._final is None else (self._final, None)
+            unread = int(lib.cwasi_channel_unread(self._pointer)) if self.role == SENDER else None
+            return self.metrics(), unread
+
     def bells(self) -> list[int]:
         """Descriptors that hang up when a peer's process ends, one a peer, not ours to close; -1 for a sender, one of
         several, that has none. Empty after close().

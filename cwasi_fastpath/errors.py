@@ -123,6 +123,14 @@ class RedisUnavailable(Unavailable):
     """No redis-server, or it does not answer."""
 
 
+class RegistryUnavailable(Unavailable):
+    """Names cannot be found: no runtime directory that is ours alone, or no server."""
+
+
+class NoSuchChannel(Unavailable):
+    """Nobody here holds an end of a channel of that name."""
+
+
 class NoTransport(Unavailable):
     """Nothing can carry this edge; the message says what ruled out each transport."""
 

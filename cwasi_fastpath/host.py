@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import queue
-import resource
 import threading
 import time
 from collections.abc import Mapping, Sequence, Set
@@ -21,13 +20,14 @@ from . import transport as transports
 from ._native import lib
 from .channel import Channel, Edge
 from .cpu import usable_cores
+from .descriptors import allow_many
 from .endpoint import RECEIVER, SENDER, Endpoint
 from .guest import Guest, Streams
 from .metrics import Observation
-from .modes import EdgeFacts, Mode, Transport, parse_mode, parse_transport
+from .modes import Mode, Transport, parse_mode, parse_transport
 from .names import LONGEST, checked
 from .placement import edge_facts, here
-from .policy import CostPolicy, Decision, Policy, Request
+from .policy import CostPolicy, Decision, Policy, decide
 from .transport import Link
 
 _STOP_SECONDS = 2.0
@@ -49,13 +49,6 @@ def answers_name(channel: str, caller: str) -> str:
     return f"{channel}.answers.{caller}"
 
 
-def _allow_many_descriptors() -> None:
-    """A channel takes four; many systems let a process have 1,024 of them unless it asks for more."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def edge_named(channel: str, sender: str, receiver: str, receivers: int) -> str:
     """An edge, for messages."""
     several = f", one of {receivers} receivers, which only a ring can have" if receivers > 1 else ""
@@ -68,30 +61,6 @@ def _listed(guests: Guest | Sequence[Guest]) -> list[Guest]:
 
 def _each(port: Port, guests: Sequence[Guest]) -> Sequence[str | None]:
     return [port] * len(guests) if port is None or isinstance(port, str) else port
-
-
-def decide(
-    policy: Policy,
-    facts: EdgeFacts,
-    what: str,
-    *,
-    mode: Mode | None = None,
-    asked: Transport | None = None,
-    redis: str | None = None,
-    observation: Observation | None = None,
-) -> Decision:
-    """Asks the policy for one edge. what: names the edge. Raises NoTransport with every obstacle."""
-    from .policy.decision import ruled_out
-
-    available = {Transport.RING, Transport.PIPE} | ({Transport.REDIS} if redis else set())
-    request = Request(facts, observation, mode, asked, frozenset(available))
-    decision = policy.decide(request)
-    if decision is not None and (obstacle := ruled_out(request, decision.transport)) is not None:
-        raise errors.NoTransport(f"{what}: the policy chose {decision.transport}, which cannot be: {obstacle}")
-    if decision is None:
-        obstacles = "; ".join(f"{kind}: {ruled_out(request, kind)}" for kind in Transport)
-        raise errors.NoTransport(f"{what}: nothing can carry it. {obstacles}")
-    return decision
 
 
 class Host:
@@ -112,7 +81,7 @@ class Host:
         self.timeout = timeout
         config = wasmtime.Config()
         config.epoch_interruption = timeout is not None
-        _allow_many_descriptors()
+        allow_many()
         # Who works needs a core, too; under a quota spinning is paid with the time to work.
         lib.cwasi_wait_configure(max(0, math.ceil(usable_cores()) - 1), -1)
         self._engine = wasmtime.Engine(config)

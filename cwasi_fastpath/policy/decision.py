@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from .. import errors
 from ..metrics import Observation
 from ..modes import EdgeFacts, Locality, Mode, Transport, mode_of, nearest_mode
 
@@ -66,3 +67,25 @@ def ruled_out(request: Request, transport: Transport) -> str | None:
             return f"{request.mode} was asked for, but the peer is {facts.locality}"
         return f"{request.mode} was asked for, and this would be {mode}"
     return None
+
+
+def decide(
+    policy: Policy,
+    facts: EdgeFacts,
+    what: str,
+    *,
+    mode: Mode | None = None,
+    asked: Transport | None = None,
+    redis: str | None = None,
+    observation: Observation | None = None,
+) -> Decision:
+    """Asks the policy for one edge. what: names the edge. Raises NoTransport with every obstacle."""
+    available = {Transport.RING, Transport.PIPE} | ({Transport.REDIS} if redis else set())
+    request = Request(facts, observation, mode, asked, frozenset(available))
+    decision = policy.decide(request)
+    if decision is not None and (obstacle := ruled_out(request, decision.transport)) is not None:
+        raise errors.NoTransport(f"{what}: the policy chose {decision.transport}, which cannot be: {obstacle}")
+    if decision is None:
+        obstacles = "; ".join(f"{kind}: {ruled_out(request, kind)}" for kind in Transport)
+        raise errors.NoTransport(f"{what}: nothing can carry it. {obstacles}")
+    return decision
