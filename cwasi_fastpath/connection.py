@@ -62,8 +62,8 @@ class Connection:
         """The thread that reads."""
         self._gone: list[Callable[[bool], None]] = []
         self.peer = Credentials.of(sock)
-        self.met = False
-        """Whether it belongs to a channel: strangers get few connections."""
+        self.stranger = False
+        """Whether somebody else made it, and it belongs to no channel: there may be few of these."""
 
     def __repr__(self) -> str:
         return f"<connection to {self.peer}>"

@@ -34,6 +34,8 @@ Handler = Callable[[Request], None]
 
 _STRANGERS = 64
 """Connections that belong to no channel; more are refused."""
+_PATIENCE = 1.0
+"""Seconds for the thread to end."""
 _PAUSE = 0.1
 """Seconds without a further connection when no descriptor is left."""
 
@@ -70,9 +72,12 @@ class Presence:
             _present.add(self)
 
     def leave(self) -> None:
-        """Twice is safe, and from any thread, also in a finalizer."""
+        """Twice is safe, and from any thread. With the last one the thread ends; nothing is left in the directory."""
         _present.discard(self)
         later(lambda: None)
+        control = _current
+        if not _present and control is not None and threading.current_thread() is not control.thread:
+            control.thread.join(_PATIENCE)
 
 
 def later(call: Callable[[], None]) -> None:
@@ -183,6 +188,7 @@ class _Control:
                 self._paused = True
             return
         connection = self._adopt(sock)
+        connection.stranger = True
         refusal = self._refusal(connection)
         if refusal is not None:
             connection.send({"refused": None, "error": "Error", "message": refusal})
@@ -191,7 +197,7 @@ class _Control:
     def _refusal(self, connection: Connection) -> str | None:
         if not connection.peer.trusted:
             return f"user {connection.peer.uid} is not served here"
-        if sum(not other.met for other in self._connections.values()) > _STRANGERS:
+        if sum(other.stranger for other in self._connections.values()) > _STRANGERS:
             return "too many connections"
         return None
 
@@ -272,7 +278,7 @@ def _leave_all() -> None:
     _present.clear()
     later(lambda: None)
     if thread is not None:
-        thread.join(1.0)
+        thread.join(_PATIENCE)
 
 
 def _before_fork() -> None:

@@ -43,6 +43,8 @@ class Endpoint(Managed):
         # The last words of a closed end: its metrics stay readable.
         self._final: EndMetrics | None = None
         self._closing = threading.Lock()
+        self.since = time.monotonic()
+        """When it was opened."""
         self.on_close: Callable[[Endpoint], None] | None = None
         """Called once, after this end was freed."""
         watch.know(self)

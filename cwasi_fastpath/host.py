@@ -27,6 +27,7 @@ from .metrics import Observation
 from .modes import Mode, Transport, parse_mode, parse_transport
 from .names import LONGEST, checked
 from .placement import edge_facts, here
+from .published import Published
 from .policy import CostPolicy, Decision, Policy, decide
 from .transport import Link
 
@@ -87,6 +88,7 @@ class Host:
         self._engine = wasmtime.Engine(config)
         self._guests: dict[str, Guest] = {}
         self._channels: dict[str, Channel] = {}
+        self._published = Published(self)
         self._closed = False
         self._changed = threading.Condition()
         """Guards and announces changes of the sets below."""
@@ -225,6 +227,7 @@ class Host:
         way back, joined before. private: the guest does not know this one by name.
         """
         self._check_able(guest, name)
+        self._published.start()
         end = self._channel(name, decisions).join(role, guest.name, links, reader)
         if not private:
             ways = [self._end_of(guest, back) for back in backs]
@@ -309,6 +312,10 @@ class Host:
             self._changed.wait_for(lambda: self._running.isdisjoint(guests), _STOP_SECONDS)
             self._stuck |= self._running & guests
 
+    def trust_of(self, function: str) -> str:
+        """The label of the trust domain of a function that is loaded here."""
+        return self._guests[function].trust
+
     def stop(self) -> None:
         """Ends the waits of all guests with Cancelled, from any thread."""
         for guest in list(self._running):
@@ -336,6 +343,7 @@ class Host:
         if not self._closed:
             self._cancel(self._running - self._stuck)
         self._closed = True
+        self._published.end()
         for guest in self._guests.values():
             if guest not in self._running:
                 guest.close()

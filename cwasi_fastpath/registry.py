@@ -120,11 +120,11 @@ def ask(
         message = json.loads(data) if data else None
     except (ValueError, RecursionError):
         message = None
-    match message:
-        case {"answer": 1, "body": dict(found)}:
+    if isinstance(message, dict):
+        if "refused" in message:
+            raise refusal(message)
+        if isinstance(found := message.get("body"), dict):
             return found
-        case {"refused": _}:
-            raise refusal(dict(message))
     raise errors.PeerDied(f"the process {address} gave no answer")
 
 

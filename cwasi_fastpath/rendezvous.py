@@ -138,7 +138,7 @@ class _Offer:
                 _log.warning("%s is refused: %s", request.connection.peer, error)
                 raise
             self._meeting = Meeting(request.connection, decision, peer, self._handed_over(request, decision))
-        request.connection.met = True
+        request.connection.stranger = False
         request.connection.when_gone(self._lost)
 
     def _handed_over(self, request: Asked, decision: Decision) -> Link:

@@ -18,6 +18,7 @@ LAYERS = [
     {"deployment", "redis_server"},
     {"process", "worker"},
     {"host", "tracer"},
+    {"published"},
     {"guest", "tracer_socket", "probes"},
     {"rendezvous"},
     {"_wasmtime", "channel", "calibration", "workflow"},

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from channels import HANG, Start, in_child, status_of
+from channels import HANG, Start, control_ended, in_child, status_of
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import control, registry, runtime
@@ -36,15 +36,7 @@ def presence(runtime_directory: Path) -> Iterator[control.Presence]:
     found = control.Presence()
     yield found
     found.leave()
-    gone()
-
-
-def gone() -> None:
-    """Waits until there is no control thread."""
-    until = time.monotonic() + HANG
-    while control._current is not None or control.THREAD in {thread.name for thread in threading.enumerate()}:
-        assert time.monotonic() < until
-        time.sleep(0.001)
+    control_ended()
 
 
 @pytest.fixture
@@ -128,7 +120,7 @@ def test_a_request_times_out_and_its_late_answer_is_dropped(presence: control.Pr
     connection = control.connect(presence.address)
     connection.request("echo", timeout=HANG)
     before = psutil.Process().num_fds()
-    with pytest.raises(cwasi.Timeout, match="no answer to 'late' within 0.05 s"):
+    with pytest.raises(cwasi.Timeout, match="no answer to 'late' within 0"):
         connection.request("late", timeout=0.05)
     kept[0].answer({}, [read, write])
     connection.request("echo", timeout=HANG)
@@ -326,7 +318,7 @@ def test_a_forked_child_is_a_process_of_its_own(presence: control.Presence, on: 
         assert registry.ask(mine.address, "echo", {}, timeout=HANG)["echo"] == {}
         assert registry.ask(presence.address, "echo", {}, timeout=HANG)["echo"] == {}
         mine.leave()
-        gone()
+        control_ended()
 
     assert status_of(in_child(child)) == 0
     assert connection.request("echo", timeout=HANG).body["echo"] == {}
@@ -484,7 +476,7 @@ def test_nothing_is_left(runtime_directory: Path, on: On) -> None:
         connection.request("echo", timeout=HANG)
         connection.close()
         presence.leave()
-        gone()
+        control_ended()
 
     cycle()
     gc.collect()
@@ -507,7 +499,7 @@ def test_presences_come_and_go_from_many_threads(runtime_directory: Path, start:
 
     for done in [start(come_and_go) for _ in range(4)]:
         done.result(HANG)
-    gone()
+    control_ended()
     assert list(runtime_directory.iterdir()) == []
 
 

@@ -6,13 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from multiprocessing import Barrier, Process, Queue
 from pathlib import Path
 
 import pytest
-from channels import HANG, in_child, status_of
+from channels import HANG, control_ended, in_child, status_of
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import control, registry, runtime
@@ -26,9 +25,7 @@ def presence(runtime_directory: Path) -> Iterator[control.Presence]:
     found = control.Presence()
     yield found
     found.leave()
-    until = time.monotonic() + HANG
-    while control._current is not None and time.monotonic() < until:
-        time.sleep(0.001)
+    control_ended()
 
 
 # ---- the directory ----
@@ -142,10 +139,10 @@ def test_a_full_disk(runtime_directory: Path, inodes: int) -> None:
     options = f"mode=0700,nr_inodes={inodes}"
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(runtime_directory)], check=True)
     try:
-        expected = (cwasi.RegistryUnavailable, "No space left on device") if inodes < 4 else (cwasi.Timeout, "no receiver")
-        with pytest.raises(expected[0], match=expected[1]):
+        error = cwasi.RegistryUnavailable if inodes < 4 else cwasi.Timeout
+        with pytest.raises(error, match="No space left on device" if inodes < 4 else "no receiver"):
             cwasi.open_sender("lab", timeout=0.01)
-        _settled(runtime_directory)
+        control_ended()
         assert not list(runtime_directory.iterdir())
     finally:
         subprocess.run(["umount", str(runtime_directory)], check=True)
@@ -162,13 +159,6 @@ def test_a_disk_without_room_for_a_byte(runtime_directory: Path) -> None:
         assert [path.name for path in runtime_directory.iterdir()] == ["filler"]
     finally:
         subprocess.run(["umount", str(runtime_directory)], check=True)
-
-
-def _settled(directory: Path) -> None:
-    """The control thread ends a moment after the last end."""
-    until = time.monotonic() + HANG
-    while control._current is not None and time.monotonic() < until:
-        time.sleep(0.001)
 
 
 # ---- claims ----

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from channels import HANG, Start, content, in_child, status_of
+from channels import HANG, Start, content, control_ended, in_child, status_of
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import control, meeting, registry, rendezvous, runtime
@@ -29,17 +29,9 @@ from cwasi_fastpath.redis_server import RedisServer
 def directory(runtime_directory: Path) -> Iterator[Path]:
     """Nothing is left in it; what was killed leaves what the next one sweeps away."""
     yield runtime_directory
-    gone()
+    control_ended()
     runtime.sweep(runtime_directory)
     assert not list(runtime_directory.iterdir())
-
-
-def gone() -> None:
-    gc.collect()
-    until = time.monotonic() + HANG
-    while control._current is not None:
-        assert time.monotonic() < until
-        time.sleep(0.001)
 
 
 @pytest.fixture
@@ -127,7 +119,7 @@ def test_nobody_comes(open_end: Callable[..., object], runtime_directory: Path) 
         open_end("../lab")
     with pytest.raises(cwasi.BadName):
         open_end("lab", trust="A")
-    gone()
+    control_ended()
     assert not list(runtime_directory.iterdir())
 
 
@@ -392,7 +384,8 @@ class Liar:
         self._sock.bind(str(self._path))
         self._sock.listen()
         self._answer, self._fds = answer, fds
-        self._thread = threading.Thread(target=self._serve)
+        self._served = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
     def _serve(self) -> None:
@@ -408,6 +401,12 @@ class Liar:
                     connection.recv(MESSAGE_BYTES)
                 except OSError:
                     pass
+            self._served.set()
+
+    def rest(self) -> None:
+        """Waits until it has given up who asked it."""
+        assert self._served.wait(HANG)
+        self._served.clear()
 
     def close(self) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
@@ -449,11 +448,13 @@ def test_a_sender_that_lies(
     """The receiver's thread goes on, and no descriptor stays."""
     nulls = [os.open("/dev/null", os.O_RDWR) for _ in range(fds)]
     liar = Liar(runtime_directory, answer, nulls)
+    before = 0
     for _ in range(2):
-        before = psutil.Process().num_fds()
         with pytest.raises(error):
             cwasi.open_receiver("lab", timeout=HANG)
-        gone()
+        control_ended()
+        liar.rest()
+        before = before or psutil.Process().num_fds()
     assert psutil.Process().num_fds() == before
     liar.close()
     for fd in nulls:
@@ -527,7 +528,7 @@ def test_nothing_is_left(start: Start) -> None:
         tx.close()   # type: ignore[attr-defined]
         assert list(rx) == [b"x"]
         rx.close()
-        gone()
+        control_ended()
 
     cycle()
     before = psutil.Process().num_fds(), threading.active_count(), len(control._handlers)
