@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from . import control
 from .errors import Corrupted
 from .metrics import EndMetrics, quantile
+from .names import checked
 from .policy import Decision
 from .request import Request
 
@@ -30,7 +32,7 @@ class EndDescription:
     """sender or receiver."""
     function: str | None
     pid: int
-    """As its process knows itself."""
+    """As who asked sees it; as the process knows itself, where that one cannot see it."""
     state: str
     """waiting (for its peer), open, peer gone, closed."""
     trust: str
@@ -51,6 +53,8 @@ class EndDescription:
     metrics: dict[str, Any] = field(default_factory=dict)
     unread: int | None = None
     """Messages that were sent and not received, where it is a sender."""
+    foreign: bool = False
+    """The process is in a pid namespace that is not seen from here."""
 
 
 Source = Callable[[], Sequence[EndDescription]]
@@ -83,16 +87,67 @@ def explained(decisions: dict[tuple[str, str], Decision]) -> dict[str, str]:
 
 
 def parsed(plain: object) -> EndDescription:
-    """What another process sent, which may be anything. Raises Corrupted."""
-    wanted = {one.name: one.type for one in fields(EndDescription)}
-    if not isinstance(plain, dict) or plain.keys() != wanted.keys():
+    """What another process sent, which may be anything. Raises Corrupted, BadName."""
+    if not isinstance(plain, dict) or plain.keys() != _KINDS.keys():
         raise Corrupted("a process describes its ends in a way that we do not know")
-    kinds = {"str": str, "int": int, "float": int | float, "str | None": str | None, "int | None": int | None}
     for name, value in plain.items():
-        kind = kinds.get(str(wanted[name]), dict if str(wanted[name]).startswith("dict") else list)
-        if not isinstance(value, kind):
+        if not _KINDS[name](value):
             raise Corrupted(f"a process describes an end with {name} {str(value)[:40]!r}")
+    checked(plain["channel"], "channel")
     return EndDescription(**_printable(plain))
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _text_or_none(value: object) -> bool:
+    return isinstance(value, str | None)
+
+
+def _figure(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value >= 0
+
+
+def _figure_or_none(value: object) -> bool:
+    return value is None or _figure(value)
+
+
+def _figures(value: object) -> bool:
+    return isinstance(value, list) and all(map(_figure, value))
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, list) and all(map(_text, value))
+
+
+def _texts_by_name(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_text, value.values()))
+
+
+def _figures_by_name(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_figure_or_none, value.values()))
+
+
+def _facts(value: object) -> bool:
+    """A placement, as far as it is told."""
+    return isinstance(value, dict) and all(_FACTS.get(name, _figure)(fact) for name, fact in value.items())
+
+
+_FACTS = {"node": _text, "trust": _text, "cgroup": _text, "cpus": _figures, "numa": _figures}
+
+# What the fields of a description have to be.
+_KINDS: dict[str, Callable[[object], bool]] = {
+    **dict.fromkeys(("channel", "role", "state", "trust"), _text),
+    **dict.fromkeys(("function", "transport", "mode"), _text_or_none),
+    **dict.fromkeys(("pid", "epoch", "age_seconds", "foreign"), _figure),
+    **dict.fromkeys(("placement", "peer_placement"), _facts),
+    "unread": _figure_or_none,
+    "peers": _texts,
+    "peer_pids": _figures,
+    "explanations": _texts_by_name,
+    "metrics": _figures_by_name,
+}
 
 
 def _printable(value: Any) -> Any:

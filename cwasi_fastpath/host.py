@@ -27,8 +27,8 @@ from .metrics import Observation
 from .modes import Mode, Transport, parse_mode, parse_transport
 from .names import LONGEST, checked
 from .placement import edge_facts, here
-from .published import Published
 from .policy import CostPolicy, Decision, Policy, decide
+from .published import Published
 from .transport import Link
 
 _STOP_SECONDS = 2.0

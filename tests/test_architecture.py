@@ -26,6 +26,7 @@ LAYERS = [
     {"transport"},
     {"sender", "receiver", "tidy"},
     {"endpoint", "watch", "attribution"},
+    {"census"},
     {"registry", "description"},
     {"control"},
     {"connection", "request", "placement", "runtime"},

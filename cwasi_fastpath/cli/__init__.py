@@ -19,6 +19,8 @@ _COMMANDS = {
     "demo": "Run a picture pipeline over every kind of channel and compare.",
     "doctor": "Check what this machine offers, with a remedy for each lack.",
     "include": "Print the directory that holds cwasi.h.",
+    "inspect": "Show everything that is known of a channel.",
+    "ps": "Show the channels of this node.",
     "run": "Run functions and connect them.",
     "soak": "Use channels of every kind under load, with faults.",
 }
