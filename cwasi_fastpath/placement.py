@@ -41,12 +41,6 @@ class Placement:
     numa: tuple[int, ...] = ()
     """The memory nodes of these."""
 
-    @property
-    def container(self) -> str:
-        """The id of its container, shortened, as far as its control group tells; else nothing."""
-        found = _CONTAINER.search(self.cgroup)
-        return found[1][:12] if found else ""
-
     def as_plain(self) -> dict[str, Any]:
         """For another process, which checks it."""
         return asdict(self)
@@ -93,6 +87,12 @@ def edge_facts(sender: Placement, receiver: Placement) -> EdgeFacts:
     )
 
 
+def container_of(cgroup: str) -> str:
+    """The id of the container, shortened, as far as a control group tells; else nothing."""
+    found = _CONTAINER.search(cgroup)
+    return found[1][:12] if found else ""
+
+
 @lru_cache(maxsize=1)
 def boot_id() -> str:
     """The name of this node until it is restarted."""
@@ -119,11 +119,9 @@ def _of_visible(pid: int) -> Placement:
     """What /proc tells of another process; nothing where it does not."""
     if pid <= 0:
         return Placement(boot_id(), 0, 0)
-    import psutil
-
     try:
-        cpus = tuple(psutil.Process(pid).cpu_affinity())
-    except (psutil.Error, OSError):
+        cpus = tuple(sorted(os.sched_getaffinity(pid)))
+    except OSError:
         cpus = ()
     return Placement(
         node=boot_id(),

@@ -101,6 +101,8 @@ def _figure(name: str, value: Any) -> str:
 
 def placed(placement: dict[str, Any]) -> str:
     """A placement in words."""
+    from ..placement import container_of
+
     process = placement.get("process")
     words = [
         f"process {process}" if process else "a process of another pid namespace",
@@ -108,6 +110,7 @@ def placed(placement: dict[str, Any]) -> str:
         f"pid namespace {placement.get('pid_namespace')}",
         f"network namespace {placement.get('network')}",
         f"cgroup {placement.get('cgroup') or '-'}",
+        f"container {container_of(placement.get('cgroup', '')) or '-'}",
         f"CPUs {_listed(placement.get('cpus'))}",
         f"memory nodes {_listed(placement.get('numa'))}",
         f"node {placement.get('node')}",
