@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -178,3 +179,4 @@ def _describe(request: Request) -> None:
 
 
 control.on(DESCRIBE, _describe)
+os.register_at_fork(after_in_child=_sources.clear)   # they are the parent's

@@ -158,6 +158,9 @@ _named: dict[tuple[str, int], NamedEnd] = {}
 """Those that are open, by channel and role."""
 
 
+os.register_at_fork(after_in_child=_named.clear)
+
+
 def named_end(name: str, role: int) -> NamedEnd | None:
     """The end of that channel that is open in this process under its name."""
     return _named.get((name, role))

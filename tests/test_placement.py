@@ -22,7 +22,16 @@ from cwasi_fastpath import meeting, registry
 from cwasi_fastpath.credentials import Credentials
 from cwasi_fastpath.endpoint import RECEIVER, SENDER
 from cwasi_fastpath.modes import Locality
-from cwasi_fastpath.placement import boot_id, cgroup_of, container_of, edge_facts, here, numa_nodes, of_peer, parsed_list
+from cwasi_fastpath.placement import (
+    boot_id,
+    cgroup_of,
+    container_of,
+    edge_facts,
+    here,
+    numa_nodes,
+    of_peer,
+    parsed_list,
+)
 
 ROOT = Path(__file__).parent.parent
 

@@ -107,6 +107,23 @@ def test_a_pair_in_two_processes(start: Start) -> None:
     assert ends() == []
 
 
+def test_a_forked_child_tells_only_of_its_own(start: Start) -> None:
+    opening = start(cwasi.open_sender, "lab", timeout=HANG)
+    with cwasi.open_receiver("lab", timeout=HANG), opening.result(HANG):   # type: ignore[attr-defined]
+
+        def child() -> None:
+            signal.alarm(int(HANG))
+            cwasi.open_sender("childs")
+
+        pid = in_child(child)
+        rows = eventually(lambda: (found := ends()) and len(found) >= 3 and found)
+        assert sorted((row["channel"], row["pid"]) for row in rows) == [
+            ("childs", pid), ("lab", os.getpid()), ("lab", os.getpid())
+        ]
+        os.kill(pid, signal.SIGKILL)
+        status_of(pid)
+
+
 def test_an_end_that_waits(start: Start) -> None:
     waiting = start(cwasi.open_sender, "lab", timeout=2)
     (row,) = eventually(ends)
