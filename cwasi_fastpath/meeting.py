@@ -6,14 +6,15 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Protocol, Self
 from weakref import ReferenceType, finalize, ref
 
 from . import control, registry
 from .claim import Claim
-from .connection import Connection
+from .cluster import ClusterName
 from .description import EndDescription, counted, publish, withdraw
 from .endpoint import Endpoint
+from .lease import Server
 from .names import checked
 from .placement import Placement
 from .policy import Decision
@@ -23,11 +24,28 @@ from .transport import Link
 WAITING, OPEN, PEER_GONE, CLOSED = "waiting", "open", "peer gone", "closed"
 
 
+class Tie(Protocol):
+    """What holds two processes together: a connection on this node, leases across nodes."""
+
+    @property
+    def peer(self) -> object:
+        """Who it is, as text."""
+
+    def when_gone(self, callback: Callable[[bool], None]) -> None:
+        """Calls callback(whether it died) when the peer is gone."""
+
+    def close(self) -> None:
+        """Leaves, with a bye."""
+
+    def hang_up(self) -> None:
+        """Leaves without one; does not wait."""
+
+
 @dataclass(frozen=True)
 class Meeting:
     """That two processes met for a channel; each has its own side of it."""
 
-    connection: Connection
+    connection: Tie
     """To the process that holds the other end; it hangs up when that one dies."""
     decision: Decision
     peer: Placement
@@ -47,6 +65,8 @@ class NamedEnd:
         self.meeting: Meeting | None = None
         self._presence = control.Presence()
         self._claim: Claim | None = None
+        self.cluster: ClusterName | None = None
+        """The same name across nodes."""
         self._since = time.monotonic()
         self._end: ReferenceType[Endpoint] | None = None
         self._undo: list[Callable[[], None]] = []
@@ -56,11 +76,18 @@ class NamedEnd:
 
     def __exit__(self, kind: type[BaseException] | None, value: object, tb: object) -> None:
         if self.state == WAITING:
+            if self.cluster is not None:
+                self.cluster.lease.release()
             self._leave()
 
-    def claim(self) -> None:
-        """Takes the name. Raises Busy, RegistryUnavailable."""
+    def claim(self, server: Server | None = None) -> None:
+        """Takes the name, here and in the cluster's registry if there is one.
+
+        Raises Busy, RegistryUnavailable, RedisUnavailable.
+        """
         self._claim = registry.claim(self.name, self.role, self._presence.address)
+        if server is not None:
+            self.cluster = ClusterName(server, self.name, self.role, self.here, self._presence.address)
         publish(self.describe)
 
     def listen(self, kind: str, handler: control.Handler) -> None:
@@ -102,6 +129,8 @@ class NamedEnd:
         if self.meeting is not None and self.state != CLOSED:
             self.meeting.link.close()
             self.meeting.connection.close()
+            if self.cluster is not None:
+                self.cluster.lease.release()
         self._leave()
 
     def _leave(self) -> None:
@@ -119,6 +148,8 @@ class NamedEnd:
     def _release(self) -> None:
         if self._claim is not None:
             self._claim.release()
+        if self.cluster is not None:
+            self.cluster.lease.give_up()
 
     def describe(self) -> list[EndDescription]:
         """For who asks this process."""

@@ -72,6 +72,25 @@ def of_peer(peer: Credentials, claims: object) -> Placement:
     )
 
 
+def elsewhere(claims: dict[str, Any]) -> Placement:
+    """The placement of a process on another node, as it says itself; nobody here can check it. Raises BadName.
+
+    One that has our kernel, and yet does not share our runtime directory, counts as another node of its own.
+    """
+    node, network = _text(claims.get("node")), _number(claims.get("network"))
+    return Placement(
+        node=f"{node}/{network}" if node == boot_id() else node,
+        process=_number(claims.get("process")),
+        uid=_number(claims.get("uid")),
+        trust=checked(claims.get("trust", "default"), "trust domain"),
+        pid_namespace=_number(claims.get("pid_namespace")),
+        network=network,
+        cgroup=_text(claims.get("cgroup")),
+        cpus=_numbers(claims.get("cpus")),
+        numa=_numbers(claims.get("numa")),
+    )
+
+
 def edge_facts(sender: Placement, receiver: Placement) -> EdgeFacts:
     """What two placements mean for the edge between them."""
     if sender.node != receiver.node:

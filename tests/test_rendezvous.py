@@ -19,7 +19,7 @@ import pytest
 from channels import HANG, Start, content, control_ended, in_child, status_of
 
 import cwasi_fastpath as cwasi
-from cwasi_fastpath import control, meeting, registry, rendezvous, runtime
+from cwasi_fastpath import control, meeting, offer, registry, runtime, search
 from cwasi_fastpath.connection import MESSAGE_BYTES
 from cwasi_fastpath.endpoint import RECEIVER, SENDER
 from cwasi_fastpath.redis_server import RedisServer
@@ -284,10 +284,10 @@ def dies_in(step: str) -> None:
         "claim": (registry, "claim"),
         "knock": (registry, "tell"),
         "connect": (control, "connect"),
-        "hand": (rendezvous._Offer, "_handed_over"),
-        "met": (rendezvous._Offer, "_met"),
-        "join": (rendezvous, "_joined"),
-        "open": (rendezvous, "_opened"),
+        "hand": (offer.Offer, "_asked"),
+        "met": (offer.Offer, "_met"),
+        "join": (search, "_joined"),
+        "open": (search, "_opened"),
         "keep": (meeting.NamedEnd, "opened"),
     }[name]
     real = getattr(target, attribute)
