@@ -55,6 +55,7 @@ class ClusterName:
         lease = Lease.take(server, self._lease_key(role), body)
         if lease is None:
             holder = self._holder(role)
+            server.close()
             raise errors.Busy(f"channel {name!r} has a {ROLES[role]} already: {holder or 'a process that just left'}")
         self.lease = lease
 

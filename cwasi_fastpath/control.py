@@ -46,7 +46,8 @@ _lock = threading.RLock()
 _handlers: dict[tuple[str, str | None], Handler] = {}
 _present: set[Presence] = set()
 _current: _Control | None = None
-_wake: int | None = None
+_wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+"""Wakes the thread. It is never closed: whoever rings it takes no lock."""
 _calls: deque[Callable[[], None]] = deque()
 """To be done on the control thread."""
 
@@ -83,8 +84,7 @@ class Presence:
 def later(call: Callable[[], None]) -> None:
     """Has the control thread do it. Takes no lock: to be used where any may be held."""
     _calls.append(call)
-    if (bell := _wake) is not None:
-        os.eventfd_write(bell, 1)
+    os.eventfd_write(_wake, 1)
 
 
 def connect(address: str) -> Connection:
@@ -113,7 +113,7 @@ class _Control:
         self._connections: dict[int, Connection] = {}
         self._paused = False
         self._epoll = select.epoll()
-        self._epoll.register(_bell(), select.EPOLLIN)
+        self._epoll.register(_wake, select.EPOLLIN)
         self._epoll.register(self._listener, select.EPOLLIN)
         self.thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
         self.thread.start()
@@ -228,14 +228,6 @@ class _Control:
         self._epoll.close()
 
 
-def _bell() -> int:
-    """Wakes the thread. It is never closed: whoever rings it takes no lock."""
-    global _wake
-    if _wake is None:
-        _wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-    return _wake
-
-
 def _safely(call: Callable[[], None]) -> None:
     """The thread outlives all that goes wrong."""
     try:
@@ -293,9 +285,8 @@ def _after_fork_in_child() -> None:
     global _current, _lock, _wake
     _lock = threading.RLock()
     _calls.clear()
-    bell, _wake = _wake, None
-    if bell is not None:
-        os.close(bell)
+    os.close(_wake)
+    _wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     _present.clear()
     for key in [key for key in _handlers if key[1] is not None]:
         del _handlers[key]

@@ -54,14 +54,14 @@ class Server:
     def get(self, key: str) -> bytes | None:
         """What is there."""
         with self._named():
-            found = self._client.getrange(key, 0, _VALUE_BYTES)
-            return bytes(found) or None
+            found: Any = self._client.getrange(key, 0, _VALUE_BYTES)
+            return bytes(found) if found else None
 
     def take(self, key: str) -> bytes | None:
         """The same, and removes it."""
         with self._named():
-            found: bytes | None = self._client.getdel(key)
-            return found
+            found: Any = self._client.getdel(key)
+            return None if found is None else bytes(found)
 
     def put(self, key: str, value: bytes, *, only_new: bool = False) -> bool:
         """Puts it there for SECONDS; false where something is there and only_new is asked for."""
@@ -79,7 +79,7 @@ class Server:
             return bool(self._client.eval(_DELETED, 1, key, value))
 
     def close(self) -> None:
-        """Twice is safe."""
+        """Closes its connections; used again, it makes new ones. Twice is safe."""
         self._client.close()
 
 
@@ -128,6 +128,7 @@ class Lease:
         if self._owner == os.getpid():
             with suppress(RedisUnavailable):
                 self.server.delete(self.key, self.value)
+            self.server.close()
 
     def give_up(self) -> None:
         """Has the keeper release it; does not wait, and takes no lock."""

@@ -179,7 +179,7 @@ def _with_peer(mine: EndDescription, meeting: Meeting) -> EndDescription:
         transport=str(meeting.decision.transport),
         mode=str(meeting.decision.mode),
         peers=[str(meeting.connection.peer)],
-        peer_pids=[meeting.peer.process],
+        peer_pids=[meeting.peer.process] if meeting.peer.node == mine.placement["node"] else [],
         peer_placement=meeting.peer.as_plain(),
         explanations={"sender -> receiver": meeting.decision.explain()},
     )

@@ -90,7 +90,7 @@ def test_a_pair_in_two_processes(start: Start) -> None:
         assert (receiver["metrics"]["messages"], receiver["metrics"]["bytes"]) == (1, 4)
         assert sender["peer_placement"]["trust"] == "default" and receiver["peer_placement"]["trust"] == "theirs"
         shown = command("ps").stdout
-        assert f"pid {pid}" in shown and f"pid {os.getpid()}" in shown and "12 B" in shown
+        assert f"process {pid}" in shown and f"process {os.getpid()}" in shown and "12 B" in shown
         told = command("inspect", "lab").stdout
         assert "theirs; the peer's default" in told and "may not share memory" in told
         assert "messages 3, bytes 12" in told

@@ -78,7 +78,7 @@ def peer_of(end: EndDescription, ends: list[EndDescription]) -> str:
     if end.state != "open":
         return end.state
     if end.function is None:
-        return f"pid {end.peer_pids[0]}" if any(end.peer_pids) else "another pid namespace"
+        return ", ".join(end.peers)
     return "+".join(_function_at(name, end, ends) for name in end.peers)
 
 
