@@ -11,7 +11,6 @@ with its token is.
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -149,18 +148,11 @@ class FarTie:
     def __init__(self, cluster: ClusterName, peer: FarPeer) -> None:
         self.peer = peer
         self._cluster = cluster
-        self._lock = threading.Lock()
         self._watch: Watch | None = None
 
     def when_gone(self, callback: Callable[[bool], None]) -> None:
-        """As Connection.when_gone, some seconds late."""
-
-        def gone(died: bool) -> None:
-            self._cluster.lease.give_up()
-            callback(died)
-
-        with self._lock:
-            self._watch = self._cluster.watch(self.peer, gone)
+        """As Connection.when_gone, some seconds late, on the keeper's thread."""
+        self._watch = self._cluster.watch(self.peer, callback)
 
     def close(self) -> None:
         """Leaves, with a bye."""
@@ -168,10 +160,9 @@ class FarTie:
         self._cluster.bye()
 
     def hang_up(self) -> None:
-        """Leaves without a bye; does not wait."""
+        """Leaves without a bye, but keeps its name; does not wait."""
         if self._watch is not None:
             self._watch.over = True
-        self._cluster.lease.give_up()
 
 
 def _parsed(data: bytes | None) -> dict[str, Any] | None:

@@ -100,15 +100,22 @@ class Connection:
             self._waiting[number] = waiting
         try:
             self._send_patiently({"ask": kind, "id": number, "channel": channel, "body": body or {}}, fds, until)
-            if not waiting.told.wait(None if until is None else max(0.0, until - time.monotonic())):
-                raise errors.Timeout(f"{self!r}: no answer to {kind!r} within {timeout:g} s")
-        finally:
-            with self._lock:
-                self._waiting.pop(number, None)
+            waiting.told.wait(None if until is None else max(0.0, until - time.monotonic()))
+        except BaseException:
+            self._forget(number)
+            if waiting.answer is not None:
+                close_all(waiting.answer.fds)
+            raise
+        self._forget(number)   # from here on it is told, or never will be
         if waiting.error is not None:
             raise waiting.error
-        assert waiting.answer is not None
+        if waiting.answer is None:
+            raise errors.Timeout(f"{self!r}: no answer to {kind!r} within {timeout:g} s")
         return waiting.answer
+
+    def _forget(self, number: int) -> None:
+        with self._lock:
+            self._waiting.pop(number, None)
 
     def tell(self, kind: str, body: Body | None = None, *, channel: str | None = None) -> None:
         """Says something that needs no answer."""

@@ -101,6 +101,9 @@ class _Control:
 
     def __init__(self) -> None:
         self._directory = runtime.directory()
+        self._connections: dict[int, Connection] = {}
+        self._paused = False
+        self._epoll = select.epoll()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         try:
             runtime.sweep(self._directory)
@@ -108,11 +111,8 @@ class _Control:
             self.address = self._claim.path.name
             self._listen()
         except OSError as error:
-            self._listener.close()
+            self.forget()
             raise runtime.unusable(self._directory, error) from error
-        self._connections: dict[int, Connection] = {}
-        self._paused = False
-        self._epoll = select.epoll()
         self._epoll.register(_wake, select.EPOLLIN)
         self._epoll.register(self._listener, select.EPOLLIN)
         self.thread = threading.Thread(target=self._run, name=THREAD, daemon=True)

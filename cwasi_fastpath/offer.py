@@ -12,6 +12,7 @@ from dataclasses import asdict
 from . import errors
 from . import transport as transports
 from .cluster import ClusterName, FarPeer, FarTie
+from .connection import Connection
 from .endpoint import RECEIVER, SENDER
 from .lease import SECONDS
 from .meeting import Meeting, NamedEnd
@@ -41,6 +42,13 @@ class Offer:
 
     def taken(self, timeout: float | None) -> Meeting:
         """Waits for a receiver that has its end. Raises Timeout, RegistryUnavailable, RedisUnavailable."""
+        try:
+            return self._awaited(timeout)
+        except BaseException:
+            self._withdraw(for_good=True)
+            raise
+
+    def _awaited(self, timeout: float | None) -> Meeting:
         cluster = self._named.cluster
         far = _FarOffer(self, cluster) if cluster is not None else None
         until = None if timeout is None else time.monotonic() + timeout
@@ -52,7 +60,6 @@ class Offer:
                     assert self._meeting is not None
                     return self._meeting
             if left is not None and left <= 0:
-                self._withdraw(for_good=True)
                 raise errors.Timeout(f"channel {self._named.name!r}: no receiver has come within {timeout:g} s")
             if far is not None:
                 far.look()
@@ -78,7 +85,7 @@ class Offer:
                 close_all(fds)
             self._meeting = Meeting(request.connection, decision, peer, link)
         request.connection.stranger = False
-        request.connection.when_gone(self._lost)
+        request.connection.when_gone(lambda died: self._lost(request.connection))
 
     def _decision(self, peer: Placement, who: str) -> Decision:
         """Raises NoTransport; the receiver is told, and we go on waiting for one that can be served."""
@@ -108,10 +115,10 @@ class Offer:
             self._changed.notify_all()
         request.answer()
 
-    def _lost(self, died: bool) -> None:
+    def _lost(self, connection: Connection) -> None:
         """The receiver is gone; if it had not taken its end, another one may."""
         with self._changed:
-            if not self._confirmed and self._meeting is not None:
+            if not self._confirmed and self._meeting is not None and self._meeting.connection is connection:
                 self._meeting.link.close()
                 self._meeting = None
 

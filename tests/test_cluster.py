@@ -313,7 +313,9 @@ def test_who_comes_after_a_death(server: Server, redis_server: RedisServer, else
 
     pid = elsewhere(dies)
     opened: list[cwasi.Sender] = []
-    opening = threading.Thread(target=lambda: opened.append(cwasi.open_sender("lab", registry=redis_server.url)))
+    opening = threading.Thread(
+        target=lambda: opened.append(cwasi.open_sender("lab", registry=redis_server.url)), daemon=True
+    )
     opening.start()
     assert status_of(pid) == -signal.SIGKILL
     eventually(lambda: server.get("cwasi:registry:lab:receiver") is None)
