@@ -6,9 +6,11 @@ Layout, from near the user to near the machine; each layer imports only what sta
     workflow, process  functions and edges in one or several host processes
     host, guest        a process with an engine; an instance of a function
     policy, placement  who decides, and on which facts
+    rendezvous         open_sender, open_receiver: ends that meet by name
     channel            Sender, Receiver, open_channel
     transport          ring, pipe, redis
     _native, csrc      the data plane
+    registry, control  names on a node; the thread that answers other processes
     tracer, probes     the witness: what the kernel saw
 """
 
@@ -34,9 +36,11 @@ from .errors import (
     HostDied,
     MessageTooLong,
     MissingImport,
+    NoSuchChannel,
     NoTransport,
     PeerDied,
     RedisUnavailable,
+    RegistryUnavailable,
     TcpUnavailable,
     Timeout,
     Unavailable,
@@ -54,6 +58,7 @@ if TYPE_CHECKING:
     from .metrics import ChannelMetrics, EndMetrics, Observation
     from .policy import CostPolicy, Decision, Policy
     from .receiver import Receiver, wait
+    from .rendezvous import open_receiver, open_sender
     from .sender import Sender
 
 __version__ = "0.1.0"
@@ -77,6 +82,8 @@ _LAZY = {
     "install": "._wasmtime",
     "open_channel": ".channel",
     "open_ends": ".channel",
+    "open_receiver": ".rendezvous",
+    "open_sender": ".rendezvous",
     "wait": ".receiver",
 }
 
@@ -106,12 +113,14 @@ __all__ = [
     "MessageTooLong",
     "MissingImport",
     "Mode",
+    "NoSuchChannel",
     "NoTransport",
     "Observation",
     "PeerDied",
     "Policy",
     "Receiver",
     "RedisUnavailable",
+    "RegistryUnavailable",
     "Sender",
     "TcpUnavailable",
     "Timeout",
@@ -124,6 +133,8 @@ __all__ = [
     "install",
     "open_channel",
     "open_ends",
+    "open_receiver",
+    "open_sender",
     "wait",
 ]
 

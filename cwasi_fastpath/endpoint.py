@@ -43,6 +43,8 @@ class Endpoint(Managed):
         # The last words of a closed end: its metrics stay readable.
         self._final: EndMetrics | None = None
         self._closing = threading.Lock()
+        self.since = time.monotonic()
+        """When it was opened."""
         self.on_close: Callable[[Endpoint], None] | None = None
         """Called once, after this end was freed."""
         self.lost_peers = 0
@@ -98,6 +100,16 @@ class Endpoint(Managed):
         lib.cwasi_channel_histogram(self.pointer, histogram)
         counted = end_metrics(stats, tuple(histogram))
         return replace(counted, lost_peers=counted.lost_peers + self.lost_peers) if self.lost_peers else counted
+
+    def seen(self) -> tuple[EndMetrics, int | None] | None:
+        """What it has counted, and what a sender has sent and nobody received; for threads that may come at any time,
+        also while this end is closed or abandoned. None once it was abandoned.
+        """
+        with self._closing:
+            if self._pointer is None:
+                return None if self._final is None else (self._final, None)
+            unread = int(lib.cwasi_channel_unread(self._pointer)) if self.role == SENDER else None
+            return self.metrics(), unread
 
     def bells(self) -> list[int]:
         """Descriptors that hang up when a peer's process ends, not ours to close. Empty after close()."""

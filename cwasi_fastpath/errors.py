@@ -141,6 +141,14 @@ class TcpUnavailable(Unavailable):
     """An address that is taken, unknown or not reachable, or where nobody listens."""
 
 
+class RegistryUnavailable(Unavailable):
+    """Names cannot be found: no runtime directory that is ours alone, or no server."""
+
+
+class NoSuchChannel(Unavailable):
+    """Nobody here holds an end of a channel of that name."""
+
+
 class NoTransport(Unavailable):
     """Nothing can carry this edge; the message says what ruled out each transport."""
 

@@ -57,7 +57,7 @@ class Sender(Endpoint):
         watch.watch_more(self)
 
     def pass_switch(self, epoch: int, timeout: float | None = None) -> None:
-        """Passes on that the sender, of whose messages this end takes care, goes on elsewhere. Raises what send raises."""
+        """Passes on that the sender whose messages this end sends on goes on elsewhere. Raises what send raises."""
         rc = patiently(lambda ns: lib.cwasi_channel_pass_switch(self.pointer, epoch, ns), timeout)
         check(rc, f"{self!r}: switch to epoch {epoch}")
 

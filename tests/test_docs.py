@@ -34,6 +34,8 @@ COMMANDS = {
     "cwasi-bench": [["bench", "channel"]],
     "cwasi-demo": [["demo"]],
     "cwasi-doctor": [["doctor"]],
+    "cwasi-inspect": [["inspect"]],
+    "cwasi-ps": [["ps"]],
     "cwasi-run": [["run"]],
     "cwasi-soak": [["soak"]],
     "cwasi-trace": [],

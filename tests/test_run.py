@@ -235,7 +235,8 @@ def test_several_senders_and_receivers(
         ("frames", sender, receiver) for sender in "abc"[:senders] for receiver in "xyz"[:receivers]
     ]
     for edge in report["edges"]:
-        assert edge["decision"]["transport"] == {"remote": "tcp", "trust": "pipe"}.get(mode, "ring")
+        remote = "tcp" if receivers == 1 else "redis"
+        assert edge["decision"]["transport"] == {"remote": remote, "trust": "pipe"}.get(mode, "ring")
         metrics = edge["metrics"]
         assert (metrics["sent"], metrics["received"], metrics["bytes"]) == (60, 60, 180_000)
         assert metrics["lost_peers"] == 0 and metrics["p50_ns"] > 0
