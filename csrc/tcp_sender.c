@@ -296,8 +296,19 @@ int tcp_trim(endpoint *e)
     return trims;
 }
 
-/* Never waits: the keeper sees to it that the rest goes. */
-void tcp_sender_finish(tcp_end *t)
+/* Waits until all is taken, where nobody else sees to it: what is closed with records unread is reset. */
+static void await_taken(tcp_end *t, deadline until)
+{
+    while (t->connected && t->out.taken != t->out.sent && usable(t) == 0) {
+        if (tcp_wait(t, POLLIN | (backlog(t) ? POLLOUT : 0), until) < 0)
+            return;
+        read_records(t);
+        flush(t);
+    }
+}
+
+/* With a keeper it never waits. */
+void tcp_sender_finish(tcp_end *t, deadline until)
 {
     uint8_t header[WIRE_HEADER];
     t->last = t->base.torn ? FRAME_FAILED : t->last;
@@ -310,6 +321,8 @@ void tcp_sender_finish(tcp_end *t)
         tcp_window_put(&t->out.window, header, sizeof header);
         t->out.sent++;
         flush(t);
+        if (!t->kept)
+            await_taken(t, until);
     }
     tcp_kick(t);
 }
