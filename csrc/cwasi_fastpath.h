@@ -48,6 +48,12 @@ int cwasi_ring_create(uint64_t capacity, unsigned readers);
  * bells: NULL, or our sides of the stream socket pairs between the sender and each reader: as many as there are readers
  * for the sender, one for a reader. Duplicates are kept. Without them this end cannot wait together with others. */
 int cwasi_channel_open_ring(int memfd, int role, unsigned reader, const int *bells, cwasi_channel **out);
+/* Large messages go from buffer to buffer, where both ends of a ring with one reader are in this process: each is told of
+ * the same handover before it is used. -ENOTSUP for other channels. Who made it frees it, at any time. */
+typedef struct cwasi_handover cwasi_handover;
+int cwasi_handover_new(cwasi_handover **out);
+void cwasi_handover_free(cwasi_handover *h);
+int cwasi_channel_hand_over(cwasi_channel *c, cwasi_handover *h);
 /* Joins pipes: as the sender all that lead to its readers, as a reader one. Duplicates are kept. backs: NULL, or as many
  * pipes in the other direction, by which readers say that they leave. Without them a sender cannot tell a reader that
  * has left from one that died, and they are no bells. */
@@ -77,12 +83,29 @@ int cwasi_channel_wait(cwasi_channel **list, unsigned count, unsigned from, int6
 int cwasi_channel_arm(cwasi_channel *c, int *descriptors, unsigned room);
 int cwasi_channel_disarm(cwasi_channel *c);
 
-/* Our sides of the bells, one a peer, in their order, -1 for one of several senders that has none: each hangs up when the
- * process at its other side ends. Fills in up to room; how many it did. They stay the channel's. */
-int cwasi_channel_bells(const cwasi_channel *c, int *descriptors, unsigned room);
+/* Our sides of the bells: each hangs up when the process at its other side ends. Fills in up to room; how many it did.
+ * They stay the channel's. */
+int cwasi_channel_bells(cwasi_channel *c, int *descriptors, unsigned room);
+/* One of them has hung up: as cwasi_channel_peer_died for the peer behind it. */
+void cwasi_channel_hung_up(cwasi_channel *c, int bell);
+
+/* A live switch to another transport. The receiver is given its end of it first, the sender then goes on by its own, and
+ * the receiver follows when it has read what was sent before. `fresh` is a channel that was opened and not used; it is
+ * gone afterwards, whatever the result. source: which of several senders, else 0. epoch: 1 more than now. */
+int cwasi_channel_attach(cwasi_channel *c, unsigned source, cwasi_channel *fresh, uint32_t epoch);
+/* Takes it back; -EALREADY where the sender has gone there. */
+int cwasi_channel_detach(cwasi_channel *c, unsigned source, uint32_t epoch);
+/* Waits for a moment between two messages, and for room to tell the receiver. An error changes nothing. */
+int cwasi_channel_switch(cwasi_channel *c, cwasi_channel *fresh, int64_t timeout_ns);
+/* How many switches this end has made. */
+uint32_t cwasi_channel_epoch(cwasi_channel *c, unsigned source);
 
 /* Refuses longer messages with -EMSGSIZE, 1 GiB at first; to be set before anything is sent. */
 int cwasi_channel_limit(cwasi_channel *c, uint64_t limit);
+/* The path class in use: 0 local, 1 proximal, 2 remote; of several sources, the farthest. Set for what is in use now; 0 at
+ * first. */
+void cwasi_channel_set_mode(cwasi_channel *c, unsigned mode);
+unsigned cwasi_channel_mode(cwasi_channel *c);
 /* Takes a time stamp for one message in `every` (a power of two); 1 times all. */
 int cwasi_channel_sample(cwasi_channel *c, uint32_t every);
 /* Wakes whoever waits in this end, and makes every later wait fail with -ECANCELED. */
@@ -102,9 +125,9 @@ int cwasi_channel_close(cwasi_channel *c, int failed, int64_t linger_ns);
 void cwasi_channel_free(cwasi_channel *c);
 /* Frees a forked copy of an end that another process goes on using: the peer learns nothing of it. -EBUSY: in use. */
 int cwasi_channel_abandon(cwasi_channel *c);
-void cwasi_channel_stats(const cwasi_channel *c, cwasi_stats *out);
+void cwasi_channel_stats(cwasi_channel *c, cwasi_stats *out);
 /* What one source of a gathered receiver counted; -EINVAL where there is no such source. */
-int cwasi_channel_source_stats(const cwasi_channel *c, unsigned source, cwasi_stats *out);
+int cwasi_channel_source_stats(cwasi_channel *c, unsigned source, cwasi_stats *out);
 /* histogram: CWASI_HISTOGRAM_BUCKETS counters. Bucket i holds latencies of at least
  * 2^(i/16) * (1 + (i%16)/16) ns and less than the bound of i + 1. */
 void cwasi_channel_histogram(const cwasi_channel *c, uint64_t *histogram);
@@ -213,8 +236,8 @@ int cwasi_guest_new(const cwasi_wasmtime *runtime, void *context, cwasi_guest **
 /* memory: the wasmtime_memory_t (24 bytes) of the only instance in this store. Without this call the exported memory is
  * looked up afresh on every hostcall. */
 int cwasi_guest_set_memory(cwasi_guest *g, const void *memory);
-/* Lets the guest open its end of `channel` under `name`. The channel must outlive the guest. mode: 0 local ... */
-int cwasi_guest_grant(cwasi_guest *g, const char *name, cwasi_channel *channel, int mode);
+/* Lets the guest open its end of `channel` under `name`. The channel must outlive the guest. */
+int cwasi_guest_grant(cwasi_guest *g, const char *name, cwasi_channel *channel);
 /* Gives the channel that was granted last a way back, and so makes its messages requests: a sender has one receiver of
  * answers, a receiver has a sender of answers for each of its sources, in their order. Must outlive the guest, too. */
 int cwasi_guest_grant_back(cwasi_guest *g, cwasi_channel *back);

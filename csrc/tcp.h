@@ -146,6 +146,7 @@ int tcp_receiver_tend(tcp_end *t);
 
 /* Without it. */
 int tcp_send(endpoint *e, const cwasi_frame *frame, const void *data, deadline until);
+int tcp_leave(endpoint *e, const cwasi_frame *last, deadline until);
 uint64_t tcp_unread(endpoint *e);
 int tcp_trim(endpoint *e);
 void tcp_sender_finish(tcp_end *t, deadline until);

@@ -272,6 +272,19 @@ int tcp_send(endpoint *e, const cwasi_frame *frame, const void *data, deadline u
     return rc;
 }
 
+int tcp_leave(endpoint *e, const cwasi_frame *last, deadline until)
+{
+    tcp_end *t = (tcp_end *)e;
+    pthread_mutex_lock(&t->lock);
+    read_records(t);
+    int rc = usable(t);
+    if (rc == 0)
+        rc = send_kept(t, last, NULL, 0, until);
+    pthread_mutex_unlock(&t->lock);
+    FAULT_POINT(tcp_left);
+    return rc;
+}
+
 uint64_t tcp_unread(endpoint *e)
 {
     tcp_end *t = (tcp_end *)e;

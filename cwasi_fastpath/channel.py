@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import ref
 
 from . import transport as transports
 from .endpoint import RECEIVER, SENDER, Endpoint
-from .errors import BadSpec
+from .errors import BadSpec, ChannelClosed
 from .metrics import ChannelMetrics, EndReport, channel_metrics
 from .modes import Locality, Mode, Transport, mode_of
 from .names import checked
 from .policy import Decision
 from .receiver import Receiver, gathered
 from .sender import Sender
+from .switch import Target, switch_here
 from .tidy import tidy
 from .transport import Link
 
@@ -164,7 +166,27 @@ def open_ends(
             link.close()
         raise
     _close_after_the_last(links, (*txs, *rxs))
+    for number, tx in enumerate(txs):
+        tx.switcher = _switcher(tx, number, rxs, links)
     return txs, rxs
+
+
+def _switcher(
+    tx: Sender, number: int, rxs: tuple[Receiver, ...], links: list[Link]
+) -> Callable[[str, float | None], None]:
+    """For a sender, the one of that number, whose receivers are here. links: those of the channel, to which it adds."""
+    sender, receivers = ref(tx), [ref(rx) for rx in rxs]   # none of the ends is to keep others alive
+
+    def switch(target: str, timeout: float | None) -> None:
+        found, targets = sender(), [Target(rx, number) for receiver in receivers if (rx := receiver()) is not None]
+        assert found is not None   # who calls has it
+        if len(targets) < len(receivers):
+            raise ChannelClosed(f"{found!r}: a receiver is gone")
+        link = _link(found.name, target, len(targets))
+        switch_here(found, targets, link, mode_of(link.transport, Locality.PROCESS), timeout)
+        links.append(link)
+
+    return switch
 
 
 def _link(name: str, transport: str, readers: int) -> Link:

@@ -104,6 +104,12 @@ class GuestTimeout(GuestError):
     exit_code = 124
 
 
+class OutputFailed(GuestError):
+    """What the function printed could not be written, for example to a full disk."""
+
+    exit_code = 74
+
+
 class HostDied(GuestError):
     """A host process ended without a word, for example by SIGKILL."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys
@@ -86,7 +87,7 @@ def run(
     if not 0 < sample < 1 << 32 or sample & (sample - 1):
         raise click.UsageError(f"--sample {sample}: use a power of two, for example 1, 64 or 1024")
     if as_json:
-        workflow = workflow.with_default_stdout(Path("/dev/fd/2"))
+        _keep_for_the_report()
     options = Options(parse_mode(mode), parse_transport(transport), redis, timeout, sample, _observations(observed))
     report = _with_server(workflow, options)
     if as_json:
@@ -95,6 +96,12 @@ def run(
         click.echo(json.dumps(report.as_dict()))
     elif report.edges:
         _print(report)
+
+
+def _keep_for_the_report() -> None:
+    """What functions and further host processes print goes to standard error, what we print to standard output."""
+    sys.stdout = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
 
 
 def _terminated(number: int, frame: object) -> NoReturn:
