@@ -154,18 +154,20 @@ static void flush(tcp_end *t)
         if (n < 0 && errno == EAGAIN)
             return;
         if (n < 0 && errno != EINTR) {
-            tcp_break(t, errno);
+            int error = errno;
+            read_records(t);   /* the last word of a receiver that has left */
+            tcp_break(t, error);
             return;
         }
         o->flushed += n < 0 ? 0 : (uint64_t)n;
     }
 }
 
-/* 0 while there is, or may be again, a receiver. */
+/* 0 while there is, or may be again, a receiver. What it said at its end counts more than that it is gone. */
 static int usable(tcp_end *t)
 {
     int stop = endpoint_stopped(&t->base);
-    return stop ? stop : t->out.ended;
+    return stop != -ECANCELED && t->out.ended ? t->out.ended : stop;
 }
 
 /* Waits until so many bytes are free. */
@@ -178,7 +180,7 @@ static int await_room(tcp_end *t, uint64_t bytes, deadline until)
         FAULT_POINT(tcp_send_full);
         rc = tcp_wait(t, POLLIN | (o->opened && backlog(t) ? POLLOUT : 0), until);
         if (rc < 0)
-            return rc;
+            return rc == -ECONNRESET ? usable(t) : rc;
         read_records(t);
     }
     return rc;
