@@ -5,12 +5,14 @@
  * The processes are forked for each kill: a sender, and one or two receivers. What they have done so far they note in
  * memory that their parent shares, so that it outlives them. After each kill:
  * - the others end within a second, with the error that they should get, and get it again when they ask again;
- * - what was received was sent, once, in order, and to the byte; all that a dead sender had committed is received;
+ * - what was received was sent, once, in order, and to the byte; all that a dead sender had committed is received (not
+ *   over tcp, where its kernel may take back what is under way);
  * - what a surviving sender finds unread is what the dead receiver has not received, or one message less: that one had
- *   been taken, and its receiver was killed before recv returned or before it could note it;
+ *   been taken, and its receiver was killed before recv returned or before it could note it; over tcp it finds more
+ *   unread, never less;
  * - nothing is left open or mapped, neither in the survivors nor here.
  */
-#include "test.h"
+#include "tcp_pair.h"
 
 #include <dirent.h>
 #include <poll.h>
@@ -21,6 +23,8 @@ enum { LABELS_MAX = 128, ENDS = 3, SENDER = 0, NOBODY = -1, MESSAGES = 48, HELD 
 
 /* ns for the survivors to end in. A wake that got lost shows by a sleep of a second. */
 static const int64_t NOTICE = INT64_C(950000000);
+
+enum { ON_TCP = TRANSPORTS };   /* one connection, which nobody makes again */
 
 typedef struct {
     const char *name;
@@ -40,6 +44,8 @@ static const scenario scenarios[] = {
     {"a pipe", ON_PIPE, 0, 3000, 1, 0, 0},
     {"a pipe with large messages", ON_PIPE, 0, 500000, 1, 0, 0},
     {"pipes to two receivers", ON_PIPE, 0, 500000, 2, 0, 0},
+    {"tcp", ON_TCP, 0, 30000, 1, 0, 0},
+    {"tcp with messages longer than its window", ON_TCP, 0, 3 << 20, 1, 0, 0},
 };
 enum { SCENARIOS = sizeof scenarios / sizeof *scenarios };
 
@@ -307,6 +313,13 @@ static cwasi_channel *open_end(const plan *p, int end)
         own[i] = p->bells[i][0];
         out[i] = p->pipes[i][1];
     }
+    if (p->of->transport == ON_TCP) {
+        cwasi_tcp *keeper;
+        CHECK_EQ(cwasi_channel_open_tcp(role, 1 << 20, &keeper, &c), 0);
+        CHECK_EQ(cwasi_tcp_connected(keeper, p->pipes[0][end == SENDER], 1), 0);
+        cwasi_tcp_leave(keeper, 0);
+        return c;
+    }
     if (p->of->transport == ON_PIPE) {
         const int *pipes = end == SENDER ? out : p->pipes[reader], *backs = end == SENDER ? own : &p->bells[reader][1];
         CHECK_EQ(cwasi_channel_open_pipe(role, pipes, backs, end == SENDER ? (unsigned)p->of->receivers : 1, &c), 0);
@@ -322,10 +335,12 @@ static void close_plan(const plan *p)
     if (p->of->transport == ON_RING)
         close(p->memfd);
     for (int i = 0; i < p->of->receivers; i++) {
-        if (p->of->transport == ON_PIPE) {
+        if (p->of->transport != ON_RING) {
             close(p->pipes[i][0]);
             close(p->pipes[i][1]);
         }
+        if (p->of->transport == ON_TCP)
+            continue;
         close(p->bells[i][0]);
         close(p->bells[i][1]);
     }
@@ -392,7 +407,13 @@ static void open_plan(plan *p)
         CHECK_EQ(pipe(p->pipes[i]), 0);
         CHECK_EQ(pipe(p->bells[i]), 0);
     }
-    if (p->of->transport == ON_PIPE)
+    if (p->of->transport == ON_TCP) {
+        int sockets[2];
+        connect_tcp(sockets);
+        p->pipes[0][0] = sockets[RX];
+        p->pipes[0][1] = sockets[TX];
+    }
+    if (p->of->transport != ON_RING)
         return;
     p->memfd = cwasi_ring_create(p->of->capacity, (unsigned)p->of->receivers);
     CHECK(p->memfd >= 0);
@@ -411,7 +432,8 @@ static void check_receiver(int end, int killed)
     MUST(noted(&rx->done) <= noted(&tx->begun));
     if (end == now_doing.victim)
         return;
-    MUST(noted(&rx->done) >= noted(&tx->done));
+    if (now_doing.of->transport != ON_TCP || !killed)
+        MUST(noted(&rx->done) >= noted(&tx->done));
     if (!killed || now_doing.victim != SENDER)
         MUST(noted(&rx->error) == EPIPE);
     else if (noted(&rx->error) != EPIPE || !noted(&tx->closing))
@@ -434,6 +456,9 @@ static void check_sender(int killed)
     uint64_t left = noted(&tx->done) - noted(&rx->done);
     if (now_doing.of->transport == ON_RING)
         MUST(noted(&tx->unread) == left || (killed && noted(&tx->unread) + 1 == left));
+    /* What the sender was told to be received had been returned, and noted, before. */
+    if (now_doing.of->transport == ON_TCP)
+        MUST(noted(&tx->done) <= noted(&rx->done) + noted(&tx->unread));
 }
 
 static int64_t slowest;
