@@ -26,6 +26,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def on_loopback(port: int) -> tuple[str, ...]:
+    return ("--port", str(port), "--bind", "127.0.0.1")
+
+
 class Server:
     """A redis-server in `directory`, on a unix socket there, and on whatever the options say."""
 

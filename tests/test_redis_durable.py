@@ -196,6 +196,36 @@ def test_back_pressure_counts_what_a_predecessor_left(url: str, server: Server) 
     tx.close()
 
 
+def test_several_receivers_each_at_their_own_pace(url: str, server: Server) -> None:
+    """One comes and goes, one comes late: each gets every message once, and nothing is trimmed before all have it."""
+    with server.client() as client, cwasi.durable_sender("lab", url, readers=2) as tx:
+        for i in range(100):
+            tx.send(number(i))
+        for first in (0, 50):
+            with cwasi.durable_receiver("lab", url, 0, 2) as rx:
+                for i in range(first, first + 50):
+                    check_number(rx.recv(timeout=HANG), i)
+        assert client.xlen(KEY) == 101, "the other one has not seen any"
+        with cwasi.durable_receiver("lab", url, 1, 2) as rx:
+            for i in range(100):
+                check_number(rx.recv(timeout=HANG), i)
+        eventually(lambda: client.xlen(KEY) == 0)
+        with cwasi.durable_receiver("lab", url, 2, 3) as rx:
+            tx.send(b"from now on")
+            assert rx.recv(timeout=HANG) == b"from now on"
+    for reader in range(3):
+        assert client.keys() == [KEY.encode()]
+        with cwasi.durable_receiver("lab", url, reader, 3) as rx:
+            assert [*rx] == [b"from now on"] * (reader < 2)
+    assert client.keys() == [], "all have read it to its end"
+
+
+@pytest.mark.parametrize("reader, readers", [(-1, 1), (1, 1), (0, 0), (0, 61)])
+def test_receivers_that_cannot_be(reader: int, readers: int) -> None:
+    with pytest.raises(cwasi.BadSpec, match="receiver"):
+        cwasi.durable_receiver("lab", "unix:///nowhere", reader, readers)
+
+
 # ---- processes that are killed ----
 
 RECEIVE = """

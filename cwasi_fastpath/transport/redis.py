@@ -19,7 +19,7 @@ from ..endpoint import RECEIVER, SENDER, Endpoint
 from ..modes import Transport
 from ..receiver import Receiver
 from ..sender import Sender
-from .redis_client import Address, connect, told
+from .redis_client import Address, close, connect, told
 from .redis_promise import promise
 from .redis_pump import Pump
 from .redis_receive import ReceivePump
@@ -72,7 +72,7 @@ class RedisLink:
                 self._learn_promise(stream)
             end = ring.open(role)
         except BaseException:
-            client.close()
+            close(client)
             raise
         finally:
             ring.close()

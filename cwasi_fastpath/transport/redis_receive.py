@@ -89,7 +89,14 @@ class ReceivePump(Pump):
         elif b"end" in fields:
             self._end(number, failed=fields[b"end"] != b"finished")
         else:
-            self._hand(number, fields[b"data"], int(fields[b"stamp"]))
+            self._hand(number, *self._message(number, fields))
+
+    def _message(self, number: bytes, fields: dict[bytes, bytes]) -> tuple[bytes, int]:
+        """The payload, and when it was sent."""
+        try:
+            return fields[b"data"], int(fields[b"stamp"]) % (1 << 64)
+        except (KeyError, ValueError):
+            raise Lost(f"{self._stream.key} has an entry {number.decode()} that is no message of ours") from None
 
     def _check_order(self, found: Id, fields: dict[bytes, bytes]) -> None:
         """Raises Lost where entries are missing."""

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from .. import errors
 from . import redis_scripts as scripts
+from .redis_client import close
 
 LEASE_MS = 3_600_000
 """How long a stream that is not durable outlives the last sign of life of either end."""
@@ -30,7 +31,7 @@ _CONSUMER = "one"
 _PENDING = 1000
 """Pending entries that are looked at by one request."""
 
-_SCRIPT_BYTES = 1 << 20
+_SCRIPT_BYTES = 16 << 10
 """A longer message is added without a script."""
 
 
@@ -74,17 +75,21 @@ class Stream:
         self.readers = readers
         self._lease = 0 if durable else LEASE_MS
         self._replicas = replicas
+        self._held = getattr(client, "connection", None)
+        """The only connection, where it is no cluster: it is not made again without an error before."""
+        self._certain = False
+        """Since the last error we know what the newest id is."""
         self.group = ""
 
     def close(self) -> None:
-        self._client.close()
+        close(self._client)
 
     def reconnect(self) -> None:
         """After an error. A connection that is held asks Sentinel for the master only when it is told to connect."""
-        connection = getattr(self._client, "connection", None)
-        if connection is not None:
-            connection.disconnect()
-            connection.connect()
+        self._certain = False
+        if self._held is not None:
+            self._held.disconnect()
+            self._held.connect()
 
     def _run(self, script: str, *arguments: Any) -> Any:
         return self._client.eval(script, 1, self.key, *arguments)
@@ -126,8 +131,9 @@ class Stream:
         """Not by a script, which would copy it once more. Whoever comes in between has a higher epoch."""
         import redis
 
-        if self.newest() != after:
+        if not self._certain and self.newest() != after:
             return False
+        self._certain = self._held is not None
         try:
             if self._client.xadd(self.key, fields, id=number, nomkstream=True) is None:
                 raise self.gone()
@@ -143,14 +149,10 @@ class Stream:
 
     def newest(self) -> Id:
         """The last id that the server has taken, also where the entry is not there any more. Raises Lost."""
-        import redis
-
-        try:
-            return Id.parse(_bytes(self._client.xinfo_stream(self.key)["last-generated-id"]))
-        except redis.ResponseError as error:
-            if "no such key" in str(error):
-                raise self.gone() from error
-            raise
+        found = self._run(scripts.NEWEST)
+        if not found:
+            raise self.gone()
+        return Id.parse(found)
 
     def between(self, first: Id, last: Id) -> list[Entry]:
         """The entries that are still there."""
