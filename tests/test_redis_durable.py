@@ -419,7 +419,7 @@ def test_a_server_that_is_stopped_for_a_while(own: Server) -> None:
 
 WEAKER = {
     "nothing": (("--appendonly", "no"), "appendonly no"),
-    "everysec": (("--appendonly", "yes", "--appendfsync", "everysec"), "the last second .*appendfsync everysec"),
+    "everysec": (("--appendonly", "yes", "--appendfsync", "everysec"), "the last two seconds .*appendfsync everysec"),
     "no": (("--appendonly", "yes", "--appendfsync", "no"), "not written yet .*appendfsync no"),
     "rewrite": ((*SAFE, "--no-appendfsync-on-rewrite", "yes"), "no-appendfsync-on-rewrite yes"),
     "evicts": ((*SAFE, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"), "maxmemory-policy allkeys-lru"),
