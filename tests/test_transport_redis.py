@@ -20,6 +20,7 @@ import cwasi_fastpath as cwasi
 from cwasi_fastpath.endpoint import RECEIVER
 from cwasi_fastpath.modes import Mode
 from cwasi_fastpath.redis_server import RedisServer
+from cwasi_fastpath.transport import redis_send
 from cwasi_fastpath.transport.redis import RedisLink
 from cwasi_fastpath.transport.redis_send import BACKLOG
 
@@ -70,6 +71,22 @@ def test_more_than_the_backlog_goes_through(ends: Ends, client: redis.Redis) -> 
         for i in range(count):
             assert rx.recv(timeout=HANG) == content(i, size)
         sending.result(HANG)
+
+
+def test_empty_messages_are_bounded_too(
+    redis_server: RedisServer, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_send, "BACKLOG", 1 << 16)
+    tx, rx = cwasi.open_channel("lab", redis_server.url)
+    for _ in range(5000):
+        tx.send(b"")
+    (key,) = client.keys()
+    time.sleep(0.5)
+    assert client.xlen(key) <= 1 << 10
+    for _ in range(5000):
+        assert rx.recv(timeout=HANG) == b""
+    tx.close()
+    rx.close()
 
 
 def test_a_receiver_that_is_gone_ends_a_wait_for_room(ends: Ends) -> None:

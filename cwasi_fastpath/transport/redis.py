@@ -49,8 +49,6 @@ class RedisLink:
         self._pumps: list[Pump] = []
         self.why: str | None = None
         """Why it has failed, once it has."""
-        self.promise = ""
-        """What the server promises about what it has taken; known when an end was opened."""
         self._opened: set[tuple[int, int]] = set()
         self._dead: set[int] = set()
 
@@ -69,7 +67,8 @@ class RedisLink:
                     replicas=self._address.replicas,
                 )
                 pump = self._pump(stream, ring, role, function, reader)
-                self._learn_promise(stream)
+                if self._address.durable:
+                    self._warn(stream)
             end = ring.open(role)
         except BaseException:
             close(client)
@@ -88,10 +87,10 @@ class RedisLink:
         target = Sender(ring.open(SENDER), "pump")
         return ReceivePump(stream, target, reader, self._address, function, self._has_failed)
 
-    def _learn_promise(self, stream: Stream) -> None:
+    def _warn(self, stream: Stream) -> None:
+        """Of a server that promises less than a durable channel seems to."""
         found = promise(stream)
-        self.promise = found.text
-        if self._address.durable and not found.sure:
+        if not found.sure:
             _log.warning("channel %s is durable, but redis at %s %s", self._key, self._address, found.text)
 
     def _has_failed(self, why: str) -> None:
