@@ -109,6 +109,17 @@ def test_acknowledged_is_what_recv_has_returned(url: str, server: Server) -> Non
         assert client.xlen(KEY) == 6, "trimmed below the oldest pending one, and no further"
 
 
+def test_many_are_acknowledged_at_once(url: str, server: Server) -> None:
+    count = 20_000
+    with server.client() as client, cwasi.durable_sender("lab", url) as tx, cwasi.durable_receiver("lab", url) as rx:
+        for _ in range(count):
+            tx.send(b"")
+        eventually(lambda: pending(client) == count)
+        for _ in range(count):
+            rx.recv(timeout=HANG)
+        eventually(lambda: pending(client) == 0)
+
+
 def test_a_sender_goes_on_behind_the_one_before(url: str) -> None:
     """A failure ends a durable channel as little as a death does."""
     counter = itertools.count()

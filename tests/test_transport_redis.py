@@ -100,6 +100,17 @@ def test_a_receiver_that_is_gone_ends_a_wait_for_room(ends: Ends) -> None:
             sending.result(HANG)
 
 
+def test_a_receiver_that_is_gone_before_a_long_message(ends: Ends) -> None:
+    """With one before it in its ring, which it has not taken."""
+    tx, rx = ends
+    tx.send(b"x")
+    time.sleep(0.3)
+    rx.close()
+    with pytest.raises((cwasi.ChannelClosed, cwasi.PeerDied)):
+        for _ in range(1000):
+            tx.send(bytes(5_000_000))
+
+
 def test_the_time_from_send_to_receipt_goes_through_the_server(ends: Ends) -> None:
     tx, rx = ends
     tx.sample(1)

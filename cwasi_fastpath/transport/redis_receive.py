@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -18,6 +20,9 @@ _COUNT = 16
 _BLOCK_MS = 200
 _POLLS_MS = (1, 64)
 """How long the server waits for a new entry, at first and at last, while some are not acknowledged."""
+
+_LONG_SECONDS = 1.0
+"""How long a message that does not fit into the ring waits for those before it."""
 
 _POLLS = (0.0005, 0.02)
 """The same in seconds, where no new entry is wanted."""
@@ -116,7 +121,7 @@ class ReceivePump(Pump):
 
     def _hand(self, number: bytes, data: bytes, stamp: int) -> None:
         if len(data) > LONGEST_WHOLE:
-            self._until_taken()   # it will keep us, and what came before shall not wait for its acknowledgement
+            self._until_taken(_LONG_SECONDS)   # it will keep us, and what came before shall be acknowledged by then
         while True:
             try:
                 self._target.forward(data, stamp, TICK)
@@ -126,14 +131,14 @@ class ReceivePump(Pump):
                 self._refresh()
         self._handed.append(number)
 
-    def _until_taken(self) -> bool:
+    def _until_taken(self, seconds: float = math.inf) -> bool:
         """Waits until the receiver has taken all that was handed to it, or is closed; whether it has."""
-        pause = _POLLS[0]
+        pause, until = _POLLS[0], time.monotonic() + seconds
         while True:
-            closing = self.closing.is_set()
+            no_longer = self.closing.is_set() or time.monotonic() > until
             if self._acknowledge():
                 pause = _POLLS[0]
-            if closing or not self._handed:
+            if no_longer or not self._handed:
                 return not self._handed
             self.closing.wait(pause)
             pause = min(2 * pause, _POLLS[1])

@@ -28,8 +28,8 @@ LEASE_MS = 3_600_000
 
 _CONSUMER = "one"
 
-_PENDING = 1000
-"""Pending entries that are looked at by one request."""
+_SOME = 1000
+"""Ids in one request; a script takes some 8,000."""
 
 _SCRIPT_BYTES = 16 << 10
 """A longer message is added without a script."""
@@ -198,7 +198,7 @@ class Stream:
         after = "-"
         while True:
             with self._as_ours():
-                rows = self._client.xpending_range(self.key, self.group, after, "+", _PENDING)
+                rows = self._client.xpending_range(self.key, self.group, after, "+", _SOME)
             if not rows:
                 return
             ids = [_bytes(row["message_id"]) for row in rows]
@@ -242,8 +242,9 @@ class Stream:
 
     def acknowledge(self, ids: Sequence[bytes]) -> None:
         """These were taken. Raises Lost, Replaced."""
-        if not self._run(scripts.ACKNOWLEDGE, self.group, self._lease, *ids):
-            self._check_ours()
+        for start in range(0, len(ids), _SOME):
+            if not self._run(scripts.ACKNOWLEDGE, self.group, self._lease, *ids[start : start + _SOME]):
+                self._check_ours()
 
     def remove(self, last: bytes) -> None:
         """Removes the stream, if that entry is its last and every receiver has taken it."""
