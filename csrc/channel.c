@@ -8,6 +8,9 @@
 #include <string.h>
 #include <time.h>
 
+enum { YIELDS = 50 };   /* before who has to wait for another thread inside rather sleeps */
+static const struct timespec SHORT_PAUSE = {0, 20000}, PAUSE = {0, 100000};
+
 static int channel_new(endpoint *end, cwasi_channel **out)
 {
     cwasi_channel *c = calloc(1, sizeof *c);
@@ -15,7 +18,8 @@ static int channel_new(endpoint *end, cwasi_channel **out)
         end->ops->destroy(end);
         return -ENOMEM;
     }
-    c->end = end;
+    line_init(&c->line, end);
+    c->role = end->role;
     c->limit = CWASI_MESSAGE_MAX;
     store_relaxed(&c->stamp_mask, 63);
     *out = c;
@@ -41,6 +45,20 @@ int cwasi_channel_open_pipe(int role, const int *pipes, const int *backs, unsign
     return rc < 0 ? rc : channel_new(end, out);
 }
 
+int channel_unused(const cwasi_channel *c, int role)
+{
+    return c->role == role && !c->sources && c->line.seq == 0 && load_relaxed(&c->line.epoch) == 0 && !c->has_frame;
+}
+
+int cwasi_channel_open_tcp(int role, uint64_t window, cwasi_tcp **keeper, cwasi_channel **out)
+{
+    endpoint *end;
+    int rc = role_valid(role) ? tcp_open(role, window, keeper, &end) : -EINVAL;
+    if (rc == 0 && (rc = channel_new(end, out)) < 0)
+        cwasi_tcp_leave(*keeper, 0);
+    return rc;
+}
+
 int cwasi_channel_gather(cwasi_channel **sources, unsigned count, cwasi_channel **out)
 {
     endpoint *end, **ends = calloc(count ? count : 1, sizeof *ends);
@@ -48,14 +66,16 @@ int cwasi_channel_gather(cwasi_channel **sources, unsigned count, cwasi_channel 
         return -ENOMEM;
     int rc = count ? 0 : -EINVAL;
     for (unsigned i = 0; i < count && rc == 0; i++) {
-        rc = sources[i]->end->role == CWASI_RECEIVER && sources[i]->seq == 0 && !sources[i]->has_frame ? 0 : -EINVAL;
-        ends[i] = sources[i]->end;
+        rc = channel_unused(sources[i], CWASI_RECEIVER) ? 0 : -EINVAL;
+        ends[i] = sources[i]->line.now;
     }
     if (rc == 0) {
         rc = gather_open(ends, count, &end);
         for (unsigned i = 0; i < count; i++)
             free(sources[i]);   /* without its end, which the gatherer has */
         rc = rc < 0 ? rc : channel_new(end, out);
+        if (rc == 0)
+            (*out)->sources = count;
     }
     free(ends);
     return rc;
@@ -63,22 +83,37 @@ int cwasi_channel_gather(cwasi_channel **sources, unsigned count, cwasi_channel 
 
 int channel_role(const cwasi_channel *c)
 {
-    return c->end->role;
+    return c->role;
 }
 
 /* Lets one thread in. Pairs with the release in channel_leave(): what the last one inside did is visible. */
 int channel_enter(cwasi_channel *c, int role)
 {
-    if (c->end->role != role)
+    if (c->role != role)
         return -EINVAL;
     while (!try_claim(&c->owner, FREE, INSIDE)) {
         uint32_t owner = load_relaxed(&c->owner);
-        if (owner == TRIMMING)
+        if (owner == TENDED)
             sched_yield();   /* a few microseconds */
         else if (owner != FREE)
             return owner >= CLOSING ? -EBADF : -EBUSY;
     }
     return 0;
+}
+
+int channel_enter_sender(cwasi_channel *c, deadline until)
+{
+    for (int looks = 0; load_relaxed(&c->awaited); looks++) {
+        if (until.at == 0)
+            return -EAGAIN;
+        if (now_ns() >= until.at)
+            return -ETIMEDOUT;
+        if (looks < YIELDS)
+            sched_yield();
+        else
+            nanosleep(&SHORT_PAUSE, NULL);
+    }
+    return channel_enter(c, CWASI_SENDER);
 }
 
 void channel_leave(cwasi_channel *c)
@@ -88,19 +123,19 @@ void channel_leave(cwasi_channel *c)
 
 cwasi_frame channel_new_frame(const cwasi_channel *c, uint64_t length, const uint64_t *stamp)
 {
-    cwasi_frame frame = {.seq = c->seq, .length = (uint32_t)length};
+    cwasi_frame frame = {.seq = c->line.seq, .length = (uint32_t)length, .epoch = load_relaxed(&c->line.epoch)};
     if (stamp)
-        frame.stamp = *stamp;
-    else if ((c->seq & load_relaxed(&c->stamp_mask)) == 0)
+        frame.stamp = *stamp & ~FRAME_HANDED;
+    else if ((c->line.seq & load_relaxed(&c->stamp_mask)) == 0)
         frame.stamp = (uint64_t)now_ns();
     return frame;
 }
 
 void channel_count_sent(cwasi_channel *c, uint64_t length)
 {
-    c->seq++;
-    count_up(&c->end->stats.messages, 1);
-    count_up(&c->end->stats.bytes, length);
+    c->line.seq++;
+    count_up(&c->line.now->stats.messages, 1);
+    count_up(&c->line.now->stats.bytes, length);
 }
 
 static int send_frame(cwasi_channel *c, const void *data, uint64_t length, const uint64_t *stamp, deadline until)
@@ -109,13 +144,13 @@ static int send_frame(cwasi_channel *c, const void *data, uint64_t length, const
         return -EMSGSIZE;
     if (!data && length)
         return -EFAULT;
-    int rc = channel_enter(c, CWASI_SENDER);
+    int rc = channel_enter_sender(c, until);
     if (rc < 0)
         return rc;
     cwasi_frame frame = channel_new_frame(c, length, stamp);
-    rc = c->end->torn;
+    rc = c->line.now->torn;
     if (rc == 0)
-        rc = c->end->ops->send(c->end, &frame, data, until);
+        rc = c->line.now->ops->send(c->line.now, &frame, data, until);
     if (rc == 0)
         channel_count_sent(c, length);
     channel_leave(c);
@@ -139,17 +174,13 @@ int cwasi_channel_forward(cwasi_channel *c, const void *data, uint64_t length, u
 
 int channel_next_frame(cwasi_channel *c, deadline until)
 {
-    if (c->end->torn)
-        return c->end->torn;
+    if (c->line.now->torn)
+        return c->line.now->torn;
     if (c->has_frame)
         return 0;
-    int rc = c->end->ops->peek(c->end, &c->frame, until);
-    if (rc < 0)
-        return rc;
-    if (c->frame.seq != c->seq)
-        return -EBADMSG;   /* lost, doubled or forged */
-    c->has_frame = 1;
-    return 0;
+    int rc = line_peek(&c->line, &c->frame, until);
+    c->has_frame = rc == 0;
+    return rc;
 }
 
 static void count_latency(cwasi_channel *c)
@@ -161,15 +192,15 @@ static void count_latency(cwasi_channel *c)
     unsigned octave = 63 - (unsigned)__builtin_clzll(ns);
     unsigned bucket = octave * 16 + (unsigned)(ns >> (octave - 4)) % 16;
     count_up(&c->histogram[MIN(bucket, CWASI_HISTOGRAM_BUCKETS - 1)], 1);
-    count_up(&c->end->stats.timed, 1);
+    count_up(&c->line.now->stats.timed, 1);
 }
 
 void channel_count_received(cwasi_channel *c)
 {
     c->has_frame = 0;
-    c->seq++;
-    count_up(&c->end->stats.messages, 1);
-    count_up(&c->end->stats.bytes, c->frame.length);
+    c->line.seq++;
+    count_up(&c->line.now->stats.messages, 1);
+    count_up(&c->line.now->stats.bytes, c->frame.length);
     if (c->frame.stamp)
         count_latency(c);
 }
@@ -178,13 +209,24 @@ static int64_t take_frame(cwasi_channel *c, void *data, uint64_t capacity)
 {
     if (c->frame.length > capacity)
         return -EMSGSIZE;
-    int rc = c->end->ops->take(c->end, &c->frame, data);
+    int rc = c->line.now->ops->take(c->line.now, &c->frame, data);
     if (rc == -ESTALE)
         c->has_frame = 0;
     if (rc < 0)
         return rc;
     channel_count_received(c);
     return c->frame.length;
+}
+
+/* Makes c->frame the next message. A large buffer is offered meanwhile, so that the message may come straight into it. */
+static int await_frame(cwasi_channel *c, void *data, uint64_t capacity, deadline until)
+{
+    endpoint *end = c->line.now;
+    int offered = data && end->ops->offer && !c->has_frame && end->ops->offer(end, data, capacity);
+    int rc = channel_next_frame(c, until);
+    if (offered && end->ops->withdraw(end) && rc < 0)
+        rc = channel_next_frame(c, deadline_after(-1));   /* it has come all the same */
+    return rc;
 }
 
 /* data: NULL to forget the message. */
@@ -194,7 +236,7 @@ static int64_t receive(cwasi_channel *c, void *data, uint64_t capacity, deadline
     if (rc < 0)
         return rc;
     do {
-        rc = channel_next_frame(c, until);
+        rc = await_frame(c, data, capacity, until);
         if (rc == 0)
             rc = take_frame(c, data, capacity);
     } while (rc == -ESTALE);
@@ -215,7 +257,7 @@ int channel_drop(cwasi_channel *c, deadline until)
 
 unsigned channel_source(const cwasi_channel *c)
 {
-    return c->end->ops->last_source ? c->end->ops->last_source(c->end) : 0;
+    return c->sources ? c->line.now->ops->last_source(c->line.now) : 0;
 }
 
 int64_t cwasi_channel_recv(cwasi_channel *c, void *data, uint64_t capacity, int64_t timeout_ns)
@@ -229,11 +271,10 @@ static int64_t peek_frame(cwasi_channel *c, cwasi_frame *frame, deadline until)
     if (rc < 0)
         return rc;
     rc = channel_next_frame(c, until);
-    if (rc == 0) {
+    if (frame && (rc == 0 || rc == -EREMCHG))
+        *frame = c->frame;
+    if (rc == 0)
         rc = c->frame.length;
-        if (frame)
-            *frame = c->frame;
-    }
     channel_leave(c);
     return rc;
 }
@@ -248,23 +289,35 @@ int64_t cwasi_channel_peek(cwasi_channel *c, cwasi_frame *frame, int64_t timeout
     return peek_frame(c, frame, deadline_interruptible(timeout_ns));
 }
 
-int cwasi_channel_bells(const cwasi_channel *c, int *descriptors, unsigned room)
+line *channel_line(cwasi_channel *c, unsigned source)
 {
+    if (c->sources)
+        return c->line.now->ops->source(c->line.now, source);
+    return source == 0 ? &c->line : NULL;
+}
+
+int cwasi_channel_bells(cwasi_channel *c, int *descriptors, unsigned room)
+{
+    line *l;
     unsigned count = 0;
-    for (; count < room; count++) {
-        int bell = endpoint_bell(c->end, count);
-        if (bell < 0 && !endpoint_source(c->end, count))
-            break;
-        descriptors[count] = bell;
-    }
+    for (unsigned i = 0; (l = channel_line(c, i)); i++)
+        count += line_bells(l, descriptors + count, room - count);
     return (int)count;
+}
+
+void cwasi_channel_hung_up(cwasi_channel *c, int bell)
+{
+    line *l;
+    for (unsigned i = 0; (l = channel_line(c, i)); i++)
+        line_hung_up(l, bell);
 }
 
 int cwasi_channel_trim(cwasi_channel *c)
 {
-    if (!c->end->ops->trim || c->end->role != CWASI_SENDER || !try_claim(&c->owner, FREE, TRIMMING))
+    if (c->role != CWASI_SENDER || !try_claim(&c->owner, FREE, TENDED))
         return 0;
-    int rc = c->end->ops->trim(c->end);
+    endpoint *end = c->line.now;
+    int rc = end->ops->trim ? end->ops->trim(end) : 0;
     channel_leave(c);
     return rc;
 }
@@ -285,33 +338,48 @@ int cwasi_channel_sample(cwasi_channel *c, uint32_t every)
     return 0;
 }
 
+void cwasi_channel_set_mode(cwasi_channel *c, unsigned mode)
+{
+    line *l;
+    for (unsigned i = 0; (l = channel_line(c, i)); i++)
+        line_set_mode(l, mode);
+}
+
+unsigned cwasi_channel_mode(cwasi_channel *c)
+{
+    line *l;
+    uint32_t mode = 0;
+    for (unsigned i = 0; (l = channel_line(c, i)); i++)
+        mode = MAX(mode, line_mode(l));
+    return mode;
+}
+
 void cwasi_channel_stop(cwasi_channel *c)
 {
-    endpoint_stop(c->end, ECANCELED);
+    line_stop(&c->line, ECANCELED);
 }
 
 void cwasi_channel_peer_died(cwasi_channel *c, unsigned peer)
 {
-    endpoint_peer_died(c->end, peer);
+    line_peer_died(&c->line, peer);
 }
 
 uint64_t cwasi_channel_unread(cwasi_channel *c)
 {
-    return endpoint_unread(c->end);
+    return line_unread(&c->line);
 }
 
 /* Waits for the end to be free and takes it for good; -EALREADY if it was closed before. Another thread that is just
  * closing it counts as inside. */
 static int claim_for_close(cwasi_channel *c, deadline until)
 {
-    const struct timespec pause = {0, 100000};
     while (!try_claim(&c->owner, FREE, CLOSING)) {
         /* Pairs with the store at the end of cwasi_channel_close. */
         if (load_acquire(&c->owner) == CLOSED)
             return -EALREADY;
         if (now_ns() > until.at)
             cwasi_channel_stop(c);
-        nanosleep(&pause, NULL);
+        nanosleep(&PAUSE, NULL);
     }
     return 0;
 }
@@ -322,9 +390,15 @@ int cwasi_channel_close(cwasi_channel *c, int failed, int64_t linger_ns)
     int rc = claim_for_close(c, until);
     if (rc == -EALREADY)
         return 0;
-    rc = c->end->ops->finish(c->end, failed, until);
+    rc = line_finish(&c->line, failed, until);
     store_release(&c->owner, CLOSED);
     return rc;
+}
+
+int cwasi_channel_hand_over(cwasi_channel *c, cwasi_handover *h)
+{
+    endpoint *end = c->line.now;
+    return end->ops->hand_over ? end->ops->hand_over(end, h) : -ENOTSUP;
 }
 
 void cwasi_channel_free(cwasi_channel *c)
@@ -332,39 +406,25 @@ void cwasi_channel_free(cwasi_channel *c)
     if (!c)
         return;
     cwasi_channel_close(c, 1, 0);
-    c->end->ops->destroy(c->end);
+    line_destroy(&c->line);
     free(c);
-}
-
-static cwasi_stats read_counters(const counters *from)
-{
-    return (cwasi_stats){
-        .messages = load_relaxed(&from->messages),
-        .bytes = load_relaxed(&from->bytes),
-        .copied_bytes = load_relaxed(&from->copied_bytes),
-        .waits = load_relaxed(&from->waits),
-        .parks = load_relaxed(&from->parks),
-        .wakes = load_relaxed(&from->wakes),
-        .timed = load_relaxed(&from->timed),
-        .lost_peers = load_relaxed(&from->lost_peers),
-    };
 }
 
 int cwasi_channel_abandon(cwasi_channel *c)
 {
     if (!try_claim(&c->owner, FREE, CLOSED) && load_relaxed(&c->owner) != CLOSED)
         return -EBUSY;
-    c->end->ops->destroy(c->end);
+    line_destroy(&c->line);
     free(c);
     return 0;
 }
 
-void cwasi_channel_stats(const cwasi_channel *c, cwasi_stats *out)
+void cwasi_channel_stats(cwasi_channel *c, cwasi_stats *out)
 {
-    *out = read_counters(&c->end->stats);
-    const endpoint *source;
-    for (unsigned i = 0; (source = endpoint_source(c->end, i)); i++) {
-        cwasi_stats one = read_counters(&source->stats);
+    cwasi_stats one;
+    line_stats(&c->line, out);
+    for (unsigned i = 0; i < c->sources; i++) {
+        line_stats(channel_line(c, i), &one);
         out->copied_bytes += one.copied_bytes;
         out->waits += one.waits;
         out->parks += one.parks;
@@ -372,12 +432,12 @@ void cwasi_channel_stats(const cwasi_channel *c, cwasi_stats *out)
     }
 }
 
-int cwasi_channel_source_stats(const cwasi_channel *c, unsigned source, cwasi_stats *out)
+int cwasi_channel_source_stats(cwasi_channel *c, unsigned source, cwasi_stats *out)
 {
-    const endpoint *found = endpoint_source(c->end, source);
+    line *found = c->sources ? channel_line(c, source) : NULL;
     if (!found)
         return -EINVAL;
-    *out = read_counters(&found->stats);
+    line_stats(found, out);
     return 0;
 }
 

@@ -2,23 +2,32 @@
 #ifndef CWASI_CHANNEL_H
 #define CWASI_CHANNEL_H
 
-#include "internal.h"
+#include "line.h"
 
-enum { FREE = 0, INSIDE = 1, TRIMMING = 2, CLOSING = 3, CLOSED = 4 };   /* values of owner */
+/* Values of owner. TENDED: for moments by who is no user of it. */
+enum { FREE = 0, INSIDE = 1, TENDED = 2, CLOSING = 3, CLOSED = 4 };
 
 struct cwasi_channel {
-    endpoint *end;
+    line line;
+    int role;
+    unsigned sources;         /* that are gathered; 0 where there is one transport */
     atomic_u32 owner;
+    atomic_u32 awaited;       /* somebody wants to tend it: who sends much lets him */
     atomic_u32 stamp_mask;    /* a message is timed where (seq & mask) == 0 */
     uint64_t limit;           /* bytes in a message that is sent by a copy */
-    uint64_t seq;             /* of the next message */
     int has_frame;            /* peeked and not yet taken */
     cwasi_frame frame;
     atomic_u64 histogram[CWASI_HISTOGRAM_BUCKETS];
 };
 
+/* Nothing but opened, so that its end of a transport may become another channel's. */
+int channel_unused(const cwasi_channel *c, int role);
+/* Its line, or, where several are gathered, that of one of them; NULL where there is none of that number. */
+line *channel_line(cwasi_channel *c, unsigned source);
 /* Lets one thread in, as that role. 0, -EINVAL (another role), -EBUSY or -EBADF (closed). */
 int channel_enter(cwasi_channel *c, int role);
+/* As a sender, after who tends it: also -EAGAIN, -ETIMEDOUT or -ECANCELED. */
+int channel_enter_sender(cwasi_channel *c, deadline until);
 void channel_leave(cwasi_channel *c);
 /* The frame of the next message; stamp: NULL to take one when it is this message's turn. */
 cwasi_frame channel_new_frame(const cwasi_channel *c, uint64_t length, const uint64_t *stamp);

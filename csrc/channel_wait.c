@@ -11,7 +11,7 @@ static unsigned known_ready(cwasi_channel **list, unsigned count, unsigned from)
 {
     for (unsigned n = 0; n < count; n++) {
         const cwasi_channel *c = list[(from + n) % count];
-        if (c->has_frame || c->end->torn)
+        if (c->has_frame || c->line.now->torn)
             return (from + n) % count;
     }
     return count;
@@ -25,11 +25,16 @@ static int wait_inside(cwasi_channel **list, unsigned count, unsigned from, dead
     endpoint **ends = calloc(count, sizeof *ends);
     if (!ends)
         return -ENOMEM;
-    for (unsigned i = 0; i < count; i++)
-        ends[i] = list[i]->end;
-    /* What it learns lasts no longer than the call; the sleeps count for the first. */
-    waiter w = {.parks = &list[0]->end->stats.parks};
-    int rc = endpoint_wait(ends, count, from, &w, until);
+    cwasi_frame frame;
+    int rc;
+    do {
+        for (unsigned i = 0; i < count; i++)
+            ends[i] = list[i]->line.now;
+        /* What it learns lasts no longer than the call; the sleeps count for the first. */
+        waiter w = {.parks = &list[0]->line.now->stats.parks};
+        rc = endpoint_wait(ends, count, from, &w, until);
+        /* It may be ready only to go to another transport, on which there is nothing yet. */
+    } while (rc >= 0 && line_peek(&list[rc]->line, &frame, deadline_after(0)) == -EAGAIN);
     free(ends);
     return rc;
 }
@@ -59,12 +64,13 @@ int cwasi_channel_arm(cwasi_channel *c, int *descriptors, unsigned room)
     int rc = channel_enter(c, CWASI_RECEIVER);
     if (rc < 0)
         return rc;
-    unsigned used = c->end->descriptors;
+    endpoint *end = c->line.now;
+    unsigned used = end->descriptors;
     struct pollfd *fds = calloc(used ? used : 1, sizeof *fds);
     if (used == 0 || used > room || !fds)
         rc = used == 0 ? -ENOTSUP : fds ? -ENOSPC : -ENOMEM;
     else
-        rc = c->has_frame || c->end->torn || c->end->ops->arm(c->end, fds) ? 0 : (int)used;
+        rc = c->has_frame || end->torn || end->ops->arm(end, fds) ? 0 : (int)used;
     for (int i = 0; i < rc; i++)
         descriptors[i] = fds[i].fd;
     free(fds);
@@ -77,8 +83,9 @@ int cwasi_channel_disarm(cwasi_channel *c)
     int rc = channel_enter(c, CWASI_RECEIVER);
     if (rc < 0)
         return rc;
-    if (c->end->descriptors)
-        c->end->ops->disarm(c->end);
+    endpoint *end = c->line.now;
+    if (end->descriptors)
+        end->ops->disarm(end);
     channel_leave(c);
     return 0;
 }

@@ -2,46 +2,73 @@
 #include "channel.h"
 
 #include <errno.h>
+#include <fcntl.h>
 
-const window_ops *channel_windows(const cwasi_channel *c)
+uint32_t channel_epoch(const cwasi_channel *c)
 {
-    return c->end->ops->windows;
+    return load_relaxed(&c->line.epoch);
 }
 
-endpoint *channel_end(const cwasi_channel *c)
+static int enter(cwasi_channel *c, deadline until)
 {
-    return c->end;
+    return c->role == CWASI_SENDER ? channel_enter_sender(c, until) : channel_enter(c, CWASI_RECEIVER);
 }
 
-int channel_agree(cwasi_channel *c, uint64_t wanted, uint64_t *agreed)
+int channel_agree(cwasi_channel *c, uint64_t wanted, uint64_t *agreed, uint32_t *epoch)
 {
-    const window_ops *windows = c->end->ops->windows;
-    *agreed = 0;
-    int rc = windows ? channel_enter(c, c->end->role) : 0;
-    if (rc < 0 || !windows)
-        return rc;
-    rc = windows->agree(c->end, wanted, agreed);
-    channel_leave(c);
-    return rc;
-}
-
-int64_t channel_acquire(cwasi_channel *c, uint64_t length, deadline until)
-{
-    int64_t rc = channel_enter(c, CWASI_SENDER);
+    int rc = enter(c, deadline_after(-1));
     if (rc < 0)
         return rc;
-    rc = c->end->torn ? c->end->torn : c->end->ops->windows->acquire(c->end, length, until);
+    const window_ops *windows = c->line.now->ops->windows;
+    *agreed = 0;
+    *epoch = channel_epoch(c);
+    rc = windows ? windows->agree(c->line.now, wanted, agreed) : 0;
     channel_leave(c);
     return rc;
 }
 
-int channel_commit(cwasi_channel *c, uint64_t offset, uint64_t length)
+/* 0 where messages may go through the window area of that epoch. */
+static int usable(const cwasi_channel *c, uint32_t epoch)
 {
-    int rc = channel_enter(c, CWASI_SENDER);
+    return c->line.now->torn ? c->line.now->torn : channel_epoch(c) == epoch ? 0 : -ESTALE;
+}
+
+int channel_area(cwasi_channel *c, uint32_t epoch, uint64_t *offset)
+{
+    int rc = enter(c, deadline_after(-1));
+    if (rc < 0)
+        return rc;
+    rc = channel_epoch(c) == epoch ? 0 : -ESTALE;
+    if (rc == 0) {
+        /* A duplicate: ours is gone when the channel goes to another transport. */
+        rc = fcntl(c->line.now->ops->windows->file(c->line.now, offset), F_DUPFD_CLOEXEC, 0);
+        rc = rc < 0 ? -errno : rc;
+    }
+    channel_leave(c);
+    return rc;
+}
+
+int64_t channel_acquire(cwasi_channel *c, uint32_t epoch, uint64_t length, deadline until)
+{
+    int64_t rc = channel_enter_sender(c, until);
+    if (rc < 0)
+        return rc;
+    rc = usable(c, epoch);
+    if (rc == 0)
+        rc = c->line.now->ops->windows->acquire(c->line.now, length, until);
+    channel_leave(c);
+    return rc;
+}
+
+int channel_commit(cwasi_channel *c, uint32_t epoch, uint64_t offset, uint64_t length)
+{
+    int rc = channel_enter_sender(c, deadline_after(-1));
     if (rc < 0)
         return rc;
     cwasi_frame frame = channel_new_frame(c, length, NULL);
-    rc = c->end->torn ? c->end->torn : c->end->ops->windows->commit(c->end, &frame, offset);
+    rc = usable(c, epoch);
+    if (rc == 0)
+        rc = c->line.now->ops->windows->commit(c->line.now, &frame, offset);
     if (rc == 0)
         channel_count_sent(c, length);
     channel_leave(c);
@@ -50,14 +77,14 @@ int channel_commit(cwasi_channel *c, uint64_t offset, uint64_t length)
 
 int channel_find(cwasi_channel *c, window_record *out, deadline until)
 {
-    const window_ops *windows = c->end->ops->windows;
     int rc = channel_enter(c, CWASI_RECEIVER);
     if (rc < 0)
         return rc;
     rc = channel_next_frame(c, until);
     if (rc == 0) {
+        const window_ops *windows = c->line.now->ops->windows;
         out->length = c->frame.length;
-        rc = windows && windows->find(c->end, &c->frame, out);
+        rc = windows && windows->find(c->line.now, &c->frame, out);
     }
     channel_leave(c);
     return rc;
@@ -67,7 +94,7 @@ int channel_find(cwasi_channel *c, window_record *out, deadline until)
 static int is_next(const cwasi_channel *c, const window_record *found)
 {
     window_record next;
-    return c->has_frame && c->end->ops->windows->find(c->end, &c->frame, &next) && next.end == found->end;
+    return c->has_frame && c->line.now->ops->windows->find(c->line.now, &c->frame, &next) && next.end == found->end;
 }
 
 int channel_take(cwasi_channel *c, const window_record *found)
@@ -76,19 +103,21 @@ int channel_take(cwasi_channel *c, const window_record *found)
     if (rc < 0)
         return rc;
     /* Another thread may have been inside since channel_find. */
-    rc = is_next(c, found) ? c->end->ops->windows->take(c->end, found->end) : -EBUSY;
+    rc = is_next(c, found) ? c->line.now->ops->windows->take(c->line.now, found->end) : -EBUSY;
     if (rc == 0)
         channel_count_received(c);
     channel_leave(c);
     return rc;
 }
 
-int channel_release(cwasi_channel *c, uint64_t end)
+int channel_release(cwasi_channel *c, uint32_t epoch, uint64_t end)
 {
     int rc = channel_enter(c, CWASI_RECEIVER);
     if (rc < 0)
         return rc;
-    c->end->ops->windows->release(c->end, end);
+    rc = channel_epoch(c) == epoch ? 0 : -ESTALE;
+    if (rc == 0)
+        c->line.now->ops->windows->release(c->line.now, end);
     channel_leave(c);
-    return 0;
+    return rc;
 }

@@ -48,10 +48,20 @@ int cwasi_ring_create(uint64_t capacity, unsigned readers);
  * bells: NULL, or our sides of the stream socket pairs between the sender and each reader: as many as there are readers
  * for the sender, one for a reader. Duplicates are kept. Without them this end cannot wait together with others. */
 int cwasi_channel_open_ring(int memfd, int role, unsigned reader, const int *bells, cwasi_channel **out);
+/* Large messages go from buffer to buffer, where both ends of a ring with one reader are in this process: each is told of
+ * the same handover before it is used. -ENOTSUP for other channels. Who made it frees it, at any time. */
+typedef struct cwasi_handover cwasi_handover;
+int cwasi_handover_new(cwasi_handover **out);
+void cwasi_handover_free(cwasi_handover *h);
+int cwasi_channel_hand_over(cwasi_channel *c, cwasi_handover *h);
 /* Joins pipes: as the sender all that lead to its readers, as a reader one. Duplicates are kept. backs: NULL, or as many
  * pipes in the other direction, by which readers say that they leave. Without them a sender cannot tell a reader that
  * has left from one that died, and they are no bells. */
 int cwasi_channel_open_pipe(int role, const int *pipes, const int *backs, unsigned readers, cwasi_channel **out);
+/* An end over TCP, which needs a keeper: see below. window: bytes of messages that a sender keeps until they are
+ * received, 1 MiB to 1 GiB; a longer message goes alone. */
+typedef struct cwasi_tcp cwasi_tcp;
+int cwasi_channel_open_tcp(int role, uint64_t window, cwasi_tcp **keeper, cwasi_channel **out);
 /* One receiver of what several receive, in turn. The sources, which nobody may have used, are its own from now on;
  * -EINVAL leaves them alone. A source that ends is left out; the last one ends the whole, with -ECONNRESET if any of
  * them did not finish. */
@@ -62,7 +72,8 @@ int cwasi_channel_send(cwasi_channel *c, const void *data, uint64_t length, int6
 int cwasi_channel_forward(cwasi_channel *c, const void *data, uint64_t length, uint64_t stamp, int64_t timeout_ns);
 /* The payload's length; -EMSGSIZE keeps the message when capacity is short. */
 int64_t cwasi_channel_recv(cwasi_channel *c, void *data, uint64_t capacity, int64_t timeout_ns);
-/* The length of the next message, which stays; fills frame unless it is NULL. */
+/* The length of the next message, which stays; fills frame unless it is NULL. -EREMCHG, with the frame's epoch: the sender
+ * goes on by another transport, of which this end knows nothing. */
 int64_t cwasi_channel_peek(cwasi_channel *c, cwasi_frame *frame, int64_t timeout_ns);
 
 /* Waits in several receivers at once; the index of one in which recv would not wait, the first from `from` on.
@@ -73,12 +84,31 @@ int cwasi_channel_wait(cwasi_channel **list, unsigned count, unsigned from, int6
 int cwasi_channel_arm(cwasi_channel *c, int *descriptors, unsigned room);
 int cwasi_channel_disarm(cwasi_channel *c);
 
-/* Our sides of the bells, one a peer, in their order, -1 for one of several senders that has none: each hangs up when the
- * process at its other side ends. Fills in up to room; how many it did. They stay the channel's. */
-int cwasi_channel_bells(const cwasi_channel *c, int *descriptors, unsigned room);
+/* Our sides of the bells: each hangs up when the process at its other side ends. Fills in up to room; how many it did.
+ * They stay the channel's. */
+int cwasi_channel_bells(cwasi_channel *c, int *descriptors, unsigned room);
+/* One of them has hung up: as cwasi_channel_peer_died for the peer behind it. */
+void cwasi_channel_hung_up(cwasi_channel *c, int bell);
+
+/* A live switch to another transport. The receiver is given its end of it first, the sender then goes on by its own, and
+ * the receiver follows when it has read what was sent before. `fresh` is a channel that was opened and not used; it is
+ * gone afterwards, whatever the result. source: which of several senders, else 0. epoch: 1 more than now. */
+int cwasi_channel_attach(cwasi_channel *c, unsigned source, cwasi_channel *fresh, uint32_t epoch);
+/* Takes it back; -EALREADY where the sender has gone there. */
+int cwasi_channel_detach(cwasi_channel *c, unsigned source, uint32_t epoch);
+/* Waits for a moment between two messages, and for room to tell the receiver. An error changes nothing. */
+int cwasi_channel_switch(cwasi_channel *c, cwasi_channel *fresh, int64_t timeout_ns);
+/* For who passes messages on: the sender's last word here, as it was received. */
+int cwasi_channel_pass_switch(cwasi_channel *c, uint32_t epoch, int64_t timeout_ns);
+/* How many switches this end has made. */
+uint32_t cwasi_channel_epoch(cwasi_channel *c, unsigned source);
 
 /* Refuses longer messages with -EMSGSIZE, 1 GiB at first; to be set before anything is sent. */
 int cwasi_channel_limit(cwasi_channel *c, uint64_t limit);
+/* The path class in use: 0 local, 1 proximal, 2 remote; of several sources, the farthest. Set for what is in use now; 0 at
+ * first. */
+void cwasi_channel_set_mode(cwasi_channel *c, unsigned mode);
+unsigned cwasi_channel_mode(cwasi_channel *c);
 /* Takes a time stamp for one message in `every` (a power of two); 1 times all. */
 int cwasi_channel_sample(cwasi_channel *c, uint32_t every);
 /* Wakes whoever waits in this end, and makes every later wait fail with -ECANCELED. */
@@ -89,7 +119,8 @@ void cwasi_channel_peer_died(cwasi_channel *c, unsigned peer);
 /* For a sender: messages that were sent and not received, by the slowest reader, also one that has left; 0 where it
  * cannot be told. */
 uint64_t cwasi_channel_unread(cwasi_channel *c);
-/* Gives the memory of an empty ring back, if this is its sender and nobody is using it: 1; else 0. */
+/* Gives the memory of an empty ring, or of what is lent to pipes, back, if this is its sender and nobody is using it: 1;
+ * else 0. */
 int cwasi_channel_trim(cwasi_channel *c);
 /* Ends this side. failed = 0: the peer reads the rest, then gets EPIPE; failed = 1: then ECONNRESET.
  * Waits up to linger_ns for a thread inside and for room to tell the peer. Closing twice is safe. */
@@ -97,12 +128,28 @@ int cwasi_channel_close(cwasi_channel *c, int failed, int64_t linger_ns);
 void cwasi_channel_free(cwasi_channel *c);
 /* Frees a forked copy of an end that another process goes on using: the peer learns nothing of it. -EBUSY: in use. */
 int cwasi_channel_abandon(cwasi_channel *c);
-void cwasi_channel_stats(const cwasi_channel *c, cwasi_stats *out);
+void cwasi_channel_stats(cwasi_channel *c, cwasi_stats *out);
 /* What one source of a gathered receiver counted; -EINVAL where there is no such source. */
-int cwasi_channel_source_stats(const cwasi_channel *c, unsigned source, cwasi_stats *out);
+int cwasi_channel_source_stats(cwasi_channel *c, unsigned source, cwasi_stats *out);
 /* histogram: CWASI_HISTOGRAM_BUCKETS counters. Bucket i holds latencies of at least
  * 2^(i/16) * (1 + (i%16)/16) ns and less than the bound of i + 1. */
 void cwasi_channel_histogram(const cwasi_channel *c, uint64_t *histogram);
+
+/* ---- tcp.c: what the keeper of an end over TCP does, from a thread of its own; it may outlive the channel ---- */
+/* Gives the end a connected and authenticated stream socket, in place of the one before; a duplicate is kept.
+ * timed: the peer has our clock. -EPIPE: the end is gone. */
+int cwasi_tcp_connected(cwasi_tcp *t, int fd, int timed);
+/* Moves what can be moved without waiting. Returns what to wait for on the connection besides a hang-up (POLLIN and
+ * POLLOUT, or 0), or -ENOTCONN: a new one is needed, -ETIMEDOUT: so it is, since nothing came back from the peer's node,
+ * -ECONNREFUSED: so it is, since the receiver hung up without a word, -EPIPE: a closed receiver has nobody to tell,
+ * -ESHUTDOWN: nothing is left to do. */
+int cwasi_tcp_tend(cwasi_tcp *t);
+/* Readable when there is something to tend; not to be closed. */
+int cwasi_tcp_descriptor(const cwasi_tcp *t);
+/* There will be no other connection: the peer counts as dead. */
+void cwasi_tcp_give_up(cwasi_tcp *t);
+/* The end of keeping. forked: in a child, for its copy of an end that our parent keeps. */
+void cwasi_tcp_leave(cwasi_tcp *t, int forked);
 
 /* ---- wait.c ---- */
 /* How many threads of this process may spin at once (the default: usable cores - 1), and for how long; negative: as
@@ -160,6 +207,10 @@ int64_t cwasi_drive_copy(uint8_t *to, const uint8_t *from, uint64_t size, uint64
 int64_t cwasi_drive_lend(int pipe, uint8_t *buffers, uint64_t room, const uint8_t *message, uint64_t size, uint64_t count);
 /* Reads as many from it. ns. */
 int64_t cwasi_drive_read(int pipe, uint8_t *to, uint64_t size, uint64_t count);
+/* Writes `count` messages to a pipe or socket: ns. */
+int64_t cwasi_drive_write(int fd, const uint8_t *from, uint64_t size, uint64_t count);
+/* Two threads, one of them first, pass a message to and fro over a socket, `count` times: ns. */
+int64_t cwasi_drive_turns(int fd, uint8_t *message, uint64_t size, uint64_t count, int first);
 /* Two threads, 0 and 1, take turns `count` times, and give their core away while it is not theirs: ns. */
 int64_t cwasi_drive_yield(uint32_t *turn, uint32_t mine, uint64_t count);
 
@@ -188,8 +239,8 @@ int cwasi_guest_new(const cwasi_wasmtime *runtime, void *context, cwasi_guest **
 /* memory: the wasmtime_memory_t (24 bytes) of the only instance in this store. Without this call the exported memory is
  * looked up afresh on every hostcall. */
 int cwasi_guest_set_memory(cwasi_guest *g, const void *memory);
-/* Lets the guest open its end of `channel` under `name`. The channel must outlive the guest. mode: 0 local ... */
-int cwasi_guest_grant(cwasi_guest *g, const char *name, cwasi_channel *channel, int mode);
+/* Lets the guest open its end of `channel` under `name`. The channel must outlive the guest. */
+int cwasi_guest_grant(cwasi_guest *g, const char *name, cwasi_channel *channel);
 /* Gives the channel that was granted last a way back, and so makes its messages requests: a sender has one receiver of
  * answers, a receiver has a sender of answers for each of its sources, in their order. Must outlive the guest, too. */
 int cwasi_guest_grant_back(cwasi_guest *g, cwasi_channel *back);

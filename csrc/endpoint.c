@@ -45,11 +45,6 @@ int endpoint_bell(const endpoint *e, unsigned peer)
     return e->ops->bell ? e->ops->bell(e, peer) : -1;
 }
 
-endpoint *endpoint_source(const endpoint *e, unsigned source)
-{
-    return e->ops->source ? e->ops->source(e, source) : NULL;
-}
-
 typedef struct {
     endpoint **list;
     unsigned count, from;
@@ -67,7 +62,7 @@ static int any_ready(void *arg)
     return 0;
 }
 
-static int poll_until(struct pollfd *fds, unsigned count, deadline until)
+int poll_until(struct pollfd *fds, unsigned count, deadline until)
 {
     struct timespec left, *timeout = NULL;
     if (until.at != INT64_MAX) {
@@ -105,7 +100,7 @@ int endpoint_wait(endpoint **list, unsigned count, unsigned from, waiter *w, dea
     if (until.at == 0)
         return -EAGAIN;
     int64_t began = now_ns();
-    if (wait_spin(w, any_ready, &c, until)) {
+    if (wait_spin(w, any_ready, &c, began, until)) {
         wait_learn(w, began, 1);
         return (int)c.found;
     }
@@ -133,5 +128,7 @@ int frame_check(const cwasi_frame *frame)
         return -EPIPE;
     if (frame->length == FRAME_FAILED)
         return -ECONNRESET;
+    if (frame->length == FRAME_SWITCH)
+        return -EREMCHG;
     return frame->length > CWASI_MESSAGE_MAX ? -EBADMSG : 0;
 }

@@ -3,7 +3,7 @@
  * A sender that finished is left out from then on. So is one that died, once what it had sent is read: the others go
  * on, and the end of the channel then tells of the death.
  */
-#include "internal.h"
+#include "line.h"
 #include "frame.h"
 
 #include <errno.h>
@@ -11,14 +11,9 @@
 #include <stdlib.h>
 
 typedef struct {
-    endpoint *end;
-    uint64_t seq;     /* of its next message */
-} source;
-
-typedef struct {
     endpoint base;
     waiter waiter;
-    source *source;            /* all, in the order given */
+    line *source;              /* all, in the order given */
     unsigned count;
     endpoint **live;           /* those that have not ended, and which of the sources each is */
     unsigned *which;
@@ -28,6 +23,17 @@ typedef struct {
     uint64_t seq;              /* of the next message, counted over all */
     int lost;                  /* 0, or what the first that did not finish ended with */
 } gather;
+
+/* How many arm fills in; 0 if one of them cannot be armed. */
+static void count_descriptors(gather *g)
+{
+    unsigned descriptors = 0, armed = 0;
+    for (unsigned i = 0; i < g->count; i++) {
+        descriptors += g->source[i].now->descriptors;
+        armed += g->source[i].now->descriptors > 0;
+    }
+    g->base.descriptors = armed == g->count ? descriptors : 0;
+}
 
 static void leave_out(gather *g, unsigned live, int why)
 {
@@ -56,7 +62,7 @@ static int await_one(gather *g, deadline until)
 
 static int is_end(int rc)
 {
-    return rc == -EPIPE || rc == -ECONNRESET || rc == -EBADMSG;
+    return rc == -EPIPE || rc == -ECONNRESET || rc == -EREMCHG || rc == -EBADMSG;
 }
 
 static int gather_peek(endpoint *e, cwasi_frame *frame, deadline until)
@@ -67,11 +73,13 @@ static int gather_peek(endpoint *e, cwasi_frame *frame, deadline until)
         int stop = endpoint_stopped(e);
         if (stop == -ECANCELED || live < 0)
             return stop == -ECANCELED ? stop : live;
-        source *from = &g->source[g->which[live]];
+        line *from = &g->source[g->which[live]];
         /* That one may have only the beginning of a message, where others have whole ones: do not wait for it. */
-        int rc = from->end->ops->peek(from->end, frame, g->left == 1 ? until : deadline_after(0));
-        if (rc == 0 && frame->seq != from->seq)
-            rc = -EBADMSG;   /* lost, doubled or forged */
+        int rc = line_peek(from, frame, g->left == 1 ? until : deadline_after(0));
+        if (g->live[live] != from->now) {
+            g->live[live] = from->now;   /* its sender has gone to another transport */
+            count_descriptors(g);
+        }
         if (is_end(rc)) {
             leave_out(g, (unsigned)live, rc);
             continue;
@@ -101,24 +109,24 @@ static unsigned live_index(const gather *g, unsigned source)
 static int gather_take(endpoint *e, const cwasi_frame *frame, void *data)
 {
     gather *g = (gather *)e;
-    source *from = &g->source[g->current];
+    line *from = &g->source[g->current];
     cwasi_frame own = *frame;
     own.seq = from->seq;
-    int rc = from->end->ops->take(from->end, &own, data);
-    if (from->end->torn && endpoint_stopped(e) == 0) {
+    int rc = from->now->ops->take(from->now, &own, data);
+    if (from->now->torn && endpoint_stopped(e) == 0) {
         /* It died in the middle of this message; nobody has taken turns since the peek. */
         leave_out(g, live_index(g, g->current), rc);
         return -ESTALE;
     }
     if (rc < 0) {
-        e->torn = from->end->torn;   /* stopped inside the message; else it stays whole */
+        e->torn = from->now->torn;   /* stopped inside the message; else it stays whole */
         return rc;
     }
     g->next = (live_index(g, g->current) + 1) % g->left;
     from->seq++;
     g->seq++;
-    count_up(&from->end->stats.messages, 1);
-    count_up(&from->end->stats.bytes, frame->length);
+    count_up(&from->now->stats.messages, 1);
+    count_up(&from->now->stats.bytes, frame->length);
     return 0;
 }
 
@@ -135,7 +143,7 @@ static int gather_arm(endpoint *e, struct pollfd *fds)
     unsigned used = 0;
     int ready = g->left == 0 || endpoint_stopped(e);
     for (unsigned i = 0; i < g->count; i++)
-        used += g->source[i].end->descriptors;
+        used += g->source[i].now->descriptors;
     for (unsigned i = 0; i < used; i++)
         fds[i].fd = -1;   /* of those that have ended */
     used = 0;
@@ -157,26 +165,20 @@ static void gather_wake(endpoint *e)
 {
     gather *g = (gather *)e;
     for (unsigned i = 0; i < g->count; i++)
-        endpoint_stop(g->source[i].end, -endpoint_stopped(e));
+        line_stop(&g->source[i], -endpoint_stopped(e));
 }
 
 static void gather_peer_died(endpoint *e, unsigned peer)
 {
     gather *g = (gather *)e;
     if (peer < g->count)
-        endpoint_peer_died(g->source[peer].end, 0);
+        line_peer_died(&g->source[peer], 0);
 }
 
-static int gather_bell(const endpoint *e, unsigned peer)
+static line *gather_source(endpoint *e, unsigned source)
 {
-    const gather *g = (const gather *)e;
-    return peer < g->count ? endpoint_bell(g->source[peer].end, 0) : -1;
-}
-
-static endpoint *gather_source(const endpoint *e, unsigned source)
-{
-    const gather *g = (const gather *)e;
-    return source < g->count ? g->source[source].end : NULL;
+    gather *g = (gather *)e;
+    return source < g->count ? &g->source[source] : NULL;
 }
 
 static unsigned gather_last_source(const endpoint *e)
@@ -189,7 +191,7 @@ static int gather_finish(endpoint *e, int failed, deadline until)
     gather *g = (gather *)e;
     int rc = 0;
     for (unsigned i = 0; i < g->count; i++) {
-        int one = g->source[i].end->ops->finish(g->source[i].end, failed, until);
+        int one = line_finish(&g->source[i], failed, until);
         rc = rc ? rc : one;
     }
     return rc;
@@ -199,7 +201,7 @@ static void gather_destroy(endpoint *e)
 {
     gather *g = (gather *)e;
     for (unsigned i = 0; i < g->count; i++)
-        g->source[i].end->ops->destroy(g->source[i].end);
+        line_destroy(&g->source[i]);
     free(g->source);
     free(g->live);
     free(g->which);
@@ -209,7 +211,7 @@ static void gather_destroy(endpoint *e)
 static const endpoint_ops GATHER = {
     .peek = gather_peek, .take = gather_take,
     .look = gather_look, .arm = gather_arm, .disarm = gather_disarm,
-    .wake = gather_wake, .peer_died = gather_peer_died, .bell = gather_bell,
+    .wake = gather_wake, .peer_died = gather_peer_died,
     .source = gather_source, .last_source = gather_last_source,
     .finish = gather_finish, .destroy = gather_destroy,
 };
@@ -217,7 +219,7 @@ static const endpoint_ops GATHER = {
 int gather_open(endpoint **sources, unsigned count, endpoint **out)
 {
     gather *g = calloc(1, sizeof *g);
-    source *list = calloc(count, sizeof *list);
+    line *list = calloc(count, sizeof *list);
     endpoint **live = calloc(count, sizeof *live);
     unsigned *which = calloc(count, sizeof *which);
     if (!g || !list || !live || !which) {
@@ -232,14 +234,12 @@ int gather_open(endpoint **sources, unsigned count, endpoint **out)
     g->which = which;
     g->count = g->left = count;
     g->waiter.parks = &g->base.stats.parks;
-    unsigned descriptors = 0, armed = 0;
     for (unsigned i = 0; i < count; i++) {
-        list[i].end = live[i] = sources[i];
+        line_init(&list[i], sources[i]);
+        live[i] = sources[i];
         which[i] = i;
-        descriptors += sources[i]->descriptors;
-        armed += sources[i]->descriptors > 0;
     }
-    g->base.descriptors = armed == count ? descriptors : 0;
+    count_descriptors(g);
     *out = &g->base;
     return 0;
 }

@@ -66,7 +66,7 @@ int cwasi_guest_set_memory(cwasi_guest *g, const void *memory)
     return 0;
 }
 
-int cwasi_guest_grant(cwasi_guest *g, const char *name, cwasi_channel *channel, int mode)
+int cwasi_guest_grant(cwasi_guest *g, const char *name, cwasi_channel *channel)
 {
     size_t length = strlen(name);
     if (length == 0 || length > CWASI_NAME_MAX)
@@ -76,7 +76,7 @@ int cwasi_guest_grant(cwasi_guest *g, const char *name, cwasi_channel *channel, 
         return -ENOMEM;
     g->grants = grown;
     grant *added = &grown[g->count++];
-    *added = (grant){.channel = channel, .role = channel_role(channel), .mode = mode};
+    *added = (grant){.channel = channel, .role = channel_role(channel)};
     memcpy(added->name, name, length + 1);
     return 0;
 }

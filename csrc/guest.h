@@ -35,7 +35,6 @@ typedef struct {
     char name[CWASI_NAME_MAX + 1];
     cwasi_channel *channel;
     int role;
-    int mode;
     int state;
     uint32_t backs;
     cwasi_channel **back;

@@ -220,7 +220,7 @@ static int64_t do_mode(cwasi_guest *g, void *caller, const value *v)
 {
     (void)caller;
     const grant *found = guest_handle(g, v[0].i32);
-    return found ? found->mode : -EBADF;
+    return found ? (int64_t)cwasi_channel_mode(found->channel) : -EBADF;
 }
 
 static int64_t do_close(cwasi_guest *g, void *caller, const value *v)

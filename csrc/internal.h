@@ -44,8 +44,8 @@ typedef struct {
 /* Waits until ready(arg) is true: spins within the process's budget, else yields, then sleeps on the parked word.
  * 0, -EAGAIN (no wait allowed), -ETIMEDOUT or -EINTR. */
 int wait_until(waiter *w, int (*ready)(void *), void *arg, deadline until);
-/* Only spins or yields; true when ready, false when the time for it is spent. */
-int wait_spin(const waiter *w, int (*ready)(void *), void *arg, deadline until);
+/* For who was not ready: only spins or yields, from `start` (now) on. True when ready, false when the time is spent. */
+int wait_spin(const waiter *w, int (*ready)(void *), void *arg, int64_t start, deadline until);
 /* After a wait, in which spinning sufficed or not: how long to spin the next time. */
 void wait_learn(waiter *w, int64_t began, int spun);
 /* The core that the calling thread is on, from 1 on. */
@@ -67,6 +67,8 @@ void bell_hang_up(int bell);
 /* ---- copy.c ---- */
 /* Copies a piece of a message of so many bytes to where another core will read it. */
 void copy_to_reader(uint8_t *to, const uint8_t *from, uint64_t length, uint64_t message);
+/* Copies to where it is hardly ever read. */
+void copy_aside(uint8_t *to, const uint8_t *from, uint64_t length);
 /* Whether large messages go past the caches. */
 void copy_choose(int past);
 
@@ -86,8 +88,8 @@ int shm_create(uint64_t capacity);
 int shm_attach(int memfd, shm_map *out);
 void shm_detach(shm_map *map);
 
-/* ---- endpoint: one end of one transport. the rings, the pipes and gather.c implement it, endpoint.c holds what they share.
- * ---- */
+/* ---- endpoint: one end of one transport. The rings, the pipes, tcp and gather.c implement it, endpoint.c holds what
+ * they share. ---- */
 typedef struct endpoint endpoint;
 struct pollfd;
 
@@ -105,7 +107,11 @@ typedef struct {
  * - arm: as look; where it gives 0, one of the descriptors becomes readable when look may give 1. It fills in as many
  *   entries as e->descriptors says. disarm takes it back. Only for receivers.
  * - take gives -ESTALE where the frame broke off and others may follow all the same: peek again.
+ * - offer: where it gives 1, the next frame's payload may go straight to data, until withdraw; that gives 1 if it did.
+ *   peek, even after an error, and take then only confirm it.
  * - Frames arrive whole, once, in order. What a dead or finished sender has committed can still be received.
+ * - leave: sends a frame without payload that is the last one here, though the channel goes on elsewhere. Where peek
+ *   comes to it, it fills the frame in and gives -EREMCHG, again and again.
  * - Errors: EAGAIN, ETIMEDOUT, EINTR, ECANCELED (stopped), EPIPE (finished), ECONNRESET (failed or died), EBADMSG (the
  *   shared memory or the stream holds what no honest peer writes). */
 /* Where a record is. Offsets and lengths are bytes in the window area. */
@@ -142,10 +148,14 @@ typedef struct {
     void (*wake)(endpoint *e);
     void (*peer_died)(endpoint *e, unsigned peer);
     uint64_t (*unread)(endpoint *e);
-    endpoint *(*source)(const endpoint *e, unsigned source);
+    struct line *(*source)(endpoint *e, unsigned source);
     unsigned (*last_source)(const endpoint *e);
     int (*bell)(const endpoint *e, unsigned peer);
     int (*trim)(endpoint *e);
+    int (*hand_over)(endpoint *e, cwasi_handover *h);
+    int (*offer)(endpoint *e, void *data, uint64_t capacity);
+    int (*withdraw)(endpoint *e);
+    int (*leave)(endpoint *e, const cwasi_frame *last, deadline until);
     int (*finish)(endpoint *e, int failed, deadline until);
     void (*destroy)(endpoint *e);
     const window_ops *windows;   /* or NULL */
@@ -154,14 +164,17 @@ typedef struct {
 struct endpoint {
     const endpoint_ops *ops;
     int role;
+    atomic_u32 mode;          /* the path class that it amounts to, for guests that ask */
     unsigned descriptors;     /* that arm fills in; 0 where it cannot be armed */
     atomic_u32 stop;          /* 0, or the errno that ends every wait */
+    endpoint *before;         /* for line.c */
     int torn;                 /* 0, or the error that broke a frame off half-way: no other can follow it */
     counters stats;
 };
 
 int ring_open(int memfd, int role, unsigned reader, const int *bells, endpoint **out);
 int pipe_open(int role, const int *pipes, const int *backs, unsigned readers, endpoint **out);
+int tcp_open(int role, uint64_t window, cwasi_tcp **keeper, endpoint **out);
 /* Owns the sources from now on, also when it fails. */
 int gather_open(endpoint **sources, unsigned count, endpoint **out);
 
@@ -175,12 +188,12 @@ void endpoint_peer_died(endpoint *e, unsigned peer);
 uint64_t endpoint_unread(endpoint *e);
 /* The bell to that peer, or -1. */
 int endpoint_bell(const endpoint *e, unsigned peer);
-/* One of those that a gathering end consists of, or NULL. */
-endpoint *endpoint_source(const endpoint *e, unsigned source);
 /* Waits in all of these receivers at once; the index of one where peek would not wait, the first from `from` on.
  * -EAGAIN, -ETIMEDOUT, -EINTR, -ENOTSUP (one cannot be armed), -ENOMEM. */
 int endpoint_wait(endpoint **list, unsigned count, unsigned from, waiter *w, deadline until);
 int frame_check(const cwasi_frame *frame);
+/* Sleeps in poll: 0 (also without reason), -ETIMEDOUT or -EINTR. */
+int poll_until(struct pollfd *fds, unsigned count, deadline until);
 
 /* ---- channel.c ---- */
 int channel_role(const cwasi_channel *c);
@@ -190,19 +203,21 @@ int64_t channel_recv(cwasi_channel *c, void *data, uint64_t capacity, deadline u
 int64_t channel_peek(cwasi_channel *c, deadline until);
 /* Receives a message of any length and forgets it. */
 int channel_drop(cwasi_channel *c, deadline until);
-/* NULL where the transport has no windows. */
-const window_ops *channel_windows(const cwasi_channel *c);
-endpoint *channel_end(const cwasi_channel *c);
-/* Agrees with the other side on the size of the window area; 0 where the transport has none. */
-int channel_agree(cwasi_channel *c, uint64_t wanted, uint64_t *agreed);
+/* Which transport it is on; it may change until the next call. */
+uint32_t channel_epoch(const cwasi_channel *c);
+/* Agrees with the other side on the size of the window area; 0 where the transport has none. epoch: of which one. */
+int channel_agree(cwasi_channel *c, uint64_t wanted, uint64_t *agreed, uint32_t *epoch);
+/* The following are for the window area of that epoch, else they give -ESTALE. */
+/* A descriptor, which the caller closes, and the offset in it that the area is mapped from. */
+int channel_area(cwasi_channel *c, uint32_t epoch, uint64_t *offset);
 /* Waits for room for a message in place; its offset in the window area. */
-int64_t channel_acquire(cwasi_channel *c, uint64_t length, deadline until);
-int channel_commit(cwasi_channel *c, uint64_t offset, uint64_t length);
+int64_t channel_acquire(cwasi_channel *c, uint32_t epoch, uint64_t length, deadline until);
+int channel_commit(cwasi_channel *c, uint32_t epoch, uint64_t offset, uint64_t length);
 /* Waits for the next message, which stays. 1: it is in the window area; 0: it is not, and only its length is told. */
 int channel_find(cwasi_channel *c, window_record *out, deadline until);
 /* Takes what channel_find has found in the window area. */
 int channel_take(cwasi_channel *c, const window_record *found);
-int channel_release(cwasi_channel *c, uint64_t end);
+int channel_release(cwasi_channel *c, uint32_t epoch, uint64_t end);
 /* Which of the sources the last message came from; 0 where there is one. */
 unsigned channel_source(const cwasi_channel *c);
 int channel_wait(cwasi_channel **list, unsigned count, unsigned from, deadline until);

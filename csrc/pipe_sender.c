@@ -241,6 +241,22 @@ static int pipe_send(endpoint *e, const cwasi_frame *frame, const void *data, de
 
 /* ---- the end ---- */
 
+static int pipe_leave(endpoint *e, const cwasi_frame *last, deadline until)
+{
+    pipe_sender *p = (pipe_sender *)e;
+    cwasi_frame frame = *last;
+    int rc = usable(p);
+    p->begun = 0;
+    if (rc == 0)
+        rc = until.at == 0 ? room_at_once(p, sizeof *last) : await_room(p, until);
+    if (rc == 0)
+        rc = give_to_all(p, by_write, &(struct iovec){&frame, sizeof frame}, 1, until);
+    if (rc < 0 && p->begun)
+        e->torn = rc;
+    FAULT_POINT(pipe_left);
+    return rc;
+}
+
 static int pipe_finish(endpoint *e, int failed, deadline until)
 {
     pipe_sender *p = (pipe_sender *)e;
@@ -276,6 +292,13 @@ static int pipe_bell(const endpoint *e, unsigned number)
     return number < p->peers ? p->peer[number].back : -1;
 }
 
+/* What is in the pipes keeps its pages; the next large message gets others. */
+static int pipe_trim(endpoint *e)
+{
+    staging_close((pipe_sender *)e);
+    return 1;
+}
+
 static void pipe_destroy(endpoint *e)
 {
     pipe_sender *p = (pipe_sender *)e;
@@ -291,8 +314,8 @@ static void pipe_destroy(endpoint *e)
 }
 
 static const endpoint_ops SENDER = {
-    .send = pipe_send, .peer_died = pipe_peer_died, .bell = pipe_bell,
-    .wake = pipe_wake, .finish = pipe_finish, .destroy = pipe_destroy,
+    .send = pipe_send, .peer_died = pipe_peer_died, .bell = pipe_bell, .trim = pipe_trim,
+    .wake = pipe_wake, .leave = pipe_leave, .finish = pipe_finish, .destroy = pipe_destroy,
 };
 
 int pipe_sender_new(const pipe_peer *peers, unsigned count, endpoint **out)

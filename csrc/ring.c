@@ -119,9 +119,19 @@ static int ring_finish(endpoint *e, int failed, deadline until)
     return 0;
 }
 
+static int ring_hand_over(endpoint *e, cwasi_handover *h)
+{
+    ring *r = (ring *)e;
+    if (load_relaxed(&r->control->readers) != 1 || r->handover)
+        return -ENOTSUP;
+    r->handover = handover_keep(h);
+    return 0;
+}
+
 static void ring_destroy(endpoint *e)
 {
     ring *r = (ring *)e;
+    handover_release(r->handover);
     for (unsigned i = 0; i < r->peers; i++) {
         if (r->peer[i].bell >= 0)
             close(r->peer[i].bell);
@@ -136,8 +146,9 @@ static void ring_destroy(endpoint *e)
 static const endpoint_ops RING = {
     .send = ring_send, .peek = ring_peek, .take = ring_take,
     .look = ring_look, .arm = ring_arm, .disarm = ring_disarm,
-    .wake = ring_wake, .peer_died = ring_peer_died, .bell = ring_bell,
+    .leave = ring_leave, .wake = ring_wake, .peer_died = ring_peer_died, .bell = ring_bell,
     .unread = ring_unread, .trim = ring_trim,
+    .hand_over = ring_hand_over, .offer = ring_offer, .withdraw = ring_withdraw,
     .finish = ring_finish, .destroy = ring_destroy, .windows = &RING_WINDOWS,
 };
 

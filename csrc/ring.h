@@ -2,6 +2,7 @@
 #ifndef CWASI_RING_H
 #define CWASI_RING_H
 
+#include "handover.h"
 #include "internal.h"
 
 enum { OPEN = 0, FINISHED = 1, FAILED = 2 };   /* values of state */
@@ -59,6 +60,8 @@ typedef struct {
     uint64_t window_start;     /* of the record acquired, or of the frame that was peeked */
     uint64_t window_size;      /* whole pages of the record acquired; 0: none */
     int in_window;             /* the payload of the frame that was peeked is there */
+    int handed;                /* it is where we had offered a buffer for it */
+    handover *handover;        /* NULL: the other end may be in another process */
     const uint8_t *window_map; /* our own view of the area, to copy from; NULL until that is needed */
     unsigned peers;
     ring_peer peer[];
@@ -89,6 +92,7 @@ int ring_usable(ring *r);
 void ring_drop_reader(ring *r, ring_peer *peer, int error);
 /* As endpoint_ops has them. */
 int ring_send(endpoint *e, const cwasi_frame *frame, const void *data, deadline until);
+int ring_leave(endpoint *e, const cwasi_frame *last, deadline until);
 uint64_t ring_unread(endpoint *e);
 int ring_trim(endpoint *e);
 
@@ -98,6 +102,8 @@ int ring_take(endpoint *e, const cwasi_frame *frame, void *data);
 int ring_look(endpoint *e);
 int ring_arm(endpoint *e, struct pollfd *fds);
 void ring_disarm(endpoint *e);
+int ring_offer(endpoint *e, void *data, uint64_t capacity);
+int ring_withdraw(endpoint *e);
 
 /* ---- ring_window.c ---- */
 extern const window_ops RING_WINDOWS;

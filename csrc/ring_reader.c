@@ -92,6 +92,12 @@ int ring_peek(endpoint *e, cwasi_frame *frame, deadline until)
     /* Once, into our own memory: the sender could change it between the check and the use. */
     const volatile cwasi_frame *shared = (const volatile cwasi_frame *)ring_at_cursor(r);
     *frame = (cwasi_frame){shared->seq, shared->stamp, shared->length, shared->epoch};
+    r->handed = (frame->stamp & FRAME_HANDED) != 0;
+    frame->stamp &= ~FRAME_HANDED;
+    if (r->handed && !handover_done(r->handover, r->cursor))
+        return -EBADMSG;
+    if (frame->length == FRAME_SWITCH)
+        return -EREMCHG;
     r->in_window = (frame->length & FRAME_WINDOW) != 0;
     frame->length &= ~FRAME_WINDOW;
     FAULT_POINT(ring_peek_read);
@@ -108,6 +114,8 @@ int ring_take(endpoint *e, const cwasi_frame *frame, void *data)
         return ring_window_copy(r, frame, data);
     FAULT_POINT(ring_take_begins);
     r->cursor += sizeof *frame;
+    if (r->handed)
+        left = 0;
     for (uint8_t *to = data; left > 0;) {
         uint64_t chunk = MIN(left, r->chunk);
         int rc = await_data(r, ring_padded(chunk), deadline_after(-1));
@@ -127,6 +135,20 @@ int ring_take(endpoint *e, const cwasi_frame *frame, void *data)
     }
     ring_publish_whole(r);
     FAULT_POINT(ring_take_ends);
-    count_up(&e->stats.copied_bytes, data ? frame->length : 0);
+    count_up(&e->stats.copied_bytes, data && !r->handed ? frame->length : 0);
     return 0;
+}
+
+int ring_offer(endpoint *e, void *data, uint64_t capacity)
+{
+    ring *r = (ring *)e;
+    if (!r->handover || capacity < HANDED_FROM || r->seen != r->cursor)
+        return 0;
+    handover_offer(r->handover, r->cursor, data, capacity);
+    return 1;
+}
+
+int ring_withdraw(endpoint *e)
+{
+    return handover_withdraw(((ring *)e)->handover);
 }

@@ -136,6 +136,26 @@ static void publish_piece(ring *r)
     rewind_if_empty(r, SECTION);
 }
 
+/* Into the buffer of a reader that waits for it, if there is one here. 1, 0 or -errno. Only on one core: on two, where
+ * both copy at the same time, by pieces, it would take longer. */
+static int hand_over(ring *r, const cwasi_frame *frame, const void *data)
+{
+    cwasi_frame announced = *frame;
+    if (!r->handover || frame->length < HANDED_FROM || load_relaxed(r->waiter.peer_core) != current_core())
+        return 0;
+    int rc = ring_usable(r);
+    if (rc < 0 || !handover_copy(r->handover, r->cursor, data, frame->length))
+        return rc;
+    /* The offer says that all before is read: there is room. */
+    announced.stamp |= FRAME_HANDED;
+    memcpy(ring_at_cursor(r), &announced, sizeof announced);
+    r->cursor += sizeof announced;
+    ring_publish_whole(r);
+    count_up(&r->base.stats.copied_bytes, frame->length);
+    sched_yield();   /* while it is in that core's cache */
+    return 1;
+}
+
 int ring_send(endpoint *e, const cwasi_frame *frame, const void *data, deadline until)
 {
     ring *r = (ring *)e;
@@ -144,7 +164,10 @@ int ring_send(endpoint *e, const cwasi_frame *frame, const void *data, deadline 
     FAULT_POINT(ring_send_begins);
     if (!ring_intact(r))
         return -EBADMSG;
-    int rc = ring_await_room(r, streams ? 0 : frame->length, until);
+    int rc = hand_over(r, frame, data);
+    if (rc != 0)
+        return rc < 0 ? rc : 0;
+    rc = ring_await_room(r, streams ? 0 : frame->length, until);
     if (rc < 0)
         return rc;
     if (streams && until.at == 0)
@@ -170,6 +193,22 @@ int ring_send(endpoint *e, const cwasi_frame *frame, const void *data, deadline 
     ring_publish_whole(r);
     FAULT_POINT(ring_send_ends);
     count_up(&e->stats.copied_bytes, frame->length);
+    return 0;
+}
+
+int ring_leave(endpoint *e, const cwasi_frame *last, deadline until)
+{
+    ring *r = (ring *)e;
+    if (!ring_intact(r))
+        return -EBADMSG;
+    int rc = ring_await_room(r, 0, until);
+    if (rc < 0)
+        return rc;
+    memcpy(ring_at_cursor(r), last, sizeof *last);
+    r->cursor += sizeof *last;
+    FAULT_POINT(ring_leave_written);
+    ring_publish(r);
+    FAULT_POINT(ring_leave_told);
     return 0;
 }
 

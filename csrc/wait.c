@@ -124,17 +124,22 @@ static int spun_enough(const waiter *w, int64_t start, int64_t now, int spinning
     return now - start > (spinning ? spin_time(w) : YIELD_NS);
 }
 
+/* Whether the peer ran last where we run. */
+static int together(const waiter *w)
+{
+    return w->peer_core && load_relaxed(w->peer_core) == current_core();
+}
+
 /* A spinner on the core that its peer needs would only keep it from its work: there, and beyond the budget of
  * spinners, the core is given away. */
-int wait_spin(const waiter *w, int (*ready)(void *), void *arg, deadline until)
+int wait_spin(const waiter *w, int (*ready)(void *), void *arg, int64_t start, deadline until)
 {
-    int spinning = 0, done;
-    int64_t start = now_ns(), now = start;
-    while (!(done = ready(arg)) && now < until.at) {
-        int together = w->peer_core && load_relaxed(w->peer_core) == current_core();
-        if (spinning && together)
+    int spinning = 0, done = 0;
+    for (int64_t now = start; now < until.at && !spun_enough(w, start, now, spinning); now = now_ns()) {
+        int beside = together(w);
+        if (spinning && beside)
             spinning = stop_spinning();
-        else if (!spinning && !together)
+        else if (!spinning && !beside)
             spinning = may_spin();
         if (spinning) {
             for (int i = 0; i < SPINS_PER_LOOK && !ready(arg); i++)
@@ -142,8 +147,7 @@ int wait_spin(const waiter *w, int (*ready)(void *), void *arg, deadline until)
         } else {
             sched_yield();
         }
-        now = now_ns();
-        if (spun_enough(w, start, now, spinning))
+        if ((done = ready(arg)))
             break;
     }
     if (spinning)
@@ -204,8 +208,14 @@ int wait_until(waiter *w, int (*ready)(void *), void *arg, deadline until)
         return 0;
     if (until.at == 0)
         return -EAGAIN;
+    /* Mostly that is enough, and no clock needs to be read. */
+    if (together(w)) {
+        sched_yield();
+        if (ready(arg))
+            return 0;
+    }
     int64_t began = now_ns();
-    int spun = wait_spin(w, ready, arg, until);
+    int spun = wait_spin(w, ready, arg, began, until);
     int rc = spun ? 0 : park_until(w, ready, arg, until);
     wait_learn(w, began, spun);
     return rc;

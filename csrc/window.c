@@ -22,7 +22,8 @@ enum { ALIGNMENT = 65536, HELD_MAX = 64 };
 struct window {
     cwasi_channel *channel;
     uint32_t at, length;     /* where the guest has put it */
-    uint64_t area;           /* bytes of it that the window area takes; 0: the transport has none */
+    uint64_t area;           /* bytes of it that the window area takes; 0: the transport has none that fits */
+    uint32_t epoch;          /* of that transport */
     const uint8_t *mapped;   /* where the area was mapped last; NULL: the window is ordinary memory */
     int acquired;            /* a record was acquired and not yet committed */
     uint32_t offset, room;   /* where, and its length */
@@ -60,9 +61,12 @@ static void drop(uint8_t *at, uint64_t length)
 static int map_area(window *w, uint8_t *memory)
 {
     uint64_t offset;
-    int fd = channel_windows(w->channel)->file(channel_end(w->channel), &offset);
+    int fd = channel_area(w->channel, w->epoch, &offset);
+    if (fd < 0)
+        return fd;
     uint8_t *to = memory + w->at;
     int rc = map_over(to, w->area, sends(w) ? MAP_SHARED : MAP_PRIVATE, fd, offset);
+    close(fd);
     if (rc < 0)
         return rc;
     if (!sends(w))
@@ -183,6 +187,18 @@ static void drop_dirty(uint8_t *at, uint64_t length)
 
 /* ---- both ---- */
 
+/* The channel has another transport than the one that the window fits. Where that has no window area, or a larger one than
+ * the window, messages are copied. */
+static int renew(window *w, uint8_t *memory)
+{
+    int rc = make(w, memory, 0);
+    if (rc == 0)
+        rc = channel_agree(w->channel, w->length, &w->area, &w->epoch);
+    if (w->area > w->length)
+        w->area = 0;
+    return rc;
+}
+
 int window_attach(cwasi_channel *c, uint8_t *memory, uint32_t at, uint32_t length, window **out)
 {
     if (at % ALIGNMENT != 0 || (uintptr_t)memory % PAGE != 0 || length % ALIGNMENT != 0 || length == 0 ||
@@ -192,7 +208,7 @@ int window_attach(cwasi_channel *c, uint8_t *memory, uint32_t at, uint32_t lengt
     if (!w)
         return -ENOMEM;
     *w = (window){.channel = c, .at = at, .length = length};
-    int rc = channel_agree(c, length, &w->area);
+    int rc = channel_agree(c, length, &w->area, &w->epoch);
     if (rc == 0 && w->area > length)
         rc = -EMSGSIZE;
     if (rc == 0 && w->area && sends(w))
@@ -223,15 +239,26 @@ void window_forget(window *w)
 
 /* ---- sender ---- */
 
+static int64_t acquire(window *w, uint8_t *memory, uint32_t length, deadline until)
+{
+    int64_t rc = -ESTALE;
+    while (rc == -ESTALE) {
+        rc = w->epoch == channel_epoch(w->channel) ? 0 : renew(w, memory);
+        if (rc < 0 || !w->area)
+            return rc;
+        rc = make(w, memory, 1);
+        if (rc == 0)
+            rc = channel_acquire(w->channel, w->epoch, length, until);
+    }
+    return rc;
+}
+
 int64_t window_acquire(window *w, uint8_t *memory, uint32_t length, deadline until)
 {
     int64_t rc = length <= w->length ? 0 : -EMSGSIZE;
     w->acquired = 0;
-    if (w->area) {
-        rc = make(w, memory, 1);
-        if (rc == 0)
-            rc = channel_acquire(w->channel, length, until);
-    }
+    if (rc == 0)
+        rc = acquire(w, memory, length, until);
     if (rc < 0)
         return rc;
     w->acquired = 1;
@@ -244,26 +271,32 @@ int64_t window_acquire(window *w, uint8_t *memory, uint32_t length, deadline unt
 static int write_back(window *w, uint8_t *memory, uint32_t offset, uint32_t length)
 {
     uint64_t start;
-    int fd = channel_windows(w->channel)->file(channel_end(w->channel), &start);
-    for (uint32_t done = 0; done < length;) {
+    int fd = channel_area(w->channel, w->epoch, &start), rc = fd < 0 ? fd : 0;
+    for (uint32_t done = 0; rc == 0 && done < length;) {
         ssize_t n = pwrite(fd, memory + w->at + offset + done, length - done, (off_t)(start + offset + done));
         if (n < 0)
-            return -errno;
-        done += (uint32_t)n;
+            rc = -errno;
+        else
+            done += (uint32_t)n;
     }
-    return make(w, memory, 1);
+    if (fd >= 0)
+        close(fd);
+    return rc < 0 ? rc : make(w, memory, 1);
 }
 
 int window_commit(window *w, uint8_t *memory, uint32_t offset, uint32_t length)
 {
     if (!w->acquired || length > w->room || offset != w->offset)
         return -EINVAL;
-    int rc = 0;
-    if (w->area && !is_mapped(w, memory))
-        rc = write_back(w, memory, offset, length);
-    if (rc == 0)
-        rc = w->area ? channel_commit(w->channel, offset, length)
-                     : channel_send(w->channel, memory + w->at, length, deadline_after(-1));
+    int rc = -ESTALE;
+    if (w->area && w->epoch == channel_epoch(w->channel)) {
+        rc = is_mapped(w, memory) ? 0 : write_back(w, memory, offset, length);
+        if (rc == 0)
+            rc = channel_commit(w->channel, w->epoch, offset, length);
+    }
+    /* Also where the channel has gone to another transport since. */
+    if (rc == -ESTALE)
+        rc = channel_send(w->channel, memory + w->at + offset, length, deadline_after(-1));
     if (rc == 0)
         w->acquired = 0;
     return rc;
@@ -314,9 +347,13 @@ static int take_in_place(window *w, uint8_t *memory, const window_record *record
 {
     /* What is held has become ordinary memory if the memory moved: to map the area over it would undo what the guest
      * has written there. */
-    if (w->held && (!w->in_place || !is_mapped(w, memory)))
+    if (w->held && (!w->in_place || !is_mapped(w, memory) || w->epoch != channel_epoch(w->channel)))
         return -EBUSY;
-    int rc = make(w, memory, 1);
+    int rc = w->epoch == channel_epoch(w->channel) ? 0 : renew(w, memory);
+    if (rc == 0 && !w->area)
+        return -ENOBUFS;
+    if (rc == 0)
+        rc = make(w, memory, 1);
     if (rc < 0)
         return rc;
     w->in_place = 1;
@@ -330,9 +367,10 @@ int window_take(window *w, uint8_t *memory, window_record *record, deadline unti
     int rc;
     do {
         rc = channel_find(w->channel, record, until);
+        int copied = rc == 0;
         if (rc == 1)
             rc = take_in_place(w, memory, record);
-        else if (rc == 0)
+        if (copied || rc == -ENOBUFS)   /* or it is in an area that we cannot map */
             rc = take_copied(w, memory, record, until);
     } while (rc == -ESTALE);
     if (rc < 0)
@@ -348,8 +386,8 @@ int window_release(window *w, uint8_t *memory, uint32_t offset)
         return -EINVAL;
     if (w->in_place && is_mapped(w, memory))
         drop_dirty(memory + w->at + oldest->offset, record_size(oldest->length));
-    int rc = w->in_place ? channel_release(w->channel, oldest->end) : 0;
-    if (rc < 0)
+    int rc = w->in_place ? channel_release(w->channel, w->epoch, oldest->end) : 0;
+    if (rc < 0 && rc != -ESTALE)   /* the area that it was in is used no more */
         return rc;
     w->first = (w->first + 1) % HELD_MAX;
     w->held--;

@@ -68,7 +68,7 @@ class GuestState(Managed):
     def grant(self, name: str, end: Endpoint, backs: Sequence[Endpoint] = ()) -> None:
         """Lets the guest open `end` under `name`. backs: the way back, which makes its messages requests."""
         self._channels.append(end.pointer)   # kept alive as long as the guest can reach it
-        check(lib.cwasi_guest_grant(self.pointer, name.encode(), end.pointer, int(end.mode)), f"grant of {name!r}")
+        check(lib.cwasi_guest_grant(self.pointer, name.encode(), end.pointer), f"grant of {name!r}")
         for back in backs:
             self._channels.append(back.pointer)
             check(lib.cwasi_guest_grant_back(self.pointer, back.pointer), f"way back of {name!r}")

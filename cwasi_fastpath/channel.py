@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
+from weakref import ref
 
 from . import transport as transports
 from .endpoint import RECEIVER, SENDER, Endpoint
-from .errors import BadSpec
+from .errors import BadSpec, ChannelClosed
 from .metrics import ChannelMetrics, EndReport, channel_metrics
 from .modes import Locality, Mode, Transport, mode_of
 from .names import checked
 from .policy import Decision
 from .receiver import Receiver, gathered
 from .sender import Sender
+from .switch import Target, switch_here
 from .tidy import tidy
 from .transport import Link
 from .transport.redis_client import SCHEMES
@@ -134,8 +137,8 @@ def _sender(pointer: Any, name: str, mode: Mode, limit: int | None) -> Sender:
 def open_channel(name: str, transport: str = "ring") -> tuple[Sender, Receiver]:
     """Both ends of a new channel in this process, for threads, forks and tests.
 
-    transport: ring, pipe, or the URL of a Redis server.
-    Raises BadName, BadSpec, OSError, RedisUnavailable.
+    transport: ring, pipe, tcp, or a URL: of a Redis server, or tcp://HOST:PORT, where the receiver listens.
+    Raises BadName, BadSpec, OSError, RedisUnavailable, TcpUnavailable.
     """
     senders, receivers = open_ends(name, transport=transport)
     return senders[0], receivers[0]
@@ -168,15 +171,49 @@ def open_ends(
     for end in (*txs, *rxs):
         end.why = partial(transports.why, links)
     _close_after_the_last(links, (*txs, *rxs))
+    for number, tx in enumerate(txs):
+        tx.switcher = _switcher(tx, number, rxs, links)
     return txs, rxs
+
+
+def _switcher(
+    tx: Sender, number: int, rxs: tuple[Receiver, ...], links: list[Link]
+) -> Callable[[str, float | None], None]:
+    """For a sender, the one of that number, whose receivers are here. links: those of the channel, to which it adds."""
+    sender, receivers = ref(tx), [ref(rx) for rx in rxs]   # none of the ends is to keep others alive
+
+    def switch(target: str, timeout: float | None) -> None:
+        found, targets = sender(), [Target(rx, number) for receiver in receivers if (rx := receiver()) is not None]
+        assert found is not None   # who calls has it
+        if len(targets) < len(receivers):
+            raise ChannelClosed(f"{found!r}: a receiver is gone")
+        link = _link(found.name, target, len(targets))
+        switch_here(found, targets, link, mode_of(link.transport, Locality.PROCESS), timeout)
+        links.append(link)
+
+    return switch
 
 
 def _link(name: str, transport: str, readers: int) -> Link:
     if transport.startswith(_URL_SCHEMES):
         return transports.create(Transport.REDIS, readers=readers, redis=transport, key=name)
-    if transport in (Transport.RING, Transport.PIPE):
+    if transport.startswith("tcp://"):
+        return transports.create(Transport.TCP, readers=readers, listen=_host_and_port(transport))
+    if transport in (Transport.RING, Transport.PIPE, Transport.TCP):
         return transports.create(Transport(transport), readers=readers)
-    raise BadSpec(f"transport {transport!r} is unknown: use ring, pipe or a URL like unix:///run/redis/redis.sock")
+    raise BadSpec(f"transport {transport!r} is unknown: use ring, pipe, tcp or a URL like unix:///run/redis/redis.sock")
+
+
+def _host_and_port(url: str) -> tuple[str, int]:
+    """Of tcp://HOST:PORT. Raises BadSpec."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise BadSpec(f"{url!r}: {error}") from error
+    if not host or port is None or url not in (f"tcp://{parts.netloc}", f"tcp://{parts.netloc}/"):
+        raise BadSpec(f"{url!r}: write tcp://HOST:PORT, where the receiver is to listen; port 0 takes any")
+    return host, port
 
 
 def _close_after_the_last(links: list[Link], ends: tuple[Endpoint, ...]) -> None:

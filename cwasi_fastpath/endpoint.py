@@ -40,7 +40,6 @@ class Endpoint(Managed):
         self._pointer = owned(pointer, lib.cwasi_channel_free)
         self.name = checked(name, "channel")
         self.mode = mode
-        """The path class in use, which guests are told."""
         # The last words of a closed end: its metrics stay readable.
         self._final: EndMetrics | None = None
         self._closing = threading.Lock()
@@ -72,6 +71,23 @@ class Endpoint(Managed):
     def _keep_last_words(self) -> None:
         self._final = self.metrics()
 
+    @property
+    def mode(self) -> Mode:
+        """The path class in use, which guests are told; of several senders, the farthest."""
+        if self._pointer is not None:
+            self._mode = Mode(lib.cwasi_channel_mode(self._pointer))
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: Mode) -> None:
+        self._mode = mode
+        lib.cwasi_channel_set_mode(self.pointer, mode)
+
+    @property
+    def epoch(self) -> int:
+        """How many switches of its transport this end has made; of several senders, those of the first."""
+        return int(lib.cwasi_channel_epoch(self.pointer, 0))
+
     def metrics(self) -> EndMetrics:
         """What this end has counted so far; after close(), what it counted at the end."""
         if self._final is not None:
@@ -84,9 +100,7 @@ class Endpoint(Managed):
         return replace(counted, lost_peers=counted.lost_peers + self.lost_peers) if self.lost_peers else counted
 
     def bells(self) -> list[int]:
-        """Descriptors that hang up when a peer's process ends, one a peer, not ours to close; -1 for a sender, one of
-        several, that has none. Empty after close().
-        """
+        """Descriptors that hang up when a peer's process ends, not ours to close. Empty after close()."""
         pointer = self._pointer   # another thread may be closing
         if pointer is None:
             return []
@@ -113,6 +127,12 @@ class Endpoint(Managed):
         with self._closing:
             if self._pointer is not None:
                 lib.cwasi_channel_peer_died(self._pointer, peer)
+
+    def hung_up(self, bell: int) -> None:
+        """Tells this end that one of its bells has hung up; from any thread."""
+        with self._closing:
+            if self._pointer is not None:
+                lib.cwasi_channel_hung_up(self._pointer, bell)
 
     def abandon(self) -> None:
         """Frees the copy of this end that a fork left in this process, without a word to the peer: the other process

@@ -53,6 +53,14 @@ class PeerDied(ChannelError):
     """The other side failed or its process died. What it had sent before was delivered first."""
 
 
+class Moved(ChannelError):
+    """The sender goes on by another transport, and this end was not told of it; only who passes messages on sees it."""
+
+    def __init__(self, message: str, epoch: int = 0) -> None:
+        super().__init__(message)
+        self.epoch = epoch
+
+
 class WouldWait(ChannelError):
     """With timeout=0: the channel is full (send) or empty (recv)."""
 
@@ -104,6 +112,12 @@ class GuestTimeout(GuestError):
     exit_code = 124
 
 
+class OutputFailed(GuestError):
+    """What the function printed could not be written, for example to a full disk."""
+
+    exit_code = 74
+
+
 class HostDied(GuestError):
     """A host process ended without a word, for example by SIGKILL."""
 
@@ -121,6 +135,10 @@ class Unavailable(Error):
 
 class RedisUnavailable(Unavailable):
     """No redis-server, or it does not answer."""
+
+
+class TcpUnavailable(Unavailable):
+    """An address that is taken, unknown or not reachable, or where nobody listens."""
 
 
 class NoTransport(Unavailable):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from ._wasmtime import MODULE, GuestState, define_imports, import_names
 from .attribution import function
 from .endpoint import Endpoint
 from .names import checked
+from .output import Output
 
 _WASI = "wasi_snapshot_preview1"
 
@@ -49,11 +50,15 @@ def compile_module(engine: wasmtime.Engine, path: Path) -> wasmtime.Module:
 class Guest:
     """One instance of a function. Made by Host.load; run once."""
 
-    def __init__(self, engine: wasmtime.Engine, path: Path, name: str, trust: str, streams: Streams) -> None:
+    def __init__(
+        self, engine: wasmtime.Engine, path: Path, name: str, trust: str, streams: Streams, output: Output | None
+    ) -> None:
+        """output: where it prints if no file was given, and others too; None: to the process's own."""
         self.name = checked(name, "function")
         self.path = path
         self.trust = checked(trust, "trust domain")
         self.streams = streams
+        self._output = output
         self._module = compile_module(engine, path)
         self._check_imports()
         self._check_exports()
@@ -130,8 +135,17 @@ class Guest:
                 ends.callback(end.finish, failed=failed, linger=0.0 if failed else None)
 
     def _call(self) -> None:
+        with self._stdout() as stdout:
+            self._call_start(stdout)
+
+    def _stdout(self) -> AbstractContextManager[Path | None]:
+        if self.streams.stdout is None and self._output is not None:
+            return self._output.source()
+        return nullcontext(self.streams.stdout)
+
+    def _call_start(self, stdout: Path | None) -> None:
         try:
-            instance = self._instantiate()
+            instance = self._instantiate(stdout)
             exports = instance.exports(self.store)
             memory, start = exports["memory"], exports["_start"]
             assert isinstance(memory, wasmtime.Memory) and isinstance(start, wasmtime.Func)   # _check_exports
@@ -149,8 +163,8 @@ class Guest:
         except wasmtime.WasmtimeError as error:   # for example an exit status that WASI does not know
             raise errors.GuestTrap(f"function {self.name} was ended: {_last_line(error)}") from error
 
-    def _instantiate(self) -> wasmtime.Instance:
-        self.store.set_wasi(self._wasi())
+    def _instantiate(self, stdout: Path | None) -> wasmtime.Instance:
+        self.store.set_wasi(self._wasi(stdout))
         # A linker of its own: the hostcalls of one store fit no other.
         linker = wasmtime.Linker(self.store.engine)
         linker.define_wasi()
@@ -163,14 +177,13 @@ class Guest:
             reason = " ".join(str(error).split())
             raise errors.BadModule(f"{self.path}: cannot be instantiated: {reason}") from error
 
-    def _wasi(self) -> wasmtime.WasiConfig:
+    def _wasi(self, stdout: Path | None) -> wasmtime.WasiConfig:
         wasi, streams = wasmtime.WasiConfig(), self.streams
         wasi.argv = [self.name, *streams.arguments]
         wasi.env = list(streams.environment.items())
         if streams.stdin is not None:
             self._open(wasi, "stdin", streams.stdin)
-        for kind in ("stdout", "stderr"):
-            path = getattr(streams, kind)
+        for kind, path in (("stdout", stdout), ("stderr", streams.stderr)):
             if path is None:
                 getattr(wasi, f"inherit_{kind}")()
             else:

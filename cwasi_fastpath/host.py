@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import queue
 import resource
 import threading
@@ -26,11 +27,13 @@ from .guest import Guest, Streams
 from .metrics import Observation
 from .modes import EdgeFacts, Mode, Transport, parse_mode, parse_transport
 from .names import LONGEST, checked
+from .output import Output
 from .placement import edge_facts, here
 from .policy import CostPolicy, Decision, Policy, Request
 from .transport import Link
 
 _STOP_SECONDS = 2.0
+_STDOUT = 1
 
 Port = str | None | Sequence[str | None]
 
@@ -56,10 +59,28 @@ def _allow_many_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def _shared_output() -> Output | None:
+    """For what guests print to this process's standard output, unless it is a terminal, or closed."""
+    try:
+        os.fstat(_STDOUT)
+    except OSError:
+        return None
+    return None if os.isatty(_STDOUT) else Output(_STDOUT)
+
+
 def edge_named(channel: str, sender: str, receiver: str, receivers: int) -> str:
     """An edge, for messages."""
     several = f", one of {receivers} receivers" if receivers > 1 else ""
     return f"channel {channel!r} from {sender} to {receiver}{several}"
+
+
+def _failure_of(guest: Guest) -> BaseException | None:
+    """Runs it. In a frame of its own, which does not hold the error that holds it."""
+    try:
+        guest.run()
+    except BaseException as error:
+        return error
+    return None
 
 
 def _listed(guests: Guest | Sequence[Guest]) -> list[Guest]:
@@ -95,7 +116,7 @@ def decide(
 
 
 def _available(redis: str | None) -> frozenset[Transport]:
-    return frozenset({Transport.RING, Transport.PIPE} | ({Transport.REDIS} if redis else set()))
+    return frozenset({Transport.RING, Transport.PIPE, Transport.TCP} | ({Transport.REDIS} if redis else set()))
 
 
 def decide_all(
@@ -153,6 +174,7 @@ class Host:
         # Who works needs a core, too; under a quota spinning is paid with the time to work.
         lib.cwasi_wait_configure(max(0, math.ceil(usable_cores()) - 1), -1)
         self._engine = wasmtime.Engine(config)
+        self._output = _shared_output()
         self._guests: dict[str, Guest] = {}
         self._channels: dict[str, Channel] = {}
         self._closed = False
@@ -188,7 +210,7 @@ class Host:
         guest_name = file.stem.lower() if name is None else name
         if guest_name in self._guests:
             raise errors.BadSpec(f"a function named {guest_name!r} is loaded already; give the second one another name")
-        guest = Guest(self._engine, file, guest_name, trust, streams)
+        guest = Guest(self._engine, file, guest_name, trust, streams, self._output)
         self._guests[guest_name] = guest
         return guest
 
@@ -335,8 +357,11 @@ class Host:
         except BaseException:
             self._cancel(waiting)
             raise
-        if failures:
-            raise min(failures, key=errors.happened)
+        try:
+            if failures:
+                raise min(failures, key=errors.happened)
+        finally:
+            del failures   # which the error would hold, and with it all guests
 
     def _admit(self, guests: Sequence[Guest]) -> None:
         """A store takes one thread, and its channels end with the run."""
@@ -360,11 +385,7 @@ class Host:
             )
 
     def _run_guest(self, guest: Guest, ended: queue.SimpleQueue[tuple[Guest, BaseException | None]]) -> None:
-        failure: BaseException | None = None
-        try:
-            guest.run()
-        except BaseException as error:
-            failure = error
+        failure = _failure_of(guest)
         with self._changed:
             self._running.discard(guest)
             self._changed.notify_all()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from . import errors
+from . import errors, watch
 from ._native import check, ffi, lib
 from .endpoint import DESCRIPTORS_MAX, PATIENCE, RECEIVER, Endpoint, end_metrics, first_ns, goes_on, patiently
 from .metrics import EndMetrics
@@ -76,6 +76,8 @@ class Receiver(Endpoint):
         """(length in bytes, time stamp in CLOCK_MONOTONIC ns or 0) of the next message, which stays."""
         frame = ffi.new("cwasi_frame *")
         rc = patiently(lambda ns: lib.cwasi_channel_peek(self.pointer, frame, ns), timeout)
+        if rc == -errno.EREMCHG:
+            raise errors.Moved(f"{self!r}: the sender goes on in epoch {frame.epoch}", frame.epoch)
         return self._checked(rc, "peek"), frame.stamp
 
     def __iter__(self) -> Iterator[bytes]:
@@ -138,6 +140,26 @@ class Receiver(Endpoint):
             leave()
             if self._pointer is not None:
                 lib.cwasi_channel_disarm(self._pointer)
+
+    def epoch_of(self, source: int) -> int:
+        """As epoch, for one of several senders."""
+        return int(lib.cwasi_channel_epoch(self.pointer, source))
+
+    def attach(self, pointer: Any, epoch: int, mode: Mode, *, source: int = 0) -> None:
+        """Gives this end the next transport: an end that a link has opened, and the epoch in which it will be used.
+
+        It is used when the sender has gone there. source: which of several senders. Raises Busy, ValueError.
+        """
+        lib.cwasi_channel_set_mode(pointer, mode)
+        rc = lib.cwasi_channel_attach(self.pointer, source, pointer, epoch)
+        if rc == -errno.EBUSY:
+            raise errors.Busy(f"{self!r}: it has not read to the last switch yet")
+        check(rc, f"{self!r}: switch to epoch {epoch}")
+        watch.watch_more(self)
+
+    def detach(self, epoch: int, *, source: int = 0) -> None:
+        """Takes the next transport back. Raises OSError where the sender has gone there."""
+        check(lib.cwasi_channel_detach(self.pointer, source, epoch), f"{self!r}: withdrawal of a switch")
 
     def finish(self, *, failed: bool = False, linger: float | None = 5.0) -> None:
         """As every end. A task that waits in arecv() gets ChannelClosed."""

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
+from typing import Any
 
-from ._native import check, ffi, lib
+from . import watch
+from ._native import check, ffi, lib, timeout_ns
 from .endpoint import SENDER, Endpoint, first_ns, goes_on, patiently
+from .errors import BadSpec
+from .modes import Mode
 
 Data = bytes | bytearray | memoryview
 
@@ -14,6 +19,8 @@ class Sender(Endpoint):
     """The end that sends."""
 
     role = SENDER
+    switcher: Callable[[str, float | None], None] | None = None
+    """Who can take this end and its receivers to another transport."""
 
     def send(self, data: Data, timeout: float | None = None) -> None:
         """Sends one message of 0 to 2^30 bytes; returns when the transport has taken it.
@@ -27,6 +34,32 @@ class Sender(Endpoint):
             if goes_on(rc, timeout):
                 rc = patiently(lambda ns: lib.cwasi_channel_send(self.pointer, buffer, len(buffer), ns), timeout)
             self._checked(rc, f"send of {len(buffer)} bytes")
+
+    def switch(self, target: str, timeout: float | None = 5.0) -> None:
+        """Goes on by another transport, live: nothing is lost, doubled or out of order. From any thread.
+
+        target: ring, pipe, or the URL of a Redis server. timeout: seconds in which the receivers must have agreed, and
+        the old transport must have had room for the last word.
+        Raises Timeout, BadSpec, and what send raises; then the channel goes on as before.
+        """
+        if self.switcher is None:
+            raise BadSpec(f"{self!r}: nobody here knows its receivers; it cannot switch")
+        self.switcher(target, timeout)
+
+    def leave_for(self, pointer: Any, mode: Mode, timeout: float | None) -> None:
+        """Sends the last frame here, and goes on by an end that a link has opened; its receivers know theirs already.
+
+        Raises Timeout, and what send raises; then all stays as it was.
+        """
+        lib.cwasi_channel_set_mode(pointer, mode)
+        rc = lib.cwasi_channel_switch(self.pointer, pointer, timeout_ns(timeout))
+        check(rc, f"{self!r}: switch")
+        watch.watch_more(self)
+
+    def pass_switch(self, epoch: int, timeout: float | None = None) -> None:
+        """Passes on that the sender, of whose messages this end takes care, goes on elsewhere. Raises what send raises."""
+        rc = patiently(lambda ns: lib.cwasi_channel_pass_switch(self.pointer, epoch, ns), timeout)
+        check(rc, f"{self!r}: switch to epoch {epoch}")
 
     @property
     def messages(self) -> int:
@@ -47,9 +80,10 @@ class Sender(Endpoint):
         return int(lib.cwasi_channel_unread(self.pointer))
 
     def trim(self) -> bool:
-        """Gives the memory of an empty ring back to the system; a send meanwhile waits for some microseconds.
+        """Gives the memory of an empty ring, or of what is lent to pipes, back to the system; a send meanwhile waits
+        for some microseconds.
 
-        Whether it did: not while something is unread, or on other transports. Raises OSError.
+        Whether it did: not while something is unread in a ring. Raises OSError.
         """
         with self._closing:
             if self._pointer is None:

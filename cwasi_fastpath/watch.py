@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from weakref import ReferenceType, WeakSet, ref
 
@@ -17,8 +18,10 @@ THREAD = "cwasi watch"
 _all: WeakSet[Endpoint] = WeakSet()
 """Every end of this process; after a fork their peers may be in another one."""
 _lock = threading.Lock()
-_watched: dict[int, tuple[ReferenceType[Endpoint], int]] = {}
-"""By the descriptor of the bell, the end, which others keep alive or not, and the number of the peer."""
+_watched: dict[int, ReferenceType[Endpoint]] = {}
+"""By the descriptor of the bell, the end, which others keep alive or not."""
+_wanted: WeakSet[Endpoint] = WeakSet()
+"""Those that are watched, whatever bells they have."""
 _epoll: select.epoll | None = None
 
 
@@ -30,20 +33,28 @@ def know(end: Endpoint) -> None:
 def watch(end: Endpoint) -> None:
     """From now on `end` learns of the death of its peers' processes, within milliseconds."""
     with _lock:
-        for peer, bell in enumerate(end.bells()):
-            if bell >= 0 and (bell not in _watched or _watched[bell][0]() is not end):
-                _watched[bell] = (ref(end), peer)
+        _wanted.add(end)
+        for bell in end.bells():
+            _watched[bell] = ref(end)
+            with suppress(FileExistsError):   # else the descriptor is new, though its number may not be
                 _started().register(bell, select.EPOLLONESHOT)   # hang-ups are always reported
+
+
+def watch_more(end: Endpoint) -> None:
+    """To be called when `end` has got other bells: if it is watched, they are, too."""
+    if end in _wanted:
+        watch(end)
 
 
 def forget(end: Endpoint) -> None:
     """To be called before the end is freed."""
     with _lock:
         for bell in end.bells():
-            found, _ = _watched.pop(bell, (None, 0))
+            found = _watched.pop(bell, None)
             # Else it was the bell of an end that went without a word, and never this one.
             if found is not None and found() is end and _epoll is not None:
-                _epoll.unregister(bell)
+                with suppress(FileNotFoundError):   # that one was closed, and the number is another's
+                    _epoll.unregister(bell)
 
 
 def _started() -> select.epoll:
@@ -63,10 +74,10 @@ def _run(epoll: select.epoll) -> None:
 def _tell(bell: int) -> None:
     with _lock:
         # Asked again: the descriptor may belong to another bell by now.
-        found, peer = _watched[bell] if bell in _watched and _hung_up(bell) else (None, 0)
+        found = _watched[bell] if bell in _watched and _hung_up(bell) else None
     end = found() if found else None
     if end is not None:
-        end.peer_died(peer)
+        end.hung_up(bell)
 
 
 def _hung_up(bell: int) -> bool:

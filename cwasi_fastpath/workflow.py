@@ -118,10 +118,6 @@ class Workflow:
             ),
         )
 
-    def with_default_stdout(self, path: Path) -> Workflow:
-        """Gives every function that has no output of its own this one."""
-        return replace(self, functions=tuple(replace(item, stdout=item.stdout or path) for item in self.functions))
-
     def _only_one(self, what: str, others: set[str]) -> FunctionSpec:
         ends = [function for function in self.functions if function.name not in others]
         if len(ends) != 1:

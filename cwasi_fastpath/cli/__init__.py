@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> Any:
 
 def _leave(code: int) -> None:
     """Ends the process even where a guest in an endless loop still holds a thread."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):   # None: it was closed before we began
         try:
             stream.flush()
         except OSError:

@@ -11,6 +11,7 @@ from .. import errors
 from ..sender import Sender
 from .redis_client import Address
 from .redis_pump import TICK, Pump
+from .redis_send import SWITCHED
 from .redis_stream import Entry, Id, Lost, Stream
 from .ring import LONGEST_WHOLE
 
@@ -92,7 +93,7 @@ class ReceivePump(Pump):
         if b"begin" in fields:
             self._patiently(lambda: self._stream.acknowledge([number]))
         elif b"end" in fields:
-            self._end(number, failed=fields[b"end"] != b"finished")
+            self._end(number, fields[b"end"].decode(errors="replace"))
         else:
             self._hand(number, *self._message(number, fields))
 
@@ -122,14 +123,17 @@ class ReceivePump(Pump):
     def _hand(self, number: bytes, data: bytes, stamp: int) -> None:
         if len(data) > LONGEST_WHOLE:
             self._until_taken(_LONG_SECONDS)   # it will keep us, and what came before shall be acknowledged by then
+        self._persist(lambda: self._target.forward(data, stamp, TICK))
+        self._handed.append(number)
+
+    def _persist(self, give: Callable[[], None]) -> None:
+        """Gives the receiver something, however long it takes to make room."""
         while True:
             try:
-                self._target.forward(data, stamp, TICK)
-                break
+                return give()
             except errors.Timeout:
                 self._acknowledge()
                 self._refresh()
-        self._handed.append(number)
 
     def _until_taken(self, seconds: float = math.inf) -> bool:
         """Waits until the receiver has taken all that was handed to it, or is closed; whether it has."""
@@ -155,9 +159,13 @@ class ReceivePump(Pump):
             self._handed.popleft()
         return True
 
-    def _end(self, number: bytes, failed: bool) -> None:
+    def _end(self, number: bytes, how: str) -> None:
         self._ended = True
-        self._target.finish(failed=failed)
+        epoch = how.removeprefix(SWITCHED)
+        if epoch != how and epoch.isdecimal() and int(epoch) < 1 << 32:
+            self._persist(lambda: self._target.pass_switch(int(epoch), TICK))
+        else:
+            self._target.finish(failed=how != "finished")
         if self._address.durable and self._until_taken():
             self._patiently(lambda: self._stream.acknowledge([*self._handed, number]))
             self._handed.clear()

@@ -18,6 +18,9 @@ from .redis_stream import LAST, Fields, Id, Lost, Replaced, Stream
 BACKLOG = 64 << 20
 """Bytes outstanding in the server at most, like the bound of a ring."""
 
+SWITCHED = "switched:"
+"""How the last entry begins of a sender that goes on by another transport; the epoch follows."""
+
 _ALWAYS_TAKEN = 1 << 20
 """Bytes; no server can be told to take less."""
 
@@ -101,6 +104,8 @@ class SendPump(Pump):
             pass
         except errors.ChannelClosed:
             return batch, "finished"
+        except errors.Moved as moved:
+            return batch, f"{SWITCHED}{moved.epoch}"
         except errors.PeerDied:
             return batch, "failed"
         return batch, None
@@ -167,7 +172,7 @@ class SendPump(Pump):
         return newest
 
     def _end(self, how: str) -> None:
-        if how == "finished" or not self._address.durable:
+        if how != "failed" or not self._address.durable:
             self._store([{"end": how}])
         self.ended = True
 

@@ -6,7 +6,7 @@ import os
 import socket
 from typing import Any, Self
 
-from .._native import check, ffi, lib, opened
+from .._native import check, ffi, lib, opened, owned
 from ..endpoint import RECEIVER, SENDER, Endpoint
 from ..errors import Busy
 from ..modes import Transport
@@ -34,6 +34,8 @@ class RingLink:
         """bells: by role and receiver, the bells of the ends that this link can still give out."""
         self._memfd = memfd
         self._bells = bells
+        self._handover: Any = None
+        """For large messages, as long as no end was given to another process."""
 
     @classmethod
     def create(cls, capacity: int = CAPACITY, readers: int = 1) -> Self:
@@ -41,6 +43,8 @@ class RingLink:
         memfd = check(lib.cwasi_ring_create(capacity, readers), f"ring of {capacity} bytes for {readers} receivers")
         link = cls(memfd, {})
         try:
+            if readers == 1:
+                link._handover = owned(opened(lib.cwasi_handover_new, what="ring"), lib.cwasi_handover_free)
             for reader in range(readers):
                 for role, end in zip((SENDER, RECEIVER), socket.socketpair(), strict=True):
                     link._bells[role, reader] = end.detach()
@@ -69,6 +73,8 @@ class RingLink:
         end = opened(
             lib.cwasi_channel_open_ring, self._memfd, role, reader, bells if keys else ffi.NULL, what="ring: join"
         )
+        if self._handover is not None:
+            check(lib.cwasi_channel_hand_over(end, self._handover), "ring: join")
         for key in keys:
             # The end keeps a duplicate; while ours were open, the other side would not see this one's death.
             os.close(self._bells.pop(key))
@@ -84,6 +90,7 @@ class RingLink:
         end.peer_died(peer)
 
     def close(self) -> None:
+        self._handover = None
         memfd, self._memfd = self._memfd, -1
         if memfd >= 0:
             os.close(memfd)

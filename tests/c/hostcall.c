@@ -255,12 +255,13 @@ int main(void)
     memory = calloc(1, memory_size = SIZE);
     CHECK_EQ(cwasi_guest_new(&RUNTIME, &context, &guest), 0);
     memset(longest, 'x', CWASI_NAME_MAX + 1);
-    CHECK_EQ(cwasi_guest_grant(guest, longest, q.tx, 0), -EINVAL);
-    CHECK_EQ(cwasi_guest_grant(guest, "", q.tx, 0), -EINVAL);
+    CHECK_EQ(cwasi_guest_grant(guest, longest, q.tx), -EINVAL);
+    CHECK_EQ(cwasi_guest_grant(guest, "", q.tx), -EINVAL);
     longest[CWASI_NAME_MAX] = 0;
-    CHECK_EQ(cwasi_guest_grant(guest, "out", p.tx, 1), 0);
-    CHECK_EQ(cwasi_guest_grant(guest, "in", p.rx, 0), 0);
-    CHECK_EQ(cwasi_guest_grant(guest, longest, q.tx, 0), 0);
+    cwasi_channel_set_mode(p.tx, 1);
+    CHECK_EQ(cwasi_guest_grant(guest, "out", p.tx), 0);
+    CHECK_EQ(cwasi_guest_grant(guest, "in", p.rx), 0);
+    CHECK_EQ(cwasi_guest_grant(guest, longest, q.tx), 0);
     /* What has a way back; a second one for a sender, or one of the wrong role, is refused. */
     pair to = belled_pair(4096), back = belled_pair(4096), from[2], backs[2];
     cwasi_channel *serve, *sources[2];
@@ -270,11 +271,11 @@ int main(void)
         sources[i] = from[i].rx;
     }
     CHECK_EQ(cwasi_channel_gather(sources, 2, &serve), 0);
-    CHECK_EQ(cwasi_guest_grant(guest, "ask", to.tx, 0), 0);
+    CHECK_EQ(cwasi_guest_grant(guest, "ask", to.tx), 0);
     CHECK_EQ(cwasi_guest_grant_back(guest, back.tx), -EINVAL);
     CHECK_EQ(cwasi_guest_grant_back(guest, back.rx), 0);
     CHECK_EQ(cwasi_guest_grant_back(guest, back.rx), -EINVAL);
-    CHECK_EQ(cwasi_guest_grant(guest, "serve", serve, 0), 0);
+    CHECK_EQ(cwasi_guest_grant(guest, "serve", serve), 0);
     for (int i = 0; i < 2; i++)
         CHECK_EQ(cwasi_guest_grant_back(guest, backs[i].tx), 0);
     check_names(longest);

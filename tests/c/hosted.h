@@ -179,7 +179,7 @@ static inline instance new_instance(size_t size)
 static inline instance instance_with(cwasi_channel *c, size_t size)
 {
     instance i = new_instance(size);
-    CHECK_EQ(cwasi_guest_grant(i.guest, "lab", c, 0), 0);
+    CHECK_EQ(cwasi_guest_grant(i.guest, "lab", c), 0);
     CHECK_EQ(open_port(&i, "lab", channel_role(c)), 0);
     return i;
 }

@@ -262,7 +262,7 @@ static inline void drain(cwasi_channel *rx, uint64_t count)
     }
 }
 
-static inline cwasi_stats stats_of(const cwasi_channel *c)
+static inline cwasi_stats stats_of(cwasi_channel *c)
 {
     cwasi_stats found;
     cwasi_channel_stats(c, &found);

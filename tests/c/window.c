@@ -263,9 +263,9 @@ static void arguments(void)
 {
     pair p = ring_pair(4096), q = ring_pair(4096), callers = ring_pair(4096);
     instance tx = instance_with(p.tx, SIZE);
-    CHECK_EQ(cwasi_guest_grant(tx.guest, "in", q.rx, 0), 0);
+    CHECK_EQ(cwasi_guest_grant(tx.guest, "in", q.rx), 0);
     CHECK_EQ(open_port(&tx, "in", CWASI_RECEIVER), 1);
-    CHECK_EQ(cwasi_guest_grant(tx.guest, "ask", callers.tx, 0), 0);
+    CHECK_EQ(cwasi_guest_grant(tx.guest, "ask", callers.tx), 0);
     CHECK_EQ(cwasi_guest_grant_back(tx.guest, callers.rx), 0);
     CHECK_EQ(open_port(&tx, "ask", CWASI_SENDER), 2);
     static const uint32_t odd[][2] = {

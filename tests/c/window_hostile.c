@@ -298,7 +298,7 @@ static void any_call(void)
     for (int g = 0; g < 2; g++) {
         for (int c = 0; c < 3; c++) {
             char name[2] = {(char)('a' + c)};
-            CHECK_EQ(cwasi_guest_grant(guest[g].guest, name, ends[g][c], 0), 0);
+            CHECK_EQ(cwasi_guest_grant(guest[g].guest, name, ends[g][c]), 0);
             CHECK_EQ(open_port(&guest[g], name, channel_role(ends[g][c])), c);
         }
     }

@@ -260,8 +260,8 @@ static void nothing_is_left(void)
         char name[16];
         int length = snprintf(name, sizeof name, "c%d", n);
         both = p[n % 2] = ring_pair(4096);
-        CHECK_EQ(cwasi_guest_grant(tx.guest, name, both.tx, 0), 0);
-        CHECK_EQ(cwasi_guest_grant(rx.guest, name, both.rx, 0), 0);
+        CHECK_EQ(cwasi_guest_grant(tx.guest, name, both.tx), 0);
+        CHECK_EQ(cwasi_guest_grant(rx.guest, name, both.rx), 0);
         memcpy(tx.memory, name, (size_t)length);
         memcpy(rx.memory, name, (size_t)length);
         CHECK_EQ(ask(&tx, "channel_open", 0, (uint32_t)length, CWASI_SENDER), n);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from cwasi_fastpath.modes import Transport
 from cwasi_fastpath.transport import Link
 from cwasi_fastpath.transport.redis_send import BACKLOG
 from cwasi_fastpath.transport.ring import CAPACITY, READERS_MAX
+from cwasi_fastpath.transport.tcp import WINDOW, TcpLink
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,15 @@ class Case:
     """Breaks the connection of a link, where the transport promises to make it again."""
 
 
+def _cut_tcp(link: Link) -> None:
+    """What is under way in one direction is lost."""
+    assert isinstance(link, TcpLink)
+    for keeper in link._keepers:
+        if keeper._connection is not None:
+            keeper._connection.shutdown(socket.SHUT_RDWR)
+            return
+
+
 def _cut_redis(link: Link) -> None:
     """From the server's side, which ends every connection but the one that asks for it."""
     with redis.Redis.from_url(link.export(SENDER)[0]["url"]) as client:
@@ -38,5 +49,6 @@ def _cut_redis(link: Link) -> None:
 CASES = (
     Case(Transport.RING, CAPACITY, readers=READERS_MAX),
     Case(Transport.PIPE, 1 << 20, readers=READERS_MAX),
+    Case(Transport.TCP, WINDOW, cut=_cut_tcp),
     Case(Transport.REDIS, BACKLOG + 3 * CAPACITY, readers=READERS_MAX, notices=False, cut=_cut_redis),
 )

@@ -132,13 +132,14 @@ static uint64_t limit_of(int end)
 
 static uint8_t *map_window(cwasi_channel *c)
 {
-    const window_ops *ops = channel_windows(c);
     uint64_t agreed, offset;
-    CHECK_EQ(ops->agree(channel_end(c), WINDOW, &agreed), 0);
+    uint32_t epoch;
+    CHECK_EQ(channel_agree(c, WINDOW, &agreed, &epoch), 0);
     CHECK_EQ(agreed, WINDOW);
-    int fd = ops->file(channel_end(c), &offset);
+    int fd = channel_area(c, epoch, &offset);
     uint8_t *map = mmap(NULL, WINDOW, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)offset);
     CHECK(map != MAP_FAILED);
+    close(fd);
     return map;
 }
 
@@ -146,11 +147,11 @@ static uint8_t *map_window(cwasi_channel *c)
 
 static int send_in_place(cwasi_channel *c, uint8_t *window, uint64_t length, uint64_t seq)
 {
-    int64_t offset = channel_acquire(c, length, deadline_after(-1));
+    int64_t offset = channel_acquire(c, 0, length, deadline_after(-1));
     if (offset < 0)
         return (int)offset;
     fill(window + offset, length, seq);
-    return channel_commit(c, (uint64_t)offset, length);
+    return channel_commit(c, 0, (uint64_t)offset, length);
 }
 
 static int send_one(cwasi_channel *c, uint8_t *window, uint8_t *buffer, uint64_t seq)
@@ -195,7 +196,7 @@ static void release_oldest(receiver *r)
 {
     /* Still what it was: nobody may write there while it is held. */
     CHECK(filled(r->window + r->record[0].offset, r->record[0].length, r->number[0]));
-    CHECK_EQ(channel_release(r->channel, r->record[0].end), 0);
+    CHECK_EQ(channel_release(r->channel, 0, r->record[0].end), 0);
     r->held--;
     for (unsigned i = 0; i < r->held; i++) {
         r->record[i] = r->record[i + 1];

@@ -318,14 +318,14 @@ static void release(void)
 {
     if (now.holds == 0)
         return;
-    known(channel_release(now.channel, now.held[0].end));
+    known(channel_release(now.channel, 0, now.held[0].end));
     memmove(now.held, now.held + 1, --now.holds * sizeof now.held[0]);
 }
 
 static void acquire(void)
 {
     uint64_t length = take(&in, 2) * 4;
-    int64_t rc = channel_acquire(now.channel, length, patience());
+    int64_t rc = channel_acquire(now.channel, 0, length, patience());
     known(rc);
     now.acquired = rc;
     if (rc >= 0)
@@ -335,15 +335,14 @@ static void acquire(void)
 static void commit(void)
 {
     uint64_t at = take(&in, 1) % 8 ? (uint64_t)now.acquired : take(&in, 1) * PAGE;
-    known(channel_commit(now.channel, at, take(&in, 2) * 4));
+    known(channel_commit(now.channel, 0, at, take(&in, 2) * 4));
 }
 
 static void agree(void)
 {
     uint64_t agreed;
-    endpoint *end = channel_end(now.channel);
-    int rc = end->ops->windows ? end->ops->windows->agree(end, take(&in, 1) % 4 * WINDOW, &agreed) : 0;
-    known(rc);
+    uint32_t epoch;
+    known(channel_agree(now.channel, take(&in, 1) % 4 * WINDOW, &agreed, &epoch));
 }
 
 static void wait_armed(void)

@@ -1,0 +1,69 @@
+"""A live switch of one edge: its messages go on by another transport, while both sides work. Nothing is lost, doubled
+or out of order.
+
+The receivers are given their ends of the new link first. Then the sender puts a last frame into the old one, between
+two messages, and goes on on the new one; each receiver follows when it has read so far. Where that does not succeed in
+time, all stays as it was.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from . import errors
+from .endpoint import RECEIVER, SENDER
+from .modes import Mode
+from .receiver import Receiver
+from .sender import Sender
+from .transport import Link
+
+_LOOK_SECONDS = 0.0002
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A receiver of a sender's messages in this process."""
+
+    receiver: Receiver
+    source: int = 0
+    """Which of the senders that it receives from."""
+
+
+def left(until: float | None) -> float | None:
+    """Seconds until then; None for ever."""
+    return None if until is None else max(0.0, until - time.monotonic())
+
+
+def switch_here(
+    sender: Sender, targets: Sequence[Target], link: Link, mode: Mode, timeout: float | None
+) -> None:
+    """Takes a sender and all its receivers, which are in this process, over to `link`.
+
+    Raises Timeout, and what send raises; then all stays as it was, and the link is closed.
+    """
+    until = None if timeout is None else time.monotonic() + timeout
+    epoch = sender.epoch + 1
+    attached: list[Target] = []
+    try:
+        for number, target in enumerate(targets):
+            _await_follower(target, epoch - 1, until)
+            target.receiver.attach(link.open(RECEIVER, reader=number), epoch, mode, source=target.source)
+            attached.append(target)
+        sender.leave_for(link.open(SENDER), mode, left(until))
+    except BaseException:
+        for target in attached:
+            with suppress(errors.Error):
+                target.receiver.detach(epoch, source=target.source)
+        link.close()
+        raise
+
+
+def _await_follower(target: Target, epoch: int, until: float | None) -> None:
+    """Waits until the receiver has come to the last switch."""
+    while target.receiver.epoch_of(target.source) != epoch:
+        if left(until) == 0:
+            raise errors.Timeout(f"{target.receiver!r}: it has not read to the last switch yet")
+        time.sleep(_LOOK_SECONDS)

@@ -1,0 +1,239 @@
+"""A channel changes its transport under load: every message once, whole and in order, on both sides of each switch."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from channels import HANG, Start
+
+import cwasi_fastpath as cwasi
+from cwasi_fastpath.redis_server import RedisServer
+
+SWITCHES = 40
+
+
+def message(number: int, seed: int = 0) -> bytes:
+    """Mostly small, now and then longer than a ring's piece."""
+    size = 40_000 if number % 997 == 0 else number % 300
+    return (number + seed).to_bytes(8, "little") * (1 + size // 8)
+
+
+@contextmanager
+def closing(*ends: cwasi.Sender | cwasi.Receiver) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for end in ends:
+            end.stop()
+            end.close()
+
+
+def switch_often(tx: cwasi.Sender, targets: list[str], times: int) -> None:
+    """From one of them to the next, however long a busy sender and a slow receiver make it take."""
+    for number in range(times):
+        while True:
+            try:
+                tx.switch(targets[number % len(targets)], timeout=0.2)
+                break
+            except cwasi.Timeout:
+                continue
+
+
+def send_until(tx: cwasi.Sender, done: threading.Event, seed: int = 0, pause: float = 0) -> int:
+    """Numbered messages, then an empty one; how many. pause: seconds after every hundred."""
+    number = 0
+    while not done.is_set():
+        tx.send(message(number, seed))
+        number += 1
+        if pause and number % 100 == 0:
+            time.sleep(pause)
+    tx.send(b"")
+    return number
+
+
+@pytest.mark.parametrize(
+    "transports", [["ring"], ["pipe"], ["tcp"], ["redis"], ["pipe", "tcp", "ring", "redis"]], ids="-".join
+)
+def test_under_load(start: Start, transports: list[str], redis_server: RedisServer) -> None:
+    """A server is given fewer: what waits in it when a switch begins has to be received first."""
+    remote = "redis" in transports
+    times, pause = (8, 0.02) if remote else (SWITCHES, 0)
+    transports = [redis_server.url if name == "redis" else name for name in transports]
+    tx, rx = cwasi.open_channel("lab", transports[-1])
+    with closing(tx, rx):
+        done = threading.Event()
+        sending = start(send_until, tx, done, 0, pause)
+        switches = start(switch_often, tx, transports, times)
+        switches.add_done_callback(lambda _: done.set())
+        received = 0
+        while data := rx.recv(HANG):
+            assert data == message(received)
+            received += 1
+        switches.result(HANG)
+        assert sending.result(HANG) == received > 0
+        assert tx.epoch == rx.epoch == times
+        assert tx.metrics().messages == rx.metrics().messages == received + 1
+        tx.close()
+        with pytest.raises(cwasi.ChannelClosed):
+            rx.recv(HANG)
+
+
+def test_messages_on_both_sides_of_a_switch_wait_for_the_receiver() -> None:
+    tx, rx = cwasi.open_channel("lab")
+    with closing(tx, rx):
+        tx.send(b"before")
+        tx.switch("ring")
+        tx.send(b"after")
+        assert (tx.epoch, rx.epoch, tx.unread) == (1, 0, 2)
+        assert (rx.recv(0), rx.recv(0)) == (b"before", b"after")
+        assert (tx.epoch, rx.epoch, tx.unread) == (1, 1, 0)
+
+
+def test_a_receiver_that_does_not_read_delays_the_next_switch() -> None:
+    tx, rx = cwasi.open_channel("lab")
+    with closing(tx, rx):
+        tx.switch("ring")
+        tx.send(b"one")
+        with pytest.raises(cwasi.Timeout, match="has not read to the last switch yet"):
+            tx.switch("ring", timeout=0.05)
+        assert rx.recv(0) == b"one"
+        tx.switch("ring", timeout=0)
+        tx.send(b"two")
+        assert rx.recv(0) == b"two"
+
+
+def test_a_full_ring_gives_the_switch_up() -> None:
+    tx, rx = cwasi.open_channel("lab")
+    with closing(tx, rx):
+        sent = 0
+        while tx.try_send(bytes(100)):
+            sent += 1
+        while tx.try_send(b""):
+            sent += 1
+        with pytest.raises(cwasi.Timeout):
+            tx.switch("ring", timeout=0.05)
+        assert tx.epoch == 0
+        for _ in range(sent):
+            rx.recv(0)
+        tx.switch("ring", timeout=0)
+        tx.send(b"on")
+        assert rx.recv(0) == b"on"
+
+
+def test_a_sender_that_waits_for_room_is_not_interrupted(start: Start) -> None:
+    tx, rx = cwasi.open_channel("lab")
+    with closing(tx, rx):
+        sending = start(tx.send, bytes(10 << 20))
+        time.sleep(0.05)
+        with pytest.raises(cwasi.Timeout):
+            tx.switch("ring", timeout=0.05)
+        assert len(rx.recv(HANG)) == 10 << 20
+        sending.result(HANG)
+        tx.switch("ring")
+
+
+def test_who_sends_without_waiting_is_told_that_it_would_have_to(start: Start) -> None:
+    tx, rx = cwasi.open_channel("lab")
+    with closing(tx, rx):
+        while tx.try_send(b""):
+            pass
+        switching = start(tx.switch, "ring", 0.5)
+        until = time.monotonic() + HANG
+        while not switching.done() and time.monotonic() < until:
+            assert not tx.try_send(b"")
+        with pytest.raises(cwasi.Timeout):
+            switching.result(HANG)
+
+
+@pytest.mark.parametrize(("senders", "receivers"), [(1, 3), (3, 1), (2, 2)])
+def test_several(start: Start, senders: int, receivers: int) -> None:
+    """The first sender goes to and fro; the others are not disturbed."""
+    txs, rxs = cwasi.open_ends("lab", senders, receivers)
+    with closing(*txs, *rxs):
+        done = threading.Event()
+        sending = [start(send_until, tx, done, at << 40) for at, tx in enumerate(txs)]
+
+        def receive(rx: cwasi.Receiver) -> list[int]:
+            nexts = [0] * senders
+            ended = 0
+            while ended < senders:
+                if not (data := rx.recv(HANG)):
+                    ended += 1
+                    continue
+                number = int.from_bytes(data[:8], "little")
+                at, number = number >> 40, number & (1 << 40) - 1
+                assert number == nexts[at] and data == message(number, at << 40)
+                nexts[at] += 1
+            return nexts
+
+        receiving = [start(receive, rx) for rx in rxs]
+        switches = start(switch_often, txs[0], ["pipe", "ring"], SWITCHES)
+        switches.add_done_callback(lambda _: done.set())
+        sent = [task.result(HANG) for task in sending]
+        assert [task.result(HANG) for task in receiving] == [sent] * receivers
+        switches.result(HANG)
+        assert [rx.epoch_of(0) for rx in rxs] == [SWITCHES] * receivers
+
+
+def test_a_task_that_waits_follows() -> None:
+    async def main() -> None:
+        tx, rx = cwasi.open_channel("lab")
+        with closing(tx, rx):
+            waiting = asyncio.create_task(rx.arecv(HANG))
+            await asyncio.sleep(0.02)
+            await asyncio.to_thread(tx.switch, "ring")
+            await asyncio.sleep(0.02)
+            assert rx.epoch == 1 and not waiting.done()
+            tx.send(b"new")
+            assert await waiting == b"new"
+
+    asyncio.run(main())
+
+
+def test_who_waits_for_several_follows(start: Start) -> None:
+    (tx, rx), (other, quiet) = cwasi.open_channel("lab"), cwasi.open_channel("quiet")
+    with closing(tx, rx, other, quiet):
+        waiting = start(cwasi.wait, [quiet, rx], HANG)
+        tx.switch("ring")
+        time.sleep(0.02)
+        assert not waiting.done()
+        tx.send(b"new")
+        assert waiting.result(HANG) is rx and rx.recv(0) == b"new"
+
+
+def test_the_mode_changes_when_the_receiver_follows() -> None:
+    tx, rx = cwasi.open_channel("lab")
+    with closing(tx, rx):
+        assert (tx.mode, rx.mode) == (cwasi.Mode.LOCAL, cwasi.Mode.LOCAL)
+        tx.switch("pipe")
+        assert (tx.mode, rx.mode) == (cwasi.Mode.PROXIMAL, cwasi.Mode.LOCAL)
+        tx.send(b"x")
+        rx.recv(HANG)
+        assert rx.mode is cwasi.Mode.PROXIMAL
+
+
+def test_what_cannot_be_switched_to() -> None:
+    tx, rx = cwasi.open_channel("lab")
+    with closing(tx, rx):
+        with pytest.raises(cwasi.BadSpec, match="transport 'carrier-pigeon' is unknown"):
+            tx.switch("carrier-pigeon")
+        with pytest.raises(cwasi.RedisUnavailable):
+            tx.switch("unix:///nowhere/redis.sock")
+        tx.send(b"as before")
+        assert rx.recv(0) == b"as before"
+        rx.close()
+        with pytest.raises(cwasi.ChannelClosed):
+            tx.switch("ring")
+
+
+def test_a_receiver_that_is_gone_is_not_kept_by_the_sender() -> None:
+    tx, rx = cwasi.open_channel("lab")
+    with closing(tx):
+        del rx
+        with pytest.raises(cwasi.ChannelClosed, match="a receiver is gone"):
+            tx.switch("ring")
