@@ -87,7 +87,8 @@ class ReceivePump(Pump):
     def _receive(self, number: bytes, fields: dict[bytes, bytes]) -> None:
         if Id.parse(number) <= self._at:
             # We have it: a promoted replica had not, and the sender has sent it again, or it is given to us again.
-            self._patiently(lambda: self._stream.acknowledge([number]))
+            if number not in self._handed:   # else when it is taken
+                self._patiently(lambda: self._stream.acknowledge([number]))
             return
         self._check_order(Id.parse(number), fields)
         if b"begin" in fields:
