@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -39,8 +40,8 @@ class RedisServer:
     long as the server is needed.
     """
 
-    def __init__(self, timeout: float = 10.0) -> None:
-        """timeout: seconds until it must answer.
+    def __init__(self, timeout: float = 10.0, settings: Sequence[str] = ()) -> None:
+        """timeout: seconds until it must answer. settings: other ones than ours, as redis-server takes them.
 
         Raises RedisUnavailable.
         """
@@ -54,7 +55,7 @@ class RedisServer:
         self._log = os.memfd_create("redis-server.log", os.MFD_CLOEXEC)
         try:
             self._socket = _socket_in(self._directory)
-            self._process = self._start(program)
+            self._process = self._start(program, settings)
             self._wait_for_answer(timeout)
         except BaseException:
             self.close()
@@ -72,13 +73,13 @@ class RedisServer:
             raise errors.RedisUnavailable("this redis-server was closed")
         return self._process.pid
 
-    def _start(self, program: str) -> subprocess.Popen[bytes]:
+    def _start(self, program: str, settings: Sequence[str]) -> subprocess.Popen[bytes]:
         setpriv = shutil.which("setpriv")
         leash = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
         place = ["--dir", str(self._directory), "--unixsocket", str(self._socket), "--unixsocketperm", "700"]
         try:
             return subprocess.Popen(
-                [*leash, program, *_OPTIONS, *place],
+                [*leash, program, *_OPTIONS, *place, *settings],
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,

@@ -26,11 +26,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def on_loopback(port: int) -> tuple[str, ...]:
+    return ("--port", str(port), "--bind", "127.0.0.1")
+
+
 class Server:
     """A redis-server in `directory`, on a unix socket there, and on whatever the options say."""
 
-    def __init__(self, directory: Path, *options: str) -> None:
+    def __init__(self, directory: Path, *options: str, inside: Sequence[str] = ()) -> None:
+        """inside: a command that runs another one, there where it shall run."""
         directory.mkdir(exist_ok=True)
+        self._inside = inside
         self.directory = directory
         self.socket = directory / "s"
         self.url = f"unix://{self.socket}"
@@ -43,7 +49,7 @@ class Server:
         place = ["--dir", str(self.directory), "--unixsocket", str(self.socket), "--logfile", "log"]
         port = [] if "--port" in self.options else ["--port", "0"]
         self._process = subprocess.Popen(
-            ["redis-server", *port, "--save", "", *place, *self.options],
+            [*self._inside, "redis-server", *port, "--save", "", *place, *self.options],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         self.wait()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 from redis.cluster import RedisCluster
-from redis_servers import HANG, SAFE, Server, free_port
+from redis_servers import HANG, SAFE, Server, free_port, on_loopback
 
 import cwasi_fastpath as cwasi
 
@@ -28,10 +28,6 @@ def eventually(check: Callable[[], object]) -> None:
                 return
         assert time.monotonic() < until, "never happened"
         time.sleep(0.02)
-
-
-def on_loopback(port: int) -> tuple[str, ...]:
-    return ("--port", str(port), "--bind", "127.0.0.1")
 
 
 class Stream:
@@ -175,9 +171,9 @@ def test_a_slot_that_moves_often(cluster: Cluster, pool: ThreadPoolExecutor) -> 
     move_about(cluster, pool, 60)
 
 
-def test_a_node_that_is_killed_and_comes_back(cluster: Cluster, pool: ThreadPoolExecutor) -> None:
+def kill_owners(cluster: Cluster, pool: ThreadPoolExecutor, kills: int) -> None:
     stream = Stream(cluster.url, pool)
-    for _ in range(2):
+    for _ in range(kills):
         stream.goes_on()
         server = cluster.servers[cluster.owner()]
         server.kill()
@@ -185,6 +181,15 @@ def test_a_node_that_is_killed_and_comes_back(cluster: Cluster, pool: ThreadPool
         server.start()
         stream.goes_on()
     stream.end()
+
+
+def test_a_node_that_is_killed_and_comes_back(cluster: Cluster, pool: ThreadPoolExecutor) -> None:
+    kill_owners(cluster, pool, 1)
+
+
+@pytest.mark.stress
+def test_a_node_that_is_killed_often(cluster: Cluster, pool: ThreadPoolExecutor) -> None:
+    kill_owners(cluster, pool, 10)
 
 
 # ---- Sentinel ----
@@ -232,7 +237,7 @@ class Watched:
             with server.client() as client:
                 if port == self._state()["port"]:
                     client.acl_setuser("default", commands=["-psync", "-sync", "-replconf"])
-                    client.client_kill_filter(_type="replica")
+                    client.execute_command("CLIENT", "KILL", "TYPE", "replica")
                 else:
                     eventually(lambda client=client: client.info("replication")["master_link_status"] == "down")
 

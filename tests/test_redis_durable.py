@@ -109,6 +109,17 @@ def test_acknowledged_is_what_recv_has_returned(url: str, server: Server) -> Non
         assert client.xlen(KEY) == 6, "trimmed below the oldest pending one, and no further"
 
 
+def test_many_are_acknowledged_at_once(url: str, server: Server) -> None:
+    count = 20_000
+    with server.client() as client, cwasi.durable_sender("lab", url) as tx, cwasi.durable_receiver("lab", url) as rx:
+        for _ in range(count):
+            tx.send(b"")
+        eventually(lambda: pending(client) == count)
+        for _ in range(count):
+            rx.recv(timeout=HANG)
+        eventually(lambda: pending(client) == 0)
+
+
 def test_a_sender_goes_on_behind_the_one_before(url: str) -> None:
     """A failure ends a durable channel as little as a death does."""
     counter = itertools.count()
@@ -194,6 +205,36 @@ def test_back_pressure_counts_what_a_predecessor_left(url: str, server: Server) 
                 assert len(rx.recv(timeout=HANG)) == size
         sending.result(HANG)
     tx.close()
+
+
+def test_several_receivers_each_at_their_own_pace(url: str, server: Server) -> None:
+    """One comes and goes, one comes late: each gets every message once, and nothing is trimmed before all have it."""
+    with server.client() as client, cwasi.durable_sender("lab", url, readers=2) as tx:
+        for i in range(100):
+            tx.send(number(i))
+        for first in (0, 50):
+            with cwasi.durable_receiver("lab", url, 0, 2) as rx:
+                for i in range(first, first + 50):
+                    check_number(rx.recv(timeout=HANG), i)
+        assert client.xlen(KEY) == 101, "the other one has not seen any"
+        with cwasi.durable_receiver("lab", url, 1, 2) as rx:
+            for i in range(100):
+                check_number(rx.recv(timeout=HANG), i)
+        eventually(lambda: client.xlen(KEY) == 0)
+        with cwasi.durable_receiver("lab", url, 2, 3) as rx:
+            tx.send(b"from now on")
+            assert rx.recv(timeout=HANG) == b"from now on"
+    for reader in range(3):
+        assert client.keys() == [KEY.encode()]
+        with cwasi.durable_receiver("lab", url, reader, 3) as rx:
+            assert [*rx] == [b"from now on"] * (reader < 2)
+    assert client.keys() == [], "all have read it to its end"
+
+
+@pytest.mark.parametrize("reader, readers", [(-1, 1), (1, 1), (0, 0), (0, 61)])
+def test_receivers_that_cannot_be(reader: int, readers: int) -> None:
+    with pytest.raises(cwasi.BadSpec, match="receiver"):
+        cwasi.durable_receiver("lab", "unix:///nowhere", reader, readers)
 
 
 # ---- processes that are killed ----
@@ -389,7 +430,7 @@ def test_a_server_that_is_stopped_for_a_while(own: Server) -> None:
 
 WEAKER = {
     "nothing": (("--appendonly", "no"), "appendonly no"),
-    "everysec": (("--appendonly", "yes", "--appendfsync", "everysec"), "the last second .*appendfsync everysec"),
+    "everysec": (("--appendonly", "yes", "--appendfsync", "everysec"), "the last two seconds .*appendfsync everysec"),
     "no": (("--appendonly", "yes", "--appendfsync", "no"), "not written yet .*appendfsync no"),
     "rewrite": ((*SAFE, "--no-appendfsync-on-rewrite", "yes"), "no-appendfsync-on-rewrite yes"),
     "evicts": ((*SAFE, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"), "maxmemory-policy allkeys-lru"),

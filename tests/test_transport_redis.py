@@ -20,6 +20,7 @@ import cwasi_fastpath as cwasi
 from cwasi_fastpath.endpoint import RECEIVER
 from cwasi_fastpath.modes import Mode
 from cwasi_fastpath.redis_server import RedisServer
+from cwasi_fastpath.transport import redis_send
 from cwasi_fastpath.transport.redis import RedisLink
 from cwasi_fastpath.transport.redis_send import BACKLOG
 
@@ -72,6 +73,22 @@ def test_more_than_the_backlog_goes_through(ends: Ends, client: redis.Redis) -> 
         sending.result(HANG)
 
 
+def test_empty_messages_are_bounded_too(
+    redis_server: RedisServer, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_send, "BACKLOG", 1 << 16)
+    tx, rx = cwasi.open_channel("lab", redis_server.url)
+    for _ in range(5000):
+        tx.send(b"")
+    (key,) = client.keys()
+    time.sleep(0.5)
+    assert client.xlen(key) <= 1 << 10
+    for _ in range(5000):
+        assert rx.recv(timeout=HANG) == b""
+    tx.close()
+    rx.close()
+
+
 def test_a_receiver_that_is_gone_ends_a_wait_for_room(ends: Ends) -> None:
     tx, rx = ends
     with ThreadPoolExecutor(1) as pool:
@@ -81,6 +98,17 @@ def test_a_receiver_that_is_gone_ends_a_wait_for_room(ends: Ends) -> None:
         rx.close()
         with pytest.raises((cwasi.ChannelClosed, cwasi.PeerDied)):
             sending.result(HANG)
+
+
+def test_a_receiver_that_is_gone_before_a_long_message(ends: Ends) -> None:
+    """With one before it in its ring, which it has not taken."""
+    tx, rx = ends
+    tx.send(b"x")
+    time.sleep(0.3)
+    rx.close()
+    with pytest.raises((cwasi.ChannelClosed, cwasi.PeerDied)):
+        for _ in range(1000):
+            tx.send(bytes(5_000_000))
 
 
 def test_the_time_from_send_to_receipt_goes_through_the_server(ends: Ends) -> None:

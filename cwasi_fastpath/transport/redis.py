@@ -19,7 +19,7 @@ from ..endpoint import RECEIVER, SENDER, Endpoint
 from ..modes import Transport
 from ..receiver import Receiver
 from ..sender import Sender
-from .redis_client import Address, connect, told
+from .redis_client import Address, close, connect, told
 from .redis_promise import promise
 from .redis_pump import Pump
 from .redis_receive import ReceivePump
@@ -49,8 +49,6 @@ class RedisLink:
         self._pumps: list[Pump] = []
         self.why: str | None = None
         """Why it has failed, once it has."""
-        self.promise = ""
-        """What the server promises about what it has taken; known when an end was opened."""
         self._opened: set[tuple[int, int]] = set()
         self._dead: set[int] = set()
 
@@ -69,10 +67,11 @@ class RedisLink:
                     replicas=self._address.replicas,
                 )
                 pump = self._pump(stream, ring, role, function, reader)
-                self._learn_promise(stream)
+                if self._address.durable:
+                    self._warn(stream)
             end = ring.open(role)
         except BaseException:
-            client.close()
+            close(client)
             raise
         finally:
             ring.close()
@@ -88,10 +87,10 @@ class RedisLink:
         target = Sender(ring.open(SENDER), "pump")
         return ReceivePump(stream, target, reader, self._address, function, self._has_failed)
 
-    def _learn_promise(self, stream: Stream) -> None:
+    def _warn(self, stream: Stream) -> None:
+        """Of a server that promises less than a durable channel seems to."""
         found = promise(stream)
-        self.promise = found.text
-        if self._address.durable and not found.sure:
+        if not found.sure:
             _log.warning("channel %s is durable, but redis at %s %s", self._key, self._address, found.text)
 
     def _has_failed(self, why: str) -> None:

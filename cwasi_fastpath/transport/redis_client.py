@@ -169,8 +169,16 @@ def connect(url: str) -> Any:
             probe.ping()
             _check_version(probe)
         finally:
-            probe.close()
+            close(probe)
         return address.client(_SOCKET_SECONDS)
+
+
+def close(client: Any) -> None:
+    """The client and its connection."""
+    client.close()
+    pool = getattr(client, "connection_pool", None)   # a cluster has closed those of its nodes
+    if pool is not None:
+        pool.disconnect()
 
 
 def _check_version(client: Any) -> None:
@@ -213,6 +221,8 @@ def describe(error: Exception) -> str:
         return f"is not followed as it should be: {text}"
     if isinstance(error, redis.ResponseError):
         return f"refuses: {text}"
+    if not isinstance(error, redis.RedisError | redis.exceptions.RedisClusterException | OSError | ValueError):
+        return f"gives us something that we do not understand: {error!r}"
     return (
         f"does not answer: {text}. Start redis-server (apt install redis-server) or give another URL "
         f"({', '.join(f'{scheme}://' for scheme in SCHEMES)})"

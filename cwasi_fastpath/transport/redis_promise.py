@@ -27,8 +27,8 @@ def promise(stream: Stream) -> Promise:
     if fsync is None:
         return Promise(False, "keeps a log, but does not tell when it is on the disk (CONFIG GET is refused)")
     if fsync != "always":
-        what = "the last second" if fsync == "everysec" else "what the system has not written yet"
-        return Promise(False, f"loses {what} where the machine fails (appendfsync {fsync})")
+        what = "the last two seconds" if fsync == "everysec" else "what the system has not written yet"
+        return Promise(False, f"may lose {what} where the machine fails (appendfsync {fsync})")
     if stream.setting("no-appendfsync-on-rewrite") == "yes":
         return Promise(False, "is sure except while it rewrites its log (no-appendfsync-on-rewrite yes)")
     return Promise(True, "has every message on the disk before it counts as stored (appendfsync always)")

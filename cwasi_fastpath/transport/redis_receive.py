@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -19,6 +21,9 @@ _COUNT = 16
 _BLOCK_MS = 200
 _POLLS_MS = (1, 64)
 """How long the server waits for a new entry, at first and at last, while some are not acknowledged."""
+
+_LONG_SECONDS = 1.0
+"""How long a message that does not fit into the ring waits for those before it."""
 
 _POLLS = (0.0005, 0.02)
 """The same in seconds, where no new entry is wanted."""
@@ -82,7 +87,8 @@ class ReceivePump(Pump):
     def _receive(self, number: bytes, fields: dict[bytes, bytes]) -> None:
         if Id.parse(number) <= self._at:
             # We have it: a promoted replica had not, and the sender has sent it again, or it is given to us again.
-            self._patiently(lambda: self._stream.acknowledge([number]))
+            if number not in self._handed:   # else when it is taken
+                self._patiently(lambda: self._stream.acknowledge([number]))
             return
         self._check_order(Id.parse(number), fields)
         if b"begin" in fields:
@@ -90,7 +96,14 @@ class ReceivePump(Pump):
         elif b"end" in fields:
             self._end(number, fields[b"end"].decode(errors="replace"))
         else:
-            self._hand(number, fields[b"data"], int(fields[b"stamp"]))
+            self._hand(number, *self._message(number, fields))
+
+    def _message(self, number: bytes, fields: dict[bytes, bytes]) -> tuple[bytes, int]:
+        """The payload, and when it was sent."""
+        try:
+            return fields[b"data"], int(fields[b"stamp"]) % (1 << 64)
+        except (KeyError, ValueError):
+            raise Lost(f"{self._stream.key} has an entry {number.decode()} that is no message of ours") from None
 
     def _check_order(self, found: Id, fields: dict[bytes, bytes]) -> None:
         """Raises Lost where entries are missing."""
@@ -110,7 +123,7 @@ class ReceivePump(Pump):
 
     def _hand(self, number: bytes, data: bytes, stamp: int) -> None:
         if len(data) > LONGEST_WHOLE:
-            self._until_taken()   # it will keep us, and what came before shall not wait for its acknowledgement
+            self._until_taken(_LONG_SECONDS)   # it will keep us, and what came before shall be acknowledged by then
         self._persist(lambda: self._target.forward(data, stamp, TICK))
         self._handed.append(number)
 
@@ -123,14 +136,14 @@ class ReceivePump(Pump):
                 self._acknowledge()
                 self._refresh()
 
-    def _until_taken(self) -> bool:
+    def _until_taken(self, seconds: float = math.inf) -> bool:
         """Waits until the receiver has taken all that was handed to it, or is closed; whether it has."""
-        pause = _POLLS[0]
+        pause, until = _POLLS[0], time.monotonic() + seconds
         while True:
-            closing = self.closing.is_set()
+            no_longer = self.closing.is_set() or time.monotonic() > until
             if self._acknowledge():
                 pause = _POLLS[0]
-            if closing or not self._handed:
+            if no_longer or not self._handed:
                 return not self._handed
             self.closing.wait(pause)
             pause = min(2 * pause, _POLLS[1])

@@ -19,7 +19,16 @@ local function now()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 local function exists() return redis.call('EXISTS', key) == 1 end
-local function newest() return field(redis.call('XINFO', 'STREAM', key), 'last-generated-id') end
+-- The last id in use. XINFO STREAM would tell, and copy two whole messages for it; a group that begins there tells too.
+local function newest()
+  redis.call('XGROUP', 'CREATE', key, 'newest', '$')
+  local id
+  for _, row in ipairs(redis.call('XINFO', 'GROUPS', key)) do
+    if field(row, 'name') == 'newest' then id = field(row, 'last-delivered-id') end
+  end
+  redis.call('XGROUP', 'DESTROY', key, 'newest')
+  return id
+end
 local function groups()
   local found = {{}}
   for _, row in ipairs(redis.call('XINFO', 'GROUPS', key)) do
@@ -45,15 +54,16 @@ local function keep(lease)
   if lease > 0 then redis.call('PEXPIRE', key, lease) else redis.call('PERSIST', key) end
 end
 local function open(readers, lease)
-  local found = {{}}
+  local found, start = {{}}, '0-0'
   if exists() then
+    start = newest()   -- a receiver that was not expected before gets what comes from now on
     for _, group in ipairs(groups()) do found[string.match(group.name, '^%d+')] = group end
   end
   for reader = 0, readers - 1 do
     local number = string.format('%d', reader)
     if not found[number] then
-      redis.call('XGROUP', 'CREATE', key, number .. '.0', '0', 'MKSTREAM')
-      found[number] = {{name = number .. '.0', delivered = '0-0'}}
+      redis.call('XGROUP', 'CREATE', key, number .. '.0', start, 'MKSTREAM')
+      found[number] = {{name = number .. '.0', delivered = start}}
     end
   end
   keep(lease)
@@ -83,6 +93,11 @@ while at <= #ARGV do
   at = last + 1
 end
 return 1
+"""
+
+# The last id in use; nothing where there is no stream.
+NEWEST = _COMMON + """
+return exists() and newest()
 """
 
 # ARGV: readers, lease, reader. The group, the id that was taken last, and the oldest pending one or an empty string.
@@ -121,9 +136,9 @@ keep(tonumber(ARGV[1]))
 return {trim(found), #found}
 """
 
-# ARGV: the last id. Removes the stream when that is its last and nobody needs it any more.
+# ARGV: the last id. Removes the stream when that is its last, and all have taken everything.
 REMOVE = _COMMON + """
-if not exists() or newest() ~= ARGV[1] then return 0 end
+if not exists() or redis.call('XLEN', key) > 0 then return 0 end
 for _, group in ipairs(groups()) do
   if group.oldest or group.delivered ~= ARGV[1] then return 0 end
 end

@@ -24,6 +24,9 @@ SWITCHED = "switched:"
 _ALWAYS_TAKEN = 1 << 20
 """Bytes; no server can be told to take less."""
 
+_ENTRY = 64
+"""Bytes that a message counts beside its payload: it takes some in the server, also when it is empty."""
+
 _BATCH_MESSAGES = 64
 _BATCH_BYTES = 1 << 20
 """The most that is stored by one request, unless one message is longer."""
@@ -79,8 +82,7 @@ class SendPump(Pump):
             batch, ending = self._collect()
             self._bury()
             if batch:
-                size = sum(len(fields["data"]) for fields in batch)
-                self._wait_for_room(size)
+                self._wait_for_room(sum(_ENTRY + len(fields["data"]) for fields in batch))
                 self._store(batch)
             self._refresh()
         self._end(ending)
@@ -133,7 +135,7 @@ class SendPump(Pump):
         self._patiently(attempt)
         for fields in batch:
             self._at = self._after(1)
-            self._count(self._at.seq, len(fields.get("data", b"")))
+            self._count(self._at.seq, _ENTRY + len(fields.get("data", b"")))
 
     def _count(self, seq: int, size: int) -> None:
         self._sizes.append((seq, size))

@@ -21,19 +21,17 @@ from typing import Any, NamedTuple
 
 from .. import errors
 from . import redis_scripts as scripts
+from .redis_client import close
 
 LEASE_MS = 3_600_000
 """How long a stream that is not durable outlives the last sign of life of either end."""
 
 _CONSUMER = "one"
 
-_PENDING = 1000
-"""Pending entries that are looked at by one request."""
+_SOME = 1000
+"""Ids in one request; a script takes some 8,000."""
 
-_ACKNOWLEDGED_AT_ONCE = 1000
-"""Entries; a script can hand on some 8,000 arguments at most."""
-
-_SCRIPT_BYTES = 1 << 20
+_SCRIPT_BYTES = 16 << 10
 """A longer message is added without a script."""
 
 
@@ -77,17 +75,21 @@ class Stream:
         self.readers = readers
         self._lease = 0 if durable else LEASE_MS
         self._replicas = replicas
+        self._held = getattr(client, "connection", None)
+        """The only connection, where it is no cluster: it is not made again without an error before."""
+        self._certain = False
+        """Since the last error we know what the newest id is."""
         self.group = ""
 
     def close(self) -> None:
-        self._client.close()
+        close(self._client)
 
     def reconnect(self) -> None:
         """After an error. A connection that is held asks Sentinel for the master only when it is told to connect."""
-        connection = getattr(self._client, "connection", None)
-        if connection is not None:
-            connection.disconnect()
-            connection.connect()
+        self._certain = False
+        if self._held is not None:
+            self._held.disconnect()
+            self._held.connect()
 
     def _run(self, script: str, *arguments: Any) -> Any:
         return self._client.eval(script, 1, self.key, *arguments)
@@ -129,8 +131,9 @@ class Stream:
         """Not by a script, which would copy it once more. Whoever comes in between has a higher epoch."""
         import redis
 
-        if self.newest() != after:
+        if not self._certain and self.newest() != after:
             return False
+        self._certain = self._held is not None
         try:
             if self._client.xadd(self.key, fields, id=number, nomkstream=True) is None:
                 raise self.gone()
@@ -146,14 +149,10 @@ class Stream:
 
     def newest(self) -> Id:
         """The last id that the server has taken, also where the entry is not there any more. Raises Lost."""
-        import redis
-
-        try:
-            return Id.parse(_bytes(self._client.xinfo_stream(self.key)["last-generated-id"]))
-        except redis.ResponseError as error:
-            if "no such key" in str(error):
-                raise self.gone() from error
-            raise
+        found = self._run(scripts.NEWEST)
+        if not found:
+            raise self.gone()
+        return Id.parse(found)
 
     def between(self, first: Id, last: Id) -> list[Entry]:
         """The entries that are still there."""
@@ -199,7 +198,7 @@ class Stream:
         after = "-"
         while True:
             with self._as_ours():
-                rows = self._client.xpending_range(self.key, self.group, after, "+", _PENDING)
+                rows = self._client.xpending_range(self.key, self.group, after, "+", _SOME)
             if not rows:
                 return
             ids = [_bytes(row["message_id"]) for row in rows]
@@ -243,9 +242,8 @@ class Stream:
 
     def acknowledge(self, ids: Sequence[bytes]) -> None:
         """These were taken. Raises Lost, Replaced."""
-        for at in range(0, len(ids), _ACKNOWLEDGED_AT_ONCE):
-            some = ids[at : at + _ACKNOWLEDGED_AT_ONCE]
-            if not self._run(scripts.ACKNOWLEDGE, self.group, self._lease, *some):
+        for start in range(0, len(ids), _SOME):
+            if not self._run(scripts.ACKNOWLEDGE, self.group, self._lease, *ids[start : start + _SOME]):
                 self._check_ours()
 
     def remove(self, last: bytes) -> None:
