@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 from . import registry
@@ -27,6 +28,17 @@ def census() -> tuple[list[EndDescription], list[str]]:
         except Error as error:
             failures.append(str(error))
     return sorted(ends, key=lambda end: (end.channel, end.role != "sender", end.function or "", end.pid)), failures
+
+
+def holders(channel: str, role: str) -> list[str]:
+    """The addresses of the processes that hold such an end, open. Raises RegistryUnavailable."""
+    found = []
+    for address in registry.addresses():
+        with suppress(Error):
+            ends = list(_of_process(address))
+            if any((end.channel, end.role) == (channel, role) and end.state != "closed" for end in ends):
+                found.append(address)
+    return found
 
 
 def _of_process(address: str) -> Iterator[EndDescription]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 from weakref import ref
 
 from . import transport as transports
@@ -20,9 +19,7 @@ from .sender import Sender
 from .switch import Target, switch_here
 from .tidy import tidy
 from .transport import Link
-from .transport.redis_client import SCHEMES
-
-_URL_SCHEMES = tuple(f"{scheme}://" for scheme in SCHEMES)
+from .transport.target import link_to
 
 Edge = tuple[str, str]
 """The names of its sender and its receiver."""
@@ -155,7 +152,8 @@ def open_ends(
     checked(name, "channel")
     if senders < 1 or receivers < 1:
         raise BadSpec(f"channel {name!r} with {senders} senders and {receivers} receivers: it needs at least one each")
-    links = [_link(transports.key_of(name, f"{number}", senders), transport, receivers) for number in range(senders)]
+    keys = [transports.key_of(name, f"{number}", senders) for number in range(senders)]
+    links = [link_to(transport, key=key, readers=receivers) for key in keys]
     mode = mode_of(links[0].transport, Locality.PROCESS)
     try:
         limit = links[0].longest_whole if senders > 1 and receivers > 1 else None
@@ -187,33 +185,11 @@ def _switcher(
         assert found is not None   # who calls has it
         if len(targets) < len(receivers):
             raise ChannelClosed(f"{found!r}: a receiver is gone")
-        link = _link(found.name, target, len(targets))
+        link = link_to(target, key=found.name, readers=len(targets))
         switch_here(found, targets, link, mode_of(link.transport, Locality.PROCESS), timeout)
         links.append(link)
 
     return switch
-
-
-def _link(name: str, transport: str, readers: int) -> Link:
-    if transport.startswith(_URL_SCHEMES):
-        return transports.create(Transport.REDIS, readers=readers, redis=transport, key=name)
-    if transport.startswith("tcp://"):
-        return transports.create(Transport.TCP, readers=readers, listen=_host_and_port(transport))
-    if transport in (Transport.RING, Transport.PIPE, Transport.TCP):
-        return transports.create(Transport(transport), readers=readers)
-    raise BadSpec(f"transport {transport!r} is unknown: use ring, pipe, tcp or a URL like unix:///run/redis/redis.sock")
-
-
-def _host_and_port(url: str) -> tuple[str, int]:
-    """Of tcp://HOST:PORT. Raises BadSpec."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise BadSpec(f"{url!r}: {error}") from error
-    if not host or port is None or url not in (f"tcp://{parts.netloc}", f"tcp://{parts.netloc}/"):
-        raise BadSpec(f"{url!r}: write tcp://HOST:PORT, where the receiver is to listen; port 0 takes any")
-    return host, port
 
 
 def _close_after_the_last(links: list[Link], ends: tuple[Endpoint, ...]) -> None:

@@ -82,7 +82,7 @@ class Published:
             trust=trust,
             transport=str(next(iter(edges.values())).transport),
             mode=str(end.mode),
-            epoch=0,
+            epoch=end.epoch if not end.closed else 0,
             age_seconds=time.monotonic() - end.since,
             peers=peers,
             peer_pids=[os.getpid()] if ours.keys() >= set(peers) else [],

@@ -21,6 +21,7 @@ LAYERS = [
     {"published"},
     {"guest", "tracer_socket", "probes"},
     {"rendezvous"},
+    {"switch_named", "switch_asked"},
     {"offer", "search"},
     {"_wasmtime", "channel", "calibration", "durable", "workflow"},
     {"switch"},

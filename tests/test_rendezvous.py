@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from channels import HANG, Start, content, control_ended, in_child, status_of
+from channels import HANG, Fork, Start, content, control_ended, status_of
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import control, meeting, offer, registry, runtime, search
@@ -32,30 +32,6 @@ def directory(runtime_directory: Path) -> Iterator[Path]:
     control_ended()
     runtime.sweep(runtime_directory)
     assert not list(runtime_directory.iterdir())
-
-
-@pytest.fixture
-def fork() -> Iterator[Callable[[Callable[[], object]], int]]:
-    children: list[int] = []
-
-    def make(body: Callable[[], object]) -> int:
-        def child() -> None:
-            signal.alarm(int(2 * HANG))
-            body()
-
-        children.append(in_child(child))
-        return children[-1]
-
-    yield make
-    for pid in children:
-        try:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        except (ProcessLookupError, ChildProcessError):
-            pass   # a test has
-
-
-Fork = Callable[[Callable[[], object]], int]
 
 
 def kill(pid: int) -> None:
