@@ -54,7 +54,7 @@ def _of_process(address: str) -> Iterator[EndDescription]:
             raise Corrupted(f"the process {address} describes its ends in a way that we do not know")
         # What it calls its own pid is another one where pid namespaces differ.
         for end in map(parsed, page):
-            yield replace(end, pid=who.pid or end.pid, foreign=not who.pid)
+            yield replace(end, pid=who.pid or end.pid, foreign=not who.pid, address=address)
         following = body.get("next")
         if not isinstance(following, int) or following <= first:
             return
