@@ -18,7 +18,7 @@ LAYERS = [
     {"deployment", "redis_server"},
     {"process", "worker"},
     {"host", "tracer"},
-    {"published"},
+    {"published", "switch_channel"},
     {"guest", "tracer_socket", "probes"},
     {"rendezvous"},
     {"switch_named", "switch_asked"},
