@@ -193,6 +193,10 @@ int cwasi_drive_pong(const cwasi_drive *d);
 /* Sends `count` messages, one each period_ns or without a pause (0), then waits for an answer: took[0] is all of it.
  * With a period it greets the sink first, which then needs `took` too. */
 int cwasi_drive_source(const cwasi_drive *d, int64_t period_ns);
+/* The same, with so many switches on the way: `fresh` has the sender's end and the receiver's of each next transport, and
+ * `receiver` is the other end of d->tx. All of fresh is gone afterwards. */
+int cwasi_drive_switching(const cwasi_drive *d, int64_t period_ns, cwasi_channel *receiver, cwasi_channel **fresh,
+                          uint64_t switches);
 /* Receives `count` messages, then answers. With `took` each tells when it was sent: how long it was under way. */
 int cwasi_drive_sink(const cwasi_drive *d);
 
