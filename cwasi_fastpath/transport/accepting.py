@@ -113,7 +113,9 @@ class ReceiverKeeper(Keeper):
     def _accept(self) -> None:
         try:
             connection, _ = self._listener.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                time.sleep(LOOK_SECONDS)   # it stays in the queue
             return
         if len(self._strangers) >= STRANGERS_MAX:
             self._strangers.pop(next(iter(self._strangers))).socket.close()

@@ -137,7 +137,9 @@ class SenderKeeper(Keeper):
         if pump is None:
             self._hand_over(connection, None, timed=True)
             return
-        select.select([pump.told], [], [])
+        poll = select.poll()
+        poll.register(pump.told, select.POLLIN)
+        poll.poll()   # a pump tells in time, also that it has failed
         if not pump.agreed:
             for held in (pump.end, pump.told):
                 held.close()
