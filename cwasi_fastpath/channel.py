@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 from weakref import ref
@@ -19,8 +20,9 @@ from .sender import Sender
 from .switch import Target, switch_here
 from .tidy import tidy
 from .transport import Link
+from .transport.redis_client import SCHEMES
 
-_URL_SCHEMES = ("redis://", "rediss://", "unix://")
+_URL_SCHEMES = tuple(f"{scheme}://" for scheme in SCHEMES)
 
 Edge = tuple[str, str]
 """The names of its sender and its receiver."""
@@ -52,6 +54,7 @@ class Channel:
             end = self.senders[function] = _sender(pointers[0], self.name, mode, limit)
         else:
             end = self.receivers[function] = Receiver(gathered(pointers), self.name, mode)
+        end.why = partial(transports.why, links)
         mine = [edge for edge in self.decisions if edge[0 if role == SENDER else 1] == function]
         for number, edge in enumerate(mine):
             self._links[edge] = (links[0] if role == SENDER else links[number], end, number)
@@ -146,13 +149,13 @@ def open_ends(
 ) -> tuple[tuple[Sender, ...], tuple[Receiver, ...]]:
     """All ends of a new channel in this process. Each receiver gets every message of each sender, in its order.
 
-    Several receivers need the ring, in which each message is once, or pipes. The slowest receiver holds up the sender.
+    A ring has each message once for all receivers. The slowest of them holds up the sender.
     Raises BadName, BadSpec, OSError, RedisUnavailable.
     """
     checked(name, "channel")
     if senders < 1 or receivers < 1:
         raise BadSpec(f"channel {name!r} with {senders} senders and {receivers} receivers: it needs at least one each")
-    links = [_link(name, transport, receivers) for _ in range(senders)]
+    links = [_link(transports.key_of(name, f"{number}", senders), transport, receivers) for number in range(senders)]
     mode = mode_of(links[0].transport, Locality.PROCESS)
     try:
         limit = links[0].longest_whole if senders > 1 and receivers > 1 else None
@@ -165,6 +168,8 @@ def open_ends(
         for link in links:
             link.close()
         raise
+    for end in (*txs, *rxs):
+        end.why = partial(transports.why, links)
     _close_after_the_last(links, (*txs, *rxs))
     for number, tx in enumerate(txs):
         tx.switcher = _switcher(tx, number, rxs, links)
