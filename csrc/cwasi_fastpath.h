@@ -103,7 +103,7 @@ int cwasi_channel_pass_switch(cwasi_channel *c, uint32_t epoch, int64_t timeout_
 /* How many switches this end has made. */
 uint32_t cwasi_channel_epoch(cwasi_channel *c, unsigned source);
 
-/* Refuses longer messages with -EMSGSIZE, 1 GiB at first; to be set before anything is sent. */
+/* Refuses longer messages with -EMSGSIZE, 1 GiB at first. */
 int cwasi_channel_limit(cwasi_channel *c, uint64_t limit);
 /* The path class in use: 0 local, 1 proximal, 2 remote; of several sources, the farthest. Set for what is in use now; 0 at
  * first. */

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 from . import registry
@@ -29,6 +30,17 @@ def census() -> tuple[list[EndDescription], list[str]]:
     return sorted(ends, key=lambda end: (end.channel, end.role != "sender", end.function or "", end.pid)), failures
 
 
+def holders(channel: str, role: str) -> list[str]:
+    """The addresses of the processes that hold such an end, open. Raises RegistryUnavailable."""
+    found = []
+    for address in registry.addresses():
+        with suppress(Error):
+            ends = list(_of_process(address))
+            if any((end.channel, end.role) == (channel, role) and end.state != "closed" for end in ends):
+                found.append(address)
+    return found
+
+
 def _of_process(address: str) -> Iterator[EndDescription]:
     first = 0
     who = registry.alive(address)
@@ -42,7 +54,7 @@ def _of_process(address: str) -> Iterator[EndDescription]:
             raise Corrupted(f"the process {address} describes its ends in a way that we do not know")
         # What it calls its own pid is another one where pid namespaces differ.
         for end in map(parsed, page):
-            yield replace(end, pid=who.pid or end.pid, foreign=not who.pid)
+            yield replace(end, pid=who.pid or end.pid, foreign=not who.pid, address=address)
         following = body.get("next")
         if not isinstance(following, int) or following <= first:
             return

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 from weakref import ref
 
 from . import transport as transports
@@ -20,9 +19,7 @@ from .sender import Sender
 from .switch import Target, switch_here
 from .tidy import tidy
 from .transport import Link
-from .transport.redis_client import SCHEMES
-
-_URL_SCHEMES = tuple(f"{scheme}://" for scheme in SCHEMES)
+from .transport.target import link_to
 
 Edge = tuple[str, str]
 """The names of its sender and its receiver."""
@@ -39,6 +36,8 @@ class Channel:
         self.receivers: dict[str, Receiver] = {}
         self._links: dict[Edge, tuple[Link, Endpoint, int]] = {}
         """What carries each edge of which an end is here, with our end and the number of the peer there."""
+        self._before: list[Link] = []
+        """What carried them before a switch."""
 
     def __repr__(self) -> str:
         return f"<Channel {self.name!r}: {self.mode}, {self.transport}>"
@@ -50,7 +49,7 @@ class Channel:
         end: Endpoint
         if role == SENDER:
             senders, receivers = (len(set(names)) for names in zip(*self.decisions, strict=True))
-            limit = links[0].longest_whole if senders > 1 and receivers > 1 else None
+            limit = crossed_limit(links[0], senders, receivers)
             end = self.senders[function] = _sender(pointers[0], self.name, mode, limit)
         else:
             end = self.receivers[function] = Receiver(gathered(pointers), self.name, mode)
@@ -59,6 +58,15 @@ class Channel:
         for number, edge in enumerate(mine):
             self._links[edge] = (links[0] if role == SENDER else links[number], end, number)
         return end
+
+    def went_on(self, edge: Edge, decision: Decision, link: Link) -> None:
+        """That edge goes by `link` now. Both its ends are here."""
+        before, end, peer = self._links[edge]
+        self._before.append(before)
+        self._links[edge] = (link, end, peer)
+        self.decisions[edge] = decision
+        for ours in (self.senders[edge[0]], self.receivers[edge[1]]):
+            ours.why = partial(transports.why, [link])
 
     @property
     def decision(self) -> Decision:
@@ -119,14 +127,18 @@ class Channel:
         """Closes the ends that are here, waits until what was sent is out, and gives up the links."""
         for end in (*self.senders.values(), *self.receivers.values()):
             end.close()
-        for link, _, _ in self._links.values():
+        for link in (*self._before, *(link for link, _, _ in self._links.values())):
             link.close()
 
 
-def _sender(pointer: Any, name: str, mode: Mode, limit: int | None) -> Sender:
-    """limit: where a channel has several senders and several receivers, these must not wait inside a message: one would
-    for the first sender, another for the second, and neither of the two could go on.
+def crossed_limit(link: Link, senders: int, receivers: int) -> int | None:
+    """The longest message, in bytes, where a channel has several senders and several receivers. These must not wait
+    inside a message: one would for the first sender, another for the second, and neither of the two could go on.
     """
+    return link.longest_whole if senders > 1 and receivers > 1 else None
+
+
+def _sender(pointer: Any, name: str, mode: Mode, limit: int | None) -> Sender:
     sender = Sender(pointer, name, mode)
     if limit is not None:
         sender.limit(limit)
@@ -155,10 +167,11 @@ def open_ends(
     checked(name, "channel")
     if senders < 1 or receivers < 1:
         raise BadSpec(f"channel {name!r} with {senders} senders and {receivers} receivers: it needs at least one each")
-    links = [_link(transports.key_of(name, f"{number}", senders), transport, receivers) for number in range(senders)]
+    keys = [transports.key_of(name, f"{number}", senders) for number in range(senders)]
+    links = [link_to(transport, key=key, readers=receivers) for key in keys]
     mode = mode_of(links[0].transport, Locality.PROCESS)
     try:
-        limit = links[0].longest_whole if senders > 1 and receivers > 1 else None
+        limit = crossed_limit(links[0], senders, receivers)
         txs = tuple(_sender(link.open(SENDER), name, mode, limit) for link in links)
         rxs = tuple(
             Receiver(gathered([link.open(RECEIVER, reader=reader) for link in links]), name, mode)
@@ -172,14 +185,14 @@ def open_ends(
         end.why = partial(transports.why, links)
     _close_after_the_last(links, (*txs, *rxs))
     for number, tx in enumerate(txs):
-        tx.switcher = _switcher(tx, number, rxs, links)
+        tx.switcher = _switcher(tx, number, senders, rxs, links)
     return txs, rxs
 
 
 def _switcher(
-    tx: Sender, number: int, rxs: tuple[Receiver, ...], links: list[Link]
+    tx: Sender, number: int, senders: int, rxs: tuple[Receiver, ...], links: list[Link]
 ) -> Callable[[str, float | None], None]:
-    """For a sender, the one of that number, whose receivers are here. links: those of the channel, to which it adds."""
+    """For one of so many senders, whose receivers are here. links: those of the channel, to which it adds."""
     sender, receivers = ref(tx), [ref(rx) for rx in rxs]   # none of the ends is to keep others alive
 
     def switch(target: str, timeout: float | None) -> None:
@@ -187,33 +200,12 @@ def _switcher(
         assert found is not None   # who calls has it
         if len(targets) < len(receivers):
             raise ChannelClosed(f"{found!r}: a receiver is gone")
-        link = _link(found.name, target, len(targets))
-        switch_here(found, targets, link, mode_of(link.transport, Locality.PROCESS), timeout)
+        link = link_to(target, key=found.name, readers=len(targets))
+        limit = crossed_limit(link, senders, len(targets))
+        switch_here(found, targets, link, mode_of(link.transport, Locality.PROCESS), timeout, limit)
         links.append(link)
 
     return switch
-
-
-def _link(name: str, transport: str, readers: int) -> Link:
-    if transport.startswith(_URL_SCHEMES):
-        return transports.create(Transport.REDIS, readers=readers, redis=transport, key=name)
-    if transport.startswith("tcp://"):
-        return transports.create(Transport.TCP, readers=readers, listen=_host_and_port(transport))
-    if transport in (Transport.RING, Transport.PIPE, Transport.TCP):
-        return transports.create(Transport(transport), readers=readers)
-    raise BadSpec(f"transport {transport!r} is unknown: use ring, pipe, tcp or a URL like unix:///run/redis/redis.sock")
-
-
-def _host_and_port(url: str) -> tuple[str, int]:
-    """Of tcp://HOST:PORT. Raises BadSpec."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise BadSpec(f"{url!r}: {error}") from error
-    if not host or port is None or url not in (f"tcp://{parts.netloc}", f"tcp://{parts.netloc}/"):
-        raise BadSpec(f"{url!r}: write tcp://HOST:PORT, where the receiver is to listen; port 0 takes any")
-    return host, port
 
 
 def _close_after_the_last(links: list[Link], ends: tuple[Endpoint, ...]) -> None:

@@ -5,8 +5,9 @@ directory, answers requests by their handlers, and learns of the death of peers 
     on("offer", handler, channel="lab")     the one for this channel, which comes first
     connect(address).request("offer", body, fds, channel="lab", timeout=1.0)
 
-A handler runs on the control thread and must not wait: it calls request.answer() or request.refuse(), or has another
-thread do so later. What it raises is refused.
+A handler runs on the control thread and must not wait, nor take a lock that a fork takes: it calls request.answer() or
+request.refuse(), or has another thread do so later. What it raises is refused. Two ends that met by name have a
+connection already: meeting.named_end(channel, role).meeting.connection.
 """
 
 from __future__ import annotations

@@ -56,6 +56,8 @@ class EndDescription:
     """Messages that were sent and not received, where it is a sender."""
     foreign: bool = False
     """The process is in a pid namespace that is not seen from here."""
+    address: str = ""
+    """Of its process, for whoever has more to ask of it; who asked fills it in."""
 
 
 Source = Callable[[], Sequence[EndDescription]]
@@ -139,7 +141,7 @@ _FACTS = {"node": _text, "trust": _text, "cgroup": _text, "cpus": _figures, "num
 
 # What the fields of a description have to be.
 _KINDS: dict[str, Callable[[object], bool]] = {
-    **dict.fromkeys(("channel", "role", "state", "trust"), _text),
+    **dict.fromkeys(("channel", "role", "state", "trust", "address"), _text),
     **dict.fromkeys(("function", "transport", "mode"), _text_or_none),
     **dict.fromkeys(("pid", "epoch", "age_seconds", "foreign"), _figure),
     **dict.fromkeys(("placement", "peer_placement"), _facts),

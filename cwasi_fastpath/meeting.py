@@ -70,6 +70,8 @@ class NamedEnd:
         self._since = time.monotonic()
         self._end: ReferenceType[Endpoint] | None = None
         self._undo: list[Callable[[], None]] = []
+        self._before: list[Meeting] = []
+        """With the link from before the last switch, by which something may still come."""
 
     def __enter__(self) -> Self:
         return self
@@ -112,6 +114,24 @@ class NamedEnd:
         end.on_close = closed
         meeting.connection.when_gone(self._peer_gone)
 
+    def went_on(self, meeting: Meeting) -> None:
+        """The channel has another link now, or will have when its receiver follows; which it has done the last time."""
+        assert self.meeting is not None   # or there was nothing to go on from
+        done, self._before = self._before, [self.meeting]
+        self.meeting = meeting
+        for old in done:
+            old.link.close()
+
+    def went_back(self) -> None:
+        """It will not, after all."""
+        if self._before and self.meeting is not None:
+            self.meeting.link.close()
+            self.meeting = self._before.pop()
+
+    def _links(self) -> list[Link]:
+        """All that something may still come by."""
+        return [meeting.link for meeting in (*self._before, self.meeting) if meeting is not None]
+
     @property
     def end(self) -> Endpoint | None:
         """None before it is open, and when nobody holds it any more."""
@@ -121,13 +141,15 @@ class NamedEnd:
         self.state = PEER_GONE
         self._release()   # its peer will come no more, another one may
         end = self.end
-        if died and end is not None and self.meeting is not None:
-            self.meeting.link.peer_died(end)
+        if died and end is not None:
+            for link in self._links():
+                link.peer_died(end)
 
     def leave(self) -> None:
         """Gives up the name, says bye to the peer, and waits until what was sent is out. Twice is safe."""
         if self.meeting is not None and self.state != CLOSED:
-            self.meeting.link.close()
+            for link in self._links():
+                link.close()
             self.meeting.connection.close()
             if self.cluster is not None:
                 self.cluster.lease.release()
@@ -164,7 +186,7 @@ class NamedEnd:
             trust=self.here.trust,
             transport=None,
             mode=None,
-            epoch=0,
+            epoch=end.epoch if end is not None and not end.closed else 0,
             age_seconds=time.monotonic() - self._since,
             placement=self.here.as_plain(),
             metrics=counted(found[0]) if found is not None else {},

@@ -28,6 +28,7 @@ from .policy import CostPolicy, Decision, Policy, decide
 from .receiver import Receiver
 from .search import Search
 from .sender import Sender
+from .switch_named import NamedFollower, NamedSwitch
 from .tidy import tidy
 
 ENVIRONMENT = "CWASI_REGISTRY"
@@ -76,6 +77,7 @@ def open_sender(
             raise
         tidy(sender)
         named.opened(sender, meeting)
+        sender.switcher = NamedSwitch(named).switch
         return sender
 
 
@@ -92,6 +94,7 @@ def open_receiver(
     allow_many()
     with NamedEnd(name, RECEIVER, here(trust)) as named:
         search = Search(named)
+        NamedFollower(named)   # before the sender knows that we have met
         named.claim(server)
         receiver, meeting = search.found(timeout)
         named.opened(receiver, meeting)

@@ -117,30 +117,31 @@ class Search:
         """Our end, as the sender passed it on, if that is in order. placed: where it is, given what it says."""
         with _Owned(answer.fds) as fds:
             peer = placed(answer.body.get("placement"))
-            decision = self._checked(answer.body, peer)
-            link = _joined(answer.body.get("link"), decision.transport, fds)
+            decision = checked_decision(self._named.name, answer.body, peer, self._named.here)
+            link = joined(answer.body.get("link"), decision.transport, fds)
         try:
-            return Receiver(_opened(link), self._named.name, decision.mode), Meeting(tie, decision, peer, link)
+            return Receiver(opened(link), self._named.name, decision.mode), Meeting(tie, decision, peer, link)
         except BaseException:
             link.close()
             raise
 
-    def _checked(self, body: dict[str, Any], peer: Placement) -> Decision:
-        """The sender's decision, unless our own facts forbid it."""
-        facts = edge_facts(peer, self._named.here)
-        match body.get("decision"):
-            case {"transport": kind, "reason": str(reason), "alternatives": list(others)} if kind in list(Transport):
-                transport = Transport(kind)
-                decision = Decision(mode_of(transport, facts.locality), transport, reason, tuple(map(str, others)))
-            case _:
-                raise _dishonest("a decision")
-        obstacle = ruled_out(Request(facts, available=frozenset(Transport)), transport)
-        if obstacle is not None:
-            raise errors.NoTransport(f"channel {self._named.name!r}: the sender offers {transport}: {obstacle}")
-        return decision
+
+def checked_decision(name: str, body: dict[str, Any], peer: Placement, here: Placement) -> Decision:
+    """The sender's decision, unless our own facts forbid it. Raises Corrupted, NoTransport."""
+    facts = edge_facts(peer, here)
+    match body.get("decision"):
+        case {"transport": kind, "reason": str(reason), "alternatives": list(others)} if kind in list(Transport):
+            transport = Transport(kind)
+            decision = Decision(mode_of(transport, facts.locality), transport, reason, tuple(map(str, others)))
+        case _:
+            raise _dishonest("a decision")
+    obstacle = ruled_out(Request(facts, available=frozenset(Transport)), transport)
+    if obstacle is not None:
+        raise errors.NoTransport(f"channel {name!r}: the sender offers {transport}: {obstacle}")
+    return decision
 
 
-def _joined(description: object, transport: Transport, fds: list[int]) -> Link:
+def joined(description: object, transport: Transport, fds: list[int]) -> Link:
     """The link that a sender passed on, which owns the descriptors. Raises Corrupted."""
     if not isinstance(description, dict) or description.get("transport") != transport:
         raise _dishonest("a link")
@@ -152,7 +153,8 @@ def _joined(description: object, transport: Transport, fds: list[int]) -> Link:
     return link
 
 
-def _opened(link: Link) -> Any:
+def opened(link: Link) -> Any:
+    """The receiver's end of it. Raises Corrupted, and what open raises."""
     try:
         return link.open(RECEIVER)
     except (LookupError, TypeError) as error:

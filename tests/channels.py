@@ -19,6 +19,7 @@ TRANSPORTS = ("ring", "pipe")
 
 Ends = tuple[cwasi.Sender, cwasi.Receiver]
 Start = Callable[..., "Future[object]"]
+Fork = Callable[[Callable[[], object]], int]
 
 
 def content(seed: int, size: int) -> bytes:

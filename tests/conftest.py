@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from channels import TRANSPORTS, Ends, Start
+from channels import HANG, TRANSPORTS, Ends, Fork, Start, in_child
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import runtime
@@ -91,6 +92,28 @@ def start() -> Iterator[Start]:
     """Runs a function on another thread."""
     with ThreadPoolExecutor(max_workers=8) as pool:
         yield pool.submit
+
+
+@pytest.fixture
+def fork() -> Iterator[Fork]:
+    """Runs a function in a child process; its pid."""
+    children: list[int] = []
+
+    def make(body: Callable[[], object]) -> int:
+        def child() -> None:
+            signal.alarm(int(2 * HANG))
+            body()
+
+        children.append(in_child(child))
+        return children[-1]
+
+    yield make
+    for pid in children:
+        try:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass   # a test has
 
 
 @pytest.fixture(scope="module")

@@ -16,13 +16,15 @@ from pathlib import Path
 
 import psutil
 import pytest
-from channels import HANG, Start, content, control_ended, in_child, status_of
+from channels import HANG, Fork, Start, content, control_ended, status_of
 
 import cwasi_fastpath as cwasi
-from cwasi_fastpath import control, meeting, offer, registry, runtime, search
-from cwasi_fastpath.connection import MESSAGE_BYTES
+from cwasi_fastpath import census, control, meeting, offer, registry, runtime, search
+from cwasi_fastpath import transport as transports
+from cwasi_fastpath.connection import MESSAGE_BYTES, Connection
 from cwasi_fastpath.endpoint import RECEIVER, SENDER
 from cwasi_fastpath.redis_server import RedisServer
+from cwasi_fastpath.request import Request
 
 
 @pytest.fixture(autouse=True)
@@ -32,30 +34,6 @@ def directory(runtime_directory: Path) -> Iterator[Path]:
     control_ended()
     runtime.sweep(runtime_directory)
     assert not list(runtime_directory.iterdir())
-
-
-@pytest.fixture
-def fork() -> Iterator[Callable[[Callable[[], object]], int]]:
-    children: list[int] = []
-
-    def make(body: Callable[[], object]) -> int:
-        def child() -> None:
-            signal.alarm(int(2 * HANG))
-            body()
-
-        children.append(in_child(child))
-        return children[-1]
-
-    yield make
-    for pid in children:
-        try:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        except (ProcessLookupError, ChildProcessError):
-            pass   # a test has
-
-
-Fork = Callable[[Callable[[], object]], int]
 
 
 def kill(pid: int) -> None:
@@ -368,6 +346,64 @@ def test_a_sender_that_is_stopped_keeps_nobody_from_timing_out(fork: Fork) -> No
     os.kill(pid, signal.SIGCONT)
     with cwasi.open_receiver("lab", timeout=HANG):
         pass
+
+
+# ---- requests between the two, as a live switch needs them ----
+
+
+def answer_switches(request: Request) -> None:
+    """At the sender: has a thread offer the receiver a new ring over the connection of the two, and sends in it."""
+    named = meeting.named_end(request.channel or "", SENDER)
+    assert named is not None and named.meeting is not None and isinstance(named.meeting.connection, Connection)
+    connection = named.meeting.connection
+
+    def offer_ring() -> None:
+        link = transports.create(cwasi.Transport(request.body["to"]))
+        tx = cwasi.Sender(link.open(SENDER), "lab")
+        description, fds = link.export(RECEIVER)
+        accepted = connection.request("offer", {"link": description}, fds, channel="lab", timeout=HANG)
+        link.close()
+        tx.send(b"on the new ring")
+        tx.close()
+        request.answer(accepted.body)
+
+    threading.Thread(target=offer_ring).start()
+
+
+def test_a_switch_reaches_the_sender_and_its_offer_the_receiver(fork: Fork) -> None:
+    """Asked for by a third party; the receiver is inside recv meanwhile, and its control thread attaches the ring."""
+
+    def child() -> None:
+        control.on("switch", answer_switches)
+        tx = cwasi.open_sender("lab", timeout=HANG, transport="pipe")
+        tx.send(b"on the old pipe")
+        while True:
+            signal.pause()
+
+    pid = fork(child)
+    attached: list[cwasi.Receiver] = []
+
+    def attach(request: Request) -> None:
+        link = transports.join(request.body["link"], request.take_fds())
+        attached.append(cwasi.Receiver(link.open(RECEIVER), "lab"))
+        request.answer({"accepted": request.connection.peer.pid})
+
+    with cwasi.open_receiver("lab", timeout=HANG) as rx:
+        control.on("offer", attach, "lab")
+        assert rx.recv(timeout=HANG) == b"on the old pipe"
+        inside = threading.Thread(target=lambda: pytest.raises(cwasi.PeerDied, rx.recv))   # noqa: RUF061
+        inside.start()
+        ends = {end.role: end for end in census.census()[0]}
+        done = registry.ask(ends["sender"].address, "switch", {"to": "ring"}, channel="lab", timeout=HANG)
+        assert done == {"accepted": pid}
+        assert list(attached[0]) == [b"on the new ring"]
+        with pytest.raises(cwasi.NoSuchChannel):
+            registry.ask(ends["receiver"].address, "switch", {"to": "ring"}, channel="lab", timeout=HANG)
+        kill(pid)
+        inside.join(HANG)
+        assert not inside.is_alive()
+    attached[0].close()
+    control.off("offer", attach, "lab")
 
 
 # ---- hostile peers ----

@@ -22,6 +22,7 @@ _COMMANDS = {
     "inspect": "Show everything that is known of a channel.",
     "ps": "Show the channels of this node.",
     "run": "Run functions and connect them.",
+    "switch": "Take a channel to another transport, live.",
     "soak": "Use channels of every kind under load, with faults.",
 }
 
