@@ -213,9 +213,11 @@ static int64_t take_frame(cwasi_channel *c, void *data, uint64_t capacity)
 static int await_frame(cwasi_channel *c, void *data, uint64_t capacity, deadline until)
 {
     endpoint *end = c->line.now;
+    uint32_t epoch = channel_epoch(c);
     int offered = data && end->ops->offer && !c->has_frame && end->ops->offer(end, data, capacity);
     int rc = channel_next_frame(c, until);
-    if (offered && end->ops->withdraw(end) && rc < 0)
+    /* A transport that the sender has left is gone, and nobody is there to use what was offered. */
+    if (offered && channel_epoch(c) == epoch && end->ops->withdraw(end) && rc < 0)
         rc = channel_next_frame(c, deadline_after(-1));   /* it has come all the same */
     return rc;
 }
