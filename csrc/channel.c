@@ -47,7 +47,8 @@ int cwasi_channel_open_pipe(int role, const int *pipes, const int *backs, unsign
 
 int channel_unused(const cwasi_channel *c, int role)
 {
-    return c->role == role && !c->sources && c->line.seq == 0 && load_relaxed(&c->line.epoch) == 0 && !c->has_frame;
+    return c->role == role && !c->sources && c->line.seq == 0 && load_relaxed(&c->line.epoch) == 0 && !c->line.next &&
+           !c->has_frame;
 }
 
 int cwasi_channel_gather(cwasi_channel **sources, unsigned count, cwasi_channel **out)

@@ -89,7 +89,7 @@ void cwasi_channel_hung_up(cwasi_channel *c, int bell);
  * the receiver follows when it has read what was sent before. `fresh` is a channel that was opened and not used; it is
  * gone afterwards, whatever the result. source: which of several senders, else 0. epoch: 1 more than now. */
 int cwasi_channel_attach(cwasi_channel *c, unsigned source, cwasi_channel *fresh, uint32_t epoch);
-/* Takes it back; -EALREADY where the sender has gone there. */
+/* Takes it back; -EALREADY where the sender has gone there, or this end was closed, which has told it so. */
 int cwasi_channel_detach(cwasi_channel *c, unsigned source, uint32_t epoch);
 /* Waits for a moment between two messages, and for room to tell the receiver. An error changes nothing. */
 int cwasi_channel_switch(cwasi_channel *c, cwasi_channel *fresh, int64_t timeout_ns);

@@ -93,7 +93,7 @@ int line_peek(line *l, cwasi_frame *frame, deadline until)
 int line_attach(line *l, endpoint *next, uint32_t epoch)
 {
     lock(l);
-    int rc = l->next ? -EBUSY : epoch == next_epoch(l) ? 0 : -EINVAL;
+    int rc = l->finished ? -EBADF : l->next ? -EBUSY : epoch == next_epoch(l) ? 0 : -EINVAL;
     if (rc == 0) {
         if (endpoint_stopped(l->now) == -ECANCELED)
             endpoint_stop(next, ECANCELED);
@@ -106,7 +106,7 @@ int line_attach(line *l, endpoint *next, uint32_t epoch)
 int line_detach(line *l, uint32_t epoch)
 {
     lock(l);
-    endpoint *next = epoch == next_epoch(l) ? l->next : NULL;
+    endpoint *next = epoch == next_epoch(l) && !l->finished ? l->next : NULL;
     if (next)
         l->next = NULL;
     unlock(l);
@@ -259,6 +259,10 @@ void line_stats(line *l, cwasi_stats *out)
 
 int line_finish(line *l, int failed, deadline until)
 {
+    /* From here on nobody changes l->next: one that came later would not be told that we have ended. */
+    lock(l);
+    l->finished = 1;
+    unlock(l);
     int rc = l->now->ops->finish(l->now, failed, until);
     if (l->next)
         l->next->ops->finish(l->next, failed, deadline_after(0));

@@ -17,6 +17,7 @@ typedef struct line {
     atomic_u32 lock;          /* held for moments, by who changes these or uses them from outside */
     atomic_u32 epoch;         /* how many transports there were before */
     uint64_t seq;             /* of the next frame on this transport */
+    int finished;             /* no other transport from now on */
     cwasi_stats past;         /* what those that were left had counted */
 } line;
 
@@ -28,9 +29,9 @@ int line_leave(line *l, endpoint *next, deadline until);
 
 /* The following are for any thread. */
 /* Receiver: `next`, which is the line's from now on, is the transport of that epoch. -EBUSY: there is one already;
- * -EINVAL: not the epoch after this one. */
+ * -EINVAL: not the epoch after this one; -EBADF: this side has ended. */
 int line_attach(line *l, endpoint *next, uint32_t epoch);
-/* Receiver: takes it back. -EALREADY: the sender has gone there, or there is none of that epoch. */
+/* Receiver: takes it back. -EALREADY: the sender has gone there, this side has ended, or there is none of that epoch. */
 int line_detach(line *l, uint32_t epoch);
 void line_stop(line *l, int error);
 void line_peer_died(line *l, unsigned peer);
