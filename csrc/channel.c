@@ -407,7 +407,8 @@ void cwasi_channel_free(cwasi_channel *c)
 
 int cwasi_channel_abandon(cwasi_channel *c)
 {
-    if (!try_claim(&c->owner, FREE, CLOSED) && load_relaxed(&c->owner) != CLOSED)
+    /* Who wants to tend it looks at it again. */
+    if (load_relaxed(&c->awaited) || (!try_claim(&c->owner, FREE, CLOSED) && load_relaxed(&c->owner) != CLOSED))
         return -EBUSY;
     line_destroy(&c->line);
     free(c);

@@ -82,7 +82,8 @@ int cwasi_channel_disarm(cwasi_channel *c);
 /* Our sides of the bells: each hangs up when the process at its other side ends. Fills in up to room; how many it did.
  * They stay the channel's. */
 int cwasi_channel_bells(cwasi_channel *c, int *descriptors, unsigned room);
-/* One of them has hung up: as cwasi_channel_peer_died for the peer behind it. */
+/* One of them has hung up: as cwasi_channel_peer_died for the peer behind it. Nothing where it has not, or is not one of
+ * them any more. */
 void cwasi_channel_hung_up(cwasi_channel *c, int bell);
 
 /* A live switch to another transport. The receiver is given its end of it first, the sender then goes on by its own, and

@@ -4,6 +4,7 @@
 #include "frame.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sched.h>
 
 static void lock(line *l)
@@ -192,13 +193,20 @@ static int bell_index(const endpoint *e, int bell)
     return -1;
 }
 
+static int has_hung_up(int bell)
+{
+    struct pollfd fd = {.fd = bell};
+    return poll(&fd, 1, 0) == 1;
+}
+
 void line_hung_up(line *l, int bell)
 {
     lock(l);
     endpoint *ends[] = {l->now, l->next};
     for (int i = 0; i < 2; i++) {
         int peer = ends[i] ? bell_index(ends[i], bell) : -1;
-        if (peer >= 0)
+        /* Asked once more, now that it stays what it is: it may be a new one that has got the number of the old one. */
+        if (peer >= 0 && has_hung_up(bell))
             endpoint_peer_died(ends[i], (unsigned)peer);
     }
     unlock(l);

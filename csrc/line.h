@@ -35,7 +35,7 @@ int line_attach(line *l, endpoint *next, uint32_t epoch);
 int line_detach(line *l, uint32_t epoch);
 void line_stop(line *l, int error);
 void line_peer_died(line *l, unsigned peer);
-/* The peer behind this descriptor has ended: it is a bell of one of the transports, or of none. */
+/* The peer behind this descriptor has ended, if it is a bell of one of the transports and has hung up. */
 void line_hung_up(line *l, int bell);
 /* Our sides of the bells; how many. */
 unsigned line_bells(line *l, int *descriptors, unsigned room);
