@@ -51,6 +51,15 @@ int channel_unused(const cwasi_channel *c, int role)
            !c->has_frame;
 }
 
+int cwasi_channel_open_tcp(int role, uint64_t window, cwasi_tcp **keeper, cwasi_channel **out)
+{
+    endpoint *end;
+    int rc = role_valid(role) ? tcp_open(role, window, keeper, &end) : -EINVAL;
+    if (rc == 0 && (rc = channel_new(end, out)) < 0)
+        cwasi_tcp_leave(*keeper, 0);
+    return rc;
+}
+
 int cwasi_channel_gather(cwasi_channel **sources, unsigned count, cwasi_channel **out)
 {
     endpoint *end, **ends = calloc(count ? count : 1, sizeof *ends);

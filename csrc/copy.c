@@ -52,3 +52,11 @@ void copy_to_reader(uint8_t *to, const uint8_t *from, uint64_t length, uint64_t 
     else
         memcpy(to, from, length);
 }
+
+void copy_aside(uint8_t *to, const uint8_t *from, uint64_t length)
+{
+    if (length >= LARGE)
+        copy_past_caches(to, from, length);
+    else
+        memcpy(to, from, length);
+}

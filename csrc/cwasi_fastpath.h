@@ -58,6 +58,10 @@ int cwasi_channel_hand_over(cwasi_channel *c, cwasi_handover *h);
  * pipes in the other direction, by which readers say that they leave. Without them a sender cannot tell a reader that
  * has left from one that died, and they are no bells. */
 int cwasi_channel_open_pipe(int role, const int *pipes, const int *backs, unsigned readers, cwasi_channel **out);
+/* An end over TCP, which needs a keeper: see below. window: bytes of messages that a sender keeps until they are
+ * received, 1 MiB to 1 GiB; a longer message goes alone. */
+typedef struct cwasi_tcp cwasi_tcp;
+int cwasi_channel_open_tcp(int role, uint64_t window, cwasi_tcp **keeper, cwasi_channel **out);
 /* One receiver of what several receive, in turn. The sources, which nobody may have used, are its own from now on;
  * -EINVAL leaves them alone. A source that ends is left out; the last one ends the whole, with -ECONNRESET if any of
  * them did not finish. */
@@ -113,7 +117,8 @@ void cwasi_channel_peer_died(cwasi_channel *c, unsigned peer);
 /* For a sender: messages that were sent and not received, by the slowest reader, also one that has left; 0 where it
  * cannot be told. */
 uint64_t cwasi_channel_unread(cwasi_channel *c);
-/* Gives the memory of an empty ring back, if this is its sender and nobody is using it: 1; else 0. */
+/* Gives the memory of an empty ring, or of what is lent to pipes, back, if this is its sender and nobody is using it: 1;
+ * else 0. */
 int cwasi_channel_trim(cwasi_channel *c);
 /* Ends this side. failed = 0: the peer reads the rest, then gets EPIPE; failed = 1: then ECONNRESET.
  * Waits up to linger_ns for a thread inside and for room to tell the peer. Closing twice is safe. */
@@ -127,6 +132,22 @@ int cwasi_channel_source_stats(cwasi_channel *c, unsigned source, cwasi_stats *o
 /* histogram: CWASI_HISTOGRAM_BUCKETS counters. Bucket i holds latencies of at least
  * 2^(i/16) * (1 + (i%16)/16) ns and less than the bound of i + 1. */
 void cwasi_channel_histogram(const cwasi_channel *c, uint64_t *histogram);
+
+/* ---- tcp.c: what the keeper of an end over TCP does, from a thread of its own; it may outlive the channel ---- */
+/* Gives the end a connected and authenticated stream socket, in place of the one before; a duplicate is kept.
+ * timed: the peer has our clock. -EPIPE: the end is gone. */
+int cwasi_tcp_connected(cwasi_tcp *t, int fd, int timed);
+/* Moves what can be moved without waiting. Returns what to wait for on the connection besides a hang-up (POLLIN and
+ * POLLOUT, or 0), or -ENOTCONN: a new one is needed, -ETIMEDOUT: so it is, since nothing came back from the peer's node,
+ * -ECONNREFUSED: so it is, since the receiver hung up without a word, -EPIPE: a closed receiver has nobody to tell,
+ * -ESHUTDOWN: nothing is left to do. */
+int cwasi_tcp_tend(cwasi_tcp *t);
+/* Readable when there is something to tend; not to be closed. */
+int cwasi_tcp_descriptor(const cwasi_tcp *t);
+/* There will be no other connection: the peer counts as dead. */
+void cwasi_tcp_give_up(cwasi_tcp *t);
+/* The end of keeping. forked: in a child, for its copy of an end that our parent keeps. */
+void cwasi_tcp_leave(cwasi_tcp *t, int forked);
 
 /* ---- wait.c ---- */
 /* How many threads of this process may spin at once (the default: usable cores - 1), and for how long; negative: as
@@ -184,6 +205,10 @@ int64_t cwasi_drive_copy(uint8_t *to, const uint8_t *from, uint64_t size, uint64
 int64_t cwasi_drive_lend(int pipe, uint8_t *buffers, uint64_t room, const uint8_t *message, uint64_t size, uint64_t count);
 /* Reads as many from it. ns. */
 int64_t cwasi_drive_read(int pipe, uint8_t *to, uint64_t size, uint64_t count);
+/* Writes `count` messages to a pipe or socket: ns. */
+int64_t cwasi_drive_write(int fd, const uint8_t *from, uint64_t size, uint64_t count);
+/* Two threads, one of them first, pass a message to and fro over a socket, `count` times: ns. */
+int64_t cwasi_drive_turns(int fd, uint8_t *message, uint64_t size, uint64_t count, int first);
 /* Two threads, 0 and 1, take turns `count` times, and give their core away while it is not theirs: ns. */
 int64_t cwasi_drive_yield(uint32_t *turn, uint32_t mine, uint64_t count);
 

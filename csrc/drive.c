@@ -213,6 +213,34 @@ int64_t cwasi_drive_lend(int pipe, uint8_t *buffers, uint64_t room, const uint8_
     return now_ns() - start;
 }
 
+static int write_all(int fd, const uint8_t *from, uint64_t size)
+{
+    for (uint64_t done = 0; done < size;) {
+        ssize_t n = write(fd, from + done, size - done);
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        done += (uint64_t)MAX(n, 0);
+    }
+    return 0;
+}
+
+int64_t cwasi_drive_write(int fd, const uint8_t *from, uint64_t size, uint64_t count)
+{
+    int64_t start = now_ns();
+    int rc = 0;
+    for (uint64_t i = 0; i < count && rc == 0; i++)
+        rc = write_all(fd, from, size);
+    return rc < 0 ? rc : now_ns() - start;
+}
+
+int64_t cwasi_drive_turns(int fd, uint8_t *message, uint64_t size, uint64_t count, int first)
+{
+    int64_t start = now_ns(), rc = 0;
+    for (uint64_t i = 0; i < 2 * count && rc >= 0; i++)
+        rc = (i + (first ? 0 : 1)) % 2 == 0 ? write_all(fd, message, size) : cwasi_drive_read(fd, message, size, 1);
+    return rc < 0 ? rc : now_ns() - start;
+}
+
 int64_t cwasi_drive_read(int pipe, uint8_t *to, uint64_t size, uint64_t count)
 {
     int64_t start = now_ns();

@@ -62,7 +62,7 @@ static int any_ready(void *arg)
     return 0;
 }
 
-static int poll_until(struct pollfd *fds, unsigned count, deadline until)
+int poll_until(struct pollfd *fds, unsigned count, deadline until)
 {
     struct timespec left, *timeout = NULL;
     if (until.at != INT64_MAX) {

@@ -67,6 +67,8 @@ void bell_hang_up(int bell);
 /* ---- copy.c ---- */
 /* Copies a piece of a message of so many bytes to where another core will read it. */
 void copy_to_reader(uint8_t *to, const uint8_t *from, uint64_t length, uint64_t message);
+/* Copies to where it is hardly ever read. */
+void copy_aside(uint8_t *to, const uint8_t *from, uint64_t length);
 /* Whether large messages go past the caches. */
 void copy_choose(int past);
 
@@ -86,8 +88,8 @@ int shm_create(uint64_t capacity);
 int shm_attach(int memfd, shm_map *out);
 void shm_detach(shm_map *map);
 
-/* ---- endpoint: one end of one transport. the rings, the pipes and gather.c implement it, endpoint.c holds what they share.
- * ---- */
+/* ---- endpoint: one end of one transport. The rings, the pipes, tcp and gather.c implement it, endpoint.c holds what
+ * they share. ---- */
 typedef struct endpoint endpoint;
 struct pollfd;
 
@@ -172,6 +174,7 @@ struct endpoint {
 
 int ring_open(int memfd, int role, unsigned reader, const int *bells, endpoint **out);
 int pipe_open(int role, const int *pipes, const int *backs, unsigned readers, endpoint **out);
+int tcp_open(int role, uint64_t window, cwasi_tcp **keeper, endpoint **out);
 /* Owns the sources from now on, also when it fails. */
 int gather_open(endpoint **sources, unsigned count, endpoint **out);
 
@@ -189,6 +192,8 @@ int endpoint_bell(const endpoint *e, unsigned peer);
  * -EAGAIN, -ETIMEDOUT, -EINTR, -ENOTSUP (one cannot be armed), -ENOMEM. */
 int endpoint_wait(endpoint **list, unsigned count, unsigned from, waiter *w, deadline until);
 int frame_check(const cwasi_frame *frame);
+/* Sleeps in poll: 0 (also without reason), -ETIMEDOUT or -EINTR. */
+int poll_until(struct pollfd *fds, unsigned count, deadline until);
 
 /* ---- channel.c ---- */
 int channel_role(const cwasi_channel *c);

@@ -247,6 +247,7 @@ void line_set_mode(line *l, uint32_t mode)
 
 uint64_t line_unread(line *l)
 {
+    forget_read(l);
     lock(l);
     uint64_t unread = endpoint_unread(l->now);
     for (endpoint *e = l->before; e; e = e->before)

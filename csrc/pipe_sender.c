@@ -292,6 +292,13 @@ static int pipe_bell(const endpoint *e, unsigned number)
     return number < p->peers ? p->peer[number].back : -1;
 }
 
+/* What is in the pipes keeps its pages; the next large message gets others. */
+static int pipe_trim(endpoint *e)
+{
+    staging_close((pipe_sender *)e);
+    return 1;
+}
+
 static void pipe_destroy(endpoint *e)
 {
     pipe_sender *p = (pipe_sender *)e;
@@ -307,7 +314,7 @@ static void pipe_destroy(endpoint *e)
 }
 
 static const endpoint_ops SENDER = {
-    .send = pipe_send, .peer_died = pipe_peer_died, .bell = pipe_bell,
+    .send = pipe_send, .peer_died = pipe_peer_died, .bell = pipe_bell, .trim = pipe_trim,
     .wake = pipe_wake, .leave = pipe_leave, .finish = pipe_finish, .destroy = pipe_destroy,
 };
 

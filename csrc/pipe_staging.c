@@ -2,7 +2,8 @@
  *
  * A lent page is the very page that the readers read: written again too early, it would change what was sent. The rule:
  * a page is written again only when every reader has read all bytes up to it, which the kernel tells (FIONREAD). Where
- * one has not, the whole staging is left to who still reads it, and a new one is used.
+ * one has not, the whole staging is left to who still reads it, and a new one is used. That takes a pipe which somebody
+ * privileged has made larger: the staging is larger than what a pipe of ours holds, so no reader can bring it about.
  *
  * That proves nothing about a reader that duplicates what is in its pipe (tee) and lets go of it. Such a reader can see
  * in its copy what is staged later; but only what is then sent to it as well. For when it has left, the staging that it

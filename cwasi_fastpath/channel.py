@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 from weakref import ref
 
 from . import transport as transports
@@ -133,8 +134,8 @@ def _sender(pointer: Any, name: str, mode: Mode, limit: int | None) -> Sender:
 def open_channel(name: str, transport: str = "ring") -> tuple[Sender, Receiver]:
     """Both ends of a new channel in this process, for threads, forks and tests.
 
-    transport: ring, pipe, or the URL of a Redis server.
-    Raises BadName, BadSpec, OSError, RedisUnavailable.
+    transport: ring, pipe, tcp, or a URL: of a Redis server, or tcp://HOST:PORT, where the receiver listens.
+    Raises BadName, BadSpec, OSError, RedisUnavailable, TcpUnavailable.
     """
     senders, receivers = open_ends(name, transport=transport)
     return senders[0], receivers[0]
@@ -191,9 +192,23 @@ def _switcher(
 def _link(name: str, transport: str, readers: int) -> Link:
     if transport.startswith(_URL_SCHEMES):
         return transports.create(Transport.REDIS, readers=readers, redis=transport, key=name)
-    if transport in (Transport.RING, Transport.PIPE):
+    if transport.startswith("tcp://"):
+        return transports.create(Transport.TCP, readers=readers, listen=_host_and_port(transport))
+    if transport in (Transport.RING, Transport.PIPE, Transport.TCP):
         return transports.create(Transport(transport), readers=readers)
-    raise BadSpec(f"transport {transport!r} is unknown: use ring, pipe or a URL like unix:///run/redis/redis.sock")
+    raise BadSpec(f"transport {transport!r} is unknown: use ring, pipe, tcp or a URL like unix:///run/redis/redis.sock")
+
+
+def _host_and_port(url: str) -> tuple[str, int]:
+    """Of tcp://HOST:PORT. Raises BadSpec."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise BadSpec(f"{url!r}: {error}") from error
+    if not host or port is None or url not in (f"tcp://{parts.netloc}", f"tcp://{parts.netloc}/"):
+        raise BadSpec(f"{url!r}: write tcp://HOST:PORT, where the receiver is to listen; port 0 takes any")
+    return host, port
 
 
 def _close_after_the_last(links: list[Link], ends: tuple[Endpoint, ...]) -> None:

@@ -129,6 +129,10 @@ class RedisUnavailable(Unavailable):
     """No redis-server, or it does not answer."""
 
 
+class TcpUnavailable(Unavailable):
+    """An address that is taken, unknown or not reachable, or where nobody listens."""
+
+
 class NoTransport(Unavailable):
     """Nothing can carry this edge; the message says what ruled out each transport."""
 

@@ -116,7 +116,7 @@ def decide(
 
 
 def _available(redis: str | None) -> frozenset[Transport]:
-    return frozenset({Transport.RING, Transport.PIPE} | ({Transport.REDIS} if redis else set()))
+    return frozenset({Transport.RING, Transport.PIPE, Transport.TCP} | ({Transport.REDIS} if redis else set()))
 
 
 def decide_all(

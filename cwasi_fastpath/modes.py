@@ -24,6 +24,7 @@ class Transport(StrEnum):
 
     RING = "ring"
     PIPE = "pipe"
+    TCP = "tcp"
     REDIS = "redis"
 
 
@@ -65,7 +66,7 @@ def nearest_mode(locality: Locality) -> Mode:
 
 def mode_of(transport: Transport, locality: Locality) -> Mode:
     """The mode that a transport amounts to between ends of this locality."""
-    if transport is Transport.REDIS:
+    if transport in (Transport.TCP, Transport.REDIS):
         return Mode.REMOTE
     if transport is Transport.RING and locality is Locality.PROCESS:
         return Mode.LOCAL

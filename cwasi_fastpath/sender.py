@@ -75,9 +75,10 @@ class Sender(Endpoint):
         return int(lib.cwasi_channel_unread(self.pointer))
 
     def trim(self) -> bool:
-        """Gives the memory of an empty ring back to the system; a send meanwhile waits for some microseconds.
+        """Gives the memory of an empty ring, or of what is lent to pipes, back to the system; a send meanwhile waits
+        for some microseconds.
 
-        Whether it did: not while something is unread, or on other transports. Raises OSError.
+        Whether it did: not while something is unread in a ring. Raises OSError.
         """
         with self._closing:
             if self._pointer is None:

@@ -47,6 +47,8 @@ from cwasi_fastpath.bench.matrix import (
     OWN_WORK,
     PASSES,
     SEND_COST,
+    TURNS,
+    WRITTEN,
     YIELD,
     all_cases,
 )
@@ -228,6 +230,7 @@ def test_goals_are_ratios_of_the_same_round() -> None:
         ("stream of 1 MiB fill -> sum, two cores, windows", "x plain buffers"): (4.0, "met"),
         ("stream of 1 MiB, guest to guest, pipe", "x raw vmsplice"): (0.2, "missed"),
         ("stream of 1 MiB, guest to guest, pipe", "x vmsplice with a copy in"): (0.2, "no goal"),
+        ("stream of 1 MiB, guest to guest, tcp", "x raw tcp"): (1.0, "no goal"),
         ("1 KiB, guest to guest", "% less than Redis"): (pytest.approx(99.0), "met"),
         ("1 MiB, guest to guest", "% less than Redis"): (pytest.approx(99.0), "met"),
         ("stream of 1 MiB, guest to guest, copies", "x Redis"): (pytest.approx(100.0), "met"),
@@ -310,6 +313,15 @@ def test_what_is_lent_to_a_pipe_is_read(case: Case) -> None:
     before = psutil.Process().num_fds()
     sample = floors.measure(case, 20)
     assert sample.messages == 20 and sample.figures[RATE] > 0
+    assert psutil.Process().num_fds() == before
+
+
+@needs_two_cores
+@pytest.mark.parametrize(("case", "figure"), [(WRITTEN, RATE), (TURNS, COST)], ids=["written", "turns"])
+def test_what_is_written_to_a_connection_is_read(case: Case, figure: str) -> None:
+    before = psutil.Process().num_fds()
+    sample = floors.measure(case, 20)
+    assert sample.messages >= 20 and sample.figures[figure] > 0
     assert psutil.Process().num_fds() == before
 
 

@@ -78,9 +78,18 @@ def test_the_transport_that_was_asked_for(guests: Path, transport: str, mode: Mo
 
 def test_through_redis(guests: Path, redis_server: cwasi.RedisUnavailable) -> None:
     with cwasi.Host(redis=redis_server.url) as host:   # type: ignore[attr-defined]
-        channel = pair(host, guests, 50, 10_000, mode="remote")
+        channel = pair(host, guests, 50, 10_000, transport="redis")
         host.run()
         assert (channel.mode, channel.transport) == (Mode.REMOTE, Transport.REDIS)
+        assert channel.metrics().received == 50
+
+
+def test_through_tcp(guests: Path) -> None:
+    """Without a server it is what the remote mode has."""
+    with cwasi.Host() as host:
+        channel = pair(host, guests, 50, 10_000, mode="remote")
+        host.run()
+        assert (channel.mode, channel.transport) == (Mode.REMOTE, Transport.TCP)
         assert channel.metrics().received == 50
 
 
@@ -535,7 +544,7 @@ def test_modes_and_transports_that_do_not_fit(guests: Path) -> None:
         source = host.load(guests / "source.wasm")
         sink = host.load(guests / "sink.wasm", trust="others")
         for options, reason in (
-            ({"mode": "remote"}, "give a Redis URL"),
+            ({"transport": "redis"}, "give a Redis URL"),
             ({"mode": "local"}, "different trust domains"),
             ({"transport": "ring"}, "different trust domains"),
             ({"mode": "local", "transport": "pipe"}, "local was asked for"),

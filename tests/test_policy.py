@@ -64,7 +64,7 @@ def test_constraints_hold_whatever_the_costs(costs: Costs, request_: Request) ->
     if not facts.same_trust:
         assert decision.transport is not Transport.RING
     if not facts.same_user:
-        assert decision.transport is Transport.REDIS
+        assert decision.mode is Mode.REMOTE
     if request_.mode is not None:
         assert decision.mode is request_.mode
     if request_.transport is not None:
@@ -99,10 +99,10 @@ def test_the_cheapest_is_chosen(size: float, parked: float) -> None:
     [
         (HERE, Mode.LOCAL, Transport.RING),
         (NEXT_DOOR, Mode.PROXIMAL, Transport.RING),
-        (FAR, Mode.REMOTE, Transport.REDIS),
+        (FAR, Mode.REMOTE, Transport.TCP),
         (replace(HERE, same_trust=False), Mode.PROXIMAL, Transport.PIPE),
         (replace(NEXT_DOOR, same_trust=False), Mode.PROXIMAL, Transport.PIPE),
-        (replace(NEXT_DOOR, same_user=False), Mode.REMOTE, Transport.REDIS),
+        (replace(NEXT_DOOR, same_user=False), Mode.REMOTE, Transport.TCP),
     ],
 )
 def test_what_a_sane_machine_gets(facts: EdgeFacts, mode: Mode, transport: Transport) -> None:
@@ -127,7 +127,7 @@ def test_obstacles_are_named(facts: EdgeFacts, options: dict[str, object], trans
 
 
 def test_redis_wants_a_server() -> None:
-    request = Request(FAR)
+    request = Request(FAR, transport=Transport.REDIS)
     assert CostPolicy(COSTS).decide(request) is None
     assert "give a Redis URL" in (ruled_out(request, Transport.REDIS) or "")
 
@@ -137,7 +137,7 @@ def test_the_reason_names_the_facts_and_the_basis() -> None:
     assert unseen is not None and seen is not None
     assert "in this process" in unseen.reason and "64 KiB messages, none seen yet" in unseen.reason
     assert "on this node" in seen.reason and "12 messages of 2.0 KiB seen" in seen.reason
-    only = choose(FAR)
+    only = choose(FAR, transport=Transport.REDIS)
     assert only is not None and "the only transport left" in only.reason
 
 
@@ -159,7 +159,7 @@ def test_what_was_observed_changes_the_choice() -> None:
 
 def test_a_mode_is_never_nearer_than_its_locality() -> None:
     for transport, locality in product(Transport, Locality):
-        if locality is not Locality.ELSEWHERE or transport is Transport.REDIS:
+        if locality is not Locality.ELSEWHERE or transport in (Transport.TCP, Transport.REDIS):
             assert mode_of(transport, locality) >= nearest_mode(locality)
 
 

@@ -114,7 +114,8 @@ def pipeline(functions: Path, picture: Path, output: Path, *options: object) -> 
 
 def test_every_mode_gives_the_same_bytes(functions: Path, picture: Path, tmp_path: Path) -> None:
     pictures = {}
-    for options in ("auto", "local", "proximal", "remote", "local --transport ring", "proximal --transport pipe"):
+    near = ("auto", "local", "proximal", "local --transport ring", "proximal --transport pipe")
+    for options in (*near, "remote", "remote --transport redis"):
         output = tmp_path / f"{options}.jpg"
         done = pipeline(functions, picture, output, "--mode", *options.split())
         assert done.returncode == 0, done.stderr
@@ -124,10 +125,12 @@ def test_every_mode_gives_the_same_bytes(functions: Path, picture: Path, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("mode", "transport", "processes"), [("local", "ring", 1), ("proximal", "ring", 2), ("remote", "redis", 2)]
+    ("mode", "transport", "processes"),
+    [("local", "ring", 1), ("proximal", "ring", 2), ("remote", "tcp", 2), ("remote", "redis", 2)],
 )
 def test_the_report(stream: Callable[[int, int], Edges], mode: str, transport: str, processes: int) -> None:
-    done = cwasi_run(*stream(50, 3000), "--mode", mode, "--json", "--sample", "1")
+    asked = ("--transport", "redis") if transport == "redis" else ()
+    done = cwasi_run(*stream(50, 3000), "--mode", mode, *asked, "--json", "--sample", "1")
     assert done.returncode == 0, done.stderr
     assert done.stderr == "sink: 50 messages ok\n", "what functions print does not get between"
     report = json.loads(done.stdout)
@@ -187,7 +190,7 @@ def test_what_was_observed_is_used(stream: Callable[[int, int], Edges], tmp_path
 def test_a_server_of_ones_own(stream: Callable[[int, int], Edges], redis_server: Any) -> None:
     import redis
 
-    done = cwasi_run(*stream(50, 3000), "--mode", "remote", "--redis", redis_server.url, "--json")
+    done = cwasi_run(*stream(50, 3000), "--transport", "redis", "--redis", redis_server.url, "--json")
     assert done.returncode == 0, done.stderr
     with redis.Redis.from_url(redis_server.url) as client:
         assert client.keys() == [], "it is left as it was"
@@ -232,7 +235,7 @@ def test_several_senders_and_receivers(
         ("frames", sender, receiver) for sender in "abc"[:senders] for receiver in "xyz"[:receivers]
     ]
     for edge in report["edges"]:
-        assert edge["decision"]["transport"] == {"remote": "redis", "trust": "pipe"}.get(mode, "ring")
+        assert edge["decision"]["transport"] == {"remote": "tcp", "trust": "pipe"}.get(mode, "ring")
         metrics = edge["metrics"]
         assert (metrics["sent"], metrics["received"], metrics["bytes"]) == (60, 60, 180_000)
         assert metrics["lost_peers"] == 0 and metrics["p50_ns"] > 0
@@ -301,7 +304,7 @@ BAD = {
     "port twice": ((*EDGE, "--connect", "d:source/out:sink/in"), 2, "another port"),
     "no channels": (("{writer}", "{sink}", "--connect", "c:writer:sink"), 2, "imports nothing from cwasi_v1"),
     "bad mode": ((*PAIR, "--mode", "near"), 2, "'near' is not one of"),
-    "bad transport": ((*PAIR, "--transport", "tcp"), 2, "'tcp' is not one of"),
+    "bad transport": ((*PAIR, "--transport", "udp"), 2, "'udp' is not one of"),
     "bad sample": ((*PAIR, "--sample", "3"), 2, "--sample 3: use a power of two"),
     "no sample": ((*PAIR, "--sample", "0"), 2, "use a power of two"),
     "huge sample": ((*EDGE, "--sample", str(1 << 40)), 2, "use a power of two"),
@@ -387,7 +390,7 @@ def test_a_file_without_permission(guests: Path, tmp_path: Path) -> None:
 
 
 def test_no_redis_server_is_installed(stream: Callable[[int, int], Edges], tmp_path: Path) -> None:
-    done = cwasi_run(*stream(1, 1), "--mode", "remote", env={**os.environ, "PATH": str(tmp_path)})
+    done = cwasi_run(*stream(1, 1), "--transport", "redis", env={**os.environ, "PATH": str(tmp_path)})
     assert done.returncode == 69
     assert "redis-server is not installed. Remedy: apt install redis-server" in done.stderr
 
@@ -431,7 +434,7 @@ def test_ctrl_c(stream: Callable[[int, int], Edges], guests: Path, mode: str, wh
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_polite_kill_cleans_up(number: signal.Signals, place_for_servers: Path) -> None:
-    with started(*CIRCLE, "--mode", "remote") as command:
+    with started(*CIRCLE, "--mode", "remote", "--transport", "redis") as command:
         workers(command, 2)
         assert len(list(place_for_servers.iterdir())) == 1
         command.send_signal(number)
@@ -469,22 +472,22 @@ def test_one_of_several_host_processes_is_killed(guests: Path, victim: int, tran
         assert stdout == ("" if victim == 0 else "sink: 300000 messages ok\n")
 
 
-@pytest.mark.parametrize("mode", ["proximal", "remote"])
+@pytest.mark.parametrize("mode", ["proximal", "remote", "remote --transport redis"])
 @pytest.mark.parametrize("what", ["waiting", "working", "looping"])
 def test_nobody_outlives_the_command(stream: Callable[[int, int], Edges], guests: Path, mode: str, what: str) -> None:
     """SIGKILL of the command itself: its host processes go, and its redis-server."""
     loops = (f"{guests}/spin.wasm", f"b={guests}/spin.wasm")
     calls = {"waiting": CIRCLE, "working": stream(ENDLESS, 1000), "looping": loops}
-    with started(*calls[what], "--mode", mode) as command:
+    with started(*calls[what], "--mode", *mode.split()) as command:
         workers(command, 2)
         names = {process.name() for process in in_session(command.pid)}
-        assert ("redis-server" in names) == (mode == "remote")
+        assert ("redis-server" in names) == ("redis" in mode)
         command.kill()
         assert command.wait(HANG) == -signal.SIGKILL
 
 
 def test_a_redis_server_that_is_killed(stream: Callable[[int, int], Edges]) -> None:
-    with started(*stream(ENDLESS, 1000), "--mode", "remote") as command:
+    with started(*stream(ENDLESS, 1000), "--mode", "remote", "--transport", "redis") as command:
         workers(command, 2)
         (server,) = [process for process in in_session(command.pid) if process.name() == "redis-server"]
         # The socket that it listens on, and a connection of each.

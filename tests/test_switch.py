@@ -53,7 +53,7 @@ def send_until(tx: cwasi.Sender, done: threading.Event, seed: int = 0) -> int:
     return number
 
 
-@pytest.mark.parametrize("transports", [["ring"], ["pipe"], ["pipe", "ring"]], ids="-".join)
+@pytest.mark.parametrize("transports", [["ring"], ["pipe"], ["tcp"], ["pipe", "tcp", "ring"]], ids="-".join)
 def test_under_load(start: Start, transports: list[str]) -> None:
     tx, rx = cwasi.open_channel("lab", transports[-1])
     with closing(tx, rx):

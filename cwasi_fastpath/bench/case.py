@@ -45,6 +45,8 @@ class Path(StrEnum):
     WINDOWS = "windows"
     """The ring, with messages in place."""
     PIPE = "pipe"
+    TCP = "tcp"
+    """On the loopback."""
     LIST = "redis-list"
     STREAM = "redis-stream"
     TUNED_LIST = "tuned-list"
@@ -64,6 +66,10 @@ class Path(StrEnum):
     """A pipe that is lent pages, and read, by two loops."""
     VMSPLICE_COPY = "vmsplice-copy"
     """The same, where each message is copied into the pages first, as it must be when its sender goes on."""
+    RAW_TCP = "raw-tcp"
+    """A connection on the loopback that one loop writes to and another reads."""
+    TCP_TURNS = "raw-tcp-turns"
+    """The same, where the two take turns."""
 
 
 class Cores(StrEnum):
@@ -84,9 +90,9 @@ class How(StrEnum):
     """In the call, which may sleep."""
 
 
-OWN_PATHS = (Path.RING, Path.WINDOWS, Path.PIPE)
+OWN_PATHS = (Path.RING, Path.WINDOWS, Path.PIPE, Path.TCP)
 
-BYTE_FLOORS = (Path.COPY, Path.VMSPLICE, Path.VMSPLICE_COPY)
+BYTE_FLOORS = (Path.COPY, Path.VMSPLICE, Path.VMSPLICE_COPY, Path.RAW_TCP)
 """Floors of messages of a size."""
 
 PLAIN_PATHS = (Path.LIST, Path.STREAM)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import socket
 from contextlib import suppress
 
 from .._native import check, ffi, lib
@@ -23,7 +24,7 @@ def measure(case: Case, count: int) -> Sample:
     """One run of `case`. Raises OSError, Corrupted."""
     runs = {
         Path.HOP: _hop, Path.YIELD: _yield, Path.WAKE: _wake, Path.COPY: _copy, Path.BUFFERS: _buffers,
-        Path.VMSPLICE: _lending, Path.VMSPLICE_COPY: _lending,
+        Path.VMSPLICE: _lending, Path.VMSPLICE_COPY: _lending, Path.RAW_TCP: _written, Path.TCP_TURNS: _turns,
     }  # fmt: skip
     return runs[case.path](case, count)
 
@@ -103,3 +104,42 @@ def _lending(case: Case, count: int) -> Sample:
         _lent, took = run_both(case.cores, lend, receive)
         ffi.release(whole)
     return Sample(count, took / 1e9, {RATE: count * case.size * 1e9 / took})
+
+
+def _connection() -> tuple[socket.socket, socket.socket]:
+    """Both sides of a TCP connection, with the options of a channel's."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = socket.create_connection(listener.getsockname())
+        far, _ = listener.accept()
+    for side in (near, far):
+        side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return near, far
+
+
+def _written(case: Case, count: int) -> Sample:
+    near, far = _connection()
+    message, to = (ffi.from_buffer(bytearray(b"\7") * case.size) for _ in range(2))
+
+    def write() -> None:
+        with near:   # if it fails the other one ends, too
+            check(lib.cwasi_drive_write(near.fileno(), message, case.size, count), "write")
+
+    def read() -> int:
+        with far:
+            return check(lib.cwasi_drive_read(far.fileno(), to, case.size, count), "read")
+
+    _wrote, took = run_both(case.cores, write, read)
+    return Sample(count, took / 1e9, {RATE: count * case.size * 1e9 / took})
+
+
+def _turns(case: Case, count: int) -> Sample:
+    """A message one way: the mean."""
+
+    def play(side: socket.socket, first: bool) -> int:
+        with side:
+            message = ffi.from_buffer(bytearray(case.size))
+            return check(lib.cwasi_drive_turns(side.fileno(), message, case.size, count, first), "turns")
+
+    near, far = _connection()
+    took, _other = run_both(case.cores, lambda: play(near, True), lambda: play(far, False))
+    return Sample(2 * count, took / 1e9, {COST: took / (2 * count)})

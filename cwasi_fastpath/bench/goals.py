@@ -7,7 +7,21 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from .case import P99, PLAIN_PATHS, Case, Cores, Ends, How, Kind, Path
-from .matrix import BUFFERS, BURST, FLOWS, HOP, IDLE, LENT, LENT_COPY, OWN_WORK, PASSES, SEND_COST, YIELD
+from .matrix import (
+    BUFFERS,
+    BURST,
+    FLOWS,
+    HOP,
+    IDLE,
+    LENT,
+    LENT_COPY,
+    OWN_WORK,
+    PASSES,
+    SEND_COST,
+    TURNS,
+    WRITTEN,
+    YIELD,
+)  # fmt: skip
 from .stats import Estimate, estimate
 from .units import size_text
 
@@ -120,6 +134,7 @@ _CORES = {Cores.ONE: "one core", Cores.TWO: "two cores"}
 
 
 _PIPE = Case(Kind.THROUGHPUT, Path.PIPE, 1 << 20)
+_TCP = Case(Kind.THROUGHPUT, Path.TCP, 1 << 20)
 _C = _small(Ends.C, Cores.TWO, How.SPINNING)
 _C_TOGETHER = _small(Ends.C, Cores.ONE)
 _GUEST = _small(Ends.GUEST, Cores.TWO)
@@ -144,6 +159,9 @@ PROMISES = (
     _at_least("stream of 1 MiB, guest to guest, pipe", 0.8, "x raw vmsplice", lambda of: of(_PIPE) / of(LENT)),
     _at_least("stream of 1 MiB, guest to guest, pipe", None, "x vmsplice with a copy in",
               lambda of: of(_PIPE) / of(LENT_COPY)),
+    _at_least("stream of 1 MiB, guest to guest, tcp", None, "x raw tcp", lambda of: of(_TCP) / of(WRITTEN)),
+    _at_most("64 B, guest to guest, tcp", None, "x raw tcp",
+             lambda of: of(Case(Kind.LATENCY, Path.TCP, 64)) / of(TURNS)),
     _at_most("64 B, Python to Python, spinning", 1, "us", lambda of: of(_PYTHON) / 1e3),
     _at_most("64 B, Python to Python, one core", 4, "us", lambda of: of(_PYTHON_TOGETHER) / 1e3),
     _at_most("64 B, Python to Python, spinning", 1, "x iceoryx2", lambda of: of(_PYTHON) / of(_ICEORYX)),

@@ -21,6 +21,7 @@ _MODULES = {
     **{path: "redis_line" for path in REDIS_PATHS},
     Path.RING: "channel_line",
     Path.PIPE: "channel_line",
+    Path.TCP: "channel_line",
     Path.ICEORYX: "iceoryx_line",
     Path.ZMQ: "zmq_line",
     Path.MP_PIPE: "multiprocessing_line",

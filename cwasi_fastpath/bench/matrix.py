@@ -30,6 +30,7 @@ _OWN: tuple[_Way, ...] = (
     (Ends.GUEST, Path.WINDOWS, Cores.TWO, How.WAITING),
     (Ends.GUEST, Path.WINDOWS, Cores.ONE, How.WAITING),
     (Ends.GUEST, Path.PIPE, Cores.TWO, How.WAITING),
+    (Ends.GUEST, Path.TCP, Cores.TWO, How.WAITING),
     (Ends.C, Path.RING, Cores.TWO, How.SPINNING),
     (Ends.C, Path.RING, Cores.TWO, How.WAITING),
     (Ends.C, Path.RING, Cores.ONE, How.WAITING),
@@ -53,6 +54,8 @@ _ONLY_FULL: tuple[_Way, ...] = (
     (Ends.GUEST, Path.PIPE, Cores.ONE, How.WAITING),
     (Ends.C, Path.PIPE, Cores.TWO, How.WAITING),
     (Ends.C, Path.PIPE, Cores.ONE, How.WAITING),
+    (Ends.C, Path.TCP, Cores.TWO, How.WAITING),
+    (Ends.C, Path.TCP, Cores.ONE, How.WAITING),
     (Ends.PYTHON, Path.ICEORYX, Cores.TWO, How.WAITING),
     (Ends.PYTHON, Path.MP_PIPE, Cores.ONE, How.WAITING),
 )
@@ -72,12 +75,15 @@ FLOWS = {path: Case(Kind.FLOW, path, WORK_BYTES) for path in (Path.RING, Path.WI
 LENT, LENT_COPY = (
     Case(Kind.FLOOR, path, WORK_BYTES, Ends.C) for path in (Path.VMSPLICE, Path.VMSPLICE_COPY)
 )
+WRITTEN = Case(Kind.FLOOR, Path.RAW_TCP, WORK_BYTES, Ends.C)
+TURNS = Case(Kind.FLOOR, Path.TCP_TURNS, SEND_COST_BYTES, Ends.C)
 BURST = Case(Kind.BURST, Path.RING, SEND_COST_BYTES, Ends.C)
 IDLE = Case(Kind.IDLE, Path.RING, SEND_COST_BYTES, Ends.C, Cores.ANY)
 SEND_COST = Case(Kind.SEND_COST, Path.RING, SEND_COST_BYTES, cores=Cores.ANY)
 
 _SINGLE = (
-    *PASSES.values(), OWN_WORK, *FLOWS.values(), BUFFERS, LENT, LENT_COPY, BURST, IDLE, SEND_COST, HOP, YIELD, WAKE,
+    *PASSES.values(), OWN_WORK, *FLOWS.values(), BUFFERS, LENT, LENT_COPY, WRITTEN, TURNS, BURST, IDLE, SEND_COST, HOP,
+    YIELD, WAKE,
 )  # fmt: skip
 
 

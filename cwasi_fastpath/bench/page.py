@@ -38,8 +38,8 @@ svg line { stroke-width: 2 } svg .grid { stroke-width: 1 }
 .key span { display: inline-block; width: .8em; height: .8em; margin: 0 .4em 0 1em; border-radius: 50% }
 """
 _COLOURED = (
-    Path.RING, Path.WINDOWS, Path.PIPE, Path.LIST, Path.STREAM, Path.TUNED_LIST, Path.TUNED_STREAM, Path.ICEORYX,
-    Path.ZMQ, Path.MP_PIPE, Path.MP_SHARED, Path.STDIO,
+    Path.RING, Path.WINDOWS, Path.PIPE, Path.TCP, Path.LIST, Path.STREAM, Path.TUNED_LIST, Path.TUNED_STREAM,
+    Path.ICEORYX, Path.ZMQ, Path.MP_PIPE, Path.MP_SHARED, Path.STDIO,
 )  # fmt: skip
 
 

@@ -140,7 +140,8 @@ def _command(
     if scenario.mode is not None:
         functions = [" ".join([f"'{job.functions}/{stage}.wasm'", *arguments.get(stage, [])]) for stage in STAGES]
         connections = [word for edge in edges for word in ("--connect", ":".join(edge))]
-        options = ["--mode", scenario.mode, "--input", str(job.picture), "--output", str(output)]
+        transport = ["--transport", "redis"] if scenario.key == "redis" else []
+        options = ["--mode", scenario.mode, *transport, "--input", str(job.picture), "--output", str(output)]
         return [*python, "cwasi_fastpath.cli", "run", *functions, *connections, *options, "--sample", "1", "--json"]
     workflow = {
         "functions": [

@@ -29,8 +29,9 @@ METHOD = (
     "pool, and large payloads packed without a copy. Own work: one guest with the two guests' loops and no channel; "
     "handed over on one core, what comes on top is the channel's; across two, the caches' exchange as well. Plain "
     "buffers: such loops in C by turns on two blocks. Raw vmsplice: a loop that lends a pipe its buffers and one that "
-    "reads it, and nothing keeps the buffers as they were; vmsplice-copy: each message is copied into them. Intervals: "
-    "95%, bootstrap of the median over rounds."
+    "reads it, and nothing keeps the buffers as they were; vmsplice-copy: each message is copied into them. "
+    "Raw tcp: two loops over a connection on the loopback, a stream, and 64 B to and fro (the mean). Intervals: 95%, "
+    "bootstrap of the median over rounds."
 )
 NOTHING = "The machine changed in the middle of every round: nothing to show. Run it again."
 ONE_CORE = "There is one core: what needs two was left out."
@@ -48,7 +49,7 @@ COLUMNS = ("way", "cores", "how", "median", "95%", "p99", "to Redis", "tuned")
 GOAL_COLUMNS = ("goal", "wanted", "measured", "95%", "verdict")
 _STYLES = {"met": "green", "missed": "red", "undecided": "yellow", "not measured": "dim", "no goal": "dim"}
 _NUMBERS = {"median", "p99", "measured"}
-_WITHOUT_ENDS = (Path.HOP, Path.YIELD, Path.WAKE)
+_WITHOUT_ENDS = (Path.HOP, Path.YIELD, Path.WAKE, Path.TCP_TURNS)
 
 
 @dataclass(frozen=True)

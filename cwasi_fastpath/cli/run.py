@@ -36,9 +36,9 @@ _FILE = click.Path(path_type=Path)
     help="The same, for requests, each of which TO answers.",
 )
 @click.option("--mode", type=click.Choice(["auto", "local", "proximal", "remote"]), default="auto", show_default=True)
-@click.option("--transport", type=click.Choice(["ring", "pipe", "redis"]), help="Leave the policy only this one.")
+@click.option("--transport", type=click.Choice(["ring", "pipe", "tcp", "redis"]), help="Leave only this one.")
 @click.option("--trust", multiple=True, metavar="FUNCTION=LABEL", help="The trust domain of a function.")
-@click.option("--redis", metavar="URL", help="The server for remote mode; by default a private one is started.")
+@click.option("--redis", metavar="URL", help="The server for Redis; by default a private one is started.")
 @click.option("--input", "stdin", type=_FILE, help="Standard input of the function that receives nothing.")
 @click.option("--output", "stdout", type=_FILE, help="Standard output of the function that sends nothing.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Interrupt what runs longer (s).")
@@ -64,7 +64,7 @@ def run(
 
     A function is the path of a WASI command, with arguments if quoted; its name is the file's, or NAME. auto puts the
     functions of a trust domain into one process and lets the policy choose; proximal gives each function a host
-    process of its own; remote does too, and sends everything through Redis.
+    process of its own; remote does too, and sends everything over TCP, or through Redis where that is chosen.
 
     \b
     Examples:
@@ -114,11 +114,10 @@ def _with_server(workflow: Workflow, options: Options) -> RunReport:
     from dataclasses import replace
 
     from ..deployment import run as run_workflow
-    from ..modes import Mode, Transport
+    from ..modes import Transport
     from ..redis_server import RedisServer
 
-    needs_server = options.mode is Mode.REMOTE or options.transport is Transport.REDIS
-    if options.redis is not None or not needs_server:
+    if options.redis is not None or options.transport is not Transport.REDIS:
         return run_workflow(workflow, options)
     with RedisServer() as server:
         return run_workflow(workflow, replace(options, redis=server.url))

@@ -21,7 +21,7 @@ class Request:
     """Only transports of this mode, where the user asks for one."""
     transport: Transport | None = None
     """Only this transport, where the user asks for one."""
-    available: frozenset[Transport] = field(default=frozenset({Transport.RING, Transport.PIPE}))
+    available: frozenset[Transport] = field(default=frozenset({Transport.RING, Transport.PIPE, Transport.TCP}))
     """What this host can offer; redis only where a server is known."""
     receivers: int = 1
     """How many the sender has on this channel: what carries its messages is the same for all of them."""
@@ -56,9 +56,9 @@ def ruled_out(request: Request, transport: Transport) -> str | None:
     mode = mode_of(transport, facts.locality)
     if transport not in request.available:
         return "no server is configured (give a Redis URL)" if transport is Transport.REDIS else "not available"
-    if not facts.same_user and transport is not Transport.REDIS:
+    if not facts.same_user and mode is not Mode.REMOTE:
         return "the functions belong to different users"
-    if facts.locality is Locality.ELSEWHERE and transport is not Transport.REDIS:
+    if facts.locality is Locality.ELSEWHERE and mode is not Mode.REMOTE:
         return "the peer is on another node"
     if not facts.same_trust and transport is Transport.RING:
         return "the functions are in different trust domains and may not share memory"

@@ -13,6 +13,9 @@ ASSUMED_BYTES = 65536.0
 
 _PIPE_SPLICES_FROM = 16384.0
 
+_TCP_MESSAGE, _TCP_BYTE = 3.0, 1.25
+"""What the kernel's TCP takes on the loopback, as multiples of what a pipe takes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Costs:
@@ -47,7 +50,8 @@ def predict(costs: Costs, transport: Transport, size: float, parked: float) -> P
 
     parked: how often (0 to 1) the receiver sleeps when a message comes. Formulas: ring = two hops, a copy in and a copy
     out; pipe = write and read, a wake (its receiver always sleeps), from 16 KiB a user copy instead of the kernel's
-    copy in; redis = what a small message was measured at, and six copies.
+    copy in; tcp = some multiples of the pipe's parts, a copy into the window, a wake, and no network; redis = what a
+    small message was measured at, and six copies.
     """
     if transport is Transport.RING:
         ns = 2 * costs.hop + 2 * costs.copy_byte * size + parked * costs.wake
@@ -56,6 +60,8 @@ def predict(costs: Costs, transport: Transport, size: float, parked: float) -> P
         if size >= _PIPE_SPLICES_FROM:
             copied = (costs.pipe_byte / 2 + costs.copy_byte) * size
         ns = costs.pipe_message + copied + costs.wake
+    elif transport is Transport.TCP:
+        ns = _TCP_MESSAGE * costs.pipe_message + (_TCP_BYTE * costs.pipe_byte + costs.copy_byte) * size + costs.wake
     else:
         small = costs.redis_message if costs.redis_message is not None else 12 * costs.syscall + 4 * costs.wake
         ns = small + 6 * costs.copy_byte * size

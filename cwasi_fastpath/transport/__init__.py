@@ -44,7 +44,8 @@ Links
 Where a transport offers it
 - `fan_out`: several receivers each get every message. The slowest holds up the sender; one that leaves or dies holds it
   up no longer, and those that died are counted (`lost_peers`).
-- `reconnect`: a connection that breaks while both ends live is made again, and nothing is lost or doubled.
+- `reconnect`: a connection that breaks while both ends live is made again, and nothing is lost or doubled. Where it
+  cannot be made in a bounded time, the peer counts as dead. Until then a sender goes on as long as there is room.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ class Link(Protocol):
     """Bytes in a message that is taken as a whole or not at all, so that nobody ever waits inside it."""
 
     def open(self, role: int, function: str | None = None, reader: int = 0) -> Any:
-        """Joins as sender or receiver; the C pointer of a channel end. Raises OSError, RedisUnavailable.
+        """Joins as sender or receiver; the C pointer of a channel end. Raises OSError, RedisUnavailable,
+        TcpUnavailable.
 
         function: for whom a transport with threads of its own does its work, for attribution. reader: which of the
         receivers, counted from 0.
@@ -81,12 +83,20 @@ class Link(Protocol):
         """Gives up what was not handed out."""
 
 
-def create(transport: Transport, *, readers: int = 1, redis: str | None = None, key: str = "") -> Link:
+def create(
+    transport: Transport,
+    *,
+    readers: int = 1,
+    redis: str | None = None,
+    key: str = "",
+    listen: tuple[str, int] | None = None,
+) -> Link:
     """Makes a new link.
 
     readers: how many receivers it has; more than one only on a ring or on pipes.
     redis: the server's URL, and key: how the stream's name there begins; both only for the redis transport.
-    Raises OSError when the kernel refuses, RedisUnavailable.
+    listen: where the receiver of a tcp link listens, host and port; by default any port of 127.0.0.1.
+    Raises OSError when the kernel refuses, RedisUnavailable, TcpUnavailable.
     """
     if transport is Transport.RING:
         from .ring import RingLink
@@ -98,6 +108,10 @@ def create(transport: Transport, *, readers: int = 1, redis: str | None = None, 
         return PipeLink.create(readers)
     if readers != 1:
         raise BadSpec(f"{transport} has one receiver, not {readers}: use a ring or pipes")
+    if transport is Transport.TCP:
+        from .tcp import TcpLink
+
+        return TcpLink.create(*(listen or ()))
     if redis is None:
         raise BadSpec("the redis transport needs the URL of a server, for example unix:///run/redis/redis.sock")
     from .redis import RedisLink
@@ -116,6 +130,10 @@ def join(description: dict[str, Any], fds: list[int]) -> Link:
         from .pipe import PipeLink
 
         return PipeLink.joined(fds, description["role"], description["reader"])
+    if transport is Transport.TCP:
+        from .tcp import TcpLink
+
+        return TcpLink.joined(description, fds)
     from .redis import RedisLink
 
     return RedisLink(description["url"], description["key"])

@@ -123,10 +123,37 @@ static void lend_to_a_pipe(void)
     free(blocks);
 }
 
+static int joined[2];
+
+static void *answer_and_read(void *unused)
+{
+    CHECK(cwasi_drive_turns(joined[1], message[1], SIZE, COUNT, 0) > 0);
+    CHECK(cwasi_drive_read(joined[1], message[1], SIZE, COUNT) > 0);
+    return unused;
+}
+
+static void write_to_a_socket(void)
+{
+    pthread_t thread;
+    CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, joined), 0);
+    CHECK_EQ(pthread_create(&thread, NULL, answer_and_read, NULL), 0);
+    memset(message[0], 5, SIZE);
+    CHECK(cwasi_drive_turns(joined[0], message[0], SIZE, COUNT, 1) > 0);
+    memset(message[0], 6, SIZE);
+    CHECK(cwasi_drive_write(joined[0], message[0], SIZE, COUNT) > 0);
+    pthread_join(thread, NULL);
+    CHECK_EQ(message[1][SIZE - 1], 6);
+    close(joined[1]);
+    CHECK_EQ(cwasi_drive_write(joined[0], message[0], SIZE, 1), -EPIPE);
+    CHECK_EQ(cwasi_drive_turns(joined[0], message[0], SIZE, 1, 0), -ECONNRESET);
+    close(joined[0]);
+}
+
 int main(void)
 {
     test_begin(50);
     lend_to_a_pipe();
+    write_to_a_socket();
     exchange(FOREVER);
     exchange(0);
     lose_the_peer();

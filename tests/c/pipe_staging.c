@@ -201,8 +201,7 @@ static void a_keeper_that_stays(void)
     close_bare(&b, 2);
 }
 
-/* A reader that writes into its own pipe seems never to have read: then there is always a new staging, and the other
- * reader gets what was sent. */
+/* A reader that writes into its own pipe seems to read less than it does, or more; the other one gets what was sent. */
 static void a_reader_that_writes(void)
 {
     enum { LENGTH = 50000, ROUNDS = 60 };

@@ -2,7 +2,7 @@
  * worse for it. And trim, which gives back what a queue has left. */
 #include "test.h"
 
-enum { LONGEST = 70000 };
+enum { LONGEST = 70000, LENT = 300000 };
 static const uint64_t CAPACITY = 4 << 20;
 
 /* Bytes of memory behind a ring's file. */
@@ -156,8 +156,23 @@ static void gives_back(void)
     CHECK_EQ(cwasi_channel_close(f.tx, 0, 0), 0);
     CHECK_EQ(cwasi_channel_trim(f.tx), 0);
     free_fan(f);
+}
+
+/* A pipe's: what was sent is still received, and what comes next as well. */
+static void a_pipe_gives_back_what_it_lends(void)
+{
     pair p = pipe_pair();
-    CHECK_EQ(cwasi_channel_trim(p.tx), 0);
+    uint8_t *data = malloc(LENT);
+    for (uint64_t seq = 0; seq < 40; seq++) {
+        fill(data, LENT, seq);
+        CHECK_EQ(cwasi_channel_send(p.tx, data, LENT, FOREVER), 0);
+        CHECK_EQ(cwasi_channel_trim(p.tx), 1);
+        CHECK_EQ(cwasi_channel_trim(p.rx), 0);
+        memset(data, 0xee, LENT);
+        CHECK_EQ(cwasi_channel_recv(p.rx, data, LENT, FOREVER), LENT);
+        CHECK(filled(data, LENT, seq));
+    }
+    free(data);
     free_pair(p);
 }
 
@@ -197,6 +212,7 @@ int main(void)
     all_of_it_can_be_filled(64 * 1024);
     all_of_it_can_be_filled(256 * 1024);
     gives_back();
+    a_pipe_gives_back_what_it_lends();
     trims_meanwhile(500);
     trims_meanwhile(LONGEST - 1);
     return 0;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from cwasi_fastpath.modes import Transport
 from cwasi_fastpath.transport import Link
 from cwasi_fastpath.transport.redis import BACKLOG
 from cwasi_fastpath.transport.ring import CAPACITY, READERS_MAX
+from cwasi_fastpath.transport.tcp import WINDOW, TcpLink
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +28,18 @@ class Case:
     """Breaks the connection of a link, where the transport promises to make it again."""
 
 
+def cut_tcp(link: Link) -> None:
+    """What is under way in one direction is lost."""
+    assert isinstance(link, TcpLink)
+    for keeper in link._keepers:
+        if keeper._connection is not None:
+            keeper._connection.shutdown(socket.SHUT_RDWR)
+            return
+
+
 CASES = (
     Case(Transport.RING, CAPACITY, readers=READERS_MAX),
     Case(Transport.PIPE, 1 << 20, readers=READERS_MAX),
+    Case(Transport.TCP, WINDOW, cut=cut_tcp),
     Case(Transport.REDIS, BACKLOG + 3 * CAPACITY, notices=False),
 )

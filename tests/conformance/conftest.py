@@ -43,9 +43,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("case", cases, ids=[str(case.transport) for case in cases])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server() -> Iterator[RedisServer]:
-    """One for the whole suite."""
+    """One for the whole suite, and not for the tests after it."""
     with RedisServer() as server:
         yield server
 

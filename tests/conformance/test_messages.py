@@ -29,7 +29,7 @@ SIZES = [
 
 def test_in_order(ends: Ends, start: Start) -> None:
     tx, rx = ends
-    count = 10_000
+    count = 5_000
     sending = start(lambda: [tx.send(struct.pack("<I", i)) for i in range(count)])
     assert [struct.unpack("<I", rx.recv(timeout=HANG))[0] for i in range(count)] == list(range(count))
     sending.result(HANG)

@@ -15,7 +15,7 @@ else
     guided=no
 fi
 
-for target in ${2:-ring_fuzz pipe_fuzz pipes_fuzz}; do
+for target in ${2:-ring_fuzz pipe_fuzz pipes_fuzz tcp_fuzz}; do
     began=$SECONDS
     if [ $guided = yes ]; then
         clang $flags -fsanitize=fuzzer,address,undefined -o "$out/$target" tests/fuzz/$target.c csrc/*.c -pthread

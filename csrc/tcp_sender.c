@@ -1,0 +1,352 @@
+/* tcp_sender.c - the sending side over TCP: what goes is kept until the receiver has taken it. */
+#include "tcp.h"
+#include "fault.h"
+
+#include <errno.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+
+enum {
+    PIECE = 128 * 1024,       /* is copied and sent while it is in the cache */
+    RECORDS = 64,             /* read at once */
+};
+
+/* ---- what the receiver tells ---- */
+
+/* Bytes of the window that the next `frames` frames are. */
+static uint64_t bytes_of(const tcp_window *w, uint64_t frames)
+{
+    uint64_t bytes = 0;
+    for (; frames > 0; frames--) {
+        uint8_t header[WIRE_HEADER];
+        tcp_window_get(w, bytes, header, sizeof header);
+        bytes += sizeof header + payload_of(from_wire(header).length);
+    }
+    return bytes;
+}
+
+/* Forgets what was taken. 0, or -EBADMSG for what was not even sent. */
+static int forget_taken(tcp_out *o, uint64_t taken)
+{
+    if (o->alone.lost && !o->opened && taken == o->sent + 1) {
+        o->alone.lost = 0;
+        o->sent = o->taken = taken;
+    }
+    if (taken - o->taken > o->sent - o->taken)
+        return -EBADMSG;
+    if (taken == o->taken)
+        return 0;
+    uint64_t bytes = o->alone.active ? sizeof o->alone.header + o->alone.length
+                                     : bytes_of(&o->window, taken - o->taken);
+    /* What another connection brought counts as given only in the first record of this one. */
+    if (o->opened && bytes > o->flushed)
+        return -EBADMSG;
+    o->flushed = o->opened ? o->flushed - bytes : 0;
+    if (o->alone.active)
+        o->alone.active = 0;
+    else
+        tcp_window_drop(&o->window, bytes);
+    o->own.offset -= o->own.data ? MIN(bytes, o->own.offset) : 0;
+    o->taken = taken;
+    return 0;
+}
+
+static void heed_record(tcp_end *t, const cwasi_frame *record)
+{
+    tcp_out *o = &t->out;
+    uint64_t taken = record->seq, returned = record->stamp;
+    if ((record->length != 0 && record->length != FRAME_FINISHED && record->length != FRAME_FAILED) ||
+        returned > taken || returned < o->returned || forget_taken(o, taken) < 0) {
+        o->ended = -EBADMSG;
+        return;
+    }
+    o->returned = returned;
+    o->opened = 1;
+    if (record->length)
+        o->ended = record->length == FRAME_FINISHED ? -EPIPE : -ECONNRESET;
+}
+
+/* Reads what there is. The connection breaks, or the channel ends, here. */
+static void read_records(tcp_end *t)
+{
+    tcp_out *o = &t->out;
+    uint8_t bytes[RECORDS * WIRE_HEADER];
+    while (t->connected && !o->ended) {
+        memcpy(bytes, o->record, o->record_at);
+        FAULT_POINT(tcp_records_begin);
+        ssize_t n = recv(t->fd, bytes + o->record_at, sizeof bytes - o->record_at, MSG_DONTWAIT);
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+            return;
+        if (n <= 0) {
+            tcp_break(t, n < 0 ? errno : 0);
+            return;
+        }
+        size_t end = o->record_at + (size_t)n, at = 0;
+        for (; end - at >= WIRE_HEADER && !o->ended; at += WIRE_HEADER) {
+            cwasi_frame record = from_wire(bytes + at);
+            heed_record(t, &record);
+        }
+        o->record_at = o->ended ? 0 : end - at;
+        memcpy(o->record, bytes + at, o->record_at);
+        if (end < sizeof bytes)
+            return;   /* a receiver that floods us with records does not keep us here for nothing */
+    }
+}
+
+/* As another thread than the one that sends: that one may be about to sleep until the record comes that we read. */
+static void read_records_beside(tcp_end *t)
+{
+    tcp_out *o = &t->out;
+    uint64_t taken = o->taken;
+    int opened = o->opened, ended = o->ended;
+    read_records(t);
+    if (o->taken != taken || o->opened != opened || o->ended != ended)
+        eventfd_write(t->wake_fd, 1);
+}
+
+/* ---- what goes ---- */
+
+static uint64_t outstanding(const tcp_out *o)
+{
+    return o->window.used + (o->alone.active ? sizeof o->alone.header + o->alone.length : 0);
+}
+
+static int backlog(const tcp_end *t)
+{
+    return t->out.flushed < outstanding(&t->out);
+}
+
+/* Header and payload of what is alone, from the bytes on that have not gone. */
+static int alone_pieces(const tcp_out *o, struct iovec *pieces)
+{
+    const tcp_alone *a = &o->alone;
+    uint64_t header = sizeof a->header, at = o->flushed;
+    int count = 0;
+    if (at < header)
+        pieces[count++] = (struct iovec){(void *)(uintptr_t)(a->header + at), header - at};
+    at = at < header ? 0 : at - header;
+    if (at < a->length)
+        pieces[count++] = (struct iovec){(void *)(uintptr_t)(a->data + at), a->length - at};
+    return count;
+}
+
+/* What is in the window and has not gone, in up to three pieces. */
+static int kept_pieces(const tcp_out *o, struct iovec *pieces)
+{
+    uint64_t end = o->own.data ? MAX(o->own.offset, o->flushed) : o->window.used;
+    int count = tcp_window_pieces(&o->window, o->flushed, end, pieces);
+    if (end < o->window.used)
+        pieces[count++] = (struct iovec){(void *)(uintptr_t)(o->own.data + (end - o->own.offset)), o->window.used - end};
+    return count;
+}
+
+/* Gives the connection what it takes without a wait. */
+static void flush(tcp_end *t)
+{
+    tcp_out *o = &t->out;
+    while (t->connected && o->opened && !o->ended && backlog(t)) {
+        struct iovec pieces[3];
+        struct msghdr message = {.msg_iov = pieces};
+        message.msg_iovlen = (size_t)(o->alone.active ? alone_pieces(o, pieces) : kept_pieces(o, pieces));
+        FAULT_POINT(tcp_flush_begins);
+        ssize_t n = sendmsg(t->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+        FAULT_POINT(tcp_flush_ends);
+        if (n < 0 && errno == EAGAIN)
+            return;
+        if (n < 0 && errno != EINTR) {
+            tcp_break(t, errno);
+            return;
+        }
+        o->flushed += n < 0 ? 0 : (uint64_t)n;
+    }
+}
+
+/* 0 while there is, or may be again, a receiver. */
+static int usable(tcp_end *t)
+{
+    int stop = endpoint_stopped(&t->base);
+    return stop ? stop : t->out.ended;
+}
+
+/* Waits until so many bytes are free. */
+static int await_room(tcp_end *t, uint64_t bytes, deadline until)
+{
+    tcp_out *o = &t->out;
+    int rc;
+    while ((rc = usable(t)) == 0 && o->window.used + bytes > o->window.limit) {
+        flush(t);
+        FAULT_POINT(tcp_send_full);
+        rc = tcp_wait(t, POLLIN | (o->opened && backlog(t) ? POLLOUT : 0), until);
+        if (rc < 0)
+            return rc;
+        read_records(t);
+    }
+    return rc;
+}
+
+/* The message is safe in the window, so whatever happens is no failure of this call; but while the connection takes it,
+ * its sender does the work, and with it has the back-pressure. */
+static void await_flush(tcp_end *t, deadline until)
+{
+    flush(t);
+    while (t->connected && t->out.opened && backlog(t) && usable(t) == 0) {
+        if (tcp_wait(t, POLLIN | POLLOUT, until) < 0) {
+            tcp_kick(t);
+            return;
+        }
+        read_records(t);
+        flush(t);
+    }
+}
+
+static int send_kept(tcp_end *t, const cwasi_frame *frame, const uint8_t *data, uint64_t length, deadline until)
+{
+    tcp_out *o = &t->out;
+    uint8_t header[WIRE_HEADER];
+    int rc = await_room(t, sizeof header + length, until);
+    if (rc == 0)
+        rc = tcp_window_reserve(&o->window, sizeof header + length);
+    if (rc < 0)
+        return rc;
+    to_wire(header, frame);
+    tcp_window_put(&o->window, header, sizeof header);
+    o->own = (tcp_own){data, o->window.used};
+    for (uint64_t left = length; left > 0;) {
+        uint64_t part = MIN(left, (uint64_t)PIECE);
+        tcp_window_put(&o->window, data, part);
+        data += part;
+        left -= part;
+        FAULT_POINT(tcp_send_piece_kept);
+        if (left > 0)
+            flush(t);
+    }
+    o->sent++;
+    FAULT_POINT(tcp_send_kept);
+    await_flush(t, until);
+    o->own.data = NULL;
+    return 0;
+}
+
+static int send_alone(tcp_end *t, const cwasi_frame *frame, const uint8_t *data, uint64_t length, deadline until)
+{
+    tcp_out *o = &t->out;
+    if (until.at == 0)
+        return usable(t) < 0 ? usable(t) : -EAGAIN;   /* cannot end without waiting for the receiver */
+    int rc = await_room(t, o->window.limit, until);
+    if (rc < 0)
+        return rc;
+    o->alone = (tcp_alone){.active = 1, .data = data, .length = length};
+    to_wire(o->alone.header, frame);
+    o->sent++;
+    while (o->alone.active && (rc = usable(t)) == 0) {
+        flush(t);
+        FAULT_POINT(tcp_send_alone);
+        rc = tcp_wait(t, POLLIN | (o->opened && backlog(t) ? POLLOUT : 0), deadline_after(-1));
+        if (rc < 0)
+            break;
+        read_records(t);
+    }
+    if (!o->alone.active)
+        return 0;
+    /* The memory is the caller's again; and the receiver has only a part of it. */
+    o->alone = (tcp_alone){.lost = 1};
+    o->sent--;
+    tcp_break(t, 0);
+    return t->base.torn = rc;
+}
+
+int tcp_send(endpoint *e, const cwasi_frame *frame, const void *data, deadline until)
+{
+    tcp_end *t = (tcp_end *)e;
+    uint64_t length = payload_of(frame->length);
+    FAULT_POINT(tcp_send_begins);
+    pthread_mutex_lock(&t->lock);
+    read_records(t);
+    int rc = usable(t);
+    if (rc == 0)
+        rc = length + WIRE_HEADER > t->out.window.limit ? send_alone(t, frame, data, length, until)
+                                                        : send_kept(t, frame, data, length, until);
+    pthread_mutex_unlock(&t->lock);
+    FAULT_POINT(tcp_send_ends);
+    count_up(&e->stats.copied_bytes, rc < 0 ? 0 : length);
+    return rc;
+}
+
+int tcp_leave(endpoint *e, const cwasi_frame *last, deadline until)
+{
+    tcp_end *t = (tcp_end *)e;
+    pthread_mutex_lock(&t->lock);
+    read_records(t);
+    int rc = usable(t);
+    if (rc == 0)
+        rc = send_kept(t, last, NULL, 0, until);
+    pthread_mutex_unlock(&t->lock);
+    FAULT_POINT(tcp_left);
+    return rc;
+}
+
+uint64_t tcp_unread(endpoint *e)
+{
+    tcp_end *t = (tcp_end *)e;
+    if (e->role != CWASI_SENDER)
+        return 0;
+    pthread_mutex_lock(&t->lock);
+    read_records_beside(t);
+    uint64_t sent = load_relaxed(&e->stats.messages), returned = t->out.returned;
+    pthread_mutex_unlock(&t->lock);
+    return sent - MIN(returned, sent);
+}
+
+int tcp_trim(endpoint *e)
+{
+    tcp_end *t = (tcp_end *)e;
+    pthread_mutex_lock(&t->lock);
+    read_records(t);
+    int trims = t->out.window.memory && t->out.window.used == 0;
+    if (trims)
+        tcp_window_free(&t->out.window);
+    pthread_mutex_unlock(&t->lock);
+    return trims;
+}
+
+/* Never waits: the keeper sees to it that the rest goes. */
+void tcp_sender_finish(tcp_end *t)
+{
+    uint8_t header[WIRE_HEADER];
+    t->last = t->base.torn ? FRAME_FAILED : t->last;
+    cwasi_frame last = {.seq = load_relaxed(&t->base.stats.messages), .length = t->last};
+    to_wire(header, &last);
+    if (t->out.ended || tcp_window_reserve(&t->out.window, sizeof header) < 0) {
+        tcp_break(t, 0);   /* what is missing, the receiver notices */
+        t->abandoned = 1;
+    } else {
+        tcp_window_put(&t->out.window, header, sizeof header);
+        t->out.sent++;
+        flush(t);
+    }
+    tcp_kick(t);
+}
+
+void tcp_sender_connected(tcp_end *t)
+{
+    t->out.opened = 0;
+    t->out.flushed = 0;
+    t->out.record_at = 0;
+}
+
+int tcp_sender_tend(tcp_end *t)
+{
+    tcp_out *o = &t->out;
+    read_records_beside(t);
+    flush(t);
+    int over = o->ended || endpoint_stopped(&t->base) == -ECONNRESET;
+    if (over || (t->last && o->taken == o->sent)) {
+        tcp_break(t, 0);
+        return -ESHUTDOWN;
+    }
+    if (!t->connected)
+        return -ENOTCONN;
+    if (o->opened && backlog(t))
+        return POLLIN | POLLOUT;
+    return !o->opened || t->last ? POLLIN : 0;
+}

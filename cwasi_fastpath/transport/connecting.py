@@ -1,0 +1,164 @@
+"""The keeper of a sender: connects to the receiver, and again after a break."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import select
+import socket
+import ssl
+import time
+from typing import Any
+
+from .. import errors
+from .._native import lib
+from . import handshake
+from .address import connect
+from .keeper import HANDSHAKE_SECONDS, Keeper
+
+_REFUSALS = 6
+_BACKOFF_FIRST, _BACKOFF_LAST = 0.01, 0.5
+
+_log = logging.getLogger(__name__)
+
+
+class _Refused(Exception):
+    """Who listens there hung up, or is not who it should be."""
+
+
+class _Distrusted(Exception):
+    """TLS says that this is not the receiver: it will not be the next time either."""
+
+
+class SenderKeeper(Keeper):
+    """Connects to the receiver."""
+
+    sends = True
+
+    def __init__(
+        self,
+        tcp: Any,
+        key: bytes,
+        patience: float,
+        tls: ssl.SSLContext | None,
+        function: str | None,
+        address: tuple[str, int],
+        first: socket.socket,
+    ) -> None:
+        """first: a connection that nobody has greeted yet."""
+        super().__init__(tcp, key, patience, tls, function)
+        self._address = address
+        self._trying: socket.socket | None = first
+        self._began = 0.0
+        """When the trouble of the moment began."""
+        self._backoff, self._refusals = _BACKOFF_FIRST, 0
+
+    def _sockets(self) -> list[socket.socket]:
+        return [*super()._sockets(), *([self._trying] if self._trying is not None else [])]
+
+    def _keep(self) -> None:
+        state = -errno.ENOTCONN
+        while state != -errno.ESHUTDOWN:
+            if self._connection is None or state < 0:
+                if not self._connect(state):
+                    return
+            else:
+                self._wait(self._connection, select.POLLRDHUP | state, None)
+            state = lib.cwasi_tcp_tend(self._tcp)
+
+    def _wait(self, connection: socket.socket, events: int, timeout: float | None) -> bool:
+        """Until one of these on the connection, or a kick; whether it was the connection."""
+        poll = select.poll()
+        poll.register(connection, events)
+        poll.register(self._kick, select.POLLIN)
+        ready = poll.poll(None if timeout is None else timeout * 1000)
+        return any(descriptor == connection.fileno() for descriptor, _ in ready)
+
+    def _connect(self, why: int) -> bool:
+        """Makes a new connection, or gives up; whether it did."""
+        silent = why == -errno.ETIMEDOUT or (self._pump is not None and self._pump.silent)
+        patience = self._patience if silent else self._patience / 4
+        if why != -errno.ECONNREFUSED:
+            self._began, self._backoff, self._refusals = time.monotonic(), _BACKOFF_FIRST, 0
+        elif not self._goes_on(patience):   # the last one was of no use
+            return False
+        while lib.cwasi_tcp_tend(self._tcp) != -errno.ESHUTDOWN:
+            try:
+                if self._trying is None:
+                    self._trying = connect(*self._address, timeout=patience)
+                return self._greeted(self._trying, self._began + patience)
+            except (ConnectionRefusedError, _Refused):
+                self._refusals += 1
+            except _Distrusted as error:
+                _log.warning("tcp: %s port %d is not trusted: %s", *self._address, error)
+                self._refusals = _REFUSALS
+            except (OSError, errors.TcpUnavailable):
+                patience = self._patience   # the way is gone, and may come back
+            self._stop_trying()
+            if not self._goes_on(patience):
+                break
+        return False
+
+    def _goes_on(self, patience: float) -> bool:
+        """Pauses before the next attempt, unless there is none."""
+        if self._refusals == _REFUSALS or time.monotonic() > self._began + patience:
+            lib.cwasi_tcp_give_up(self._tcp)
+            return False
+        time.sleep(self._backoff)
+        self._backoff = min(2 * self._backoff, _BACKOFF_LAST)
+        return True
+
+    def _stop_trying(self) -> None:
+        trying, self._trying = self._trying, None
+        if trying is not None:
+            trying.close()
+
+    def _greeted(self, connection: socket.socket, until: float) -> bool:
+        """False if the end has gone meanwhile. Raises _Refused, _Distrusted, OSError."""
+        limit = None if not self.up.is_set() else min(until, time.monotonic() + HANDSHAKE_SECONDS)
+        hello = self._read(connection, handshake.HELLO_BYTES, limit)
+        if hello is None:
+            return False
+        answer = handshake.answer(self._key, hello)
+        if answer is None:
+            raise _Refused
+        connection.sendall(answer)
+        proof = self._read(connection, handshake.PROOF_BYTES, limit)
+        if proof is None:
+            return False
+        if not handshake.proven(self._key, hello, answer, proof):
+            raise _Refused
+        self._trying = None
+        self._secure_and_hand_over(connection)
+        return True
+
+    def _secure_and_hand_over(self, connection: socket.socket) -> None:
+        pump = self._secured(connection, self._address[0])
+        if pump is None:
+            self._hand_over(connection, None, timed=True)
+            return
+        select.select([pump.told], [], [])
+        if not pump.agreed:
+            for held in (pump.end, pump.told):
+                held.close()
+            raise _Distrusted(pump.why) if not pump.silent else OSError(pump.why)
+        self._hand_over(pump.end, pump, timed=True)
+
+    def _read(self, connection: socket.socket, count: int, until: float | None) -> bytes | None:
+        """So many bytes; None if the end has gone. The first receiver may come as late as it likes."""
+        got = b""
+        connection.setblocking(False)
+        while len(got) < count:
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                raise TimeoutError("no greeting")
+            if not self._wait(connection, select.POLLIN, left):
+                if lib.cwasi_tcp_tend(self._tcp) == -errno.ESHUTDOWN:
+                    return None
+                continue
+            more = connection.recv(count - len(got))
+            if not more:
+                raise _Refused
+            got += more
+        connection.setblocking(True)
+        return got

@@ -1,0 +1,138 @@
+"""Keepers: a thread for each end over TCP that makes its connections, and sees to what is left when nobody is inside.
+
+What moves messages is C, in the thread of whoever sends or receives. A keeper sleeps while the connection holds. When
+it breaks, a sender's keeper connects again, a receiver's accepts; it gives up, so that the end gets PeerDied, after
+
+- `patience` seconds, where the other node was silent;
+- a quarter of it, where its kernel has closed or reset the connection: a sender that lives is back at once;
+- some refusals in a row, a third of a second: its node is there, and nobody listens.
+"""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import logging
+import os
+import socket
+import ssl
+import threading
+import time
+from typing import Any
+from weakref import WeakSet
+
+from .. import errors
+from .._native import check, lib
+from .address import tune
+from .tls import Pump
+
+HANDSHAKE_SECONDS = 5.0
+LOOK_SECONDS = 0.1
+_EXIT_SECONDS = 5.0
+
+_log = logging.getLogger(__name__)
+_all: WeakSet[Keeper] = WeakSet()
+_lock = threading.Lock()
+"""Held while a keeper leaves, and over a fork: a child gives up each copy once."""
+
+
+class Keeper(threading.Thread):
+    """Keeps one end connected until it is closed and all is done, or the peer is given up."""
+
+    sends: bool
+
+    def __init__(self, tcp: Any, key: bytes, patience: float, tls: ssl.SSLContext | None, function: str | None) -> None:
+        """tcp: the C side's handle, which is the keeper's. function: whom TLS works for."""
+        super().__init__(name=f"cwasi tcp {type(self).__name__}", daemon=True)
+        self._tcp = tcp
+        self._key = key
+        self._patience = patience
+        self._tls = tls
+        self._function = function
+        self._pump: Pump | None = None
+        self._kick: int = lib.cwasi_tcp_descriptor(tcp)
+        self._connection: socket.socket | None = None
+        self._left = False
+        self.up = threading.Event()
+        """The first connection is made, or never will be."""
+        with _lock:
+            _all.add(self)
+
+    def run(self) -> None:
+        try:
+            self._keep()
+        except (OSError, errors.Error) as error:
+            _log.warning("%s: %s", self.name, error)
+            lib.cwasi_tcp_give_up(self._tcp)
+        finally:
+            self.up.set()
+            self.leave()
+
+    def leave(self, *, forked: bool = False) -> None:
+        """Gives up all that the keeper has; what the end has stays."""
+        with _lock:
+            if self._left:
+                return
+            self._left = True
+            for held in self._sockets():
+                held.close()
+            lib.cwasi_tcp_leave(self._tcp, forked)
+
+    def finishes(self, seconds: float) -> None:
+        """Waits until nothing is on its way, for a process that ends."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            with _lock:
+                if self._left or lib.cwasi_tcp_tend(self._tcp) in (0, -errno.ESHUTDOWN):
+                    return
+            time.sleep(LOOK_SECONDS / 10)
+
+    def _sockets(self) -> list[socket.socket]:
+        held = [self._connection] if self._connection is not None else []
+        return [*held, *self._pump.sockets()] if self._pump is not None else held
+
+    def _keep(self) -> None:
+        raise NotImplementedError
+
+    def _secured(self, connection: socket.socket, host: str | None) -> Pump | None:
+        """Starts TLS on it, where that is wanted; else what has no TLS is ready."""
+        tune(connection, self._patience / 2)
+        if self._tls is None:
+            return None
+        pump = Pump(connection, self._tls, host, HANDSHAKE_SECONDS, self._function)
+        pump.start()
+        return pump
+
+    def _hand_over(self, connection: socket.socket, pump: Pump | None, timed: bool) -> None:
+        """To the end, in place of the one that it had. Raises OSError."""
+        self._drop()
+        self._connection, self._pump = connection, pump
+        rc = lib.cwasi_tcp_connected(self._tcp, connection.fileno(), timed)
+        if rc != -errno.EPIPE:
+            check(rc, self.name)
+        self.up.set()
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+        if self._pump is not None:
+            self._pump.told.close()
+            self._pump = None
+
+
+def _after_fork_in_child() -> None:
+    _lock.release()
+    for keeper in list(_all):
+        keeper.leave(forked=True)
+
+
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_after_fork_in_child)
+
+
+@atexit.register
+def _finish() -> None:
+    """What was sent to a receiver that has not read it yet would be lost with our end of the connection."""
+    for keeper in list(_all):
+        if keeper.sends:
+            keeper.finishes(_EXIT_SECONDS)

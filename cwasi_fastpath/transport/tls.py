@@ -1,0 +1,163 @@
+"""TLS for tcp links: version 1.3, and a certificate of each side that the same authority signed.
+
+Python's ssl does it, in a thread for each connection: a pump between the connection and one side of a socket pair. The
+other side of the pair is the end's connection, so that all else is as without TLS: the window, the records, the breaks.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import ssl
+import threading
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import attribution
+from ..errors import BadSpec
+
+_CHUNK = 256 * 1024
+_NEED = (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError)
+_SILENT = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Files in PEM form."""
+
+    authority: str
+    """The certificate of who must have signed the other side's."""
+    certificate: str
+    """Ours. That of a receiver must name the address at which it listens."""
+    key: str
+    """Ours, private, without a password."""
+
+    def context(self, *, server: bool) -> ssl.SSLContext:
+        """Raises BadSpec with the file and what is wrong with it."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.verify_mode = ssl.CERT_REQUIRED
+        if server:
+            context.num_tickets = 0   # nobody resumes
+        for name in (self.authority, self.certificate, self.key):
+            try:
+                Path(name).open("rb").close()
+            except OSError as error:
+                raise BadSpec(f"tls: {name}: {error.strerror}. Give PEM files that this user can read") from error
+        try:
+            context.load_verify_locations(self.authority)
+        except ssl.SSLError as error:
+            raise BadSpec(f"tls: {self.authority} holds no certificate in PEM form: {error.reason or error}") from error
+        try:
+            context.load_cert_chain(self.certificate, self.key, password=_no_password)
+        except (ssl.SSLError, _Locked) as error:
+            raise BadSpec(
+                f"tls: {self.certificate} and {self.key} are not a certificate and its private key: {error}"
+            ) from error
+        return context
+
+
+class _Locked(Exception):
+    """A key with a password: nobody is there to type it."""
+
+
+def _no_password() -> str:
+    raise _Locked("the key has a password; give one without")
+
+
+class Pump(threading.Thread):
+    """Agrees on TLS over a connection, then moves bytes until either side hangs up."""
+
+    def __init__(
+        self, connection: socket.socket, context: ssl.SSLContext, host: str | None, timeout: float, function: str | None
+    ) -> None:
+        """host: whom the other side must be; None for a receiver, which takes any that is signed."""
+        super().__init__(name="cwasi tls", daemon=True)
+        self._connection = connection
+        self._context = context
+        self._host = host
+        self._secure: ssl.SSLSocket | None = None
+        self._timeout = timeout
+        self._function = function
+        self._plain, self.end = socket.socketpair()
+        """end: what the end gets as its connection."""
+        self.agreed: bool | None = None
+        """None while it is not known."""
+        self.why = ""
+        self.silent = False
+        """It ended because nothing came back from the other node."""
+        self.told, self._tell = socket.socketpair()
+        """told: readable when it is known."""
+
+    def sockets(self) -> list[socket.socket]:
+        """For a forked child, where it does not run."""
+        held = [self._connection, self._plain, self.end, self.told, self._tell]
+        return [*held, self._secure] if self._secure is not None else held
+
+    def run(self) -> None:
+        charged = attribution.function(self._function) if self._function else nullcontext()
+        try:
+            with charged, self._agree() as secure:
+                self.agreed = True
+                self._tell.send(b"!")
+                self._move(secure)
+        except (OSError, ValueError) as error:   # ssl's own are OSErrors
+            self.silent = isinstance(error, OSError) and error.errno in _SILENT
+            self.why = self.why or str(error)
+        finally:
+            self.agreed = bool(self.agreed)
+            for held in (self._connection, self._plain, self._tell):
+                held.close()
+
+    def _agree(self) -> ssl.SSLSocket:
+        self._connection.settimeout(self._timeout)
+        secure = self._secure = self._context.wrap_socket(
+            self._connection, server_side=self._host is None, server_hostname=self._host, do_handshake_on_connect=False
+        )
+        try:
+            secure.do_handshake()
+        except BaseException:
+            secure.close()
+            raise
+        secure.setblocking(False)
+        self._plain.setblocking(False)
+        return secure
+
+    def _move(self, secure: ssl.SSLSocket) -> None:
+        """What waits for the other side, in both directions; each is closed when its source has hung up."""
+        out, back = memoryview(b""), memoryview(b"")
+        out_ends = back_ends = False
+        while not (out_ends and back_ends):
+            if not out and not out_ends:
+                with suppress(*_NEED):
+                    out = memoryview(self._plain.recv(_CHUNK))
+                    out_ends = not out
+                    if out_ends:
+                        socket.socket.shutdown(secure, socket.SHUT_WR)   # ssl's own would end reading, too
+            if out:
+                with suppress(*_NEED):
+                    out = out[secure.send(out) :]
+            if not back and not back_ends:
+                with suppress(*_NEED):
+                    back = memoryview(secure.recv(_CHUNK))
+                    back_ends = not back
+                    if back_ends:
+                        self._plain.shutdown(socket.SHUT_WR)
+            if back:
+                with suppress(*_NEED):
+                    back = back[self._plain.send(back) :]
+            if not secure.pending() or back:
+                self._wait(secure, bool(out), bool(back), out_ends, back_ends)
+
+    def _wait(self, secure: ssl.SSLSocket, out: bool, back: bool, out_ends: bool, back_ends: bool) -> None:
+        poll = select.poll()
+        plain_events = (0 if out or out_ends else select.POLLIN) | (select.POLLOUT if back else 0)
+        secure_events = (0 if back or back_ends else select.POLLIN) | (select.POLLOUT if out else 0)
+        # A side with nothing to wait for would report its hang-up again and again.
+        if plain_events or not out_ends:
+            poll.register(self._plain, plain_events)
+        if secure_events or not back_ends:
+            poll.register(secure, secure_events)
+        poll.poll()

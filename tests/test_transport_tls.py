@@ -1,0 +1,187 @@
+"""TLS under the tcp transport: both sides show a certificate; the rest is as without."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from channels import HANG, Start, content
+from proxy import Proxy
+
+import cwasi_fastpath as cwasi
+from cwasi_fastpath.endpoint import RECEIVER, SENDER
+from cwasi_fastpath.transport.tcp import TcpLink
+from cwasi_fastpath.transport.tls import TlsFiles
+
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl (apt install openssl)")
+
+
+def openssl(*words: object) -> None:
+    subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)
+
+
+class Authority:
+    """Signs certificates for this machine."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        self._directory = directory
+        self.certificate = directory / "authority.pem"
+        self._key = directory / "authority.key"
+        openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", 2,
+                "-subj", "/CN=authority", "-keyout", self._key, "-out", self.certificate)  # fmt: skip
+
+    def files(self, name: str, address: str = "127.0.0.1") -> TlsFiles:
+        """A certificate with that name, of who is at the address."""
+        request, extension, signed, key = (self._directory / f"{name}.{end}" for end in ("csr", "ext", "pem", "key"))
+        extension.write_text(f"subjectAltName=IP:{address}\n")
+        openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                "-subj", f"/CN={name}", "-keyout", key, "-out", request)  # fmt: skip
+        openssl("x509", "-req", "-in", request, "-CA", self.certificate, "-CAkey", self._key, "-CAcreateserial",
+                "-days", 2, "-extfile", extension, "-out", signed)  # fmt: skip
+        return TlsFiles(str(self.certificate), str(signed), str(key))
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls") / "ours")
+
+
+@pytest.fixture(scope="module")
+def files(authority: Authority) -> TlsFiles:
+    return authority.files("node")
+
+
+@pytest.fixture
+def link(files: TlsFiles) -> Iterator[TcpLink]:
+    link = TcpLink.create(tls=files, patience=4.0)
+    yield link
+    link.close()
+
+
+def sender_with(link: TcpLink, files: TlsFiles | None, port: int | None = None) -> TcpLink:
+    """The sender's end of a link, which has other files, or none."""
+    description, _ = link.export(SENDER)
+    plain = None if files is None else {name: getattr(files, name) for name in ("authority", "certificate", "key")}
+    return TcpLink.joined({**description, "tls": plain, "port": port or description["port"]}, [])
+
+
+def message(number: int) -> bytes:
+    return content(number, (20, 700, 9000, 200_000)[number % 7 % 4])
+
+
+def test_messages_go_through(link: TcpLink, start: Start) -> None:
+    tx, rx = cwasi.Sender(link.open(SENDER), "lab"), cwasi.Receiver(link.open(RECEIVER), "lab")
+    sending = start(lambda: [tx.send(message(number)) for number in range(1000)])
+    for number in range(1000):
+        assert rx.recv(timeout=HANG) == message(number)
+    sending.result(HANG)
+    huge = content(1, 70_000_000)
+    sending = start(tx.send, huge)
+    assert rx.recv(timeout=HANG) == huge
+    sending.result(HANG)
+    tx.close()
+    with pytest.raises(cwasi.ChannelClosed):
+        rx.recv(timeout=HANG)
+    rx.close()
+
+
+def test_nothing_goes_in_the_clear(link: TcpLink, files: TlsFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = bytearray()
+    with Proxy(link.export(SENDER)[0]["port"], seen) as proxy:
+        far = sender_with(link, files, proxy.port)
+        rx = cwasi.Receiver(link.open(RECEIVER), "lab")
+        tx = cwasi.Sender(far.open(SENDER), "lab")
+        tx.send(b"secret" * 1000)
+        assert rx.recv(timeout=HANG) == b"secret" * 1000
+        for end in (tx, rx, far):
+            end.close()
+    assert len(seen) > 6000 and b"secret" not in seen
+
+
+def test_resets_lose_and_double_nothing(link: TcpLink, files: TlsFiles, start: Start) -> None:
+    with Proxy(link.export(SENDER)[0]["port"]) as proxy:
+        far = sender_with(link, files, proxy.port)
+        rx = cwasi.Receiver(link.open(RECEIVER), "lab")
+        tx = cwasi.Sender(far.open(SENDER), "lab")
+        sending = start(lambda: [tx.send(message(number)) for number in range(1500)])
+        for number in range(1500):
+            if number % 300 == 100:
+                proxy.cut()
+            assert rx.recv(timeout=HANG) == message(number)
+        sending.result(HANG)
+        for end in (tx, rx, far):
+            end.close()
+
+
+def refused(link: TcpLink, far: TcpLink) -> None:
+    """The sender gets an error; the receiver gets nothing, and still takes the right one."""
+    rx = cwasi.Receiver(link.open(RECEIVER), "lab")
+    thief = cwasi.Sender(far.open(SENDER), "lab")
+    thief.send(b"from a thief")
+    with pytest.raises(cwasi.PeerDied):
+        while True:
+            thief.send(b"more", timeout=1)
+            time.sleep(0.01)
+    with pytest.raises(cwasi.WouldWait):
+        rx.recv(timeout=0)
+    thief.close()
+    tx = cwasi.Sender(link.open(SENDER), "lab")
+    tx.send(b"from the right one")
+    assert rx.recv(timeout=HANG) == b"from the right one"
+    for end in (tx, rx, far):
+        end.close()
+
+
+def test_a_sender_of_another_authority_is_refused(link: TcpLink, tmp_path: Path, files: TlsFiles) -> None:
+    other = Authority(tmp_path / "theirs").files("thief")
+    refused(link, sender_with(link, replace(other, authority=files.authority)))
+
+
+def test_a_receiver_of_another_authority_is_not_trusted(
+    link: TcpLink, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        refused(link, sender_with(link, Authority(tmp_path / "theirs").files("other")))
+    assert "is not trusted" in caplog.text and "certificate verify failed" in caplog.text
+
+
+def test_a_sender_without_tls_is_refused(link: TcpLink) -> None:
+    refused(link, sender_with(link, None))
+
+
+def test_a_receiver_must_be_who_it_is_said_to_be(authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
+    """Its certificate is signed, but names another address."""
+    link = TcpLink.create(tls=authority.files("elsewhere", "192.0.2.7"))
+    rx, tx = cwasi.Receiver(link.open(RECEIVER), "lab"), cwasi.Sender(link.open(SENDER), "lab")
+    with pytest.raises(cwasi.PeerDied):
+        while True:
+            tx.send(b"x", timeout=1)
+            time.sleep(0.01)
+    assert "IP address mismatch" in caplog.text
+    for end in (tx, rx, link):
+        end.close()
+
+
+def test_files_that_do_not_fit(files: TlsFiles, authority: Authority, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.pem"
+    empty.touch()
+    locked = tmp_path / "locked.key"
+    openssl("ec", "-in", files.key, "-aes256", "-passout", "pass:secret", "-out", locked)
+    other = authority.files("other")
+    for wrong, reason in (
+        (replace(files, authority="/none.pem"), "/none.pem: No such file"),
+        (replace(files, key=str(tmp_path)), "Is a directory"),
+        (replace(files, authority=str(empty)), "empty.pem holds no certificate"),
+        (replace(files, certificate=str(empty)), "not a certificate and its private key"),
+        (replace(files, key=other.key), "not a certificate and its private key"),
+        (replace(files, key=str(locked)), "give one without"),
+    ):
+        with pytest.raises(cwasi.BadSpec, match=reason):
+            TcpLink.create(tls=wrong)
