@@ -424,6 +424,16 @@ int cwasi_channel_abandon(cwasi_channel *c)
     return 0;
 }
 
+void cwasi_channel_forked(cwasi_channel *c)
+{
+    line *l;
+    for (unsigned i = 0; (l = channel_line(c, i)); i++)
+        line_forked(l);
+    line_forked(&c->line);
+    store_relaxed(&c->awaited, 0);
+    try_claim(&c->owner, TENDED, FREE);
+}
+
 void cwasi_channel_stats(cwasi_channel *c, cwasi_stats *out)
 {
     cwasi_stats one;

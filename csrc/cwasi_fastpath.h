@@ -126,6 +126,9 @@ int cwasi_channel_close(cwasi_channel *c, int failed, int64_t linger_ns);
 void cwasi_channel_free(cwasi_channel *c);
 /* Frees a forked copy of an end that another process goes on using: the peer learns nothing of it. -EBUSY: in use. */
 int cwasi_channel_abandon(cwasi_channel *c);
+/* To be called in a forked child for its copy of an end, before any use: who was just switching it, or looking at it, is
+ * in the parent. */
+void cwasi_channel_forked(cwasi_channel *c);
 void cwasi_channel_stats(cwasi_channel *c, cwasi_stats *out);
 /* What one source of a gathered receiver counted; -EINVAL where there is no such source. */
 int cwasi_channel_source_stats(cwasi_channel *c, unsigned source, cwasi_stats *out);

@@ -124,7 +124,7 @@ static void forget_read(line *l)
 {
     endpoint *read = NULL;
     lock(l);
-    for (endpoint **at = &l->before; *at;) {
+    for (endpoint **at = &l->before; *at && !l->finished;) {
         endpoint *e = *at;
         if (endpoint_unread(e) > 0) {
             at = &e->before;
@@ -264,11 +264,16 @@ void line_stats(line *l, cwasi_stats *out)
     unlock(l);
 }
 
+void line_forked(line *l)
+{
+    unlock(l);
+}
+
 /* ---- the end ---- */
 
 int line_finish(line *l, int failed, deadline until)
 {
-    /* From here on nobody changes l->next: one that came later would not be told that we have ended. */
+    /* From here on nobody changes l->next or l->before: what came later would not be told that we have ended. */
     lock(l);
     l->finished = 1;
     unlock(l);

@@ -44,6 +44,8 @@ uint32_t line_mode(line *l);
 void line_set_mode(line *l, uint32_t mode);
 uint64_t line_unread(line *l);
 void line_stats(line *l, cwasi_stats *out);
+/* In a forked child: who held it is in the parent. */
+void line_forked(line *l);
 
 /* Ends this side of all transports, and frees them. */
 int line_finish(line *l, int failed, deadline until);

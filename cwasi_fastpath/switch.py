@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from . import errors
+from ._native import timeout_ns
 from .endpoint import RECEIVER, SENDER
 from .modes import Mode
 from .receiver import Receiver
@@ -32,6 +33,12 @@ class Target:
     """Which of the senders that it receives from."""
 
 
+def until_of(timeout: float | None) -> float | None:
+    """When so many seconds will be over; None for never. Raises ValueError."""
+    timeout_ns(timeout)   # refuses what is no number of seconds
+    return None if timeout is None else time.monotonic() + timeout
+
+
 def left(until: float | None) -> float | None:
     """Seconds until then; None for ever."""
     return None if until is None else max(0.0, until - time.monotonic())
@@ -44,7 +51,7 @@ def switch_here(
 
     Raises Timeout, and what send raises; then all stays as it was, and the link is closed.
     """
-    until = None if timeout is None else time.monotonic() + timeout
+    until = until_of(timeout)
     epoch = sender.epoch + 1
     attached: list[Target] = []
     try:
@@ -55,7 +62,7 @@ def switch_here(
         sender.leave_for(link.open(SENDER), mode, left(until))
     except BaseException:
         for target in attached:
-            with suppress(errors.Error):
+            with suppress(errors.Error, OSError):   # who has closed has no use for it
                 target.receiver.detach(epoch, source=target.source)
         link.close()
         raise
