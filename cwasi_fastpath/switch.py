@@ -52,15 +52,17 @@ def switch_here(
     Raises Timeout, and what send raises; then all stays as it was, and the link is closed.
     """
     until = until_of(timeout)
-    epoch = sender.epoch + 1
     attached: list[Target] = []
     try:
+        epoch = sender.epoch + 1
         for number, target in enumerate(targets):
             _await_follower(target, epoch - 1, until)
             target.receiver.attach(link.open(RECEIVER, reader=number), epoch, mode, source=target.source)
             attached.append(target)
         sender.leave_for(link.open(SENDER), mode, left(until))
     except BaseException:
+        if not sender.closed and attached and sender.epoch == epoch:
+            raise   # Ctrl-C, just after it has gone there
         for target in attached:
             with suppress(errors.Error, OSError):   # who has closed has no use for it
                 target.receiver.detach(epoch, source=target.source)

