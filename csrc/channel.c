@@ -274,11 +274,10 @@ static int64_t peek_frame(cwasi_channel *c, cwasi_frame *frame, deadline until)
     if (rc < 0)
         return rc;
     rc = channel_next_frame(c, until);
-    if (rc == 0) {
+    if (frame && (rc == 0 || rc == -EREMCHG))
+        *frame = c->frame;
+    if (rc == 0)
         rc = c->frame.length;
-        if (frame)
-            *frame = c->frame;
-    }
     channel_leave(c);
     return rc;
 }

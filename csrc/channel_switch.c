@@ -1,5 +1,6 @@
 /* channel_switch.c - a channel goes on by another transport while it is in use; see line.h for how. */
 #include "channel.h"
+#include "frame.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -86,6 +87,19 @@ int cwasi_channel_switch(cwasi_channel *c, cwasi_channel *fresh, int64_t timeout
     sub_relaxed(&c->awaited, 1);
     if (rc < 0)
         give_up(next);
+    return rc;
+}
+
+int cwasi_channel_pass_switch(cwasi_channel *c, uint32_t epoch, int64_t timeout_ns)
+{
+    deadline until = deadline_interruptible(timeout_ns);
+    int rc = channel_enter_sender(c, until);
+    if (rc < 0)
+        return rc;
+    endpoint *end = c->line.now;
+    cwasi_frame last = {.seq = c->line.seq, .length = FRAME_SWITCH, .epoch = epoch};
+    rc = end->torn ? end->torn : end->ops->leave(end, &last, until);
+    channel_leave(c);
     return rc;
 }
 

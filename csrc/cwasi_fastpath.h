@@ -72,7 +72,8 @@ int cwasi_channel_send(cwasi_channel *c, const void *data, uint64_t length, int6
 int cwasi_channel_forward(cwasi_channel *c, const void *data, uint64_t length, uint64_t stamp, int64_t timeout_ns);
 /* The payload's length; -EMSGSIZE keeps the message when capacity is short. */
 int64_t cwasi_channel_recv(cwasi_channel *c, void *data, uint64_t capacity, int64_t timeout_ns);
-/* The length of the next message, which stays; fills frame unless it is NULL. */
+/* The length of the next message, which stays; fills frame unless it is NULL. -EREMCHG, with the frame's epoch: the sender
+ * goes on by another transport, of which this end knows nothing. */
 int64_t cwasi_channel_peek(cwasi_channel *c, cwasi_frame *frame, int64_t timeout_ns);
 
 /* Waits in several receivers at once; the index of one in which recv would not wait, the first from `from` on.
@@ -98,6 +99,8 @@ int cwasi_channel_attach(cwasi_channel *c, unsigned source, cwasi_channel *fresh
 int cwasi_channel_detach(cwasi_channel *c, unsigned source, uint32_t epoch);
 /* Waits for a moment between two messages, and for room to tell the receiver. An error changes nothing. */
 int cwasi_channel_switch(cwasi_channel *c, cwasi_channel *fresh, int64_t timeout_ns);
+/* For who passes messages on: the sender's last word here, as it was received. */
+int cwasi_channel_pass_switch(cwasi_channel *c, uint32_t epoch, int64_t timeout_ns);
 /* How many switches this end has made. */
 uint32_t cwasi_channel_epoch(cwasi_channel *c, unsigned source);
 

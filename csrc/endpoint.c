@@ -66,7 +66,8 @@ int poll_until(struct pollfd *fds, unsigned count, deadline until)
 {
     struct timespec left, *timeout = NULL;
     if (until.at != INT64_MAX) {
-        int64_t ns = MAX(until.at - now_ns(), 0);
+        int64_t ns = until.at - now_ns();
+        ns = MAX(ns, 0);
         left = (struct timespec){ns / 1000000000, ns % 1000000000};
         timeout = &left;
     }

@@ -62,7 +62,7 @@ static int await_one(gather *g, deadline until)
 
 static int is_end(int rc)
 {
-    return rc == -EPIPE || rc == -ECONNRESET || rc == -EBADMSG;
+    return rc == -EPIPE || rc == -ECONNRESET || rc == -EREMCHG || rc == -EBADMSG;
 }
 
 static int gather_peek(endpoint *e, cwasi_frame *frame, deadline until)

@@ -62,21 +62,21 @@ static void end_of(endpoint *e, int failed)
 /* The sender has gone to the next transport. */
 static int follow(line *l, const cwasi_frame *last)
 {
-    if (last->seq != l->seq || last->epoch != next_epoch(l))
+    if (last->seq != l->seq)
         return -EBADMSG;
     FAULT_POINT(line_follow_begins);
     lock(l);
     endpoint *old = l->now, *next = l->next;
-    if (next) {
+    int rc = !next ? -EREMCHG : last->epoch == next_epoch(l) ? 0 : -EBADMSG;
+    if (rc == 0) {
         move_to(l, next);
         l->next = NULL;
     }
     unlock(l);
-    if (!next)
-        return -EBADMSG;   /* we have agreed to none */
-    end_of(old, 0);
+    if (rc == 0)
+        end_of(old, 0);
     FAULT_POINT(line_follow_ends);
-    return 0;
+    return rc;
 }
 
 int line_peek(line *l, cwasi_frame *frame, deadline until)

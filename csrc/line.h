@@ -22,7 +22,8 @@ typedef struct line {
 } line;
 
 void line_init(line *l, endpoint *end);
-/* Receiver, inside: as the transport's peek, but follows the sender to the next transport, and checks the number. */
+/* Receiver, inside: as the transport's peek, but follows the sender to the next transport, and checks the number. Gives
+ * -EREMCHG, with the frame, where none was attached. */
 int line_peek(line *l, cwasi_frame *frame, deadline until);
 /* Sender, inside: the messages from here on go by `next`, which is the line's from now on. An error changes nothing. */
 int line_leave(line *l, endpoint *next, deadline until);

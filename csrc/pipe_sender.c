@@ -29,7 +29,7 @@ static int last_word(const pipe_peer *peer)
 {
     char word;
     if (peer->back < 0)
-        return -EPIPE;
+        return load_ordered(&peer->died) ? -ECONNRESET : -EPIPE;
     return read(peer->back, &word, 1) == 1 && word == FINISHED ? -EPIPE : -ECONNRESET;
 }
 
@@ -52,7 +52,7 @@ static int usable(pipe_sender *p)
         return stop;
     for (unsigned i = 0; i < p->peers; i++) {
         pipe_peer *peer = &p->peer[i];
-        /* Pairs with the store in pipe_peer_died. */
+        /* Pairs with the store in pipe_peer_died; so do the other loads of it. */
         if (!peer->gone && load_ordered(&peer->died))
             leave_behind(p, peer);
         left += !peer->gone;

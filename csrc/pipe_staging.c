@@ -7,8 +7,8 @@
  *
  * That proves nothing about a reader that duplicates what is in its pipe (tee) and lets go of it. Such a reader can see
  * in its copy what is staged later; but only what is then sent to it as well. For when it has left, the staging that it
- * knows is given up. And what is staged is always sent, since the sender waits for room before it copies: an end that
- * gives up waiting has shown nothing. The guest's own pages are never lent.
+ * knows is given up. And what is staged belongs to a message that has begun, since the sender waits for room before it
+ * copies: one that gives up waiting has shown nothing. The guest's own pages are never lent.
  */
 #include "pipe.h"
 #include "fault.h"

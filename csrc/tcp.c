@@ -92,13 +92,12 @@ static void tcp_peer_died(endpoint *e, unsigned peer)
 
 static int tcp_finish(endpoint *e, int failed, deadline until)
 {
-    (void)until;
     tcp_end *t = (tcp_end *)e;
     FAULT_POINT(tcp_finish_begins);
     pthread_mutex_lock(&t->lock);
     t->last = failed ? FRAME_FAILED : FRAME_FINISHED;
     if (e->role == CWASI_SENDER)
-        tcp_sender_finish(t);
+        tcp_sender_finish(t, until);
     else
         tcp_receiver_finish(t);
     pthread_mutex_unlock(&t->lock);

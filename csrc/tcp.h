@@ -149,7 +149,7 @@ int tcp_send(endpoint *e, const cwasi_frame *frame, const void *data, deadline u
 int tcp_leave(endpoint *e, const cwasi_frame *last, deadline until);
 uint64_t tcp_unread(endpoint *e);
 int tcp_trim(endpoint *e);
-void tcp_sender_finish(tcp_end *t);
+void tcp_sender_finish(tcp_end *t, deadline until);
 int tcp_peek(endpoint *e, cwasi_frame *frame, deadline until);
 int tcp_take(endpoint *e, const cwasi_frame *frame, void *data);
 int tcp_look(endpoint *e);

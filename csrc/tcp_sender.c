@@ -154,18 +154,20 @@ static void flush(tcp_end *t)
         if (n < 0 && errno == EAGAIN)
             return;
         if (n < 0 && errno != EINTR) {
-            tcp_break(t, errno);
+            int error = errno;
+            read_records(t);   /* the last word of a receiver that has left */
+            tcp_break(t, error);
             return;
         }
         o->flushed += n < 0 ? 0 : (uint64_t)n;
     }
 }
 
-/* 0 while there is, or may be again, a receiver. */
+/* 0 while there is, or may be again, a receiver. What it said at its end counts more than that it is gone. */
 static int usable(tcp_end *t)
 {
     int stop = endpoint_stopped(&t->base);
-    return stop ? stop : t->out.ended;
+    return stop != -ECANCELED && t->out.ended ? t->out.ended : stop;
 }
 
 /* Waits until so many bytes are free. */
@@ -178,7 +180,7 @@ static int await_room(tcp_end *t, uint64_t bytes, deadline until)
         FAULT_POINT(tcp_send_full);
         rc = tcp_wait(t, POLLIN | (o->opened && backlog(t) ? POLLOUT : 0), until);
         if (rc < 0)
-            return rc;
+            return rc == -ECONNRESET ? usable(t) : rc;
         read_records(t);
     }
     return rc;
@@ -309,8 +311,19 @@ int tcp_trim(endpoint *e)
     return trims;
 }
 
-/* Never waits: the keeper sees to it that the rest goes. */
-void tcp_sender_finish(tcp_end *t)
+/* Waits until all is taken, where nobody else sees to it: what is closed with records unread is reset. */
+static void await_taken(tcp_end *t, deadline until)
+{
+    while (t->connected && t->out.taken != t->out.sent && usable(t) == 0) {
+        if (tcp_wait(t, POLLIN | (backlog(t) ? POLLOUT : 0), until) < 0)
+            return;
+        read_records(t);
+        flush(t);
+    }
+}
+
+/* With a keeper it never waits. */
+void tcp_sender_finish(tcp_end *t, deadline until)
 {
     uint8_t header[WIRE_HEADER];
     t->last = t->base.torn ? FRAME_FAILED : t->last;
@@ -323,6 +336,8 @@ void tcp_sender_finish(tcp_end *t)
         tcp_window_put(&t->out.window, header, sizeof header);
         t->out.sent++;
         flush(t);
+        if (!t->kept)
+            await_taken(t, until);
     }
     tcp_kick(t);
 }

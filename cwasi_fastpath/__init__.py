@@ -6,9 +6,11 @@ Layout, from near the user to near the machine; each layer imports only what sta
     workflow, process  functions and edges in one or several host processes
     host, guest        a process with an engine; an instance of a function
     policy, placement  who decides, and on which facts
+    rendezvous         open_sender, open_receiver: ends that meet by name
     channel            Sender, Receiver, open_channel
     transport          ring, pipe, redis
     _native, csrc      the data plane
+    registry, control  names on a node; the thread that answers other processes
     tracer, probes     the witness: what the kernel saw
 """
 
@@ -34,9 +36,11 @@ from .errors import (
     HostDied,
     MessageTooLong,
     MissingImport,
+    NoSuchChannel,
     NoTransport,
     PeerDied,
     RedisUnavailable,
+    RegistryUnavailable,
     TcpUnavailable,
     Timeout,
     Unavailable,
@@ -48,11 +52,13 @@ if TYPE_CHECKING:
     from ._wasmtime import install
     from .attribution import function
     from .channel import Channel, open_channel, open_ends
+    from .durable import durable_receiver, durable_sender
     from .guest import Guest
     from .host import Host
     from .metrics import ChannelMetrics, EndMetrics, Observation
     from .policy import CostPolicy, Decision, Policy
     from .receiver import Receiver, wait
+    from .rendezvous import open_receiver, open_sender
     from .sender import Sender
 
 __version__ = "0.1.0"
@@ -70,10 +76,14 @@ _LAZY = {
     "Policy": ".policy",
     "Receiver": ".receiver",
     "Sender": ".sender",
+    "durable_receiver": ".durable",
+    "durable_sender": ".durable",
     "function": ".attribution",
     "install": "._wasmtime",
     "open_channel": ".channel",
     "open_ends": ".channel",
+    "open_receiver": ".rendezvous",
+    "open_sender": ".rendezvous",
     "wait": ".receiver",
 }
 
@@ -103,22 +113,28 @@ __all__ = [
     "MessageTooLong",
     "MissingImport",
     "Mode",
+    "NoSuchChannel",
     "NoTransport",
     "Observation",
     "PeerDied",
     "Policy",
     "Receiver",
     "RedisUnavailable",
+    "RegistryUnavailable",
     "Sender",
     "TcpUnavailable",
     "Timeout",
     "Transport",
     "Unavailable",
     "WouldWait",
+    "durable_receiver",
+    "durable_sender",
     "function",
     "install",
     "open_channel",
     "open_ends",
+    "open_receiver",
+    "open_sender",
     "wait",
 ]
 

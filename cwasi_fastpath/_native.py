@@ -24,6 +24,7 @@ _ERRORS: dict[int, tuple[type[errors.Error], str]] = {
     ),
     errno.EBUSY: (errors.Busy, "another thread or process uses this end; each end takes one at a time"),
     errno.ECANCELED: (errors.Cancelled, "cancelled: the host is closing"),
+    errno.EREMCHG: (errors.Moved, "the sender goes on by another transport, of which this end was not told"),
     errno.EBADMSG: (errors.Corrupted, "corrupted: the shared memory or the stream is not what an honest peer writes"),
 }
 

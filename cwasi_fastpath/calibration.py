@@ -30,7 +30,7 @@ def costs(redis: str | None = None) -> Costs:
 
 def _redis_message(url: str) -> float:
     """A message is two requests, one from each end, of which the second waits for the first."""
-    from .transport.redis import connect
+    from .transport.redis_client import close, connect
 
     client = connect(url)
     times = []
@@ -38,7 +38,7 @@ def _redis_message(url: str) -> float:
         start = time.perf_counter_ns()
         client.ping()
         times.append(time.perf_counter_ns() - start)
-    client.close()
+    close(client)
     return 2.0 * median(times)
 
 

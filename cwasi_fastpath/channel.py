@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 from weakref import ref
 
 from . import transport as transports
@@ -21,8 +21,7 @@ from .sender import Sender
 from .switch import Target, left, switch_here, until_of
 from .tidy import tidy
 from .transport import Link
-
-_URL_SCHEMES = ("redis://", "rediss://", "unix://")
+from .transport.target import link_to
 
 Edge = tuple[str, str]
 """The names of its sender and its receiver."""
@@ -54,6 +53,7 @@ class Channel:
             end = self.senders[function] = _sender(pointers[0], self.name, mode, limit)
         else:
             end = self.receivers[function] = Receiver(gathered(pointers), self.name, mode)
+        end.why = partial(transports.why, links)
         mine = [edge for edge in self.decisions if edge[0 if role == SENDER else 1] == function]
         for number, edge in enumerate(mine):
             self._links[edge] = (links[0] if role == SENDER else links[number], end, number)
@@ -148,13 +148,14 @@ def open_ends(
 ) -> tuple[tuple[Sender, ...], tuple[Receiver, ...]]:
     """All ends of a new channel in this process. Each receiver gets every message of each sender, in its order.
 
-    Several receivers need the ring, in which each message is once, or pipes. The slowest receiver holds up the sender.
+    A ring has each message once for all receivers. The slowest of them holds up the sender.
     Raises BadName, BadSpec, OSError, RedisUnavailable.
     """
     checked(name, "channel")
     if senders < 1 or receivers < 1:
         raise BadSpec(f"channel {name!r} with {senders} senders and {receivers} receivers: it needs at least one each")
-    links = [_link(name, transport, receivers) for _ in range(senders)]
+    keys = [transports.key_of(name, f"{number}", senders) for number in range(senders)]
+    links = [link_to(transport, key=key, readers=receivers) for key in keys]
     mode = mode_of(links[0].transport, Locality.PROCESS)
     try:
         limit = links[0].longest_whole if senders > 1 and receivers > 1 else None
@@ -167,6 +168,8 @@ def open_ends(
         for link in links:
             link.close()
         raise
+    for end in (*txs, *rxs):
+        end.why = partial(transports.why, links)
     _close_after_the_last(links, (*txs, *rxs))
     for number, tx in enumerate(txs):
         tx.switcher = _switcher(tx, number, rxs, links)
@@ -186,7 +189,7 @@ def _switcher(
         targets = [Target(rx, number) for receiver in receivers if (rx := receiver()) is not None]
         if len(targets) < len(receivers):
             raise ChannelClosed(f"{found!r}: a receiver is gone")
-        link = _link(found.name, target, len(targets))
+        link = link_to(target, key=found.name, readers=len(targets))
         links.append(link)
         try:
             switch_here(found, targets, link, mode_of(link.transport, Locality.PROCESS), timeout)
@@ -212,28 +215,6 @@ def _switcher(
             turn.release()
 
     return switch
-
-
-def _link(name: str, transport: str, readers: int) -> Link:
-    if transport.startswith(_URL_SCHEMES):
-        return transports.create(Transport.REDIS, readers=readers, redis=transport, key=name)
-    if transport.startswith("tcp://"):
-        return transports.create(Transport.TCP, readers=readers, listen=_host_and_port(transport))
-    if transport in (Transport.RING, Transport.PIPE, Transport.TCP):
-        return transports.create(Transport(transport), readers=readers)
-    raise BadSpec(f"transport {transport!r} is unknown: use ring, pipe, tcp or a URL like unix:///run/redis/redis.sock")
-
-
-def _host_and_port(url: str) -> tuple[str, int]:
-    """Of tcp://HOST:PORT. Raises BadSpec."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise BadSpec(f"{url!r}: {error}") from error
-    if not host or port is None or url not in (f"tcp://{parts.netloc}", f"tcp://{parts.netloc}/"):
-        raise BadSpec(f"{url!r}: write tcp://HOST:PORT, where the receiver is to listen; port 0 takes any")
-    return host, port
 
 
 def _close_after_the_last(links: list[Link], ends: tuple[Endpoint, ...]) -> None:

@@ -6,6 +6,7 @@ import errno
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -42,8 +43,14 @@ class Endpoint(Managed):
         # The last words of a closed end: its metrics stay readable.
         self._final: EndMetrics | None = None
         self._closing = threading.Lock()
+        self.since = time.monotonic()
+        """When it was opened."""
         self.on_close: Callable[[Endpoint], None] | None = None
         """Called once, after this end was freed."""
+        self.lost_peers = 0
+        """Peers that were left behind and that only the transport knows of."""
+        self.why: Callable[[], str | None] = lambda: None
+        """Why the other side is gone, where the transport knows more than that it is."""
         watch.know(self)
 
     def __repr__(self) -> str:
@@ -57,6 +64,13 @@ class Endpoint(Managed):
 
     def _delete(self, pointer: Any) -> None:
         """Nothing to do: letting go is enough."""
+
+    def _checked(self, rc: int, what: str) -> int:
+        """As check, and says why the other side is gone."""
+        why = self.why() if rc == -errno.ECONNRESET else None
+        if why:
+            raise errors.PeerDied(f"{self!r}: {what}: {why}")
+        return check(rc, f"{self!r}: {what}")
 
     def _keep_last_words(self) -> None:
         self._final = self.metrics()
@@ -94,7 +108,18 @@ class Endpoint(Managed):
         histogram = ffi.new("uint64_t[]", HISTOGRAM_BUCKETS)
         lib.cwasi_channel_stats(self.pointer, stats)
         lib.cwasi_channel_histogram(self.pointer, histogram)
-        return end_metrics(stats, tuple(histogram))
+        counted = end_metrics(stats, tuple(histogram))
+        return replace(counted, lost_peers=counted.lost_peers + self.lost_peers) if self.lost_peers else counted
+
+    def seen(self) -> tuple[EndMetrics, int | None] | None:
+        """What it has counted, and what a sender has sent and nobody received; for threads that may come at any time,
+        also while this end is closed or abandoned. None once it was abandoned.
+        """
+        with self._closing:
+            if self._pointer is None:
+                return None if self._final is None else (self._final, None)
+            unread = int(lib.cwasi_channel_unread(self._pointer)) if self.role == SENDER else None
+            return self.metrics(), unread
 
     def bells(self) -> list[int]:
         """Descriptors that hang up when a peer's process ends, not ours to close. Empty after close()."""

@@ -53,6 +53,14 @@ class PeerDied(ChannelError):
     """The other side failed or its process died. What it had sent before was delivered first."""
 
 
+class Moved(ChannelError):
+    """The sender goes on by another transport, and this end was not told of it; only who passes messages on sees it."""
+
+    def __init__(self, message: str, epoch: int = 0) -> None:
+        super().__init__(message)
+        self.epoch = epoch
+
+
 class WouldWait(ChannelError):
     """With timeout=0: the channel is full (send) or empty (recv)."""
 
@@ -131,6 +139,14 @@ class RedisUnavailable(Unavailable):
 
 class TcpUnavailable(Unavailable):
     """An address that is taken, unknown or not reachable, or where nobody listens."""
+
+
+class RegistryUnavailable(Unavailable):
+    """Names cannot be found: no runtime directory that is ours alone, or no server."""
+
+
+class NoSuchChannel(Unavailable):
+    """Nobody here holds an end of a channel of that name."""
 
 
 class NoTransport(Unavailable):

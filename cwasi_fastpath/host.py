@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import queue
-import resource
 import threading
 import time
 from collections.abc import Mapping, Sequence, Set
@@ -22,6 +21,7 @@ from . import transport as transports
 from ._native import lib
 from .channel import Channel, Edge
 from .cpu import usable_cores
+from .descriptors import allow_many
 from .endpoint import RECEIVER, SENDER, Endpoint
 from .guest import Guest, Streams
 from .metrics import Observation
@@ -29,7 +29,8 @@ from .modes import EdgeFacts, Mode, Transport, parse_mode, parse_transport
 from .names import LONGEST, checked
 from .output import Output
 from .placement import edge_facts, here
-from .policy import CostPolicy, Decision, Policy, Request
+from .policy import CostPolicy, Decision, Policy, Request, decide
+from .published import Published
 from .transport import Link
 
 _STOP_SECONDS = 2.0
@@ -52,13 +53,6 @@ def answers_name(channel: str, caller: str) -> str:
     return f"{channel}.answers.{caller}"
 
 
-def _allow_many_descriptors() -> None:
-    """A channel takes four; many systems let a process have 1,024 of them unless it asks for more."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def _shared_output() -> Output | None:
     """For what guests print to this process's standard output, unless it is a terminal, or closed."""
     try:
@@ -70,7 +64,7 @@ def _shared_output() -> Output | None:
 
 def edge_named(channel: str, sender: str, receiver: str, receivers: int) -> str:
     """An edge, for messages."""
-    several = f", one of {receivers} receivers, which only a ring or pipes can have" if receivers > 1 else ""
+    several = f", one of {receivers} receivers" if receivers > 1 else ""
     return f"channel {channel!r} from {sender} to {receiver}{several}"
 
 
@@ -91,34 +85,6 @@ def _each(port: Port, guests: Sequence[Guest]) -> Sequence[str | None]:
     return [port] * len(guests) if port is None or isinstance(port, str) else port
 
 
-def decide(
-    policy: Policy,
-    facts: EdgeFacts,
-    what: str,
-    *,
-    mode: Mode | None = None,
-    asked: Transport | None = None,
-    redis: str | None = None,
-    observation: Observation | None = None,
-    receivers: int = 1,
-) -> Decision:
-    """Asks the policy for one edge. what: names the edge. Raises NoTransport with every obstacle."""
-    from .policy.decision import ruled_out
-
-    request = Request(facts, observation, mode, asked, _available(redis), receivers)
-    decision = policy.decide(request)
-    if decision is not None and (obstacle := ruled_out(request, decision.transport)) is not None:
-        raise errors.NoTransport(f"{what}: the policy chose {decision.transport}, which cannot be: {obstacle}")
-    if decision is None:
-        obstacles = "; ".join(f"{kind}: {ruled_out(request, kind)}" for kind in Transport)
-        raise errors.NoTransport(f"{what}: nothing can carry it. {obstacles}")
-    return decision
-
-
-def _available(redis: str | None) -> frozenset[Transport]:
-    return frozenset({Transport.RING, Transport.PIPE, Transport.TCP} | ({Transport.REDIS} if redis else set()))
-
-
 def decide_all(
     policy: Policy,
     channel: str,
@@ -130,12 +96,12 @@ def decide_all(
     observation: Observation | None = None,
 ) -> dict[Edge, Decision]:
     """Asks the policy for every edge of a channel. Several receivers get the same transport. Raises NoTransport."""
-    from .policy.decision import for_several
+    from .policy.decision import available, for_several
 
     receivers = len({receiver for _, receiver in edges})
     if receivers > 1 and asked is None:
-        available = _available(redis)
-        requests = [Request(facts, observation, mode, None, available, receivers) for facts in edges.values()]
+        offered = available(redis)
+        requests = [Request(facts, observation, mode, None, offered, receivers) for facts in edges.values()]
         asked = for_several(requests)
     return {
         (sender, receiver): decide(
@@ -170,13 +136,14 @@ class Host:
         self.timeout = timeout
         config = wasmtime.Config()
         config.epoch_interruption = timeout is not None
-        _allow_many_descriptors()
+        allow_many()
         # Who works needs a core, too; under a quota spinning is paid with the time to work.
         lib.cwasi_wait_configure(max(0, math.ceil(usable_cores()) - 1), -1)
         self._engine = wasmtime.Engine(config)
         self._output = _shared_output()
         self._guests: dict[str, Guest] = {}
         self._channels: dict[str, Channel] = {}
+        self._published = Published(self)
         self._closed = False
         self._changed = threading.Condition()
         """Guards and announces changes of the sets below."""
@@ -250,7 +217,14 @@ class Host:
         choice = _Choice(parse_mode(mode), parse_transport(transport), observation)
         decisions = self._decide(name, senders, receivers, choice)
         backs = [self._way_back(name, one, receivers[0], choice) for one in senders] if calls else []
-        links = [self._link(name, decisions[one.name, receivers[0].name], len(receivers)) for one in senders]
+        links = [
+            self._link(
+                transports.key_of(name, one.name, len(senders)),
+                decisions[one.name, receivers[0].name],
+                len(receivers),
+            )
+            for one in senders
+        ]
         for number, (one, port) in enumerate(zip(senders, _each(ports[0], senders), strict=True)):
             self.join(name, decisions, SENDER, one, [links[number]], port=port, backs=backs[number : number + 1])
         for number, (one, port) in enumerate(zip(receivers, _each(ports[1], receivers), strict=True)):
@@ -283,8 +257,8 @@ class Host:
         self.join(name, decisions, SENDER, answerer, [link], private=True)
         return name
 
-    def _link(self, name: str, decision: Decision, readers: int = 1) -> Link:
-        return transports.create(decision.transport, readers=readers, redis=self.redis, key=name)
+    def _link(self, key: str, decision: Decision, readers: int = 1) -> Link:
+        return transports.create(decision.transport, readers=readers, redis=self.redis, key=key)
 
     def _channel(self, name: str, decisions: Mapping[Edge, Decision]) -> Channel:
         """The channel of that name, which another end of it may have made."""
@@ -311,6 +285,7 @@ class Host:
         way back, joined before. private: the guest does not know this one by name.
         """
         self._check_able(guest, name)
+        self._published.start()
         end = self._channel(name, decisions).join(role, guest.name, links, reader)
         if not private:
             ways = [self._end_of(guest, back) for back in backs]
@@ -394,6 +369,10 @@ class Host:
             self._changed.wait_for(lambda: self._running.isdisjoint(guests), _STOP_SECONDS)
             self._stuck |= self._running & guests
 
+    def trust_of(self, function: str) -> str:
+        """The label of the trust domain of a function that is loaded here."""
+        return self._guests[function].trust
+
     def stop(self) -> None:
         """Ends the waits of all guests with Cancelled, from any thread."""
         for guest in list(self._running):
@@ -421,6 +400,7 @@ class Host:
         if not self._closed:
             self._cancel(self._running - self._stuck)
         self._closed = True
+        self._published.end()
         for guest in self._guests.values():
             if guest not in self._running:
                 guest.close()

@@ -162,7 +162,8 @@ class SpannedChannel:
         try:
             for sender, _ in self.senders:
                 kind = self.decisions[sender, first].transport
-                links.append(transport.create(kind, readers=len(self.receivers), redis=redis, key=self.name))
+                key = transport.key_of(self.name, sender, len(self.senders))
+                links.append(transport.create(kind, readers=len(self.receivers), redis=redis, key=key))
             for number, end in enumerate(self.senders):
                 message = self._message(SENDER, end, sample, self.backs[number : number + 1])
                 processes[end[0]].join(message, [links[number].export(SENDER)])

@@ -60,7 +60,7 @@ class Receiver(Endpoint):
             # Of several senders one may die inside its message: the next one, of any length, comes in its place.
             target = ffi.from_buffer(bytearray(self.peek()[0]))
             rc = self._recv_to(target, timeout)
-        return bytes(ffi.buffer(target, check(rc, f"{self!r}: recv")))
+        return bytes(ffi.buffer(target, self._checked(rc, "recv")))
 
     def _recv_to(self, target: Any, timeout: float | None) -> int:
         return patiently(lambda ns: lib.cwasi_channel_recv(self.pointer, target, len(target), ns), timeout)
@@ -70,13 +70,15 @@ class Receiver(Endpoint):
 
         Raises MessageTooLong when the buffer is short, and keeps the message; else what recv raises.
         """
-        return check(self._recv_to(ffi.from_buffer(buffer, require_writable=True), timeout), f"{self!r}: recv")
+        return self._checked(self._recv_to(ffi.from_buffer(buffer, require_writable=True), timeout), "recv")
 
     def peek(self, timeout: float | None = None) -> tuple[int, int]:
         """(length in bytes, time stamp in CLOCK_MONOTONIC ns or 0) of the next message, which stays."""
         frame = ffi.new("cwasi_frame *")
         rc = patiently(lambda ns: lib.cwasi_channel_peek(self.pointer, frame, ns), timeout)
-        return check(rc, f"{self!r}: peek"), frame.stamp
+        if rc == -errno.EREMCHG:
+            raise errors.Moved(f"{self!r}: the sender goes on in epoch {frame.epoch}", frame.epoch)
+        return self._checked(rc, "peek"), frame.stamp
 
     def __iter__(self) -> Iterator[bytes]:
         """The messages, until the senders have closed. Raises PeerDied, Busy, Cancelled, Corrupted."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,7 +18,10 @@ from typing import Self
 from . import errors
 
 _REMEDY = "apt install redis-server"
+_PREFIX = "cwasi-redis-"
+_SOCKET = "redis.sock"
 _SOCKET_PATH_MAX = 107
+_FRESH_SECONDS = 60.0
 _POLL_SECONDS = 0.005
 _STOP_SECONDS = 5.0
 _LOG_TAIL = 4096
@@ -34,8 +40,8 @@ class RedisServer:
     long as the server is needed.
     """
 
-    def __init__(self, timeout: float = 10.0) -> None:
-        """timeout: seconds until it must answer.
+    def __init__(self, timeout: float = 10.0, settings: Sequence[str] = ()) -> None:
+        """timeout: seconds until it must answer. settings: other ones than ours, as redis-server takes them.
 
         Raises RedisUnavailable.
         """
@@ -43,12 +49,13 @@ class RedisServer:
         if program is None:
             raise errors.RedisUnavailable(f"redis-server is not installed. Remedy: {_REMEDY}")
         self._process: subprocess.Popen[bytes] | None = None
-        self._directory = _fresh_directory()
+        _tidy()
+        self._directory, self._lock = _fresh_directory()
         # In memory, so that a full disk does not swallow the very line that says so.
         self._log = os.memfd_create("redis-server.log", os.MFD_CLOEXEC)
         try:
             self._socket = _socket_in(self._directory)
-            self._process = self._start(program)
+            self._process = self._start(program, settings)
             self._wait_for_answer(timeout)
         except BaseException:
             self.close()
@@ -66,13 +73,13 @@ class RedisServer:
             raise errors.RedisUnavailable("this redis-server was closed")
         return self._process.pid
 
-    def _start(self, program: str) -> subprocess.Popen[bytes]:
+    def _start(self, program: str, settings: Sequence[str]) -> subprocess.Popen[bytes]:
         setpriv = shutil.which("setpriv")
         leash = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
         place = ["--dir", str(self._directory), "--unixsocket", str(self._socket), "--unixsocketperm", "700"]
         try:
             return subprocess.Popen(
-                [*leash, program, *_OPTIONS, *place],
+                [*leash, program, *_OPTIONS, *place, *settings],
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,
@@ -115,6 +122,9 @@ class RedisServer:
             os.close(self._log)
             self._log = -1
         shutil.rmtree(self._directory, ignore_errors=True)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def __enter__(self) -> Self:
         return self
@@ -123,19 +133,47 @@ class RedisServer:
         self.close()
 
 
-def _fresh_directory() -> Path:
-    """Nobody else can look into it (0700). Raises RedisUnavailable."""
+def _fresh_directory() -> tuple[Path, int]:
+    """Nobody else can look into it (0700); and the lock that says that it is in use. Raises RedisUnavailable."""
     try:
-        return Path(tempfile.mkdtemp(prefix="cwasi-redis-"))
+        directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        return directory, _locked(directory)
     except OSError as error:
         raise errors.RedisUnavailable(
             f"no directory for redis-server: {error.strerror}. Make room, or set TMPDIR to another place"
         ) from error
 
 
+def _locked(directory: Path) -> int:
+    """The kernel gives the lock back when its owner ends, however that ends. Raises OSError: somebody has it."""
+    lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _tidy() -> None:
+    """Removes the directories of those that were killed before they could."""
+    for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            status = directory.lstat()
+            # A fresh one may not be locked yet.
+            if status.st_uid != os.getuid() or time.time() - status.st_mtime < _FRESH_SECONDS:
+                continue
+            lock = _locked(directory)
+            try:
+                if not _answers(directory / _SOCKET):
+                    shutil.rmtree(directory, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
 def _socket_in(directory: Path) -> Path:
     """Raises RedisUnavailable where the kernel would cut the path off."""
-    path = directory / "redis.sock"
+    path = directory / _SOCKET
     length = len(os.fsencode(path))
     if length > _SOCKET_PATH_MAX:
         raise errors.RedisUnavailable(

@@ -33,7 +33,7 @@ class Sender(Endpoint):
         if rc < 0:
             if goes_on(rc, timeout):
                 rc = patiently(lambda ns: lib.cwasi_channel_send(self.pointer, buffer, len(buffer), ns), timeout)
-            check(rc, f"{self!r}: send of {len(buffer)} bytes")
+            self._checked(rc, f"send of {len(buffer)} bytes")
 
     def switch(self, target: str, timeout: float | None = 5.0) -> None:
         """Goes on by another transport, live: nothing is lost, doubled or out of order. From any thread.
@@ -56,6 +56,11 @@ class Sender(Endpoint):
         rc = lib.cwasi_channel_switch(own, pointer, timeout_ns(timeout))
         check(rc, f"{self!r}: switch")
         watch.watch_more(self)
+
+    def pass_switch(self, epoch: int, timeout: float | None = None) -> None:
+        """Passes on that the sender whose messages this end sends on goes on elsewhere. Raises what send raises."""
+        rc = patiently(lambda ns: lib.cwasi_channel_pass_switch(self.pointer, epoch, ns), timeout)
+        check(rc, f"{self!r}: switch to epoch {epoch}")
 
     @property
     def messages(self) -> int:
@@ -96,7 +101,7 @@ class Sender(Endpoint):
         rc = lib.cwasi_channel_send(self._pointer or self.pointer, buffer, len(buffer), 0)
         if rc == -errno.EAGAIN:
             return False
-        check(rc, "send")
+        self._checked(rc, "send")
         return True
 
     def forward(self, data: bytes, stamp: int, timeout: float | None = None) -> None:
@@ -104,4 +109,4 @@ class Sender(Endpoint):
         latency counts whole. Else as send.
         """
         rc = patiently(lambda ns: lib.cwasi_channel_forward(self.pointer, data, len(data), stamp, ns), timeout)
-        check(rc, f"{self!r}: send of {len(data)} bytes")
+        self._checked(rc, f"send of {len(data)} bytes")

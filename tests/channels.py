@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
 import cwasi_fastpath as cwasi
+from cwasi_fastpath import control
 
 # Nothing takes that long; a test that hangs fails instead.
 HANG = 60.0
@@ -15,6 +19,7 @@ TRANSPORTS = ("ring", "pipe")
 
 Ends = tuple[cwasi.Sender, cwasi.Receiver]
 Start = Callable[..., "Future[object]"]
+Fork = Callable[[Callable[[], object]], int]
 
 
 def content(seed: int, size: int) -> bytes:
@@ -46,3 +51,12 @@ def in_child(body: Callable[[], object]) -> int:
 def status_of(pid: int) -> int:
     """Waits for a child; its exit status, or the negative signal that killed it."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def control_ended() -> None:
+    """Waits until the control thread has ended, a moment after the last end that others could find."""
+    gc.collect()
+    until = time.monotonic() + HANG
+    while control.THREAD in {thread.name for thread in threading.enumerate()}:
+        assert time.monotonic() < until, "the control thread does not end"
+        time.sleep(0.001)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,9 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from channels import TRANSPORTS, Ends, Start
+from channels import HANG, TRANSPORTS, Ends, Fork, Start, in_child
 
 import cwasi_fastpath as cwasi
+from cwasi_fastpath import runtime
 from cwasi_fastpath.redis_server import RedisServer
 
 REPOSITORY = Path(__file__).parent.parent
@@ -89,6 +94,28 @@ def start() -> Iterator[Start]:
         yield pool.submit
 
 
+@pytest.fixture
+def fork() -> Iterator[Fork]:
+    """Runs a function in a child process; its pid."""
+    children: list[int] = []
+
+    def make(body: Callable[[], object]) -> int:
+        def child() -> None:
+            signal.alarm(int(2 * HANG))
+            body()
+
+        children.append(in_child(child))
+        return children[-1]
+
+    yield make
+    for pid in children:
+        try:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass   # a test has
+
+
 @pytest.fixture(scope="module")
 def redis_server() -> Iterator[RedisServer]:
     """A private server. A test that ends it makes its own."""
@@ -111,6 +138,31 @@ def _children() -> set[str]:
 
 def _shared_memory() -> set[str]:
     return {path.name for path in Path("/dev/shm").iterdir()}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def session_runtime_directory() -> Iterator[None]:
+    """The tests meet in a directory of their own, also those that never look at it."""
+    directory = tempfile.mkdtemp(prefix="cwasi-test-")
+    before = os.environ.get(runtime.ENVIRONMENT)
+    os.environ[runtime.ENVIRONMENT] = directory
+    yield
+    os.environ.pop(runtime.ENVIRONMENT)
+    if before is not None:
+        os.environ[runtime.ENVIRONMENT] = before
+    runtime.sweep(Path(directory))
+    left = sorted(Path(directory).iterdir())
+    shutil.rmtree(directory)
+    assert not left, f"in the runtime directory: {left}"
+
+
+@pytest.fixture
+def runtime_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A runtime directory for one test; its path is short."""
+    directory = Path(tempfile.mkdtemp(prefix="cwasi-rt-"))
+    monkeypatch.setenv(runtime.ENVIRONMENT, str(directory))
+    yield directory
+    shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -200,7 +200,7 @@ def test_what_cannot_be_connected(guests: Path) -> None:
             with pytest.raises(cwasi.BadSpec, match="at least one sender and one receiver, and each guest once"):
                 host.connect("c", senders, receivers)
         for choice in ({"mode": "remote"}, {"transport": "redis"}, {"mode": "local", "transport": "pipe"}):
-            with pytest.raises(cwasi.NoTransport, match="to source1, one of 2 receivers, which only a ring or pipes"):
+            with pytest.raises(cwasi.NoTransport, match="to source1, one of 2 receivers: "):
                 host.connect("c", a, [b, c], **choice)
         assert host.channels == ()
         host.connect("c", a, [b, c])

@@ -34,6 +34,8 @@ COMMANDS = {
     "cwasi-bench": [["bench", "channel"]],
     "cwasi-demo": [["demo"]],
     "cwasi-doctor": [["doctor"]],
+    "cwasi-inspect": [["inspect"]],
+    "cwasi-ps": [["ps"]],
     "cwasi-run": [["run"]],
     "cwasi-soak": [["soak"]],
     "cwasi-trace": [],
@@ -199,7 +201,7 @@ def cannot_run(block: Block) -> str:
         return f"cannot trace here: {cannot_trace()}"
     if "clang " in commands and not shutil.which("clang"):
         return "no clang"
-    if "--transport redis" in commands and not shutil.which("redis-server"):
+    if ("--transport redis" in commands or "RedisServer" in commands) and not shutil.which("redis-server"):
         return "no redis-server"
     if (photo := re.search(r"/usr/share/backgrounds/\S+", commands)) and not Path(photo[0]).exists():
         return f"no {photo[0]}"

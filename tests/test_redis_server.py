@@ -73,9 +73,25 @@ def test_it_dies_with_its_maker() -> None:
         maker.send_signal(signal.SIGKILL)
     assert gone(int(pid))
     directory = Path(url.removeprefix("unix://")).parent   # what SIGKILL leaves: an empty socket's directory
-    for path in directory.iterdir():
-        path.unlink()
-    directory.rmdir()
+    assert directory.is_dir()
+    os.utime(directory, (0, 0))
+    with RedisServer():
+        assert not directory.exists(), "the next one tidies up"
+
+
+def test_only_what_nobody_uses_is_tidied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "cwasi-redis-link").symlink_to("/")
+    left, fresh, other = (tmp_path / name for name in ("cwasi-redis-left", "cwasi-redis-fresh", "another"))
+    for directory in (left, fresh, other):
+        directory.mkdir()
+    with RedisServer() as used:
+        directory = Path(used.url.removeprefix("unix://")).parent
+        for old in (left, other, directory):
+            os.utime(old, (0, 0))
+        with RedisServer(), redis.Redis.from_url(used.url) as client:
+            assert client.ping()
+            assert not left.exists() and fresh.exists() and other.exists() and directory.exists()
 
 
 def test_no_server_is_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from channels import HANG, Start
 
 import cwasi_fastpath as cwasi
+from cwasi_fastpath.redis_server import RedisServer
 
 SWITCHES = 40
 
@@ -43,23 +44,31 @@ def switch_often(tx: cwasi.Sender, targets: list[str], times: int) -> None:
                 continue
 
 
-def send_until(tx: cwasi.Sender, done: threading.Event, seed: int = 0) -> int:
-    """Numbered messages, then an empty one; how many."""
+def send_until(tx: cwasi.Sender, done: threading.Event, seed: int = 0, pause: float = 0) -> int:
+    """Numbered messages, then an empty one; how many. pause: seconds after every hundred."""
     number = 0
     while not done.is_set():
         tx.send(message(number, seed))
         number += 1
+        if pause and number % 100 == 0:
+            time.sleep(pause)
     tx.send(b"")
     return number
 
 
-@pytest.mark.parametrize("transports", [["ring"], ["pipe"], ["tcp"], ["pipe", "tcp", "ring"]], ids="-".join)
-def test_under_load(start: Start, transports: list[str]) -> None:
+@pytest.mark.parametrize(
+    "transports", [["ring"], ["pipe"], ["tcp"], ["redis"], ["pipe", "tcp", "ring", "redis"]], ids="-".join
+)
+def test_under_load(start: Start, transports: list[str], redis_server: RedisServer) -> None:
+    """A server is given fewer: what waits in it when a switch begins has to be received first."""
+    remote = "redis" in transports
+    times, pause = (8, 0.02) if remote else (SWITCHES, 0)
+    transports = [redis_server.url if name == "redis" else name for name in transports]
     tx, rx = cwasi.open_channel("lab", transports[-1])
     with closing(tx, rx):
         done = threading.Event()
-        sending = start(send_until, tx, done)
-        switches = start(switch_often, tx, transports, SWITCHES)
+        sending = start(send_until, tx, done, 0, pause)
+        switches = start(switch_often, tx, transports, times)
         switches.add_done_callback(lambda _: done.set())
         received = 0
         while data := rx.recv(HANG):
@@ -67,7 +76,7 @@ def test_under_load(start: Start, transports: list[str]) -> None:
             received += 1
         switches.result(HANG)
         assert sending.result(HANG) == received > 0
-        assert tx.epoch == rx.epoch == SWITCHES
+        assert tx.epoch == rx.epoch == times
         assert tx.metrics().messages == rx.metrics().messages == received + 1
         tx.close()
         with pytest.raises(cwasi.ChannelClosed):

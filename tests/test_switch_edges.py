@@ -1,12 +1,12 @@
-"""Who meets in the middle of a switch: other threads, forked copies, ends that close or are forgotten; and what is left."""
+"""Who meets in the middle of a switch: threads, forked copies, ends that close or are forgotten; and what is left."""
 
 from __future__ import annotations
 
 import gc
-import os
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from channels import HANG, Start, in_child, status_of
@@ -22,10 +22,9 @@ Footprint = tuple[int, int, int]
 def footprint() -> Footprint:
     """Descriptors, mappings of rings, threads."""
     gc.collect()
-    with open("/proc/self/maps") as maps:
-        rings = sum("cwasi-ring" in line for line in maps)
+    rings = Path("/proc/self/maps").read_text().count("cwasi-ring")
     threads = [thread for thread in threading.enumerate() if not thread.name.startswith("ThreadPool")]
-    return len(os.listdir("/proc/self/fd")), rings, len(threads)
+    return len(list(Path("/proc/self/fd").iterdir())), rings, len(threads)
 
 
 def settled(expected: Footprint) -> bool:

@@ -20,7 +20,9 @@ import cwasi_fastpath as cwasi
 from cwasi_fastpath.endpoint import RECEIVER
 from cwasi_fastpath.modes import Mode
 from cwasi_fastpath.redis_server import RedisServer
-from cwasi_fastpath.transport.redis import BACKLOG, RedisLink
+from cwasi_fastpath.transport import redis_send
+from cwasi_fastpath.transport.redis import RedisLink
+from cwasi_fastpath.transport.redis_send import BACKLOG
 
 HANG = 60.0
 
@@ -35,7 +37,7 @@ def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def ends(redis_server: RedisServer) -> Iterator[Ends]:
+def ends(redis_server: RedisServer, client: redis.Redis) -> Iterator[Ends]:
     tx, rx = cwasi.open_channel("lab", redis_server.url)
     yield tx, rx
     for end in (rx, tx):
@@ -71,6 +73,22 @@ def test_more_than_the_backlog_goes_through(ends: Ends, client: redis.Redis) -> 
         sending.result(HANG)
 
 
+def test_empty_messages_are_bounded_too(
+    redis_server: RedisServer, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_send, "BACKLOG", 1 << 16)
+    tx, rx = cwasi.open_channel("lab", redis_server.url)
+    for _ in range(5000):
+        tx.send(b"")
+    (key,) = client.keys()
+    time.sleep(0.5)
+    assert client.xlen(key) <= 1 << 10
+    for _ in range(5000):
+        assert rx.recv(timeout=HANG) == b""
+    tx.close()
+    rx.close()
+
+
 def test_a_receiver_that_is_gone_ends_a_wait_for_room(ends: Ends) -> None:
     tx, rx = ends
     with ThreadPoolExecutor(1) as pool:
@@ -80,6 +98,17 @@ def test_a_receiver_that_is_gone_ends_a_wait_for_room(ends: Ends) -> None:
         rx.close()
         with pytest.raises((cwasi.ChannelClosed, cwasi.PeerDied)):
             sending.result(HANG)
+
+
+def test_a_receiver_that_is_gone_before_a_long_message(ends: Ends) -> None:
+    """With one before it in its ring, which it has not taken."""
+    tx, rx = ends
+    tx.send(b"x")
+    time.sleep(0.3)
+    rx.close()
+    with pytest.raises((cwasi.ChannelClosed, cwasi.PeerDied)):
+        for _ in range(1000):
+            tx.send(bytes(5_000_000))
 
 
 def test_the_time_from_send_to_receipt_goes_through_the_server(ends: Ends) -> None:
@@ -103,8 +132,9 @@ def test_ends_know_their_mode(ends: Ends) -> None:
 def test_the_rest_of_a_dead_sender_arrives(redis_server: RedisServer, client: redis.Redis) -> None:
     link = RedisLink(redis_server.url, "orphan")
     rx = cwasi.Receiver(link.open(RECEIVER), "lab")
-    for i in range(1, 4):   # what a killed sender has left
-        client.xadd("cwasi:orphan", {"data": b"%d" % i, "stamp": 0}, id=f"1-{i}")
+    client.xadd("cwasi:{orphan}", {"begin": 1}, id="1-0")   # what a killed sender has left
+    for i in range(1, 4):
+        client.xadd("cwasi:{orphan}", {"data": b"%d" % i, "stamp": 0}, id=f"1-{i}")
     link.peer_died(rx)
     assert [rx.recv(timeout=HANG) for _ in range(3)] == [b"1", b"2", b"3"]
     with pytest.raises(cwasi.PeerDied):
@@ -153,7 +183,7 @@ def test_our_own_server_takes_what_others_refuse(ends: Ends) -> None:
 @pytest.mark.parametrize("moment", ["idle", "busy", "full"])
 def test_a_server_that_is_killed(moment: str, caplog: pytest.LogCaptureFixture) -> None:
     with RedisServer() as server, ThreadPoolExecutor(2) as pool:
-        tx, rx = cwasi.open_channel("lab", server.url)
+        tx, rx = cwasi.open_channel("lab", f"{server.url}?patience=1")
         tx.send(b"x")
         assert rx.recv(timeout=HANG) == b"x"
         if moment != "idle":
@@ -174,7 +204,7 @@ def test_a_server_that_is_killed(moment: str, caplog: pytest.LogCaptureFixture) 
                 rx.recv(timeout=HANG)
         tx.close()
         rx.close()
-    assert "channel cwasi:lab:" in caplog.text
+    assert "channel cwasi:{lab:" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,27 @@ def test_over_a_fork() -> None:
     tx.close()
 
 
+def test_a_child_that_sends_the_rest() -> None:
+    """More than the kernel holds, in a process that ends then: close() waits, since no keeper goes on."""
+    tx, rx = cwasi.open_channel("lab", "tcp")
+
+    def child() -> None:
+        rx.abandon()
+        for number in range(40):
+            tx.send(bytes([number]) * 1_000_000, timeout=0.01)
+        tx.finish(linger=HANG)
+
+    pid = in_child(child)
+    tx.abandon()
+    for number in range(40):
+        assert rx.recv(timeout=HANG) == bytes([number]) * 1_000_000
+        time.sleep(0.005)
+    with pytest.raises(cwasi.ChannelClosed):
+        rx.recv(timeout=HANG)
+    assert status_of(pid) == 0
+    rx.close()
+
+
 # ---- strangers ----
 
 

@@ -19,7 +19,10 @@ _COMMANDS = {
     "demo": "Run a picture pipeline over every kind of channel and compare.",
     "doctor": "Check what this machine offers, with a remedy for each lack.",
     "include": "Print the directory that holds cwasi.h.",
+    "inspect": "Show everything that is known of a channel.",
+    "ps": "Show the channels of this node.",
     "run": "Run functions and connect them.",
+    "switch": "Take a channel to another transport, live.",
     "soak": "Use channels of every kind under load, with faults.",
 }
 
@@ -30,7 +33,7 @@ Exit codes:
   1    an error that has no code of its own
   2    the command line contradicts itself
   65   a file is missing or no module that can run
-  69   something on this machine is missing (Redis, a transport, ...)
+  69   something on this machine is missing (Redis, a transport, a channel, ...)
   74   a channel broke
   77   no permission to trace
   124  a function still ran when its time was up

@@ -114,10 +114,12 @@ def _with_server(workflow: Workflow, options: Options) -> RunReport:
     from dataclasses import replace
 
     from ..deployment import run as run_workflow
-    from ..modes import Transport
+    from ..modes import Mode, Transport
     from ..redis_server import RedisServer
 
-    if options.redis is not None or options.transport is not Transport.REDIS:
+    several = any(len(channel.receivers) > 1 for channel in workflow.channels)   # remote, only Redis can have them
+    needed = options.transport is Transport.REDIS or (options.mode is Mode.REMOTE and several)
+    if options.redis is not None or not needed:
         return run_workflow(workflow, options)
     with RedisServer() as server:
         return run_workflow(workflow, replace(options, redis=server.url))

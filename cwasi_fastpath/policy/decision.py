@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from .. import errors
 from ..metrics import Observation
 from ..modes import EdgeFacts, Locality, Mode, Transport, mode_of, nearest_mode
 
@@ -73,7 +74,7 @@ def ruled_out(request: Request, transport: Transport) -> str | None:
     return None
 
 
-SEVERAL = (Transport.RING, Transport.PIPE)
+SEVERAL = (Transport.RING, Transport.PIPE, Transport.REDIS)
 """Those that can have several receivers, the better first."""
 
 
@@ -81,3 +82,30 @@ def for_several(requests: Sequence[Request]) -> Transport:
     """The best that all edges of a channel with several receivers can have; the last where there is none."""
     possible = [kind for kind in SEVERAL if all(ruled_out(request, kind) is None for request in requests)]
     return possible[0] if possible else SEVERAL[-1]
+
+
+def available(redis: str | None) -> frozenset[Transport]:
+    """What a host has to offer. redis: the URL of a server, if it knows one."""
+    return frozenset(kind for kind in Transport if kind is not Transport.REDIS or redis)
+
+
+def decide(
+    policy: Policy,
+    facts: EdgeFacts,
+    what: str,
+    *,
+    mode: Mode | None = None,
+    asked: Transport | None = None,
+    redis: str | None = None,
+    observation: Observation | None = None,
+    receivers: int = 1,
+) -> Decision:
+    """Asks the policy for one edge. what: names the edge. Raises NoTransport with every obstacle."""
+    request = Request(facts, observation, mode, asked, available(redis), receivers)
+    decision = policy.decide(request)
+    if decision is not None and (obstacle := ruled_out(request, decision.transport)) is not None:
+        raise errors.NoTransport(f"{what}: the policy chose {decision.transport}, which cannot be: {obstacle}")
+    if decision is None:
+        obstacles = "; ".join(f"{kind}: {ruled_out(request, kind)}" for kind in Transport)
+        raise errors.NoTransport(f"{what}: nothing can carry it. {obstacles}")
+    return decision

@@ -50,6 +50,7 @@ Where a transport offers it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -93,8 +94,9 @@ def create(
 ) -> Link:
     """Makes a new link.
 
-    readers: how many receivers it has; more than one only on a ring or on pipes.
-    redis: the server's URL, and key: how the stream's name there begins; both only for the redis transport.
+    readers: how many receivers it has.
+    redis: the server's URL, and key: how the stream's name there begins, or all of it where the URL says `durable=1`;
+    both only for the redis transport.
     listen: where the receiver of a tcp link listens, host and port; by default any port of 127.0.0.1.
     Raises OSError when the kernel refuses, RedisUnavailable, TcpUnavailable.
     """
@@ -106,17 +108,24 @@ def create(
         from .pipe import PipeLink
 
         return PipeLink.create(readers)
-    if readers != 1:
-        raise BadSpec(f"{transport} has one receiver, not {readers}: use a ring or pipes")
     if transport is Transport.TCP:
+        if readers != 1:
+            raise BadSpec(f"{transport} has one receiver, not {readers}: use a ring, pipes or redis")
         from .tcp import TcpLink
 
         return TcpLink.create(*(listen or ()))
     if redis is None:
         raise BadSpec("the redis transport needs the URL of a server, for example unix:///run/redis/redis.sock")
     from .redis import RedisLink
+    from .redis_client import Address
 
-    return RedisLink(redis, f"{key}:{uuid4().hex}")   # others use the server too
+    # Others use the server too. The key of a durable channel is what its ends find each other by.
+    return RedisLink(redis, key if Address.parse(redis).durable else f"{key}:{uuid4().hex}", readers)
+
+
+def key_of(channel: str, sender: str, senders: int) -> str:
+    """What the link of a sender is called where others can see it."""
+    return channel if senders == 1 else f"{channel}:{sender}"
 
 
 def join(description: dict[str, Any], fds: list[int]) -> Link:
@@ -136,4 +145,9 @@ def join(description: dict[str, Any], fds: list[int]) -> Link:
         return TcpLink.joined(description, fds)
     from .redis import RedisLink
 
-    return RedisLink(description["url"], description["key"])
+    return RedisLink(description["url"], description["key"], description["readers"])
+
+
+def why(links: Sequence[Link]) -> str | None:
+    """Why the other side of one of them is gone, where its transport knows more than that it is."""
+    return next((text for text in (getattr(link, "why", None) for link in links) if text), None)

@@ -16,7 +16,7 @@ from . import handshake
 from .keeper import HANDSHAKE_SECONDS, LOOK_SECONDS, Keeper
 from .tls import Pump
 
-STRANGERS_MAX = 16
+STRANGERS_MAX = 64
 """Connections that have not proven anything yet; one more, and the oldest of them is dropped."""
 
 _LINGER_SECONDS = 2.0

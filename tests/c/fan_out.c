@@ -193,6 +193,24 @@ static void the_sender_goes(int way)
     free_fan(f);
 }
 
+/* A sender that cannot hear what its readers say last only knows what it is told. */
+static void without_backs(int told)
+{
+    cwasi_channel *tx;
+    int fds[2];
+    CHECK_EQ(pipe(fds), 0);
+    CHECK_EQ(cwasi_channel_open_pipe(CWASI_SENDER, &fds[1], NULL, 1, &tx), 0);
+    close(fds[1]);
+    CHECK_EQ(cwasi_channel_bells(tx, &(int){0}, 1), 0);
+    if (told)
+        cwasi_channel_peer_died(tx, 0);
+    close(fds[0]);
+    for (int i = 0; i < 3; i++)
+        CHECK_EQ(cwasi_channel_send(tx, "x", 1, FOREVER), told ? -ECONNRESET : -EPIPE);
+    CHECK_EQ(stats_of(tx).lost_peers, told);
+    cwasi_channel_free(tx);
+}
+
 static void what_cannot_be_opened(void)
 {
     cwasi_channel *c;
@@ -234,6 +252,8 @@ int main(void)
     test_begin(100);
     for (over = 0; over < TRANSPORTS; over++)
         all_of_it();
+    for (int told = 0; told < 2; told++)
+        without_backs(told);
     what_cannot_be_opened();
     return 0;
 }

@@ -160,7 +160,7 @@ static void not_agreed(void)
 {
     pair p = ring_pair(8192), next = ring_pair(8192);
     CHECK_EQ(cwasi_channel_switch(p.tx, next.tx, 0), 0);
-    CHECK_EQ(cwasi_channel_recv(p.rx, NULL, 0, 100 * MS), -EBADMSG);
+    CHECK_EQ(cwasi_channel_recv(p.rx, NULL, 0, 100 * MS), -EREMCHG);
     cwasi_channel_free(next.rx);
     free_pair(p);
 }

@@ -6,9 +6,12 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import redis
+
+from cwasi_fastpath.endpoint import SENDER
 from cwasi_fastpath.modes import Transport
 from cwasi_fastpath.transport import Link
-from cwasi_fastpath.transport.redis import BACKLOG
+from cwasi_fastpath.transport.redis_send import BACKLOG
 from cwasi_fastpath.transport.ring import CAPACITY, READERS_MAX
 from cwasi_fastpath.transport.tcp import WINDOW, TcpLink
 
@@ -28,7 +31,7 @@ class Case:
     """Breaks the connection of a link, where the transport promises to make it again."""
 
 
-def cut_tcp(link: Link) -> None:
+def _cut_tcp(link: Link) -> None:
     """What is under way in one direction is lost."""
     assert isinstance(link, TcpLink)
     for keeper in link._keepers:
@@ -37,9 +40,15 @@ def cut_tcp(link: Link) -> None:
             return
 
 
+def _cut_redis(link: Link) -> None:
+    """From the server's side, which ends every connection but the one that asks for it."""
+    with redis.Redis.from_url(link.export(SENDER)[0]["url"]) as client:
+        client.client_kill_filter(_type="normal", skipme=True)
+
+
 CASES = (
     Case(Transport.RING, CAPACITY, readers=READERS_MAX),
     Case(Transport.PIPE, 1 << 20, readers=READERS_MAX),
-    Case(Transport.TCP, WINDOW, cut=cut_tcp),
-    Case(Transport.REDIS, BACKLOG + 3 * CAPACITY, notices=False),
+    Case(Transport.TCP, WINDOW, cut=_cut_tcp),
+    Case(Transport.REDIS, BACKLOG + 3 * CAPACITY, readers=READERS_MAX, notices=False, cut=_cut_redis),
 )

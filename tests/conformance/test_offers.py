@@ -81,6 +81,8 @@ def test_fan_out_content_is_fixed(lab: Lab, start: Start, size: int) -> None:
 @pytest.mark.fans_out
 @pytest.mark.parametrize("size", [1000, 100_000])
 def test_fan_out_waits_for_the_slowest(case: Case, lab: Lab, start: Start, size: int) -> None:
+    if size < case.bound >> 14:
+        pytest.skip("a server takes too long for so many small ones")
     tx, (quick, slow) = fan(lab, 2)
     wanted = 2 * case.bound // size
     sending = start(lambda: [tx.send(bytes(size)) for _ in range(wanted)])
@@ -96,7 +98,7 @@ def test_fan_out_waits_for_the_slowest(case: Case, lab: Lab, start: Start, size:
 @pytest.mark.fans_out
 @pytest.mark.parametrize("failed", [False, True])
 @pytest.mark.parametrize("size", [1000, 300_000])
-def test_fan_out_goes_on_without_who_leaves(lab: Lab, start: Start, failed: bool, size: int) -> None:
+def test_fan_out_goes_on_without_who_leaves(case: Case, lab: Lab, start: Start, failed: bool, size: int) -> None:
     tx, (slow, steady, third) = fan(lab, 3)
     count = 8 * (1 << 20) // size
     sending = start(lambda: [tx.send(bytes(size)) for _ in range(count)])
@@ -104,14 +106,19 @@ def test_fan_out_goes_on_without_who_leaves(lab: Lab, start: Start, failed: bool
     stands_still(tx)
     slow.finish(failed=failed)
     sending.result(HANG)
-    assert tx.metrics().lost_peers == failed
+    assert tx.metrics().lost_peers == (failed and case.notices)
     assert [done.result(HANG) for done in reading] == [[size] * count] * 2
     steady.close()
     tx.send(b"there is still one")
     assert third.recv(timeout=HANG) == b"there is still one"
     third.close()
-    with pytest.raises(cwasi.PeerDied if failed else cwasi.ChannelClosed):
-        tx.send(b"nobody")
+    if case.notices:
+        with pytest.raises(cwasi.PeerDied if failed else cwasi.ChannelClosed):
+            tx.send(b"nobody")
+    else:
+        with pytest.raises((cwasi.PeerDied, cwasi.ChannelClosed)):
+            while True:
+                tx.send(b"nobody")
 
 
 @pytest.mark.fans_out

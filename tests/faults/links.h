@@ -3,14 +3,15 @@
 #ifndef CWASI_LINKS_H
 #define CWASI_LINKS_H
 
-#include "test.h"
+#include "tcp_pair.h"
 
 enum { ENDS = 3, SENDER = 0 };   /* the receivers follow */
+enum { ON_TCP = TRANSPORTS };    /* one connection, which nobody makes again */
 
 typedef struct {
     int transport, memfd;
     int receivers;
-    int pipes[ENDS][2];         /* by receiver: what it reads, and what the sender writes */
+    int pipes[ENDS][2];         /* by receiver: what it reads, and what the sender writes; of tcp, the sockets */
     int bells[ENDS][2];         /* by receiver: the sender's side and the receiver's, of a socket pair or a back */
 } link_made;
 
@@ -21,7 +22,13 @@ static inline void make_link(link_made *l, int transport, uint64_t capacity, int
         CHECK_EQ(pipe(l->pipes[i]), 0);
         CHECK_EQ(pipe(l->bells[i]), 0);
     }
-    if (transport == ON_PIPE)
+    if (transport == ON_TCP) {
+        int sockets[2];
+        connect_tcp(sockets);
+        l->pipes[0][0] = sockets[RX];
+        l->pipes[0][1] = sockets[TX];
+    }
+    if (transport != ON_RING)
         return;
     l->memfd = cwasi_ring_create(capacity, (unsigned)receivers);
     CHECK(l->memfd >= 0);
@@ -33,6 +40,13 @@ static inline cwasi_channel *open_end(const link_made *l, int end)
 {
     cwasi_channel *c;
     int role = end == SENDER ? CWASI_SENDER : CWASI_RECEIVER;
+    if (l->transport == ON_TCP) {
+        cwasi_tcp *keeper;
+        CHECK_EQ(cwasi_channel_open_tcp(role, 1 << 20, &keeper, &c), 0);
+        CHECK_EQ(cwasi_tcp_connected(keeper, l->pipes[0][end == SENDER], 1), 0);
+        cwasi_tcp_leave(keeper, 0);
+        return c;
+    }
     int own[ENDS], out[ENDS], reader = end == SENDER ? 0 : end - 1;
     for (int i = 0; i < l->receivers; i++) {
         own[i] = l->bells[i][0];
@@ -53,9 +67,10 @@ static inline void close_link(const link_made *l)
         close(l->memfd);
     for (int i = 0; i < l->receivers; i++) {
         for (int side = 0; side < 2; side++) {
-            if (l->transport == ON_PIPE)
+            if (l->transport != ON_RING)
                 close(l->pipes[i][side]);
-            close(l->bells[i][side]);
+            if (l->transport != ON_TCP)
+                close(l->bells[i][side]);
         }
     }
 }

@@ -1,0 +1,173 @@
+"""Names across nodes: a registry in a Redis server, where ends meet whose processes share no runtime directory.
+
+Each end holds a lease of its name. The receiver asks the sender whose lease it finds, by a key that has the sender's
+token in its name, and so on; all keys expire. The lease of a peer that is not there any more is its death, unless a bye
+with its token is.
+
+    receiver -> sender   ask (token, placement); met (token)
+    sender -> receiver   answer (link, decision, placement, or why not)
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from . import errors
+from .endpoint import RECEIVER, SENDER
+from .lease import SECONDS, Lease, Server, Watch
+from .placement import Placement, elsewhere
+from .registry import ROLES
+from .runtime import ADDRESS
+
+_LOOK = 0.02
+"""Seconds between two looks for an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class FarPeer:
+    """A process of another node that holds the other end."""
+
+    token: str
+    address: str
+    """In the runtime directory of its node."""
+    placement: Placement
+    value: bytes
+    """Of its lease."""
+
+    def __str__(self) -> str:
+        return f"a process of node {self.placement.node[:8] or '?'}"
+
+
+class ClusterName:
+    """The name of an end in this process, in the cluster's registry."""
+
+    def __init__(self, server: Server, name: str, role: int, here: Placement, address: str) -> None:
+        """Takes it. Raises Busy, RedisUnavailable."""
+        self.server = server
+        self.name = name
+        self._other = RECEIVER if role == SENDER else SENDER
+        body = {"placement": here.as_plain(), "address": address}
+        lease = Lease.take(server, self._lease_key(role), body)
+        if lease is None:
+            holder = self._holder(role)
+            server.close()
+            raise errors.Busy(f"channel {name!r} has a {ROLES[role]} already: {holder or 'a process that just left'}")
+        self.lease = lease
+
+    def _lease_key(self, role: int) -> str:
+        return f"cwasi:registry:{self.name}:{ROLES[role]}"
+
+    @staticmethod
+    def _key(what: str, token: str) -> str:
+        return f"cwasi:registry:{what}:{token}"
+
+    def check(self) -> None:
+        """Raises RegistryUnavailable when the lease was lost."""
+        if self.lease.lost:
+            raise errors.RegistryUnavailable(f"channel {self.name!r}: the lease of its name was lost; open it again")
+
+    def peer(self) -> FarPeer | None:
+        """Who holds the other end. Raises RedisUnavailable."""
+        return self._holder(self._other)
+
+    def _holder(self, role: int) -> FarPeer | None:
+        value = self.server.get(self._lease_key(role))
+        match _parsed(value):
+            case {"token": str(token), "address": str(address), "placement": dict(placement)}:
+                if value is not None and token.isalnum() and ADDRESS.fullmatch(address):
+                    return FarPeer(token, address, elsewhere(placement), value)
+        return None
+
+    # ---- the receiver's side ----
+
+    def ask(self, peer: FarPeer) -> bool:
+        """Asks a sender to meet; false while another one asks."""
+        return self.server.put(self._key("ask", peer.token), self.lease.token.encode(), only_new=True)
+
+    def answer(self, peer: FarPeer, until: float | None) -> dict[str, Any] | None:
+        """What it answers; None where it does not in time, or is gone."""
+        latest = time.monotonic() + SECONDS
+        while time.monotonic() < (latest if until is None else min(latest, until)):
+            if (found := self.server.take(self._key("answer", self.lease.token))) is not None:
+                return _parsed(found) or {}
+            if self.server.get(self._lease_key(self._other)) != peer.value:
+                return None
+            time.sleep(_LOOK)
+        return None
+
+    def confirm(self, peer: FarPeer) -> None:
+        """Tells the sender that we have our end."""
+        self.server.put(self._key("met", peer.token), self.lease.token.encode())
+
+    # ---- the sender's side ----
+
+    def asked(self) -> FarPeer | None:
+        """A receiver that asks, and that holds the name."""
+        token = self.server.take(self._key("ask", self.lease.token))
+        peer = self.peer() if token is not None else None
+        return peer if peer is not None and token is not None and peer.token.encode() == token else None
+
+    def reply(self, peer: FarPeer, body: dict[str, Any]) -> None:
+        """Answers it."""
+        self.server.put(self._key("answer", peer.token), json.dumps(body).encode())
+
+    def confirmed(self, peer: FarPeer) -> bool:
+        """Whether that receiver has its end."""
+        return self.server.take(self._key("met", self.lease.token)) == peer.token.encode()
+
+    # ---- afterwards ----
+
+    def watch(self, peer: FarPeer, gone: Callable[[bool], None]) -> Watch:
+        """Calls gone(whether it died) when the peer's lease is not there any more."""
+
+        def told() -> None:
+            try:
+                died = self.server.get(self._key("bye", peer.token)) is None
+            except errors.RedisUnavailable:
+                died = True
+            gone(died)
+
+        return Watch(self.server, self._lease_key(self._other), peer.value, told)
+
+    def bye(self) -> None:
+        """Leaves, and says so."""
+        try:
+            self.server.put(self._key("bye", self.lease.token), b"bye")
+        except errors.RedisUnavailable:
+            return
+        self.lease.release()
+
+
+class FarTie:
+    """What a connection is to a peer on this node: it tells of the peer's death, and the peer of ours."""
+
+    def __init__(self, cluster: ClusterName, peer: FarPeer) -> None:
+        self.peer = peer
+        self._cluster = cluster
+        self._watch: Watch | None = None
+
+    def when_gone(self, callback: Callable[[bool], None]) -> None:
+        """As Connection.when_gone, some seconds late, on the keeper's thread."""
+        self._watch = self._cluster.watch(self.peer, callback)
+
+    def close(self) -> None:
+        """Leaves, with a bye."""
+        self.hang_up()
+        self._cluster.bye()
+
+    def hang_up(self) -> None:
+        """Leaves without a bye, but keeps its name; does not wait."""
+        if self._watch is not None:
+            self._watch.over = True
+
+
+def _parsed(data: bytes | None) -> dict[str, Any] | None:
+    try:
+        found = json.loads(data) if data is not None else None
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

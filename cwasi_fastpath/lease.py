@@ -1,0 +1,227 @@
+"""Leases: names in a Redis server that processes of several nodes hold, each as long as it says so again in time.
+
+One thread of the process, the keeper, renews its leases and looks after those of its peers. A lease is SET ... NX PX
+with a value that nobody else has; only who holds it renews or deletes it, by that value. A process that dies, or loses
+the server, stops renewing, and its names are free when SECONDS have passed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Self
+
+from .errors import RedisUnavailable
+
+SECONDS = 5.0
+"""For how long it is given."""
+THREAD = "cwasi keeper"
+"""The name of the thread."""
+
+_RENEW = 1.0
+_SERVER = 2.0
+"""Seconds that the server may take for an answer."""
+_VALUE_BYTES = 1 << 16
+
+_RENEWED = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
+_DELETED = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+
+_log = logging.getLogger(__name__)
+
+
+class Server:
+    """A Redis server, of which we use plain keys that expire. What it raises is RedisUnavailable."""
+
+    def __init__(self, url: str) -> None:
+        import redis
+
+        self.url = url
+        self._errors = (redis.RedisError, OSError, ValueError)
+        with self._named():
+            self._client = redis.Redis.from_url(url, socket_timeout=_SERVER, socket_connect_timeout=_SERVER)
+            self._client.ping()
+
+    def _named(self) -> _Named:
+        return _Named(self.url, self._errors)
+
+    def get(self, key: str) -> bytes | None:
+        """What is there."""
+        with self._named():
+            found: Any = self._client.getrange(key, 0, _VALUE_BYTES)
+            return bytes(found) if found else None
+
+    def take(self, key: str) -> bytes | None:
+        """The same, and removes it."""
+        with self._named():
+            found: Any = self._client.getdel(key)
+            return None if found is None else bytes(found)
+
+    def put(self, key: str, value: bytes, *, only_new: bool = False) -> bool:
+        """Puts it there for SECONDS; false where something is there and only_new is asked for."""
+        with self._named():
+            return bool(self._client.set(key, value, nx=only_new, px=int(SECONDS * 1000)))
+
+    def renew(self, key: str, value: bytes) -> bool:
+        """For SECONDS more; false where that value is not there."""
+        with self._named():
+            return bool(self._client.eval(_RENEWED, 1, key, value, int(SECONDS * 1000)))
+
+    def delete(self, key: str, value: bytes) -> bool:
+        """False where that value is not there."""
+        with self._named():
+            return bool(self._client.eval(_DELETED, 1, key, value))
+
+    def close(self) -> None:
+        """Closes its connections; used again, it makes new ones. Twice is safe."""
+        self._client.close()
+
+
+class _Named:
+    """Names the server in what goes wrong, without the password that may be in its URL."""
+
+    def __init__(self, url: str, kinds: tuple[type[Exception], ...]) -> None:
+        self._url = re.sub(r"//[^/]*@", "//...@", url)
+        self._kinds = kinds
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: object) -> None:
+        if isinstance(value, self._kinds):
+            remedy = "start redis-server (apt install redis-server) or give another URL"
+            raise RedisUnavailable(f"registry at {self._url} does not answer: {value}; {remedy}") from value
+
+
+class Lease:
+    """A name that this process holds."""
+
+    def __init__(self, server: Server, key: str, body: dict[str, Any], token: str) -> None:
+        self.server = server
+        self.key = key
+        self.token = token
+        self.value = json.dumps({**body, "token": token}).encode()
+        self.lost = False
+        """Whether somebody else may hold the name by now."""
+        self._renewed = time.monotonic()
+        self._given_up = False
+        self._owner = os.getpid()
+
+    @classmethod
+    def take(cls, server: Server, key: str, body: dict[str, Any]) -> Self | None:
+        """None while another process holds it. Raises RedisUnavailable."""
+        lease = cls(server, key, body, secrets.token_hex(8))
+        if not server.put(key, lease.value, only_new=True):
+            return None
+        _keep(lease.look)
+        return lease
+
+    def release(self) -> None:
+        """Gives it free. Twice is safe; a server that does not answer forgets it in time."""
+        self._given_up = True
+        if self._owner == os.getpid():
+            with suppress(RedisUnavailable):
+                self.server.delete(self.key, self.value)
+            self.server.close()
+
+    def give_up(self) -> None:
+        """Has the keeper release it; does not wait, and takes no lock."""
+        self._given_up = True
+
+    def look(self) -> bool:
+        """The keeper's work; false when there is none any more."""
+        if self._given_up:
+            self.release()
+            return False
+        try:
+            if self.server.renew(self.key, self.value) or self.server.put(self.key, self.value, only_new=True):
+                self._renewed = time.monotonic()
+                return True
+            reason = "another process has taken it"
+        except RedisUnavailable as error:
+            if time.monotonic() - self._renewed < SECONDS:
+                return True
+            reason = str(error)
+        self.lost = True
+        _log.warning("the lease of %s is lost: %s", self.key, reason)
+        return False
+
+
+class Watch:
+    """Looks after the lease of a peer."""
+
+    def __init__(self, server: Server, key: str, value: bytes, gone: Callable[[], None]) -> None:
+        """gone: called once, on the keeper's thread, when that lease is not there any more."""
+        self._server = server
+        self._key = key
+        self._value = value
+        self._gone = gone
+        self._seen = time.monotonic()
+        self.over = False
+        _keep(self._look)
+
+    def _look(self) -> bool:
+        if self.over:
+            return False
+        try:
+            if self._server.get(self._key) == self._value:
+                self._seen = time.monotonic()
+                return True
+        except RedisUnavailable:
+            if time.monotonic() - self._seen < SECONDS:
+                return True
+        self._gone()
+        return False
+
+
+# ---- the keeper ----
+
+_lock = threading.Lock()
+_kept: list[Callable[[], bool]] = []
+_started = False
+
+
+def _keep(look: Callable[[], bool]) -> None:
+    global _started
+    with _lock:
+        _kept.append(look)
+        if not _started:
+            _started = True
+            threading.Thread(target=_run, name=THREAD, daemon=True).start()
+
+
+def _run() -> None:
+    global _started
+    while True:
+        time.sleep(_RENEW)
+        for look in list(_kept):
+            if not _still(look):
+                with _lock:
+                    _kept.remove(look)
+        with _lock:
+            if not _kept:
+                _started = False
+                return
+
+
+def _still(look: Callable[[], bool]) -> bool:
+    try:
+        return look()
+    except Exception:   # of a callback; the others need the thread
+        _log.exception("in the keeper")
+        return False
+
+
+def _after_fork_in_child() -> None:
+    global _lock, _started
+    _lock, _started = threading.Lock(), False
+    _kept.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

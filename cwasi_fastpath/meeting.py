@@ -1,0 +1,219 @@
+"""What is known of an end that met its peer through the registry: the peer, the connection to it, the decision."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
+from weakref import ReferenceType, finalize, ref
+
+from . import control, registry
+from .claim import Claim
+from .cluster import ClusterName
+from .description import EndDescription, counted, publish, withdraw
+from .endpoint import Endpoint
+from .lease import Server
+from .names import checked
+from .placement import Placement
+from .policy import Decision
+from .registry import ROLES
+from .transport import Link
+
+WAITING, OPEN, PEER_GONE, CLOSED = "waiting", "open", "peer gone", "closed"
+
+
+class Tie(Protocol):
+    """What holds two processes together: a connection on this node, leases across nodes."""
+
+    @property
+    def peer(self) -> object:
+        """Who it is, as text."""
+
+    def when_gone(self, callback: Callable[[bool], None]) -> None:
+        """Calls callback(whether it died) when the peer is gone."""
+
+    def close(self) -> None:
+        """Leaves, with a bye."""
+
+    def hang_up(self) -> None:
+        """Leaves without one; does not wait."""
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """That two processes met for a channel; each has its own side of it."""
+
+    connection: Tie
+    """To the process that holds the other end; it hangs up when that one dies."""
+    decision: Decision
+    peer: Placement
+    link: Link
+    """Our side's."""
+
+
+class NamedEnd:
+    """An end of a channel in this process that others find by name, from the claim of its name on."""
+
+    def __init__(self, name: str, role: int, here: Placement) -> None:
+        """Raises BadName, RegistryUnavailable."""
+        self.name = checked(name, "channel")
+        self.role = role
+        self.here = here
+        self.state = WAITING
+        self.meeting: Meeting | None = None
+        self._presence = control.Presence()
+        self._claim: Claim | None = None
+        self.cluster: ClusterName | None = None
+        """The same name across nodes."""
+        self._since = time.monotonic()
+        self._end: ReferenceType[Endpoint] | None = None
+        self._undo: list[Callable[[], None]] = []
+        self._before: list[Meeting] = []
+        """With the link from before the last switch, by which something may still come."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, tb: object) -> None:
+        if self.state == WAITING:
+            if self.cluster is not None:
+                self.cluster.lease.release()
+            self._leave()
+
+    def claim(self, server: Server | None = None) -> None:
+        """Takes the name, here and in the cluster's registry if there is one.
+
+        Raises Busy, RegistryUnavailable, RedisUnavailable.
+        """
+        self._claim = registry.claim(self.name, self.role, self._presence.address)
+        if server is not None:
+            self.cluster = ClusterName(server, self.name, self.role, self.here, self._presence.address)
+        publish(self.describe)
+
+    def listen(self, kind: str, handler: control.Handler) -> None:
+        """Requests of that kind for this channel are the handler's, until this end is closed."""
+        control.on(kind, handler, self.name)
+        self._undo.append(lambda: control.off(kind, handler, self.name))
+
+    def opened(self, end: Endpoint, meeting: Meeting) -> None:
+        """From now on the end learns of its peer's death, and leaves when it is closed."""
+        self.meeting = meeting
+        self.state = OPEN
+        self._end = ref(end)
+        _named[self.name, self.role] = self
+        # Who forgets to close it has not finished it: then there is no bye.
+        forgotten = finalize(end, control.later, self._leave)
+        forgotten.atexit = False
+
+        def closed(end: Endpoint) -> None:
+            forgotten.detach()
+            self.leave()
+
+        end.on_close = closed
+        meeting.connection.when_gone(self._peer_gone)
+
+    def went_on(self, meeting: Meeting) -> None:
+        """The channel has another link now, or will have when its receiver follows; which it has done the last time."""
+        assert self.meeting is not None   # or there was nothing to go on from
+        done, self._before = self._before, [self.meeting]
+        self.meeting = meeting
+        for old in done:
+            old.link.close()
+
+    def went_back(self) -> None:
+        """It will not, after all."""
+        if self._before and self.meeting is not None:
+            self.meeting.link.close()
+            self.meeting = self._before.pop()
+
+    def _links(self) -> list[Link]:
+        """All that something may still come by."""
+        return [meeting.link for meeting in (*self._before, self.meeting) if meeting is not None]
+
+    @property
+    def end(self) -> Endpoint | None:
+        """None before it is open, and when nobody holds it any more."""
+        return self._end() if self._end is not None else None
+
+    def _peer_gone(self, died: bool) -> None:
+        self.state = PEER_GONE
+        self._release()   # its peer will come no more, another one may
+        end = self.end
+        if died and end is not None:
+            for link in self._links():
+                link.peer_died(end)
+
+    def leave(self) -> None:
+        """Gives up the name, says bye to the peer, and waits until what was sent is out. Twice is safe."""
+        if self.meeting is not None and self.state != CLOSED:
+            for link in self._links():
+                link.close()
+            self.meeting.connection.close()
+            if self.cluster is not None:
+                self.cluster.lease.release()
+        self._leave()
+
+    def _leave(self) -> None:
+        self.state = CLOSED
+        self._release()
+        withdraw(self.describe)
+        if _named.get((self.name, self.role)) is self:
+            del _named[self.name, self.role]
+        while self._undo:
+            self._undo.pop()()
+        if self.meeting is not None:
+            self.meeting.connection.hang_up()
+        self._presence.leave()
+
+    def _release(self) -> None:
+        if self._claim is not None:
+            self._claim.release()
+        if self.cluster is not None:
+            self.cluster.lease.give_up()
+
+    def describe(self) -> list[EndDescription]:
+        """For who asks this process."""
+        meeting, end = self.meeting, self.end
+        found = end.seen() if end is not None else None
+        mine = EndDescription(
+            channel=self.name,
+            role=ROLES[self.role],
+            function=None,
+            pid=os.getpid(),
+            state=self.state,
+            trust=self.here.trust,
+            transport=None,
+            mode=None,
+            epoch=end.epoch if end is not None and not end.closed else 0,
+            age_seconds=time.monotonic() - self._since,
+            placement=self.here.as_plain(),
+            metrics=counted(found[0]) if found is not None else {},
+            unread=found[1] if found is not None else None,
+        )
+        return [mine if meeting is None else _with_peer(mine, meeting)]
+
+
+def _with_peer(mine: EndDescription, meeting: Meeting) -> EndDescription:
+    return replace(
+        mine,
+        transport=str(meeting.decision.transport),
+        mode=str(meeting.decision.mode),
+        peers=[str(meeting.connection.peer)],
+        peer_pids=[meeting.peer.process] if meeting.peer.node == mine.placement["node"] else [],
+        peer_placement=meeting.peer.as_plain(),
+        explanations={"sender -> receiver": meeting.decision.explain()},
+    )
+
+
+_named: dict[tuple[str, int], NamedEnd] = {}
+"""Those that are open, by channel and role."""
+
+
+os.register_at_fork(after_in_child=_named.clear)
+
+
+def named_end(name: str, role: int) -> NamedEnd | None:
+    """The end of that channel that is open in this process under its name."""
+    return _named.get((name, role))

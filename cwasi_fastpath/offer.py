@@ -1,0 +1,179 @@
+"""The sender's side of a meeting: decides what carries the channel, makes the link, passes on the receiver's end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+
+from . import errors
+from . import transport as transports
+from .cluster import ClusterName, FarPeer, FarTie
+from .connection import Connection
+from .endpoint import RECEIVER, SENDER
+from .lease import SECONDS
+from .meeting import Meeting, NamedEnd
+from .placement import Placement, of_peer
+from .policy import Decision
+from .request import Body, Request, close_all
+from .transport import Link
+
+_LOOK = 0.1
+"""Seconds between two looks whether a receiver of another node asks."""
+
+_log = logging.getLogger(__name__)
+
+
+class Offer:
+    """What a sender has for the receiver that comes first; on the control thread until it is taken."""
+
+    def __init__(self, named: NamedEnd, decided: Callable[[Placement, Placement], Decision], redis: str | None) -> None:
+        self._named = named
+        self._decided = decided
+        self._redis = redis
+        self._changed = threading.Condition()
+        self._meeting: Meeting | None = None
+        self._confirmed = False
+        named.listen("meet", self._asked)
+        named.listen("met", self._met)
+
+    def taken(self, timeout: float | None) -> Meeting:
+        """Waits for a receiver that has its end. Raises Timeout, RegistryUnavailable, RedisUnavailable."""
+        try:
+            return self._awaited(timeout)
+        except BaseException:
+            self._withdraw(for_good=True)
+            raise
+
+    def _awaited(self, timeout: float | None) -> Meeting:
+        cluster = self._named.cluster
+        far = _FarOffer(self, cluster) if cluster is not None else None
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if until is None else max(0.0, until - time.monotonic())
+            with self._changed:
+                pause = left if far is None else min(_LOOK, _LOOK if left is None else left)
+                if self._changed.wait_for(lambda: self._confirmed, pause):
+                    assert self._meeting is not None
+                    return self._meeting
+            if left is not None and left <= 0:
+                raise errors.Timeout(f"channel {self._named.name!r}: no receiver has come within {timeout:g} s")
+            if far is not None:
+                far.look()
+
+    def _withdraw(self, *, for_good: bool = False) -> None:
+        with self._changed:
+            meeting, self._meeting, self._confirmed = self._meeting, None, for_good
+        if meeting is not None:
+            meeting.connection.hang_up()
+            meeting.link.close()
+
+    def _asked(self, request: Request) -> None:
+        """A receiver is there. Raises what rules it out."""
+        peer = of_peer(request.connection.peer, request.body.get("placement"))
+        with self._changed:
+            if self._meeting is not None or self._confirmed:
+                raise errors.Busy(f"channel {self._named.name!r} has a receiver already")
+            decision = self._decision(peer, str(request.connection.peer))
+            body, fds, link = self._made(decision)
+            try:
+                request.answer(body, fds)
+            finally:
+                close_all(fds)
+            self._meeting = Meeting(request.connection, decision, peer, link)
+        request.connection.stranger = False
+        request.connection.when_gone(lambda died: self._lost(request.connection))
+
+    def _decision(self, peer: Placement, who: str) -> Decision:
+        """Raises NoTransport; the receiver is told, and we go on waiting for one that can be served."""
+        try:
+            return self._decided(peer, self._named.here)
+        except errors.NoTransport as error:
+            _log.warning("%s is refused: %s", who, error)
+            raise
+
+    def _made(self, decision: Decision) -> tuple[Body, list[int], Link]:
+        """Makes the link: what to tell the receiver, with descriptors for it that are ours to close; and our side."""
+        link = transports.create(decision.transport, redis=self._redis, key=self._named.name)
+        try:
+            description, fds = link.export(SENDER)
+            mine = transports.join(description, [os.dup(fd) for fd in fds])
+            description, fds = link.export(RECEIVER)
+            body = {"link": description, "decision": asdict(decision), "placement": self._named.here.as_plain()}
+            return body, [os.dup(fd) for fd in fds], mine
+        finally:
+            link.close()
+
+    def _met(self, request: Request) -> None:
+        with self._changed:
+            if self._meeting is None or request.connection is not self._meeting.connection:
+                raise errors.Busy(f"channel {self._named.name!r} has another receiver")
+            self._confirmed = True
+            self._changed.notify_all()
+        request.answer()
+
+    def _lost(self, connection: Connection) -> None:
+        """The receiver is gone; if it had not taken its end, another one may."""
+        with self._changed:
+            if not self._confirmed and self._meeting is not None and self._meeting.connection is connection:
+                self._meeting.link.close()
+                self._meeting = None
+
+    # ---- for a receiver of another node ----
+
+    def far_asked(self, peer: FarPeer, tie: FarTie) -> Body:
+        """Decides for it; what it is to be told. Raises NoTransport, Busy."""
+        with self._changed:
+            if self._meeting is not None:
+                raise errors.Busy(f"channel {self._named.name!r} has a receiver already")
+            decision = self._decision(peer.placement, str(peer))
+            body, fds, link = self._made(decision)
+            self._meeting = Meeting(tie, decision, peer.placement, link)
+        if fds:
+            close_all(fds)
+            self._withdraw()
+            raise errors.NoTransport(f"{decision.transport} needs descriptors, which cannot go to another node")
+        return body
+
+    def far_met(self) -> None:
+        """It has its end."""
+        with self._changed:
+            self._confirmed = True
+
+    def far_lost(self) -> None:
+        """It has not taken its end; another one may."""
+        self._withdraw()
+
+
+class _FarOffer:
+    """What a sender does for receivers of other nodes, on the thread that waits."""
+
+    def __init__(self, offer: Offer, cluster: ClusterName) -> None:
+        self._offer = offer
+        self._cluster = cluster
+        self._peer: FarPeer | None = None
+        self._until = 0.0
+
+    def look(self) -> None:
+        """Whether one asks, or has its end. Raises RegistryUnavailable, RedisUnavailable."""
+        self._cluster.check()
+        if self._peer is None:
+            if (asking := self._cluster.asked()) is not None:
+                self._answer(asking)
+        elif self._cluster.confirmed(self._peer):
+            self._offer.far_met()
+        elif time.monotonic() > self._until:
+            self._peer = None
+            self._offer.far_lost()
+
+    def _answer(self, peer: FarPeer) -> None:
+        try:
+            body = self._offer.far_asked(peer, FarTie(self._cluster, peer))
+        except errors.Error as error:
+            self._cluster.reply(peer, {"error": type(error).__name__, "message": str(error)})
+            return
+        self._peer, self._until = peer, time.monotonic() + SECONDS
+        self._cluster.reply(peer, body)

@@ -1,0 +1,97 @@
+"""What a host lets other processes know of its channels. Nothing of it is on the path of a message."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from . import control
+from .channel import Channel, Edge
+from .description import EndDescription, counted, explained, publish, withdraw
+from .endpoint import SENDER, Endpoint
+from .errors import RegistryUnavailable
+from .placement import here
+from .policy import Decision
+from .registry import ROLES
+
+_log = logging.getLogger(__name__)
+
+
+class Publisher(Protocol):
+    """A host."""
+
+    @property
+    def channels(self) -> Sequence[Channel]:
+        """All that were opened there."""
+
+    def trust_of(self, function: str) -> str:
+        """The label of a function's trust domain."""
+
+
+class Published:
+    """The channels of a host, as `cwasi ps` finds them."""
+
+    def __init__(self, host: Publisher) -> None:
+        self._host = host
+        self._presence: control.Presence | None = None
+        self._tried = False
+
+    def start(self) -> None:
+        """From now on they are found, if there is a runtime directory; they work without, too."""
+        if self._tried:
+            return
+        self._tried = True
+        try:
+            self._presence = control.Presence()
+        except RegistryUnavailable as error:
+            _log.warning("cwasi ps will not show the channels of process %d: %s", os.getpid(), error)
+            return
+        publish(self.describe)
+
+    def end(self) -> None:
+        """They are not found any more. Twice is safe."""
+        if self._presence is not None:
+            withdraw(self.describe)
+            self._presence.leave()
+            self._presence = None
+
+    def describe(self) -> list[EndDescription]:
+        """Every end that is here."""
+        return [
+            self._described(channel, function, end)
+            for channel in list(self._host.channels)
+            for ends in (channel.senders, channel.receivers)
+            for function, end in list(ends.items())
+        ]
+
+    def _described(self, channel: Channel, function: str, end: Endpoint) -> EndDescription:
+        edges = _edges_of(channel.decisions.items(), function)
+        found = end.seen()
+        trust = self._host.trust_of(function)
+        peers = sorted({name for edge in edges for name in edge} - {function})
+        ours = {**channel.senders, **channel.receivers}
+        return EndDescription(
+            channel=channel.name,
+            role=ROLES[end.role],
+            function=function,
+            pid=os.getpid(),
+            state="closed" if end.closed else "open",
+            trust=trust,
+            transport=str(next(iter(edges.values())).transport),
+            mode=str(end.mode),
+            epoch=end.epoch if not end.closed else 0,
+            age_seconds=time.monotonic() - end.since,
+            peers=peers,
+            peer_pids=[os.getpid()] if ours.keys() >= set(peers) else [],
+            placement=here(trust).as_plain(),
+            explanations=explained(edges),
+            metrics=counted(found[0]) if found is not None else {},
+            unread=found[1] if found is not None and end.role == SENDER else None,
+        )
+
+
+def _edges_of(decisions: Iterable[tuple[Edge, Decision]], function: str) -> dict[Edge, Decision]:
+    return {edge: decision for edge, decision in decisions if function in edge}

@@ -1,0 +1,74 @@
+"""What one process asks of another over a connection, and the answer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from . import errors
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+Body = dict[str, Any]
+
+TEXT = 2000
+"""Characters of an error that a peer is told."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """What the peer answered. Who asked owns the descriptors."""
+
+    body: Body
+    fds: list[int] = field(default_factory=list)
+
+
+class Request:
+    """What a peer asks. A handler answers it, now or later, from any thread."""
+
+    def __init__(self, connection: Connection, message: Body, fds: list[int]) -> None:
+        """Raises ValueError for what is no request."""
+        self.connection = connection
+        match message.get("ask"), message.get("channel"), message.get("id"), message.get("body", {}):
+            case (str(kind), str() | None as channel, int() | None as number, dict(body)):
+                self.kind: str = kind
+                self.channel: str | None = channel
+                self.body: Body = body
+                self._id = number
+            case _:
+                raise ValueError("a request has a kind, perhaps a channel and an id, and a body")
+        self._fds = fds
+
+    def take_fds(self) -> list[int]:
+        """The descriptors that came along; they are the caller's now. Those that no handler takes are closed."""
+        fds, self._fds = self._fds, []
+        return fds
+
+    def answer(self, body: Body | None = None, fds: Sequence[int] = ()) -> None:
+        """The descriptors stay the caller's, and may be closed afterwards."""
+        if self._id is not None:
+            self.connection.send({"answer": self._id, "body": body or {}}, fds)
+
+    def refuse(self, error: BaseException) -> None:
+        """The peer's request() raises the same."""
+        if self._id is not None:
+            kind = type(error).__name__ if isinstance(error, errors.Error) else "Error"
+            self.connection.send({"refused": self._id, "error": kind, "message": str(error)[:TEXT]})
+
+
+def refusal(message: Body) -> errors.Error:
+    """The error that a peer was refused with; its words are the peer's."""
+    kind = getattr(errors, str(message.get("error")), None)
+    if not isinstance(kind, type) or not issubclass(kind, errors.Error) or kind is errors.GuestExit:
+        kind = errors.Error
+    text = "".join(char if char.isprintable() else " " for char in str(message.get("message"))[:TEXT])
+    return kind(text)
+
+
+def close_all(fds: list[int]) -> None:
+    """Closes and forgets them."""
+    while fds:
+        os.close(fds.pop())

@@ -1,0 +1,39 @@
+"""Asks the process that holds the sender of a channel to switch it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import registry
+from .census import holders
+from .errors import BadSpec, NoSuchChannel, PeerDied
+from .names import checked
+
+_GRACE = 5.0
+"""Seconds beyond the time-out of the switch itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """What has become of it."""
+
+    channel: str
+    transport: str
+    mode: str
+
+
+def ask(channel: str, target: str, timeout: float) -> Switched:
+    """Raises NoSuchChannel, BadSpec where several processes have one of that name, and what the switch raised."""
+    checked(channel, "channel")
+    addresses = holders(channel, "sender")
+    if not addresses:
+        raise NoSuchChannel(f"no process that can be found holds the sender of channel {channel!r} (cwasi ps)")
+    if len(addresses) > 1:
+        raise BadSpec(f"{len(addresses)} processes hold a sender of channel {channel!r}: say which, by its own program")
+    body = registry.ask(
+        addresses[0], "switch-to", {"target": target, "timeout": timeout}, channel=channel, timeout=timeout + _GRACE
+    )
+    match body:
+        case {"transport": str(transport), "mode": str(mode)}:
+            return Switched(channel, transport[:80], mode[:80])
+    raise PeerDied(f"the process that holds the sender of channel {channel!r} answered nonsense")

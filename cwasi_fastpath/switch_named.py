@@ -1,0 +1,188 @@
+"""A live switch of a channel whose two ends met by name, each in a process of its own.
+
+    sender -> receiver   switch (epoch, link, decision), with descriptors -> nothing; withdraw (epoch) -> nothing
+    anybody -> sender    switch-to (target, timeout) -> epoch, transport, mode
+
+The receiver is given its end of the new link over the connection of the two, and its control thread hands that to the
+end, whatever the thread that receives is doing. Then the sender goes, and the receiver follows by itself. A receiver
+that has not followed the last time yet is busy, and is asked again.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, replace
+
+from . import errors
+from . import transport as transports
+from .connection import Connection
+from .endpoint import RECEIVER, SENDER
+from .meeting import Meeting, NamedEnd
+from .modes import Transport, mode_of
+from .placement import edge_facts
+from .policy import Decision, Request, ruled_out
+from .receiver import Receiver
+from .request import Body, close_all
+from .request import Request as Asked
+from .search import checked_decision, joined, opened
+from .sender import Sender
+from .switch import left
+from .transport.target import link_to, transport_of
+
+_AGAIN = 0.001
+LONGEST = 60.0
+"""Seconds that others may have a switch take."""
+
+
+Work = Callable[[Asked, list[int]], None]
+"""Answers a request, which came with these descriptors. Those that are left in the list are closed."""
+
+
+def in_background(work: Work) -> Callable[[Asked], None]:
+    """A handler that does not keep the control thread: it may wait."""
+
+    def handler(request: Asked) -> None:
+        threading.Thread(target=_answered, args=(work, request, request.take_fds()), daemon=True).start()
+
+    return handler
+
+
+def _answered(work: Work, request: Asked, fds: list[int]) -> None:
+    try:
+        work(request, fds)
+    except Exception as error:
+        request.refuse(error)
+    finally:
+        close_all(fds)
+
+
+# ---- the sender's side ----
+
+
+class NamedSwitch:
+    """What a sender that met its receiver by name needs to go on elsewhere."""
+
+    def __init__(self, named: NamedEnd) -> None:
+        self._named = named
+        self._one = threading.Lock()
+        """One switch at a time."""
+        named.listen("switch-to", in_background(self._asked))
+
+    def switch(self, target: str, timeout: float | None) -> None:
+        """As Sender.switch."""
+        until = None if timeout is None else time.monotonic() + timeout
+        if not self._one.acquire(timeout=-1 if timeout is None else timeout):
+            raise errors.Timeout(f"channel {self._named.name!r}: another switch is under way")
+        try:
+            self._switch(target, until)
+        finally:
+            self._one.release()
+
+    def _switch(self, target: str, until: float | None) -> None:
+        meeting, sender = self._named.meeting, self._named.end
+        if meeting is None or not isinstance(sender, Sender):
+            raise errors.ChannelClosed(f"channel {self._named.name!r}: its sender is closed")
+        if not isinstance(meeting.connection, Connection):
+            raise errors.BadSpec(f"channel {self._named.name!r}: its receiver is on another node; it cannot switch yet")
+        decision = self._decided(target, meeting)
+        link = link_to(target, key=self._named.name)
+        try:
+            description, fds = link.export(SENDER)
+            mine = transports.join(description, [os.dup(fd) for fd in fds])
+            description, fds = link.export(RECEIVER)
+            epoch = sender.epoch + 1
+            body: Body = {"epoch": epoch, "link": description, "decision": asdict(decision)}
+            try:
+                self._offer(meeting.connection, body, fds, until)
+                sender.leave_for(mine.open(SENDER), decision.mode, left(until))
+            except BaseException:
+                # Also after a time-out: it may have agreed all the same.
+                meeting.connection.tell("withdraw", {"epoch": epoch}, channel=self._named.name)
+                mine.close()
+                raise
+        finally:
+            link.close()
+        self._named.went_on(replace(meeting, decision=decision, link=mine))
+
+    def _decided(self, target: str, meeting: Meeting) -> Decision:
+        """Raises NoTransport for what the facts forbid."""
+        transport = transport_of(target)
+        facts = edge_facts(self._named.here, meeting.peer)
+        obstacle = ruled_out(Request(facts, available=frozenset(Transport)), transport)
+        if obstacle is not None:
+            raise errors.NoTransport(f"channel {self._named.name!r}: {transport}: {obstacle}")
+        return Decision(mode_of(transport, facts.locality), transport, "a switch was asked for", ())
+
+    def _offer(self, connection: Connection, body: Body, fds: list[int], until: float | None) -> None:
+        why: errors.Busy | None = None
+        while True:
+            try:
+                connection.request("switch", body, fds, channel=self._named.name, timeout=left(until))
+                return
+            except errors.Busy as busy:
+                why = busy
+            except errors.Timeout:
+                if why is not None:
+                    raise errors.Timeout(str(why)) from why
+                raise
+            time.sleep(_AGAIN)
+
+    def _asked(self, request: Asked, fds: list[int]) -> None:
+        """Somebody wants us to switch."""
+        target, seconds = request.body.get("target"), request.body.get("timeout")
+        if not isinstance(target, str) or not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST:
+            raise errors.BadSpec(f"a switch needs a target, and a time-out of 0 to {LONGEST:g} s")
+        self.switch(target, seconds)
+        meeting = self._named.meeting
+        assert meeting is not None   # or the switch had failed
+        request.answer({"transport": str(meeting.decision.transport), "mode": str(meeting.decision.mode)})
+
+
+# ---- the receiver's side ----
+
+
+class NamedFollower:
+    """What a receiver that met its sender by name needs to follow it."""
+
+    def __init__(self, named: NamedEnd) -> None:
+        self._named = named
+        named.listen("switch", in_background(self._asked))
+        named.listen("withdraw", in_background(self._withdrawn))
+
+    def _of_our_sender(self, request: Asked) -> tuple[Meeting, Receiver, int]:
+        """Raises Busy for others, ChannelClosed, Corrupted."""
+        meeting, receiver, epoch = self._named.meeting, self._named.end, request.body.get("epoch")
+        if meeting is None:
+            raise errors.Busy(f"channel {self._named.name!r}: its receiver is not there yet")
+        if not isinstance(receiver, Receiver):
+            raise errors.ChannelClosed(f"channel {self._named.name!r}: its receiver is closed")
+        if request.connection is not meeting.connection:
+            raise errors.Busy(f"channel {self._named.name!r} has another sender")
+        if not isinstance(epoch, int) or not 0 < epoch < 1 << 32:
+            raise errors.Corrupted(f"channel {self._named.name!r}: a switch to epoch {str(epoch)[:20]}")
+        return meeting, receiver, epoch
+
+    def _asked(self, request: Asked, fds: list[int]) -> None:
+        meeting, receiver, epoch = self._of_our_sender(request)
+        if receiver.epoch != epoch - 1:
+            raise errors.Busy(f"channel {self._named.name!r}: its receiver has not read to the last switch yet")
+        decision = checked_decision(self._named.name, request.body, meeting.peer, self._named.here)
+        link = joined(request.body.get("link"), decision.transport, fds)
+        try:
+            receiver.attach(opened(link), epoch, decision.mode)
+        except BaseException:
+            link.close()
+            raise
+        self._named.went_on(replace(meeting, decision=decision, link=link))
+        request.answer()
+
+    def _withdrawn(self, request: Asked, fds: list[int]) -> None:
+        _, receiver, epoch = self._of_our_sender(request)
+        with suppress(OSError):   # it has gone there, or we have nothing of that epoch
+            receiver.detach(epoch)
+            self._named.went_back()
+        request.answer()
