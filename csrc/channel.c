@@ -47,7 +47,8 @@ int cwasi_channel_open_pipe(int role, const int *pipes, const int *backs, unsign
 
 int channel_unused(const cwasi_channel *c, int role)
 {
-    return c->role == role && !c->sources && c->line.seq == 0 && load_relaxed(&c->line.epoch) == 0 && !c->has_frame;
+    return c->role == role && !c->sources && c->line.seq == 0 && load_relaxed(&c->line.epoch) == 0 && !c->line.next &&
+           !c->has_frame;
 }
 
 int cwasi_channel_open_tcp(int role, uint64_t window, cwasi_tcp **keeper, cwasi_channel **out)
@@ -222,9 +223,11 @@ static int64_t take_frame(cwasi_channel *c, void *data, uint64_t capacity)
 static int await_frame(cwasi_channel *c, void *data, uint64_t capacity, deadline until)
 {
     endpoint *end = c->line.now;
+    uint32_t epoch = channel_epoch(c);
     int offered = data && end->ops->offer && !c->has_frame && end->ops->offer(end, data, capacity);
     int rc = channel_next_frame(c, until);
-    if (offered && end->ops->withdraw(end) && rc < 0)
+    /* A transport that the sender has left is gone, and nobody is there to use what was offered. */
+    if (offered && channel_epoch(c) == epoch && end->ops->withdraw(end) && rc < 0)
         rc = channel_next_frame(c, deadline_after(-1));   /* it has come all the same */
     return rc;
 }
@@ -412,11 +415,22 @@ void cwasi_channel_free(cwasi_channel *c)
 
 int cwasi_channel_abandon(cwasi_channel *c)
 {
-    if (!try_claim(&c->owner, FREE, CLOSED) && load_relaxed(&c->owner) != CLOSED)
+    /* Who wants to tend it looks at it again. */
+    if (load_relaxed(&c->awaited) || (!try_claim(&c->owner, FREE, CLOSED) && load_relaxed(&c->owner) != CLOSED))
         return -EBUSY;
     line_destroy(&c->line);
     free(c);
     return 0;
+}
+
+void cwasi_channel_forked(cwasi_channel *c)
+{
+    line *l;
+    for (unsigned i = 0; (l = channel_line(c, i)); i++)
+        line_forked(l);
+    line_forked(&c->line);
+    store_relaxed(&c->awaited, 0);
+    try_claim(&c->owner, TENDED, FREE);
 }
 
 void cwasi_channel_stats(cwasi_channel *c, cwasi_stats *out)

@@ -87,14 +87,15 @@ int cwasi_channel_disarm(cwasi_channel *c);
 /* Our sides of the bells: each hangs up when the process at its other side ends. Fills in up to room; how many it did.
  * They stay the channel's. */
 int cwasi_channel_bells(cwasi_channel *c, int *descriptors, unsigned room);
-/* One of them has hung up: as cwasi_channel_peer_died for the peer behind it. */
+/* One of them has hung up: as cwasi_channel_peer_died for the peer behind it. Nothing where it has not, or is not one of
+ * them any more. */
 void cwasi_channel_hung_up(cwasi_channel *c, int bell);
 
 /* A live switch to another transport. The receiver is given its end of it first, the sender then goes on by its own, and
  * the receiver follows when it has read what was sent before. `fresh` is a channel that was opened and not used; it is
  * gone afterwards, whatever the result. source: which of several senders, else 0. epoch: 1 more than now. */
 int cwasi_channel_attach(cwasi_channel *c, unsigned source, cwasi_channel *fresh, uint32_t epoch);
-/* Takes it back; -EALREADY where the sender has gone there. */
+/* Takes it back; -EALREADY where the sender has gone there, or this end was closed, which has told it so. */
 int cwasi_channel_detach(cwasi_channel *c, unsigned source, uint32_t epoch);
 /* Waits for a moment between two messages, and for room to tell the receiver. An error changes nothing. */
 int cwasi_channel_switch(cwasi_channel *c, cwasi_channel *fresh, int64_t timeout_ns);
@@ -128,6 +129,9 @@ int cwasi_channel_close(cwasi_channel *c, int failed, int64_t linger_ns);
 void cwasi_channel_free(cwasi_channel *c);
 /* Frees a forked copy of an end that another process goes on using: the peer learns nothing of it. -EBUSY: in use. */
 int cwasi_channel_abandon(cwasi_channel *c);
+/* To be called in a forked child for its copy of an end, before any use: who was just switching it, or looking at it, is
+ * in the parent. */
+void cwasi_channel_forked(cwasi_channel *c);
 void cwasi_channel_stats(cwasi_channel *c, cwasi_stats *out);
 /* What one source of a gathered receiver counted; -EINVAL where there is no such source. */
 int cwasi_channel_source_stats(cwasi_channel *c, unsigned source, cwasi_stats *out);

@@ -77,6 +77,25 @@ int poll_until(struct pollfd *fds, unsigned count, deadline until)
     return rc == 0 ? -ETIMEDOUT : 0;
 }
 
+/* Room for what all of them fill in, which a look may have changed. 0, -ENOTSUP or -ENOMEM. */
+static int make_room(const crowd *c, struct pollfd **fds, unsigned *room)
+{
+    unsigned wanted = 0;
+    for (unsigned i = 0; i < c->count; i++) {
+        if (c->list[i]->descriptors == 0)
+            return -ENOTSUP;
+        wanted += c->list[i]->descriptors;
+    }
+    if (wanted <= *room)
+        return 0;
+    struct pollfd *more = realloc(*fds, wanted * sizeof **fds);
+    if (!more)
+        return -ENOMEM;
+    *fds = more;
+    *room = wanted;
+    return 0;
+}
+
 /* Sleeps once, until one of them may be ready. */
 static int sleep_in_all(crowd *c, struct pollfd *fds, deadline until)
 {
@@ -105,17 +124,14 @@ int endpoint_wait(endpoint **list, unsigned count, unsigned from, waiter *w, dea
         wait_learn(w, began, 1);
         return (int)c.found;
     }
-    unsigned descriptors = 0;
-    for (unsigned i = 0; i < count; i++) {
-        if (list[i]->descriptors == 0)
-            return -ENOTSUP;
-        descriptors += list[i]->descriptors;
-    }
-    struct pollfd *fds = calloc(descriptors, sizeof *fds);
-    int rc = fds ? 0 : -ENOMEM;
+    struct pollfd *fds = NULL;
+    unsigned room = 0;
+    int rc = 0;
     while (rc == 0 && !any_ready(&c)) {
+        rc = make_room(&c, &fds, &room);
         /* By the clock: a peer that rings without end keeps us from sleeping until then. */
-        rc = now_ns() >= until.at ? -ETIMEDOUT : sleep_in_all(&c, fds, until);
+        if (rc == 0)
+            rc = now_ns() >= until.at ? -ETIMEDOUT : sleep_in_all(&c, fds, until);
         count_up(w->parks, 1);
     }
     free(fds);

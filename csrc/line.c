@@ -4,6 +4,7 @@
 #include "frame.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sched.h>
 
 static void lock(line *l)
@@ -93,7 +94,7 @@ int line_peek(line *l, cwasi_frame *frame, deadline until)
 int line_attach(line *l, endpoint *next, uint32_t epoch)
 {
     lock(l);
-    int rc = l->next ? -EBUSY : epoch == next_epoch(l) ? 0 : -EINVAL;
+    int rc = l->finished ? -EBADF : l->next ? -EBUSY : epoch == next_epoch(l) ? 0 : -EINVAL;
     if (rc == 0) {
         if (endpoint_stopped(l->now) == -ECANCELED)
             endpoint_stop(next, ECANCELED);
@@ -106,7 +107,7 @@ int line_attach(line *l, endpoint *next, uint32_t epoch)
 int line_detach(line *l, uint32_t epoch)
 {
     lock(l);
-    endpoint *next = epoch == next_epoch(l) ? l->next : NULL;
+    endpoint *next = epoch == next_epoch(l) && !l->finished ? l->next : NULL;
     if (next)
         l->next = NULL;
     unlock(l);
@@ -123,7 +124,7 @@ static void forget_read(line *l)
 {
     endpoint *read = NULL;
     lock(l);
-    for (endpoint **at = &l->before; *at;) {
+    for (endpoint **at = &l->before; *at && !l->finished;) {
         endpoint *e = *at;
         if (endpoint_unread(e) > 0) {
             at = &e->before;
@@ -192,13 +193,20 @@ static int bell_index(const endpoint *e, int bell)
     return -1;
 }
 
+static int has_hung_up(int bell)
+{
+    struct pollfd fd = {.fd = bell};
+    return poll(&fd, 1, 0) == 1;
+}
+
 void line_hung_up(line *l, int bell)
 {
     lock(l);
     endpoint *ends[] = {l->now, l->next};
     for (int i = 0; i < 2; i++) {
         int peer = ends[i] ? bell_index(ends[i], bell) : -1;
-        if (peer >= 0)
+        /* Asked once more, now that it stays what it is: it may be a new one that has got the number of the old one. */
+        if (peer >= 0 && has_hung_up(bell))
             endpoint_peer_died(ends[i], (unsigned)peer);
     }
     unlock(l);
@@ -256,10 +264,19 @@ void line_stats(line *l, cwasi_stats *out)
     unlock(l);
 }
 
+void line_forked(line *l)
+{
+    unlock(l);
+}
+
 /* ---- the end ---- */
 
 int line_finish(line *l, int failed, deadline until)
 {
+    /* From here on nobody changes l->next or l->before: what came later would not be told that we have ended. */
+    lock(l);
+    l->finished = 1;
+    unlock(l);
     int rc = l->now->ops->finish(l->now, failed, until);
     if (l->next)
         l->next->ops->finish(l->next, failed, deadline_after(0));

@@ -17,6 +17,7 @@ typedef struct line {
     atomic_u32 lock;          /* held for moments, by who changes these or uses them from outside */
     atomic_u32 epoch;         /* how many transports there were before */
     uint64_t seq;             /* of the next frame on this transport */
+    int finished;             /* no other transport from now on */
     cwasi_stats past;         /* what those that were left had counted */
 } line;
 
@@ -29,13 +30,13 @@ int line_leave(line *l, endpoint *next, deadline until);
 
 /* The following are for any thread. */
 /* Receiver: `next`, which is the line's from now on, is the transport of that epoch. -EBUSY: there is one already;
- * -EINVAL: not the epoch after this one. */
+ * -EINVAL: not the epoch after this one; -EBADF: this side has ended. */
 int line_attach(line *l, endpoint *next, uint32_t epoch);
-/* Receiver: takes it back. -EALREADY: the sender has gone there, or there is none of that epoch. */
+/* Receiver: takes it back. -EALREADY: the sender has gone there, this side has ended, or there is none of that epoch. */
 int line_detach(line *l, uint32_t epoch);
 void line_stop(line *l, int error);
 void line_peer_died(line *l, unsigned peer);
-/* The peer behind this descriptor has ended: it is a bell of one of the transports, or of none. */
+/* The peer behind this descriptor has ended, if it is a bell of one of the transports and has hung up. */
 void line_hung_up(line *l, int bell);
 /* Our sides of the bells; how many. */
 unsigned line_bells(line *l, int *descriptors, unsigned room);
@@ -44,6 +45,8 @@ uint32_t line_mode(line *l);
 void line_set_mode(line *l, uint32_t mode);
 uint64_t line_unread(line *l);
 void line_stats(line *l, cwasi_stats *out);
+/* In a forked child: who held it is in the parent. */
+void line_forked(line *l);
 
 /* Ends this side of all transports, and frees them. */
 int line_finish(line *l, int failed, deadline until);

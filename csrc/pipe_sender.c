@@ -170,8 +170,8 @@ static int give_to(pipe_sender *p, const pipe_peer *peer, give *way, const struc
     return 0;
 }
 
-/* To all readers that are left. */
-static int give_to_all(pipe_sender *p, give *way, const struct iovec *pieces, size_t count, deadline until)
+/* To each reader that is left. */
+static int give_to_each(pipe_sender *p, give *way, const struct iovec *pieces, size_t count, deadline until)
 {
     uint64_t bytes = 0;
     for (unsigned i = 0; i < p->peers; i++) {
@@ -187,7 +187,14 @@ static int give_to_all(pipe_sender *p, give *way, const struct iovec *pieces, si
     for (size_t i = 0; i < count; i++)
         bytes += pieces[i].iov_len;
     p->put += bytes;
-    return usable(p);
+    return 0;
+}
+
+/* The same; an error once nobody is left. */
+static int give_to_all(pipe_sender *p, give *way, const struct iovec *pieces, size_t count, deadline until)
+{
+    int rc = give_to_each(p, way, pieces, count, until);
+    return rc < 0 ? rc : usable(p);
 }
 
 static int send_small(pipe_sender *p, const cwasi_frame *frame, const void *data, deadline until)
@@ -250,9 +257,12 @@ static int pipe_leave(endpoint *e, const cwasi_frame *last, deadline until)
     if (rc == 0)
         rc = until.at == 0 ? room_at_once(p, sizeof *last) : await_room(p, until);
     if (rc == 0)
-        rc = give_to_all(p, by_write, &(struct iovec){&frame, sizeof frame}, 1, until);
+        rc = give_to_each(p, by_write, &(struct iovec){&frame, sizeof frame}, 1, until);
     if (rc < 0 && p->begun)
         e->torn = rc;
+    /* Who has got it leaves this pipe, perhaps by now: that is no error, nor is a stop that comes after it. */
+    if (rc == 0 && !p->begun)
+        rc = usable(p);
     FAULT_POINT(pipe_left);
     return rc;
 }

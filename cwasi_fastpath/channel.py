@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -9,14 +11,14 @@ from weakref import ref
 
 from . import transport as transports
 from .endpoint import RECEIVER, SENDER, Endpoint
-from .errors import BadSpec, ChannelClosed
+from .errors import BadSpec, ChannelClosed, Timeout
 from .metrics import ChannelMetrics, EndReport, channel_metrics
 from .modes import Locality, Mode, Transport, mode_of
 from .names import checked
 from .policy import Decision
 from .receiver import Receiver, gathered
 from .sender import Sender
-from .switch import Target, switch_here
+from .switch import Target, left, switch_here, until_of
 from .tidy import tidy
 from .transport import Link
 from .transport.target import link_to
@@ -192,18 +194,41 @@ def open_ends(
 def _switcher(
     tx: Sender, number: int, senders: int, rxs: tuple[Receiver, ...], links: list[Link]
 ) -> Callable[[str, float | None], None]:
-    """For one of so many senders, whose receivers are here. links: those of the channel, to which it adds."""
+    """For one of so many senders, whose receivers are here. links: those of the channel, kept up to date."""
     sender, receivers = ref(tx), [ref(rx) for rx in rxs]   # none of the ends is to keep others alive
+    process, turn = os.getpid(), threading.Lock()
+    used = [links[number]]
+    """The link in use, behind the one before it."""
 
-    def switch(target: str, timeout: float | None) -> None:
-        found, targets = sender(), [Target(rx, number) for receiver in receivers if (rx := receiver()) is not None]
-        assert found is not None   # who calls has it
+    def go(found: Sender, target: str, timeout: float | None) -> None:
+        targets = [Target(rx, number) for receiver in receivers if (rx := receiver()) is not None]
         if len(targets) < len(receivers):
             raise ChannelClosed(f"{found!r}: a receiver is gone")
         link = link_to(target, key=found.name, readers=len(targets))
         limit = crossed_limit(link, senders, len(targets))
-        switch_here(found, targets, link, mode_of(link.transport, Locality.PROCESS), timeout, limit)
         links.append(link)
+        try:
+            switch_here(found, targets, link, mode_of(link.transport, Locality.PROCESS), timeout, limit)
+        except BaseException:
+            links.remove(link)
+            raise
+        used.append(link)
+        for old in used[:-2]:   # the receivers had left it before they were given this one
+            old.close()
+            links.remove(old)
+        del used[:-2]
+
+    def switch(target: str, timeout: float | None) -> None:
+        found, until = sender(), until_of(timeout)
+        assert found is not None   # who calls has it
+        if os.getpid() != process:
+            raise BadSpec(f"{found!r} is a forked copy; the process that opened the channel can switch it")
+        if not turn.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
+            raise Timeout(f"{found!r}: another thread is just switching it")
+        try:
+            go(found, target, left(until))
+        finally:
+            turn.release()
 
     return switch
 

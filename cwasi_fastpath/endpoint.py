@@ -59,6 +59,8 @@ class Endpoint(Managed):
     def after_fork(self) -> None:
         """To be called in a forked child, where no other thread is inside any more."""
         self._closing = threading.Lock()
+        if self._pointer is not None:
+            lib.cwasi_channel_forked(self._pointer)
 
     def _delete(self, pointer: Any) -> None:
         """Nothing to do: letting go is enough."""
@@ -72,6 +74,14 @@ class Endpoint(Managed):
 
     def _keep_last_words(self) -> None:
         self._final = self.metrics()
+
+    def _pointer_for(self, fresh: Any) -> Any:
+        """The live C pointer, to give it a C end that nobody owns yet. Raises ChannelClosed, and frees that one."""
+        pointer = self._pointer
+        if pointer is None:
+            lib.cwasi_channel_free(fresh)
+            raise errors.ChannelClosed(f"{self!r} is closed")
+        return pointer
 
     @property
     def mode(self) -> Mode:

@@ -150,15 +150,16 @@ class Receiver(Endpoint):
 
         It is used when the sender has gone there. source: which of several senders. Raises Busy, ValueError.
         """
+        own = self._pointer_for(pointer)
         lib.cwasi_channel_set_mode(pointer, mode)
-        rc = lib.cwasi_channel_attach(self.pointer, source, pointer, epoch)
+        rc = lib.cwasi_channel_attach(own, source, pointer, epoch)
         if rc == -errno.EBUSY:
             raise errors.Busy(f"{self!r}: it has not read to the last switch yet")
         check(rc, f"{self!r}: switch to epoch {epoch}")
         watch.watch_more(self)
 
     def detach(self, epoch: int, *, source: int = 0) -> None:
-        """Takes the next transport back. Raises OSError where the sender has gone there."""
+        """Takes the next transport back. Raises OSError where the sender has gone there, or this end has finished."""
         check(lib.cwasi_channel_detach(self.pointer, source, epoch), f"{self!r}: withdrawal of a switch")
 
     def finish(self, *, failed: bool = False, linger: float | None = 5.0) -> None:

@@ -51,8 +51,9 @@ class Sender(Endpoint):
 
         Raises Timeout, and what send raises; then all stays as it was.
         """
+        own = self._pointer_for(pointer)
         lib.cwasi_channel_set_mode(pointer, mode)
-        rc = lib.cwasi_channel_switch(self.pointer, pointer, timeout_ns(timeout))
+        rc = lib.cwasi_channel_switch(own, pointer, timeout_ns(timeout))
         check(rc, f"{self!r}: switch")
         watch.watch_more(self)
 

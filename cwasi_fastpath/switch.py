@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from . import errors
+from ._native import timeout_ns
 from .endpoint import RECEIVER, SENDER
 from .modes import Mode
 from .receiver import Receiver
@@ -43,6 +44,12 @@ def wish(request: Request) -> tuple[str, float]:
     raise errors.BadSpec(f"a switch needs a target, and a time-out of 0 to {LONGEST:g} s")
 
 
+def until_of(timeout: float | None) -> float | None:
+    """When so many seconds will be over; None for never. Raises ValueError."""
+    timeout_ns(timeout)   # refuses what is no number of seconds
+    return None if timeout is None else time.monotonic() + timeout
+
+
 def left(until: float | None) -> float | None:
     """Seconds until then; None for ever."""
     return None if until is None else max(0.0, until - time.monotonic())
@@ -56,10 +63,10 @@ def switch_here(
     limit: the longest message in bytes, from then on.
     Raises Timeout, and what send raises; then all stays as it was, and the link is closed.
     """
-    until = None if timeout is None else time.monotonic() + timeout
-    epoch = sender.epoch + 1
+    until = until_of(timeout)
     attached: list[Target] = []
     try:
+        epoch = sender.epoch + 1
         for number, target in enumerate(targets):
             _await_follower(target, epoch - 1, until)
             target.receiver.attach(link.open(RECEIVER, reader=number), epoch, mode, source=target.source)
@@ -68,8 +75,10 @@ def switch_here(
         if limit is not None:
             sender.limit(limit)
     except BaseException:
+        if not sender.closed and attached and sender.epoch == epoch:
+            raise   # Ctrl-C, just after it has gone there
         for target in attached:
-            with suppress(errors.Error):
+            with suppress(errors.Error, OSError):   # who has closed has no use for it
                 target.receiver.detach(epoch, source=target.source)
         link.close()
         raise

@@ -36,7 +36,9 @@ def watch(end: Endpoint) -> None:
         _wanted.add(end)
         for bell in end.bells():
             _watched[bell] = ref(end)
-            with suppress(FileExistsError):   # else the descriptor is new, though its number may not be
+            # One that exists is watched already; one that does not has been left for another transport. Else the
+            # descriptor is new, though its number may not be.
+            with suppress(OSError):
                 _started().register(bell, select.EPOLLONESHOT)   # hang-ups are always reported
 
 

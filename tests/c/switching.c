@@ -200,8 +200,10 @@ static void died(int how)
     else {
         int bells[4];
         CHECK_EQ(cwasi_channel_bells(p.rx, bells, 4), 2);
-        cwasi_channel_hung_up(p.rx, bells[0]);
-        cwasi_channel_hung_up(p.rx, bells[1]);
+        for (int i = 0; i < 2; i++) {
+            CHECK_EQ(shutdown(bells[i], SHUT_RDWR), 0);
+            cwasi_channel_hung_up(p.rx, bells[i]);
+        }
         cwasi_channel_hung_up(p.rx, 1000000);
     }
     CHECK_EQ(cwasi_channel_recv(p.rx, message, sizeof message, FOREVER), 3);

@@ -12,19 +12,16 @@
  *   unread, never less;
  * - nothing is left open or mapped, neither in the survivors nor here.
  */
-#include "tcp_pair.h"
+#include "links.h"
 
 #include <dirent.h>
-#include <poll.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 
-enum { LABELS_MAX = 128, ENDS = 3, SENDER = 0, NOBODY = -1, MESSAGES = 48, HELD = 3, WINDOW = 64 * PAGE, LONG = 1000, ROUNDS_MAX = 50 };
+enum { LABELS_MAX = 128, NOBODY = -1, MESSAGES = 48, HELD = 3, WINDOW = 64 * PAGE, LONG = 1000, ROUNDS_MAX = 50 };
+enum { LINKS = 3, BELLS = LINKS * ENDS };   /* a channel that switches goes from one to the next */
 
 /* ns for the survivors to end in. A wake that got lost shows by a sleep of a second. */
 static const int64_t NOTICE = INT64_C(950000000);
-
-enum { ON_TCP = TRANSPORTS };   /* one connection, which nobody makes again */
 
 typedef struct {
     const char *name;
@@ -32,20 +29,28 @@ typedef struct {
     uint64_t capacity, longest;
     int receivers;
     int send_window, receive_window;
+    int switches;
+    int then[LINKS - 1];        /* transports */
 } scenario;
 
 static const scenario scenarios[] = {
-    {"a small ring", ON_RING, 4096, 15000, 1, 0, 0},
-    {"a ring", ON_RING, 65536, 200000, 1, 0, 0},
-    {"windows", ON_RING, 4096, 30000, 1, 1, 1},
-    {"a window to copies", ON_RING, 4096, 30000, 1, 1, 0},
-    {"two receivers", ON_RING, 8192, 20000, 2, 0, 0},
-    {"two receivers of windows", ON_RING, 4096, 30000, 2, 1, 1},
-    {"a pipe", ON_PIPE, 0, 3000, 1, 0, 0},
-    {"a pipe with large messages", ON_PIPE, 0, 500000, 1, 0, 0},
-    {"pipes to two receivers", ON_PIPE, 0, 500000, 2, 0, 0},
-    {"tcp", ON_TCP, 0, 30000, 1, 0, 0},
-    {"tcp with messages longer than its window", ON_TCP, 0, 3 << 20, 1, 0, 0},
+    {"a small ring", ON_RING, 4096, 15000, .receivers = 1},
+    {"a ring", ON_RING, 65536, 200000, .receivers = 1},
+    {"windows", ON_RING, 4096, 30000, .receivers = 1, .send_window = 1, .receive_window = 1},
+    {"a window to copies", ON_RING, 4096, 30000, .receivers = 1, .send_window = 1},
+    {"two receivers", ON_RING, 8192, 20000, .receivers = 2},
+    {"two receivers of windows", ON_RING, 4096, 30000, .receivers = 2, .send_window = 1, .receive_window = 1},
+    {"a pipe", ON_PIPE, 0, 3000, .receivers = 1},
+    {"a pipe with large messages", ON_PIPE, 0, 500000, .receivers = 1},
+    {"pipes to two receivers", ON_PIPE, 0, 500000, .receivers = 2},
+    {"tcp", ON_TCP, 0, 30000, .receivers = 1},
+    {"tcp with messages longer than its window", ON_TCP, 0, 3 << 20, .receivers = 1},
+    {"from tcp to ring", ON_TCP, 8192, 20000, .receivers = 1, .switches = 1, .then = {ON_RING}},
+    {"from ring to ring", ON_RING, 8192, 20000, .receivers = 1, .switches = 2, .then = {ON_RING, ON_RING}},
+    {"from ring to pipe", ON_RING, 8192, 20000, .receivers = 1, .switches = 2, .then = {ON_PIPE, ON_RING}},
+    {"from pipe to ring", ON_PIPE, 8192, 20000, .receivers = 1, .switches = 2, .then = {ON_RING, ON_PIPE}},
+    {"from ring to pipes, two receivers", ON_RING, 8192, 20000, .receivers = 2, .switches = 2, .then = {ON_PIPE, ON_RING}},
+    {"from pipes to ring, two receivers", ON_PIPE, 8192, 20000, .receivers = 2, .switches = 2, .then = {ON_RING, ON_PIPE}},
 };
 enum { SCENARIOS = sizeof scenarios / sizeof *scenarios };
 
@@ -53,6 +58,7 @@ enum { SCENARIOS = sizeof scenarios / sizeof *scenarios };
 typedef struct {
     atomic_u64 begun, done;     /* messages */
     atomic_u64 closing, error, unread;
+    atomic_u32 attached;        /* which of the links a receiver has been given, the first being 0 */
     atomic_u32 passed[LABELS_MAX];
 } notes;
 
@@ -62,9 +68,7 @@ typedef struct {
     int victim;
     int label;                  /* where it is killed, */
     uint32_t count;             /* when it comes there for that time; 0: never */
-    int memfd;
-    int pipes[ENDS][2];         /* by receiver: what it reads, and what the sender writes */
-    int bells[ENDS][2];         /* by receiver: the sender's side and the receiver's, of a socket pair or a back */
+    link_made link[LINKS];
 } plan;
 
 static const char *const *labels;
@@ -149,6 +153,60 @@ static uint8_t *map_window(cwasi_channel *c)
     return map;
 }
 
+/* ---- going to the next link ---- */
+
+/* What a process has of the links that are not in use yet. */
+static cwasi_channel *fresh[LINKS];
+
+/* A bell that hung up before it was the channel's has told it nothing. */
+static void look_at_bells(cwasi_channel *c)
+{
+    int bells[BELLS], count = cwasi_channel_bells(c, bells, BELLS);
+    for (int i = 0; i < count; i++)
+        cwasi_channel_hung_up(c, bells[i]);
+}
+
+static int all_attached(uint32_t number)
+{
+    for (int i = 1; i <= now_doing.of->receivers; i++) {
+        if (load_acquire(&shared[i].attached) < number)
+            return 0;
+    }
+    return 1;
+}
+
+/* When it is time, and if all receivers agree, for which it waits a little: one may be dead. */
+static int go_on(cwasi_channel *c, uint64_t seq)
+{
+    uint32_t number = cwasi_channel_epoch(c, 0) + 1;
+    if (number > (uint32_t)now_doing.of->switches || seq < 6 * number)
+        return 0;
+    for (int i = 0; i < 20 && !all_attached(number); i++)
+        usleep(200);
+    if (!all_attached(number))
+        return 0;
+    cwasi_channel *next = fresh[number];
+    fresh[number] = NULL;
+    int rc = cwasi_channel_switch(c, next, FOREVER);
+    if (rc == 0)
+        CHECK_EQ(cwasi_channel_epoch(c, 0), number);
+    look_at_bells(c);
+    return rc;
+}
+
+/* A receiver is given the next link as soon as it has come to this one. */
+static void attach_next(cwasi_channel *c, int end)
+{
+    uint32_t number = cwasi_channel_epoch(c, 0) + 1;
+    if (number > (uint32_t)now_doing.of->switches || !fresh[number])
+        return;
+    cwasi_channel *next = fresh[number];
+    fresh[number] = NULL;
+    CHECK_EQ(cwasi_channel_attach(c, 0, next, number), 0);
+    look_at_bells(c);
+    store_release(&shared[end].attached, number);   /* pairs with all_attached */
+}
+
 /* ---- the sender ---- */
 
 static int send_in_place(cwasi_channel *c, uint8_t *window, uint64_t length, uint64_t seq)
@@ -176,6 +234,9 @@ static int run_sender(cwasi_channel *c, uint8_t *window, uint8_t *buffer)
     for (uint64_t seq = 0, limit = limit_of(SENDER); rc == 0 && seq < limit; seq++) {
         dawdle(SENDER, seq);
         keep_step(c);
+        rc = go_on(c, seq);
+        if (rc < 0)
+            break;
         store_relaxed(&own->begun, seq + 1);
         rc = send_one(c, window, buffer, seq);
         if (rc == 0)
@@ -218,8 +279,7 @@ static int64_t receive_copy(receiver *r)
         return rc;
     if (pick == 1 && (rc = cwasi_channel_peek(r->channel, NULL, FOREVER)) < 0)
         return rc;
-    if (pick == 2 && now_doing.of->transport == ON_RING &&
-        (rc = cwasi_channel_wait(&r->channel, 1, 0, FOREVER)) < 0)
+    if (pick == 2 && (rc = cwasi_channel_wait(&r->channel, 1, 0, FOREVER)) < 0)
         return rc;
     rc = cwasi_channel_recv(r->channel, r->buffer, now_doing.of->longest, FOREVER);
     if (rc >= 0)
@@ -249,6 +309,7 @@ static int run_receiver(cwasi_channel *c, uint8_t *window, uint8_t *buffer, int 
     int64_t rc = 0;
     for (uint64_t limit = limit_of(end); r.next < limit;) {
         dawdle(end, r.next);
+        attach_next(c, end);
         rc = window ? receive_in_place(&r) : receive_copy(&r);
         if (rc < 0)
             break;
@@ -267,18 +328,30 @@ static int run_receiver(cwasi_channel *c, uint8_t *window, uint8_t *buffer, int 
 typedef struct {
     cwasi_channel *channel;
     int bell;
-    unsigned peer;
+    int own;                    /* of the same bell: the channel closes its own when it leaves that link */
+    pthread_t thread;
 } watched;
 
 /* As a host does: tells the end when a bell hangs up. */
 static void *watch_bell(void *arg)
 {
     watched *w = arg;
-    struct pollfd fd = {.fd = w->bell, .events = 0};
+    struct pollfd fd = {.fd = w->own, .events = 0};
     while (poll(&fd, 1, -1) < 1)
         continue;
-    cwasi_channel_peer_died(w->channel, w->peer);
+    cwasi_channel_hung_up(w->channel, w->bell);
     return NULL;
+}
+
+/* The bells of one of the links, for what is or will be the channel. */
+static int watch_bells(watched *list, cwasi_channel *link, cwasi_channel *channel)
+{
+    int bells[ENDS], count = cwasi_channel_bells(link, bells, ENDS);
+    for (int i = 0; i < count; i++) {
+        list[i] = (watched){.channel = channel, .bell = bells[i], .own = fcntl(bells[i], F_DUPFD_CLOEXEC, 0)};
+        list[i].thread = start(watch_bell, &list[i]);
+    }
+    return count;
 }
 
 static int count_entries(const char *directory)
@@ -304,65 +377,27 @@ static int count_rings_mapped(void)
     return count;
 }
 
-static cwasi_channel *open_end(const plan *p, int end)
-{
-    cwasi_channel *c;
-    int role = end == SENDER ? CWASI_SENDER : CWASI_RECEIVER;
-    int own[ENDS], out[ENDS], reader = end == SENDER ? 0 : end - 1;
-    for (int i = 0; i < p->of->receivers; i++) {
-        own[i] = p->bells[i][0];
-        out[i] = p->pipes[i][1];
-    }
-    if (p->of->transport == ON_TCP) {
-        cwasi_tcp *keeper;
-        CHECK_EQ(cwasi_channel_open_tcp(role, 1 << 20, &keeper, &c), 0);
-        CHECK_EQ(cwasi_tcp_connected(keeper, p->pipes[0][end == SENDER], 1), 0);
-        cwasi_tcp_leave(keeper, 0);
-        return c;
-    }
-    if (p->of->transport == ON_PIPE) {
-        const int *pipes = end == SENDER ? out : p->pipes[reader], *backs = end == SENDER ? own : &p->bells[reader][1];
-        CHECK_EQ(cwasi_channel_open_pipe(role, pipes, backs, end == SENDER ? (unsigned)p->of->receivers : 1, &c), 0);
-        return c;
-    }
-    CHECK_EQ(cwasi_channel_open_ring(p->memfd, role, (unsigned)reader, end == SENDER ? own : &p->bells[reader][1], &c), 0);
-    return c;
-}
-
-/* Closed in every process once its end is open: else nobody would see a death. */
 static void close_plan(const plan *p)
 {
-    if (p->of->transport == ON_RING)
-        close(p->memfd);
-    for (int i = 0; i < p->of->receivers; i++) {
-        if (p->of->transport != ON_RING) {
-            close(p->pipes[i][0]);
-            close(p->pipes[i][1]);
-        }
-        if (p->of->transport == ON_TCP)
-            continue;
-        close(p->bells[i][0]);
-        close(p->bells[i][1]);
-    }
+    for (int i = 0; i <= p->of->switches; i++)
+        close_link(&p->link[i]);
 }
 
 static void run_end(int end)
 {
     const scenario *of = now_doing.of;
-    pthread_t watchers[ENDS];
-    watched watching[ENDS];
-    int bells[ENDS];
+    watched watching[BELLS];
+    int watches = 0;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    cwasi_channel *c = open_end(&now_doing, end);
+    cwasi_channel *c = open_end(&now_doing.link[0], end);
+    for (int i = 1; i <= of->switches; i++)
+        fresh[i] = open_end(&now_doing.link[i], end);
     close_plan(&now_doing);
     int windows = end == SENDER ? of->send_window : of->receive_window;
     /* The area has to have a size before anything is announced in it. */
     uint8_t *window = of->send_window ? map_window(c) : NULL, *buffer = malloc(of->longest);
-    int peers = cwasi_channel_bells(c, bells, ENDS);
-    for (int i = 0; i < peers; i++) {
-        watching[i] = (watched){c, bells[i], (unsigned)i};
-        watchers[i] = start(watch_bell, &watching[i]);
-    }
+    for (int i = 0; i <= of->switches; i++)
+        watches += watch_bells(watching + watches, i ? fresh[i] : c, c);
     who = end;
     int rc = end == SENDER ? run_sender(c, windows ? window : NULL, buffer)
                            : run_receiver(c, windows ? window : NULL, buffer, end);
@@ -370,8 +405,12 @@ static void run_end(int end)
     store_relaxed(&shared[end].closing, 1);
     CHECK(cwasi_channel_close(c, 0, FOREVER) <= 0);
     who = NOBODY;
-    for (int i = 0; i < peers; i++)
-        join(watchers[i]);
+    for (int i = 1; i <= of->switches; i++)
+        cwasi_channel_free(fresh[i]);
+    for (int i = 0; i < watches; i++) {
+        join(watching[i].thread);
+        close(watching[i].own);
+    }
     cwasi_channel_free(c);
     if (window)
         munmap(window, WINDOW);
@@ -403,27 +442,22 @@ static void tell_where(int signal)
 
 static void open_plan(plan *p)
 {
-    for (int i = 0; i < p->of->receivers && p->of->transport == ON_PIPE; i++) {
-        CHECK_EQ(pipe(p->pipes[i]), 0);
-        CHECK_EQ(pipe(p->bells[i]), 0);
-    }
-    if (p->of->transport == ON_TCP) {
-        int sockets[2];
-        connect_tcp(sockets);
-        p->pipes[0][0] = sockets[RX];
-        p->pipes[0][1] = sockets[TX];
-    }
-    if (p->of->transport != ON_RING)
-        return;
-    p->memfd = cwasi_ring_create(p->of->capacity, (unsigned)p->of->receivers);
-    CHECK(p->memfd >= 0);
-    for (int i = 0; i < p->of->receivers; i++)
-        CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, p->bells[i]), 0);
+    for (int i = 0; i <= p->of->switches; i++)
+        make_link(&p->link[i], i ? p->of->then[i - 1] : p->of->transport, p->of->capacity, p->of->receivers);
 }
 
 static uint64_t noted(const atomic_u64 *note)
 {
     return load_relaxed(note);
+}
+
+/* How many of its links are on that transport. */
+static int links_on(int transport)
+{
+    int count = now_doing.of->transport == transport;
+    for (int i = 0; i < now_doing.of->switches; i++)
+        count += now_doing.of->then[i] == transport;
+    return count;
 }
 
 static void check_receiver(int end, int killed)
@@ -432,7 +466,7 @@ static void check_receiver(int end, int killed)
     MUST(noted(&rx->done) <= noted(&tx->begun));
     if (end == now_doing.victim)
         return;
-    if (now_doing.of->transport != ON_TCP || !killed)
+    if (!links_on(ON_TCP) || !killed)
         MUST(noted(&rx->done) >= noted(&tx->done));
     if (!killed || now_doing.victim != SENDER)
         MUST(noted(&rx->error) == EPIPE);
@@ -454,10 +488,10 @@ static void check_sender(int killed)
     else if (error != EPIPE || !noted(&rx->closing))
         MUST(error == ECONNRESET);
     uint64_t left = noted(&tx->done) - noted(&rx->done);
-    if (now_doing.of->transport == ON_RING)
+    if (links_on(ON_RING) == 1 + now_doing.of->switches)
         MUST(noted(&tx->unread) == left || (killed && noted(&tx->unread) + 1 == left));
     /* What the sender was told to be received had been returned, and noted, before. */
-    if (now_doing.of->transport == ON_TCP)
+    if (links_on(ON_TCP))
         MUST(noted(&tx->done) <= noted(&rx->done) + noted(&tx->unread));
 }
 

@@ -22,18 +22,22 @@ void fault_passed(const char *label)
 
 static void known(int64_t rc)
 {
-    if (rc >= 0 || rc == -EAGAIN || rc == -EPIPE || rc == -ECONNRESET || rc == -EBADMSG || rc == -EMSGSIZE)
+    if (rc >= 0 || rc == -EAGAIN || rc == -EPIPE || rc == -ECONNRESET || rc == -EBADMSG || rc == -EMSGSIZE ||
+        rc == -EREMCHG)
         return;
     fprintf(stderr, "unknown result: %lld\n", (long long)rc);
     abort();
 }
 
 /* Bytes as they come, or a frame with the right number, and what should follow it, or less. */
-static void write_some(int fd, uint64_t seq)
+static void write_some(int fd, uint64_t seq, uint32_t epoch)
 {
     static uint8_t stream[PIECE + sizeof(cwasi_frame)];
     uint64_t pick = take(&in, 1), length = pick % PIECE;
     cwasi_frame frame = {.seq = pick & 2 ? seq : take(&in, 8), .length = (uint32_t)take(&in, pick & 4 ? 4 : 1)};
+    if (pick % 16 >= 14)
+        frame = (cwasi_frame){.seq = take(&in, 1) % 8 ? seq : seq + 1, .length = FRAME_SWITCH,
+                              .epoch = epoch + (take(&in, 1) % 8 == 1)};
     memcpy(stream, &frame, sizeof frame);
     for (size_t i = 0; i < length; i++)
         stream[sizeof frame + i] = (uint8_t)take(&in, 1);
@@ -68,20 +72,38 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     return 0;
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+/* A pipe, to which all that its sender ever says is written before any call: a receiver waits for the rest of a message
+ * that has begun. */
+static cwasi_channel *open_attack(uint32_t epoch)
 {
     cwasi_channel *rx;
     int fds[2];
-    in = (bytes){data, data + size};
     if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0 || cwasi_channel_open_pipe(CWASI_RECEIVER, &fds[0], NULL, 1, &rx) < 0)
         abort();
     close(fds[0]);
-    /* All of the stream before any call: a receiver waits for the rest of a message that has begun. */
     for (uint64_t pieces = take(&in, 1) % 8, seq = 0; pieces > 0; pieces--)
-        write_some(fds[1], seq++);
+        write_some(fds[1], seq++, epoch);
     close(fds[1]);
-    for (int calls = 0; calls < 10; calls++)
-        call(rx);
+    return rx;
+}
+
+/* The next transport is attached or taken back, at the right time or not. */
+static void agree(cwasi_channel *rx)
+{
+    uint64_t pick = take(&in, 1);
+    uint32_t epoch = cwasi_channel_epoch(rx, 0) + 1;
+    int rc = pick % 4 ? cwasi_channel_attach(rx, pick % 32 == 1, open_attack(epoch + 1), epoch + (pick / 32 == 1))
+                      : cwasi_channel_detach(rx, 0, epoch + (pick / 32 == 1));
+    if (rc != 0 && rc != -EBUSY && rc != -EINVAL && rc != -EALREADY)
+        abort();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    in = (bytes){data, data + size};
+    cwasi_channel *rx = open_attack(1);
+    for (int calls = 0; calls < 20; calls++)
+        (take(&in, 1) % 4 == 1 ? agree : call)(rx);
     cwasi_channel_free(rx);
     return 0;
 }

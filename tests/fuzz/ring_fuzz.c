@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 enum {
-    CAPACITY = 4096, READERS = 3, RINGS = 2, WINDOW = 16 * PAGE, LONGEST = 9000, HELD = 8, PARKS = 6,
+    CAPACITY = 4096, READERS = 3, RINGS = 2, SINGLES = RINGS + 2, WINDOW = 16 * PAGE, LONGEST = 9000, HELD = 8, PARKS = 6,
     STOPPED_AFTER = 400,   /* calls of a case */
 };
 
@@ -40,7 +40,9 @@ typedef struct {
     int kind;
     cwasi_channel *channel;
     arena *arena[RINGS];
+    uint32_t epoch[RINGS];   /* which of its transports each of them is */
     unsigned arenas;
+    arena *next;             /* where the first of them goes next; or NULL */
     unsigned parks;          /* waits of the current call that nobody answered */
     int inside;              /* a call is being made */
     window_record held[HELD];
@@ -48,7 +50,7 @@ typedef struct {
     int64_t acquired;
 } attack;
 
-static arena single[RINGS], several;
+static arena single[SINGLES], several;
 static bytes in;
 static attack now;
 
@@ -94,9 +96,30 @@ static void clean(arena *a)
         close(a->bells[i][0]);
         close(a->bells[i][1]);
     }
+    a->bell_count = 0;
     /* Reading what nobody has written takes memory, too. */
     if (load_relaxed(&a->control->window))
         fallocate(a->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, SHM_CONTROL + CAPACITY, SHM_WINDOW);
+}
+
+static arena *unused_arena(void)
+{
+    arena *a = single;
+    while (a == now.arena[0] || a == now.arena[1] || a == now.next)
+        a++;
+    if (a->bell_count)
+        clean(a);
+    return a;
+}
+
+/* The victim may have gone to the next ring; then the one before is gone, or soon will be. */
+static void look_where_it_is(void)
+{
+    if (now.next && cwasi_channel_epoch(now.channel, 0) != now.epoch[0]) {
+        now.arena[0] = now.next;
+        now.epoch[0]++;
+        now.next = NULL;
+    }
 }
 
 /* ---- the attacker ---- */
@@ -159,11 +182,16 @@ static uint64_t write_frame(arena *a)
         frame.length |= FRAME_WINDOW;
     if (pick & 4)
         frame.stamp = (uint64_t)now_ns() - take(&in, 2);
+    if ((pick & 0xe0) == 0xe0)
+        frame = (cwasi_frame){.seq = frame.seq + (take(&in, 1) % 8 == 1), .length = FRAME_SWITCH,
+                              .epoch = now.epoch[0] + 1 + (take(&in, 1) % 8 == 1)};
     if ((pick & 6) == 6)
         where = nasty(r);
     write_data(a, r->cursor, &frame, sizeof frame);
     if (pick & 1)
         write_data(a, r->cursor + sizeof frame, &where, sizeof where);
+    if (frame.length == FRAME_SWITCH)
+        return sizeof frame;
     return sizeof frame + (pick & 1 ? sizeof where : frame.length);
 }
 
@@ -220,6 +248,9 @@ static void strike(arena *a)
 
 static arena *some_arena(void)
 {
+    look_where_it_is();
+    if (now.next && take(&in, 1) % 4 == 1)
+        return now.next;
     return now.arena[now.arenas == 1 ? 0 : take(&in, 1) % now.arenas];
 }
 
@@ -238,6 +269,7 @@ void fault_passed(const char *label)
         cwasi_channel_stop(now.channel);
         return;
     }
+    look_where_it_is();
     for (unsigned i = 0; i < now.arenas; i++) {
         uint64_t pick = take(&in, 1) % 8;
         if (pick == 0)
@@ -257,7 +289,7 @@ void fault_passed(const char *label)
 static void known(int64_t rc)
 {
     MUST(rc >= 0 || rc == -EAGAIN || rc == -ETIMEDOUT || rc == -EPIPE || rc == -ECONNRESET || rc == -EBADMSG ||
-         rc == -EMSGSIZE || rc == -ECANCELED || rc == -EINVAL || rc == -EBADF);
+         rc == -EMSGSIZE || rc == -ECANCELED || rc == -EINVAL || rc == -EBADF || rc == -EREMCHG || rc == -ESTALE);
 }
 
 static void check_sane(const ring *r)
@@ -304,6 +336,7 @@ static void receive_in_place(void)
     window_record found;
     int rc = channel_find(now.channel, &found, patience());
     known(rc);
+    look_where_it_is();
     if (rc != 1 || now.kind == GATHERER)
         return;
     MUST(found.offset + found.length <= now.arena[0]->victim->window && found.offset % PAGE == 0);
@@ -318,14 +351,14 @@ static void release(void)
 {
     if (now.holds == 0)
         return;
-    known(channel_release(now.channel, 0, now.held[0].end));
+    known(channel_release(now.channel, channel_epoch(now.channel), now.held[0].end));
     memmove(now.held, now.held + 1, --now.holds * sizeof now.held[0]);
 }
 
 static void acquire(void)
 {
     uint64_t length = take(&in, 2) * 4;
-    int64_t rc = channel_acquire(now.channel, 0, length, patience());
+    int64_t rc = channel_acquire(now.channel, channel_epoch(now.channel), length, patience());
     known(rc);
     now.acquired = rc;
     if (rc >= 0)
@@ -335,7 +368,7 @@ static void acquire(void)
 static void commit(void)
 {
     uint64_t at = take(&in, 1) % 8 ? (uint64_t)now.acquired : take(&in, 1) * PAGE;
-    known(channel_commit(now.channel, 0, at, take(&in, 2) * 4));
+    known(channel_commit(now.channel, channel_epoch(now.channel), at, take(&in, 2) * 4));
 }
 
 static void agree(void)
@@ -343,6 +376,54 @@ static void agree(void)
     uint64_t agreed;
     uint32_t epoch;
     known(channel_agree(now.channel, take(&in, 1) % 4 * WINDOW, &agreed, &epoch));
+}
+
+static void attach_next(void)
+{
+    uint64_t pick = take(&in, 1);
+    arena *a = unused_arena();
+    cwasi_channel *fresh = open_victim(a, CWASI_RECEIVER, 0);
+    int rc = cwasi_channel_attach(now.channel, 0, fresh, now.epoch[0] + 1 + (pick % 8 == 1));
+    if (now.next)
+        MUST(rc < 0);
+    else if (rc == 0)
+        now.next = a;
+    MUST(rc == 0 || rc == -EBUSY || rc == -EINVAL || rc == -EBADF);
+}
+
+static void detach_next(void)
+{
+    arena *next = now.next;
+    now.next = NULL;   /* nobody looks at it while it is freed */
+    int rc = cwasi_channel_detach(now.channel, 0, now.epoch[0] + 1 + (take(&in, 1) % 8 == 1));
+    MUST(rc == (next ? rc : -EALREADY) && (rc == 0 || rc == -EALREADY));
+    if (rc < 0)
+        now.next = next;
+}
+
+/* The sender goes to another ring, where it looks at what is unread in the one before. */
+static void switch_sender(void)
+{
+    if (now.kind != SENDER)
+        return;
+    arena *a = unused_arena();
+    cwasi_channel *fresh = open_victim(a, CWASI_SENDER, 0);
+    now.next = a;
+    int rc = cwasi_channel_switch(now.channel, fresh, take(&in, 1) % 4 ? 0 : 1000);
+    known(rc);
+    look_where_it_is();
+    MUST(rc < 0 || !now.next);
+    now.next = NULL;
+}
+
+static void go_on(void)
+{
+    if (now.kind <= SENDER_OF_SEVERAL)
+        switch_sender();
+    else if (now.kind == RECEIVER_AMONG_SEVERAL)
+        known(cwasi_channel_detach(now.channel, 0, 1) == -EALREADY ? 0 : -EIO);
+    else
+        (take(&in, 1) % 4 ? attach_next : detach_next)();
 }
 
 static void wait_armed(void)
@@ -361,6 +442,7 @@ static void rare(void)
     case 1: cwasi_channel_peer_died(now.channel, (unsigned)take(&in, 1)); break;
     case 2: known(cwasi_channel_close(now.channel, (int)take(&in, 1) % 2, 0)); break;
     case 3: known(cwasi_channel_trim(now.channel)); break;
+    case 4: case 5: case 6: case 7: case 8: case 9: case 10: case 11: go_on(); break;
     default: cwasi_channel_unread(now.channel); break;   /* any number: the peer lies */
     }
 }
@@ -392,6 +474,7 @@ static void call(void)
     else
         (pick < 14 ? receive_in_place : release)();
     now.inside = 0;
+    look_where_it_is();
     for (unsigned i = 0; i < now.arenas; i++)
         check_sane(now.arena[i]->victim);
 }
@@ -418,7 +501,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     (void)argc, (void)argv;
     cwasi_wait_configure(0, 0);   /* sleep at once: there is nobody to spin for */
-    for (unsigned i = 0; i < RINGS; i++)
+    for (unsigned i = 0; i < SINGLES; i++)
         make_arena(&single[i], 1);
     make_arena(&several, READERS);
     return 0;
@@ -435,7 +518,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             call();
     }
     cwasi_channel_free(now.channel);
-    for (unsigned i = 0; i < now.arenas; i++)
-        clean(now.arena[i]);
+    for (unsigned i = 0; i < SINGLES; i++) {
+        if (single[i].bell_count)
+            clean(&single[i]);
+    }
+    if (several.bell_count)
+        clean(&several);
     return 0;
 }
