@@ -20,7 +20,7 @@ static int channel_new(endpoint *end, cwasi_channel **out)
     }
     line_init(&c->line, end);
     c->role = end->role;
-    c->limit = CWASI_MESSAGE_MAX;
+    store_relaxed(&c->limit, CWASI_MESSAGE_MAX);
     store_relaxed(&c->stamp_mask, 63);
     *out = c;
     return 0;
@@ -141,7 +141,7 @@ void channel_count_sent(cwasi_channel *c, uint64_t length)
 
 static int send_frame(cwasi_channel *c, const void *data, uint64_t length, const uint64_t *stamp, deadline until)
 {
-    if (length > c->limit)
+    if (length > load_relaxed(&c->limit))
         return -EMSGSIZE;
     if (!data && length)
         return -EFAULT;
@@ -329,7 +329,7 @@ int cwasi_channel_limit(cwasi_channel *c, uint64_t limit)
 {
     if (limit > CWASI_MESSAGE_MAX)
         return -EINVAL;
-    c->limit = limit;
+    store_relaxed(&c->limit, limit);
     return 0;
 }
 

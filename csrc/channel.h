@@ -14,7 +14,7 @@ struct cwasi_channel {
     atomic_u32 owner;
     atomic_u32 awaited;       /* somebody wants to tend it: who sends much lets him */
     atomic_u32 stamp_mask;    /* a message is timed where (seq & mask) == 0 */
-    uint64_t limit;           /* bytes in a message that is sent by a copy */
+    atomic_u64 limit;         /* bytes in a message that is sent by a copy */
     int has_frame;            /* peeked and not yet taken */
     cwasi_frame frame;
     atomic_u64 histogram[CWASI_HISTOGRAM_BUCKETS];

@@ -104,7 +104,7 @@ int cwasi_channel_pass_switch(cwasi_channel *c, uint32_t epoch, int64_t timeout_
 /* How many switches this end has made. */
 uint32_t cwasi_channel_epoch(cwasi_channel *c, unsigned source);
 
-/* Refuses longer messages with -EMSGSIZE, 1 GiB at first; to be set before anything is sent. */
+/* Refuses longer messages with -EMSGSIZE, 1 GiB at first. */
 int cwasi_channel_limit(cwasi_channel *c, uint64_t limit);
 /* The path class in use: 0 local, 1 proximal, 2 remote; of several sources, the farthest. Set for what is in use now; 0 at
  * first. */
@@ -197,6 +197,10 @@ int cwasi_drive_pong(const cwasi_drive *d);
 /* Sends `count` messages, one each period_ns or without a pause (0), then waits for an answer: took[0] is all of it.
  * With a period it greets the sink first, which then needs `took` too. */
 int cwasi_drive_source(const cwasi_drive *d, int64_t period_ns);
+/* The same, with so many switches on the way: `fresh` has the sender's end and the receiver's of each next transport, and
+ * `receiver` is the other end of d->tx. All of fresh is gone afterwards. */
+int cwasi_drive_switching(const cwasi_drive *d, int64_t period_ns, cwasi_channel *receiver, cwasi_channel **fresh,
+                          uint64_t switches);
 /* Receives `count` messages, then answers. With `took` each tells when it was sent: how long it was under way. */
 int cwasi_drive_sink(const cwasi_drive *d);
 

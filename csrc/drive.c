@@ -102,6 +102,44 @@ int cwasi_drive_source(const cwasi_drive *d, int64_t period_ns)
     return rc;
 }
 
+/* Waits for the receiver to have followed the last time, and takes both to the next transport. */
+static int go_on(const cwasi_drive *d, cwasi_channel *receiver, cwasi_channel **next)
+{
+    uint32_t epoch = cwasi_channel_epoch(d->tx, 0);
+    while (cwasi_channel_epoch(receiver, 0) != epoch)
+        cpu_relax();
+    int rc = cwasi_channel_attach(receiver, 0, next[1], epoch + 1);
+    if (rc < 0) {
+        cwasi_channel_free(next[0]);
+        return rc;
+    }
+    return cwasi_channel_switch(d->tx, next[0], -1);
+}
+
+int cwasi_drive_switching(const cwasi_drive *d, int64_t period_ns, cwasi_channel *receiver, cwasi_channel **fresh,
+                          uint64_t switches)
+{
+    int rc = greet(d);
+    uint64_t done = 0, part = d->count / (switches + 1);
+    int64_t sent = now_ns();
+    for (uint64_t i = 0; i < d->count && rc == 0; i++) {
+        wait_for_clock(sent + period_ns);
+        sent = now_ns();
+        memcpy(d->message, &sent, sizeof sent);
+        if (done < switches && i == (done + 1) * part) {
+            rc = go_on(d, receiver, fresh + 2 * done);
+            done++;
+        }
+        if (rc == 0)
+            rc = put(d, d->size);
+    }
+    for (; done < switches; done++) {
+        cwasi_channel_free(fresh[2 * done]);
+        cwasi_channel_free(fresh[2 * done + 1]);
+    }
+    return rc == 0 ? take(d, 0) : rc;
+}
+
 int cwasi_drive_sink(const cwasi_drive *d)
 {
     int rc = d->took ? greet(d) : 0;

@@ -1,4 +1,5 @@
-/* tcp.h - what the parts of an end over TCP share: tcp.c, tcp_sender.c, tcp_receiver.c and tcp_window.c.
+/* tcp.h - what the parts of an end over TCP share: tcp.c, tcp_sender.c, tcp_records.c, tcp_receiver.c
+ * and tcp_window.c.
  *
  * Downstream go frames; upstream goes one kind of record, of the same form, by which the receiver tells how many frames
  * it has taken and how many of them recv has returned. Each connection begins with such a record: the sender then
@@ -138,6 +139,10 @@ int tcp_wait(tcp_end *t, short events, deadline until);
 /* The connection is of no use any more. error: that it gave, or 0. */
 void tcp_break(tcp_end *t, int error);
 void tcp_kick(tcp_end *t);
+/* Sender: reads what the receiver has told. The connection breaks, or the channel ends, here. */
+void tcp_read_records(tcp_end *t);
+/* As another thread than the one that sends: that one may be about to sleep until the record comes that we read. */
+void tcp_read_records_beside(tcp_end *t);
 /* The sender's or receiver's part of cwasi_tcp_connected and cwasi_tcp_tend. */
 void tcp_sender_connected(tcp_end *t);
 void tcp_receiver_connected(tcp_end *t);

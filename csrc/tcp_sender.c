@@ -3,106 +3,9 @@
 #include "fault.h"
 
 #include <errno.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 
-enum {
-    PIECE = 128 * 1024,       /* is copied and sent while it is in the cache */
-    RECORDS = 64,             /* read at once */
-};
-
-/* ---- what the receiver tells ---- */
-
-/* Bytes of the window that the next `frames` frames are. */
-static uint64_t bytes_of(const tcp_window *w, uint64_t frames)
-{
-    uint64_t bytes = 0;
-    for (; frames > 0; frames--) {
-        uint8_t header[WIRE_HEADER];
-        tcp_window_get(w, bytes, header, sizeof header);
-        bytes += sizeof header + payload_of(from_wire(header).length);
-    }
-    return bytes;
-}
-
-/* Forgets what was taken. 0, or -EBADMSG for what was not even sent. */
-static int forget_taken(tcp_out *o, uint64_t taken)
-{
-    if (o->alone.lost && !o->opened && taken == o->sent + 1) {
-        o->alone.lost = 0;
-        o->sent = o->taken = taken;
-    }
-    if (taken - o->taken > o->sent - o->taken)
-        return -EBADMSG;
-    if (taken == o->taken)
-        return 0;
-    uint64_t bytes = o->alone.active ? sizeof o->alone.header + o->alone.length
-                                     : bytes_of(&o->window, taken - o->taken);
-    /* What another connection brought counts as given only in the first record of this one. */
-    if (o->opened && bytes > o->flushed)
-        return -EBADMSG;
-    o->flushed = o->opened ? o->flushed - bytes : 0;
-    if (o->alone.active)
-        o->alone.active = 0;
-    else
-        tcp_window_drop(&o->window, bytes);
-    o->own.offset -= o->own.data ? MIN(bytes, o->own.offset) : 0;
-    o->taken = taken;
-    return 0;
-}
-
-static void heed_record(tcp_end *t, const cwasi_frame *record)
-{
-    tcp_out *o = &t->out;
-    uint64_t taken = record->seq, returned = record->stamp;
-    if ((record->length != 0 && record->length != FRAME_FINISHED && record->length != FRAME_FAILED) ||
-        returned > taken || returned < o->returned || forget_taken(o, taken) < 0) {
-        o->ended = -EBADMSG;
-        return;
-    }
-    o->returned = returned;
-    o->opened = 1;
-    if (record->length)
-        o->ended = record->length == FRAME_FINISHED ? -EPIPE : -ECONNRESET;
-}
-
-/* Reads what there is. The connection breaks, or the channel ends, here. */
-static void read_records(tcp_end *t)
-{
-    tcp_out *o = &t->out;
-    uint8_t bytes[RECORDS * WIRE_HEADER];
-    while (t->connected && !o->ended) {
-        memcpy(bytes, o->record, o->record_at);
-        FAULT_POINT(tcp_records_begin);
-        ssize_t n = recv(t->fd, bytes + o->record_at, sizeof bytes - o->record_at, MSG_DONTWAIT);
-        if (n < 0 && (errno == EAGAIN || errno == EINTR))
-            return;
-        if (n <= 0) {
-            tcp_break(t, n < 0 ? errno : 0);
-            return;
-        }
-        size_t end = o->record_at + (size_t)n, at = 0;
-        for (; end - at >= WIRE_HEADER && !o->ended; at += WIRE_HEADER) {
-            cwasi_frame record = from_wire(bytes + at);
-            heed_record(t, &record);
-        }
-        o->record_at = o->ended ? 0 : end - at;
-        memcpy(o->record, bytes + at, o->record_at);
-        if (end < sizeof bytes)
-            return;   /* a receiver that floods us with records does not keep us here for nothing */
-    }
-}
-
-/* As another thread than the one that sends: that one may be about to sleep until the record comes that we read. */
-static void read_records_beside(tcp_end *t)
-{
-    tcp_out *o = &t->out;
-    uint64_t taken = o->taken;
-    int opened = o->opened, ended = o->ended;
-    read_records(t);
-    if (o->taken != taken || o->opened != opened || o->ended != ended)
-        eventfd_write(t->wake_fd, 1);
-}
+enum { PIECE = 128 * 1024 };   /* is copied and sent while it is in the cache */
 
 /* ---- what goes ---- */
 
@@ -155,7 +58,7 @@ static void flush(tcp_end *t)
             return;
         if (n < 0 && errno != EINTR) {
             int error = errno;
-            read_records(t);   /* the last word of a receiver that has left */
+            tcp_read_records(t);   /* the last word of a receiver that has left */
             tcp_break(t, error);
             return;
         }
@@ -181,7 +84,7 @@ static int await_room(tcp_end *t, uint64_t bytes, deadline until)
         rc = tcp_wait(t, POLLIN | (o->opened && backlog(t) ? POLLOUT : 0), until);
         if (rc < 0)
             return rc == -ECONNRESET ? usable(t) : rc;
-        read_records(t);
+        tcp_read_records(t);
     }
     return rc;
 }
@@ -196,7 +99,7 @@ static void await_flush(tcp_end *t, deadline until)
             tcp_kick(t);
             return;
         }
-        read_records(t);
+        tcp_read_records(t);
         flush(t);
     }
 }
@@ -246,7 +149,7 @@ static int send_alone(tcp_end *t, const cwasi_frame *frame, const uint8_t *data,
         rc = tcp_wait(t, POLLIN | (o->opened && backlog(t) ? POLLOUT : 0), deadline_after(-1));
         if (rc < 0)
             break;
-        read_records(t);
+        tcp_read_records(t);
     }
     if (!o->alone.active)
         return 0;
@@ -263,7 +166,7 @@ int tcp_send(endpoint *e, const cwasi_frame *frame, const void *data, deadline u
     uint64_t length = payload_of(frame->length);
     FAULT_POINT(tcp_send_begins);
     pthread_mutex_lock(&t->lock);
-    read_records(t);
+    tcp_read_records(t);
     int rc = usable(t);
     if (rc == 0)
         rc = length + WIRE_HEADER > t->out.window.limit ? send_alone(t, frame, data, length, until)
@@ -278,7 +181,7 @@ int tcp_leave(endpoint *e, const cwasi_frame *last, deadline until)
 {
     tcp_end *t = (tcp_end *)e;
     pthread_mutex_lock(&t->lock);
-    read_records(t);
+    tcp_read_records(t);
     int rc = usable(t);
     if (rc == 0)
         rc = send_kept(t, last, NULL, 0, until);
@@ -293,7 +196,7 @@ uint64_t tcp_unread(endpoint *e)
     if (e->role != CWASI_SENDER)
         return 0;
     pthread_mutex_lock(&t->lock);
-    read_records_beside(t);
+    tcp_read_records_beside(t);
     uint64_t sent = load_relaxed(&e->stats.messages), returned = t->out.returned;
     pthread_mutex_unlock(&t->lock);
     return sent - MIN(returned, sent);
@@ -303,7 +206,7 @@ int tcp_trim(endpoint *e)
 {
     tcp_end *t = (tcp_end *)e;
     pthread_mutex_lock(&t->lock);
-    read_records(t);
+    tcp_read_records(t);
     int trims = t->out.window.memory && t->out.window.used == 0;
     if (trims)
         tcp_window_free(&t->out.window);
@@ -317,7 +220,7 @@ static void await_taken(tcp_end *t, deadline until)
     while (t->connected && t->out.taken != t->out.sent && usable(t) == 0) {
         if (tcp_wait(t, POLLIN | (backlog(t) ? POLLOUT : 0), until) < 0)
             return;
-        read_records(t);
+        tcp_read_records(t);
         flush(t);
     }
 }
@@ -352,7 +255,7 @@ void tcp_sender_connected(tcp_end *t)
 int tcp_sender_tend(tcp_end *t)
 {
     tcp_out *o = &t->out;
-    read_records_beside(t);
+    tcp_read_records_beside(t);
     flush(t);
     int over = o->ended || endpoint_stopped(&t->base) == -ECONNRESET;
     if (over || (t->last && o->taken == o->sent)) {

@@ -38,6 +38,8 @@ class Channel:
         self.receivers: dict[str, Receiver] = {}
         self._links: dict[Edge, tuple[Link, Endpoint, int]] = {}
         """What carries each edge of which an end is here, with our end and the number of the peer there."""
+        self._before: list[Link] = []
+        """What carried them before a switch."""
 
     def __repr__(self) -> str:
         return f"<Channel {self.name!r}: {self.mode}, {self.transport}>"
@@ -49,7 +51,7 @@ class Channel:
         end: Endpoint
         if role == SENDER:
             senders, receivers = (len(set(names)) for names in zip(*self.decisions, strict=True))
-            limit = links[0].longest_whole if senders > 1 and receivers > 1 else None
+            limit = crossed_limit(links[0], senders, receivers)
             end = self.senders[function] = _sender(pointers[0], self.name, mode, limit)
         else:
             end = self.receivers[function] = Receiver(gathered(pointers), self.name, mode)
@@ -58,6 +60,15 @@ class Channel:
         for number, edge in enumerate(mine):
             self._links[edge] = (links[0] if role == SENDER else links[number], end, number)
         return end
+
+    def went_on(self, edge: Edge, decision: Decision, link: Link) -> None:
+        """That edge goes by `link` now. Both its ends are here."""
+        before, end, peer = self._links[edge]
+        self._before.append(before)
+        self._links[edge] = (link, end, peer)
+        self.decisions[edge] = decision
+        for ours in (self.senders[edge[0]], self.receivers[edge[1]]):
+            ours.why = partial(transports.why, [link])
 
     @property
     def decision(self) -> Decision:
@@ -118,14 +129,18 @@ class Channel:
         """Closes the ends that are here, waits until what was sent is out, and gives up the links."""
         for end in (*self.senders.values(), *self.receivers.values()):
             end.close()
-        for link, _, _ in self._links.values():
+        for link in (*self._before, *(link for link, _, _ in self._links.values())):
             link.close()
 
 
-def _sender(pointer: Any, name: str, mode: Mode, limit: int | None) -> Sender:
-    """limit: where a channel has several senders and several receivers, these must not wait inside a message: one would
-    for the first sender, another for the second, and neither of the two could go on.
+def crossed_limit(link: Link, senders: int, receivers: int) -> int | None:
+    """The longest message, in bytes, where a channel has several senders and several receivers. These must not wait
+    inside a message: one would for the first sender, another for the second, and neither of the two could go on.
     """
+    return link.longest_whole if senders > 1 and receivers > 1 else None
+
+
+def _sender(pointer: Any, name: str, mode: Mode, limit: int | None) -> Sender:
     sender = Sender(pointer, name, mode)
     if limit is not None:
         sender.limit(limit)
@@ -158,7 +173,7 @@ def open_ends(
     links = [link_to(transport, key=key, readers=receivers) for key in keys]
     mode = mode_of(links[0].transport, Locality.PROCESS)
     try:
-        limit = links[0].longest_whole if senders > 1 and receivers > 1 else None
+        limit = crossed_limit(links[0], senders, receivers)
         txs = tuple(_sender(link.open(SENDER), name, mode, limit) for link in links)
         rxs = tuple(
             Receiver(gathered([link.open(RECEIVER, reader=reader) for link in links]), name, mode)
@@ -172,14 +187,14 @@ def open_ends(
         end.why = partial(transports.why, links)
     _close_after_the_last(links, (*txs, *rxs))
     for number, tx in enumerate(txs):
-        tx.switcher = _switcher(tx, number, rxs, links)
+        tx.switcher = _switcher(tx, number, senders, rxs, links)
     return txs, rxs
 
 
 def _switcher(
-    tx: Sender, number: int, rxs: tuple[Receiver, ...], links: list[Link]
+    tx: Sender, number: int, senders: int, rxs: tuple[Receiver, ...], links: list[Link]
 ) -> Callable[[str, float | None], None]:
-    """For a sender, the one of that number, whose receivers are here. links: those of the channel, kept up to date."""
+    """For one of so many senders, whose receivers are here. links: those of the channel, kept up to date."""
     sender, receivers = ref(tx), [ref(rx) for rx in rxs]   # none of the ends is to keep others alive
     process, turn = os.getpid(), threading.Lock()
     used = [links[number]]
@@ -190,9 +205,10 @@ def _switcher(
         if len(targets) < len(receivers):
             raise ChannelClosed(f"{found!r}: a receiver is gone")
         link = link_to(target, key=found.name, readers=len(targets))
+        limit = crossed_limit(link, senders, len(targets))
         links.append(link)
         try:
-            switch_here(found, targets, link, mode_of(link.transport, Locality.PROCESS), timeout)
+            switch_here(found, targets, link, mode_of(link.transport, Locality.PROCESS), timeout, limit)
         except BaseException:
             links.remove(link)
             raise

@@ -31,6 +31,7 @@ from .output import Output
 from .placement import edge_facts, here
 from .policy import CostPolicy, Decision, Policy, Request, decide
 from .published import Published
+from .switch_channel import switch_channel
 from .transport import Link
 
 _STOP_SECONDS = 2.0
@@ -144,6 +145,8 @@ class Host:
         self._guests: dict[str, Guest] = {}
         self._channels: dict[str, Channel] = {}
         self._published = Published(self)
+        self._switching = threading.Lock()
+        """One switch at a time."""
         self._closed = False
         self._changed = threading.Condition()
         """Guards and announces changes of the sets below."""
@@ -257,6 +260,25 @@ class Host:
         self.join(name, decisions, SENDER, answerer, [link], private=True)
         return name
 
+    def switch(self, channel: str, target: str, timeout: float | None = 5.0) -> None:
+        """Takes a channel, all of whose ends are here, to another transport, while its guests run. See Sender.switch.
+
+        Raises BadSpec, NoTransport, Timeout, and what send raises.
+        """
+        found = self._channels.get(channel)
+        if found is None:
+            raise errors.BadSpec(f"there is no channel {channel!r} here")
+        placed = {name: here(guest.trust) for name, guest in self._guests.items()}
+        elsewhere = {name for edge in found.decisions for name in edge} - placed.keys()
+        if elsewhere:
+            raise errors.BadSpec(
+                f"channel {channel!r}: {', '.join(sorted(elsewhere))} run in other processes; only a channel whose "
+                "ends are all in one process, or met by name, can switch"
+            )
+        facts = {edge: edge_facts(placed[edge[0]], placed[edge[1]]) for edge in found.decisions}
+        with self._switching:
+            switch_channel(found, facts, target, timeout)
+
     def _link(self, key: str, decision: Decision, readers: int = 1) -> Link:
         return transports.create(decision.transport, readers=readers, redis=self.redis, key=key)
 
@@ -264,6 +286,7 @@ class Host:
         """The channel of that name, which another end of it may have made."""
         if name not in self._channels:
             self._channels[name] = Channel(name, decisions)
+            self._published.listen(name)
         return self._channels[name]
 
     def join(

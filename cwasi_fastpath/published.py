@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Protocol
 
 from . import control
@@ -16,6 +17,8 @@ from .errors import RegistryUnavailable
 from .placement import here
 from .policy import Decision
 from .registry import ROLES
+from .request import Request, in_background
+from .switch import wish
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +29,9 @@ class Publisher(Protocol):
     @property
     def channels(self) -> Sequence[Channel]:
         """All that were opened there."""
+
+    def switch(self, channel: str, target: str, timeout: float | None) -> None:
+        """Takes one of them to another transport."""
 
     def trust_of(self, function: str) -> str:
         """The label of a function's trust domain."""
@@ -38,6 +44,7 @@ class Published:
         self._host = host
         self._presence: control.Presence | None = None
         self._tried = False
+        self._handlers: list[tuple[control.Handler, str]] = []
 
     def start(self) -> None:
         """From now on they are found, if there is a runtime directory; they work without, too."""
@@ -51,12 +58,26 @@ class Published:
             return
         publish(self.describe)
 
+    def listen(self, channel: str) -> None:
+        """Requests to switch that channel are answered until the end."""
+        handler = in_background(partial(self._switch, channel))
+        control.on("switch-to", handler, channel)
+        self._handlers.append((handler, channel))
+
+    def _switch(self, channel: str, request: Request, fds: list[int]) -> None:
+        self._host.switch(channel, *wish(request))
+        found = next(item for item in self._host.channels if item.name == channel)
+        request.answer({"transport": str(found.transport), "mode": str(found.mode)})
+
     def end(self) -> None:
         """They are not found any more. Twice is safe."""
         if self._presence is not None:
             withdraw(self.describe)
             self._presence.leave()
             self._presence = None
+        while self._handlers:
+            handler, channel = self._handlers.pop()
+            control.off("switch-to", handler, channel)
 
     def describe(self) -> list[EndDescription]:
         """Every end that is here."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -72,3 +73,25 @@ def close_all(fds: list[int]) -> None:
     """Closes and forgets them."""
     while fds:
         os.close(fds.pop())
+
+
+Work = Callable[[Request, list[int]], None]
+"""Answers a request, which came with these descriptors. Those that are left in the list are closed."""
+
+
+def in_background(work: Work) -> Callable[[Request], None]:
+    """A handler that does not keep the control thread: it may wait."""
+
+    def handler(request: Request) -> None:
+        threading.Thread(target=_answered, args=(work, request, request.take_fds()), daemon=True).start()
+
+    return handler
+
+
+def _answered(work: Work, request: Request, fds: list[int]) -> None:
+    try:
+        work(request, fds)
+    except Exception as error:
+        request.refuse(error)
+    finally:
+        close_all(fds)

@@ -92,7 +92,7 @@ class Sender(Endpoint):
             return bool(check(lib.cwasi_channel_trim(self._pointer), f"{self!r}: trim"))
 
     def limit(self, size: int) -> None:
-        """Refuses messages of more bytes (MessageTooLong); 2^30 at first. To be set before anything is sent."""
+        """Refuses messages of more bytes (MessageTooLong); 2^30 at first."""
         check(lib.cwasi_channel_limit(self.pointer, size), f"{self!r}: limit of {size} bytes")
 
     def try_send(self, data: Data) -> bool:

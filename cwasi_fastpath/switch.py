@@ -18,9 +18,12 @@ from ._native import timeout_ns
 from .endpoint import RECEIVER, SENDER
 from .modes import Mode
 from .receiver import Receiver
+from .request import Request
 from .sender import Sender
 from .transport import Link
 
+LONGEST = 60.0
+"""Seconds that others may have a switch take."""
 _LOOK_SECONDS = 0.0002
 
 
@@ -31,6 +34,14 @@ class Target:
     receiver: Receiver
     source: int = 0
     """Which of the senders that it receives from."""
+
+
+def wish(request: Request) -> tuple[str, float]:
+    """The target and the time-out of who asks this process for a switch. Raises BadSpec."""
+    match request.body.get("target"), request.body.get("timeout"):
+        case str(target), int() | float() as seconds if 0 <= seconds <= LONGEST:
+            return target, float(seconds)
+    raise errors.BadSpec(f"a switch needs a target, and a time-out of 0 to {LONGEST:g} s")
 
 
 def until_of(timeout: float | None) -> float | None:
@@ -45,10 +56,11 @@ def left(until: float | None) -> float | None:
 
 
 def switch_here(
-    sender: Sender, targets: Sequence[Target], link: Link, mode: Mode, timeout: float | None
+    sender: Sender, targets: Sequence[Target], link: Link, mode: Mode, timeout: float | None, limit: int | None = None
 ) -> None:
     """Takes a sender and all its receivers, which are in this process, over to `link`.
 
+    limit: the longest message in bytes, from then on.
     Raises Timeout, and what send raises; then all stays as it was, and the link is closed.
     """
     until = until_of(timeout)
@@ -60,6 +72,8 @@ def switch_here(
             target.receiver.attach(link.open(RECEIVER, reader=number), epoch, mode, source=target.source)
             attached.append(target)
         sender.leave_for(link.open(SENDER), mode, left(until))
+        if limit is not None:
+            sender.limit(limit)
     except BaseException:
         if not sender.closed and attached and sender.epoch == epoch:
             raise   # Ctrl-C, just after it has gone there

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
 
@@ -26,38 +25,14 @@ from .modes import Transport, mode_of
 from .placement import edge_facts
 from .policy import Decision, Request, ruled_out
 from .receiver import Receiver
-from .request import Body, close_all
+from .request import Body, in_background
 from .request import Request as Asked
 from .search import checked_decision, joined, opened
 from .sender import Sender
-from .switch import left
+from .switch import left, wish
 from .transport.target import link_to, transport_of
 
 _AGAIN = 0.001
-LONGEST = 60.0
-"""Seconds that others may have a switch take."""
-
-
-Work = Callable[[Asked, list[int]], None]
-"""Answers a request, which came with these descriptors. Those that are left in the list are closed."""
-
-
-def in_background(work: Work) -> Callable[[Asked], None]:
-    """A handler that does not keep the control thread: it may wait."""
-
-    def handler(request: Asked) -> None:
-        threading.Thread(target=_answered, args=(work, request, request.take_fds()), daemon=True).start()
-
-    return handler
-
-
-def _answered(work: Work, request: Asked, fds: list[int]) -> None:
-    try:
-        work(request, fds)
-    except Exception as error:
-        request.refuse(error)
-    finally:
-        close_all(fds)
 
 
 # ---- the sender's side ----
@@ -133,10 +108,7 @@ class NamedSwitch:
 
     def _asked(self, request: Asked, fds: list[int]) -> None:
         """Somebody wants us to switch."""
-        target, seconds = request.body.get("target"), request.body.get("timeout")
-        if not isinstance(target, str) or not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST:
-            raise errors.BadSpec(f"a switch needs a target, and a time-out of 0 to {LONGEST:g} s")
-        self.switch(target, seconds)
+        self.switch(*wish(request))
         meeting = self._named.meeting
         assert meeting is not None   # or the switch had failed
         request.answer({"transport": str(meeting.decision.transport), "mode": str(meeting.decision.mode)})

@@ -31,13 +31,14 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MAN_PAGES = sorted((ROOT / "docs" / "man").glob("*.1"))
 COMMANDS = {
     "cwasi": [[], ["include"]],
-    "cwasi-bench": [["bench", "channel"]],
+    "cwasi-bench": [["bench", "channel"], ["bench", "switch"]],
     "cwasi-demo": [["demo"]],
     "cwasi-doctor": [["doctor"]],
     "cwasi-inspect": [["inspect"]],
     "cwasi-ps": [["ps"]],
     "cwasi-run": [["run"]],
     "cwasi-soak": [["soak"]],
+    "cwasi-switch": [["switch"]],
     "cwasi-trace": [],
 }
 SECONDS = 60

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 from channels import HANG, Start
@@ -15,6 +19,7 @@ import cwasi_fastpath as cwasi
 from cwasi_fastpath.redis_server import RedisServer
 
 SWITCHES = 40
+CWASI = [sys.executable, "-P", "-m", "cwasi_fastpath.cli"]
 
 
 def message(number: int, seed: int = 0) -> bytes:
@@ -44,11 +49,16 @@ def switch_often(tx: cwasi.Sender, targets: list[str], times: int) -> None:
                 continue
 
 
-def send_until(tx: cwasi.Sender, done: threading.Event, seed: int = 0, pause: float = 0) -> int:
+Make = Callable[[int, int], bytes]
+
+
+def send_until(
+    tx: cwasi.Sender, done: threading.Event, seed: int = 0, pause: float = 0, make: Make = message
+) -> int:
     """Numbered messages, then an empty one; how many. pause: seconds after every hundred."""
     number = 0
     while not done.is_set():
-        tx.send(message(number, seed))
+        tx.send(make(number, seed))
         number += 1
         if pause and number % 100 == 0:
             time.sleep(pause)
@@ -156,7 +166,9 @@ def test_several(start: Start, senders: int, receivers: int) -> None:
     txs, rxs = cwasi.open_ends("lab", senders, receivers)
     with closing(*txs, *rxs):
         done = threading.Event()
-        sending = [start(send_until, tx, done, at << 40) for at, tx in enumerate(txs)]
+        # Several of both are limited to what a pipe takes as a whole.
+        make = message if senders == 1 or receivers == 1 else lambda number, seed: message(number, seed)[:800]
+        sending = [start(send_until, tx, done, at << 40, 0, make) for at, tx in enumerate(txs)]
 
         def receive(rx: cwasi.Receiver) -> list[int]:
             nexts = [0] * senders
@@ -167,7 +179,7 @@ def test_several(start: Start, senders: int, receivers: int) -> None:
                     continue
                 number = int.from_bytes(data[:8], "little")
                 at, number = number >> 40, number & (1 << 40) - 1
-                assert number == nexts[at] and data == message(number, at << 40)
+                assert number == nexts[at] and data == make(number, at << 40)
                 nexts[at] += 1
             return nexts
 
@@ -237,3 +249,68 @@ def test_a_receiver_that_is_gone_is_not_kept_by_the_sender() -> None:
         del rx
         with pytest.raises(cwasi.ChannelClosed, match="a receiver is gone"):
             tx.switch("ring")
+
+
+# ---- of a host's guests ----
+
+
+def run_guests(host: cwasi.Host, guests: Path, output: Path, count: int) -> cwasi.Channel:
+    arguments = [str(count), "500"]
+    source = host.load(guests / "source.wasm", arguments=arguments)
+    sink = host.load(guests / "sink.wasm", arguments=arguments, stdout=output)
+    return host.connect("frames", source, sink, ports=("out", "in"))
+
+
+def test_guests_notice_nothing(guests: Path, tmp_path: Path, start: Start) -> None:
+    output = tmp_path / "out"
+    with cwasi.Host() as host:
+        channel = run_guests(host, guests, output, 400_000)
+        running = start(host.run)
+        done = 0
+        while not running.done():
+            with suppress(cwasi.Timeout, cwasi.ChannelClosed, cwasi.PeerDied):
+                host.switch("frames", ["pipe", "tcp", "ring"][done % 3], timeout=0.5)
+                done += 1
+        running.result(HANG)
+        assert channel.metrics().received == 400_000 and channel.metrics().sent == 400_000
+        assert output.read_text() == "sink: 400000 messages ok\n"
+        assert done > 3 and channel.sender is not None and channel.sender.epoch >= done - 1
+        assert channel.transport == channel.decision.transport
+
+
+def test_what_a_host_cannot_switch(guests: Path, tmp_path: Path) -> None:
+    with cwasi.Host() as host:
+        channel = run_guests(host, guests, tmp_path / "out", 3)
+        for name, target, error, why in (
+            ("none", "ring", cwasi.BadSpec, "there is no channel 'none' here"),
+            ("frames", "smoke", cwasi.BadSpec, "transport 'smoke' is unknown"),
+            ("frames", "unix:///nowhere", cwasi.RedisUnavailable, "does not answer"),
+        ):
+            with pytest.raises(error, match=why):
+                host.switch(name, target)
+        assert str(channel.transport) == "ring"
+        host.switch("frames", "pipe")
+        assert str(channel.transport) == "pipe" and "a switch was asked for" in channel.explain()
+        host.run()
+        assert channel.metrics().received == 3
+
+
+def test_a_running_command_is_told(guests: Path, runtime_directory: Path) -> None:
+    argv = [f"{guests}/source.wasm 100000000 500", f"{guests}/sink.wasm 100000000 500"]
+    run = [*CWASI, "run", *argv, "--connect", "frames:source/out:sink/in"]
+    with subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as command:
+        try:
+            until = time.monotonic() + HANG
+            while True:
+                told = subprocess.run(
+                    [*CWASI, "switch", "frames", "--to", "pipe", "--json"], capture_output=True, text=True, timeout=HANG
+                )
+                if told.returncode == 0 or time.monotonic() > until:
+                    break
+            found = json.loads(told.stdout)
+            assert found == {"schema": 1, "channel": "frames", "transport": "pipe", "mode": "proximal"}
+            shown = subprocess.run([*CWASI, "ps", "--json"], capture_output=True, text=True, timeout=HANG)
+            ends = json.loads(shown.stdout)["ends"]
+            assert {(end["transport"], end["epoch"]) for end in ends if end["role"] == "sender"} == {("pipe", 1)}
+        finally:
+            command.terminate()

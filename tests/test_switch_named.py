@@ -139,8 +139,9 @@ def test_a_stranger_cannot_switch_our_receiver(fork: Fork) -> None:
     with cwasi.open_sender("lab", timeout=HANG) as tx:
         holder = registry.holder("lab", RECEIVER)
         assert holder is not None
+        tx.switch("pipe", timeout=HANG)   # then it is there
         with pytest.raises(cwasi.Busy, match="has another sender"):
-            registry.ask(holder.address, "switch", {"epoch": 1}, channel="lab", timeout=HANG)
+            registry.ask(holder.address, "switch", {"epoch": 2}, channel="lab", timeout=HANG)
         tx.send(b"")
         assert status_of(pid) == 0
 

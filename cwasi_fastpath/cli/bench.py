@@ -13,6 +13,7 @@ import click
 if TYPE_CHECKING:
     from ..bench.report import Report
     from ..bench.rounds import Settings
+    from ..bench.switching import Gaps
 
 _SMALLEST = 8   # a time stamp must fit in
 _LARGEST = 1 << 30
@@ -124,3 +125,58 @@ def _write(report: Report, html: Path) -> None:
         html.write_text(page(report), encoding="utf-8")
     except OSError as error:
         raise click.FileError(str(html), error.strerror) from error
+
+
+@bench.command()
+@click.option("--switches", type=click.IntRange(4, 100_000), default=200, show_default=True,
+              help="About how many from each transport to each other.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def switch(switches: int, as_json: bool) -> None:
+    """Measures what a live switch does to the messages that meet it.
+
+    Every pair of ring, pipe, tcp and redis, there and back, under a steady stream of small messages between two threads
+    in C. Starts its own redis-server.
+
+    \b
+    Examples:
+      cwasi bench switch
+      cwasi bench switch --switches 1000 --json
+    """
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.progress import track
+
+    from ..bench.environment import environment
+    from ..bench.switching import measure
+    from ..redis_server import RedisServer
+
+    with RedisServer() as server:
+        transports = {"ring": "ring", "pipe": "pipe", "tcp": "tcp", "redis": server.url}
+        pairs = len(transports) * (len(transports) - 1) // 2
+        shown = Console(stderr=True)
+        steps = track(measure(transports, switches), "switching", total=pairs, console=shown, transient=True,
+                      disable=not shown.is_terminal)
+        found = [gaps for both in steps for gaps in both]
+    if as_json:
+        plain = {"schema": 1, "environment": environment(), "unit": "us", "gaps": [asdict(gaps) for gaps in found]}
+        click.echo(json.dumps(plain, indent=1))
+    else:
+        _print_gaps(found)
+
+
+def _print_gaps(found: list[Gaps]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from . import console
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title="The slowest message at each switch, us", title_justify="left")
+    for heading in ("from", "to"):
+        table.add_column(heading)
+    for heading in ("switches", "p50", "p99", "worst", "p99 without"):
+        table.add_column(heading, justify="right")
+    for gaps in found:
+        figures = (f"{value:,.0f}" for value in (gaps.p50, gaps.p99, gaps.worst, gaps.usual_p99))
+        table.add_row(gaps.source, gaps.target, f"{gaps.switches:,}", *figures)
+    console(sys.stdout).print(table)

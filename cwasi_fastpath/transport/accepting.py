@@ -68,7 +68,7 @@ class ReceiverKeeper(Keeper):
         elif state < 0 and self._connection is not None:
             silent = state == -errno.ETIMEDOUT or (self._pump is not None and self._pump.silent)
             self._drop()
-            self._start_clock(self._patience if silent else self._patience / 4)
+            self._start_clock(self._soon(silent))
         if self._until is None or now < self._until:
             return False
         lib.cwasi_tcp_give_up(self._tcp)
@@ -108,12 +108,14 @@ class ReceiverKeeper(Keeper):
             self._hung_up = state == 0 and bool(events & (select.POLLHUP | select.POLLERR))
             if self._hung_up:
                 error = self._connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                self._start_clock(self._patience if error == errno.ETIMEDOUT else self._patience / 4)
+                self._start_clock(self._soon(error == errno.ETIMEDOUT))
 
     def _accept(self) -> None:
         try:
             connection, _ = self._listener.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                time.sleep(LOOK_SECONDS)   # it stays in the queue
             return
         if len(self._strangers) >= STRANGERS_MAX:
             self._strangers.pop(next(iter(self._strangers))).socket.close()
@@ -154,6 +156,7 @@ class ReceiverKeeper(Keeper):
 
     def _take(self, connection: socket.socket, pump: Pump | None, timed: bool) -> None:
         self._hand_over(connection, pump, timed)
+        self.up.set()
         self._hung_up, self._until = False, None
 
     def _take_secured(self, pump: Pump, timed: bool) -> None:

@@ -17,6 +17,7 @@ from .address import connect
 from .keeper import HANDSHAKE_SECONDS, Keeper
 
 _REFUSALS = 6
+_ATTEMPT_SECONDS = 1.0   # then a fresh one: the kernel itself waits longer and longer
 _BACKOFF_FIRST, _BACKOFF_LAST = 0.01, 0.5
 
 _log = logging.getLogger(__name__)
@@ -65,6 +66,9 @@ class SenderKeeper(Keeper):
             else:
                 self._wait(self._connection, select.POLLRDHUP | state, None)
             state = lib.cwasi_tcp_tend(self._tcp)
+            # Not before the receiver has said where it begins: after a fork it would be read here and missed there.
+            if state >= 0 and state != select.POLLIN:
+                self.up.set()
 
     def _wait(self, connection: socket.socket, events: int, timeout: float | None) -> bool:
         """Until one of these on the connection, or a kick; whether it was the connection."""
@@ -77,7 +81,7 @@ class SenderKeeper(Keeper):
     def _connect(self, why: int) -> bool:
         """Makes a new connection, or gives up; whether it did."""
         silent = why == -errno.ETIMEDOUT or (self._pump is not None and self._pump.silent)
-        patience = self._patience if silent else self._patience / 4
+        patience = self._soon(silent)
         if why != -errno.ECONNREFUSED:
             self._began, self._backoff, self._refusals = time.monotonic(), _BACKOFF_FIRST, 0
         elif not self._goes_on(patience):   # the last one was of no use
@@ -85,7 +89,7 @@ class SenderKeeper(Keeper):
         while lib.cwasi_tcp_tend(self._tcp) != -errno.ESHUTDOWN:
             try:
                 if self._trying is None:
-                    self._trying = connect(*self._address, timeout=patience)
+                    self._trying = connect(*self._address, timeout=min(patience, _ATTEMPT_SECONDS))
                 return self._greeted(self._trying, self._began + patience)
             except (ConnectionRefusedError, _Refused):
                 self._refusals += 1
@@ -137,7 +141,9 @@ class SenderKeeper(Keeper):
         if pump is None:
             self._hand_over(connection, None, timed=True)
             return
-        select.select([pump.told], [], [])
+        poll = select.poll()
+        poll.register(pump.told, select.POLLIN)
+        poll.poll()   # a pump tells in time, also that it has failed
         if not pump.agreed:
             for held in (pump.end, pump.told):
                 held.close()

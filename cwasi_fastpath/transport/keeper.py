@@ -4,7 +4,8 @@ What moves messages is C, in the thread of whoever sends or receives. A keeper s
 it breaks, a sender's keeper connects again, a receiver's accepts; it gives up, so that the end gets PeerDied, after
 
 - `patience` seconds, where the other node was silent;
-- a quarter of it, where its kernel has closed or reset the connection: a sender that lives is back at once;
+- a quarter of it (two seconds at least), where its kernel has closed or reset the connection: a sender that lives is
+  back at once;
 - some refusals in a row, a third of a second: its node is there, and nobody listens.
 """
 
@@ -29,6 +30,7 @@ from .tls import Pump
 HANDSHAKE_SECONDS = 5.0
 LOOK_SECONDS = 0.1
 _EXIT_SECONDS = 5.0
+_SOONEST_SECONDS = 2.0
 
 _log = logging.getLogger(__name__)
 _all: WeakSet[Keeper] = WeakSet()
@@ -54,7 +56,7 @@ class Keeper(threading.Thread):
         self._connection: socket.socket | None = None
         self._left = False
         self.up = threading.Event()
-        """The first connection is made, or never will be."""
+        """The first connection is in use, or there never will be one."""
         with _lock:
             _all.add(self)
 
@@ -87,6 +89,10 @@ class Keeper(threading.Thread):
                     return
             time.sleep(LOOK_SECONDS / 10)
 
+    def _soon(self, silent: bool) -> float:
+        """Seconds for which a connection may be missing. silent: it broke because nothing came back."""
+        return self._patience if silent else min(self._patience, max(_SOONEST_SECONDS, self._patience / 4))
+
     def _sockets(self) -> list[socket.socket]:
         held = [self._connection] if self._connection is not None else []
         return [*held, *self._pump.sockets()] if self._pump is not None else held
@@ -110,7 +116,6 @@ class Keeper(threading.Thread):
         rc = lib.cwasi_tcp_connected(self._tcp, connection.fileno(), timed)
         if rc != -errno.EPIPE:
             check(rc, self.name)
-        self.up.set()
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None

@@ -219,6 +219,46 @@ static void is_abandoned(void)
     free_tcp_pair(p);
 }
 
+/* An end without a keeper: the connection that it has is its last. */
+static cwasi_channel *open_alone(int role, int *sockets)
+{
+    cwasi_channel *c;
+    cwasi_tcp *keeper;
+    CHECK_EQ(cwasi_channel_open_tcp(role, WINDOW, &keeper, &c), 0);
+    CHECK_EQ(cwasi_tcp_connected(keeper, sockets[role == CWASI_SENDER ? TX : RX], 1), 0);
+    cwasi_tcp_leave(keeper, 0);
+    close(sockets[TX]);
+    close(sockets[RX]);
+    return c;
+}
+
+/* A receiver that ends with messages unread resets the connection, but has said before that it is done. */
+static void last_word_before_a_reset(void)
+{
+    static uint8_t data[30000];
+    for (int round = 0; round < 60; round++) {
+        int sockets[2];
+        int64_t rc;
+        connect_tcp(sockets);
+        pid_t child = fork();
+        if (child == 0) {
+            cwasi_channel *rx = open_alone(CWASI_RECEIVER, sockets);
+            for (int i = 0; i < 10; i++)
+                CHECK(cwasi_channel_recv(rx, data, sizeof data, FOREVER) >= 0);
+            cwasi_channel_close(rx, 0, FOREVER);
+            _exit(0);
+        }
+        cwasi_channel *tx = open_alone(CWASI_SENDER, sockets);
+        uint64_t length = 0;
+        while ((rc = cwasi_channel_send(tx, data, length, FOREVER)) == 0)
+            length = (length + 7919) % sizeof data;
+        CHECK_EQ(rc, -EPIPE);
+        CHECK_EQ(cwasi_channel_unread(tx), stats_of(tx).messages - 10);
+        cwasi_channel_free(tx);
+        CHECK_EQ(wait_for(child), 0);
+    }
+}
+
 int main(void)
 {
     test_begin(60);
@@ -237,5 +277,6 @@ int main(void)
     waits_with_others();
     refuses_to_open();
     is_abandoned();
+    last_word_before_a_reset();
     return 0;
 }

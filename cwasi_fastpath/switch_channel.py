@@ -1,0 +1,42 @@
+"""A live switch of a host's channel whose ends are all in this process: each sender in turn, with all its receivers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from . import errors
+from . import transport as transports
+from .channel import Channel, Edge, crossed_limit
+from .modes import EdgeFacts, Transport, mode_of
+from .policy import Decision, Request, ruled_out
+from .switch import Target, left, switch_here
+from .transport.target import link_to, transport_of
+
+
+def switch_channel(channel: Channel, facts: Mapping[Edge, EdgeFacts], target: str, timeout: float | None) -> None:
+    """Takes the channel to another transport. facts: of every edge.
+
+    Raises BadSpec, NoTransport, Timeout and what send raises; those senders that
+    have gone there before stay there.
+    """
+    until = None if timeout is None else time.monotonic() + timeout
+    senders, receivers = (list(dict.fromkeys(names)) for names in zip(*channel.decisions, strict=True))
+    for edge in channel.decisions:
+        _check(channel, edge, facts[edge], transport_of(target), len(receivers))
+    for number, sender in enumerate(senders):
+        link = link_to(target, key=transports.key_of(channel.name, sender, len(senders)), readers=len(receivers))
+        edges = [(sender, receiver) for receiver in receivers]
+        mode = max(mode_of(link.transport, facts[edge].locality) for edge in edges)
+        targets = [Target(channel.receivers[receiver], number) for receiver in receivers]
+        limit = crossed_limit(link, len(senders), len(receivers))
+        switch_here(channel.senders[sender], targets, link, mode, left(until), limit)
+        for edge in edges:
+            kind = Decision(mode_of(link.transport, facts[edge].locality), link.transport, "a switch was asked for", ())
+            channel.went_on(edge, kind, link)
+
+
+def _check(channel: Channel, edge: Edge, facts: EdgeFacts, transport: Transport, receivers: int) -> None:
+    request = Request(facts, available=frozenset(Transport), receivers=receivers)
+    if (obstacle := ruled_out(request, transport)) is not None:
+        raise errors.NoTransport(f"channel {channel.name!r} from {edge[0]} to {edge[1]}: {transport}: {obstacle}")
