@@ -7,11 +7,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .. import transport, watch
+from .. import errors, transport, watch
 from ..endpoint import RECEIVER, SENDER, Endpoint
-from ..modes import Transport
+from ..modes import Mode, Transport
 from ..receiver import Receiver, gathered
 from ..sender import Sender
+from ..switch import Target, switch_here
 from ..transport import Link
 from .fault import Fault
 from .lane import Request, Score
@@ -22,6 +23,8 @@ from .worker import work
 
 _BETWEEN = 0.2
 """Seconds that the others go on after one of them has had its fault."""
+_SWITCH = 0.1
+"""Seconds that a switch may take."""
 _HANG = 20.0
 """Seconds after which an end that has not ended hangs."""
 
@@ -38,6 +41,8 @@ class Shape:
     """(role, number) of those that have a process of their own."""
     largest: int = LARGEST
     """Bytes; more than a ring holds, by default."""
+    switches: tuple[Transport, ...] = ()
+    """The transports that the first sender goes to by turns, all the time; none of the ends may be apart."""
 
     def episode(self, request: Request, score: Score) -> None:
         with _Episode(self) as episode:
@@ -118,6 +123,25 @@ class _Episode:
                 link.close()
         for seat in self._seats:
             seat.start()
+        self._over = threading.Event()
+        self._switching = threading.Thread(target=self._switch, daemon=True)
+        self._switching.start()
+
+    def _switch(self) -> None:
+        """By turns, until the ends are closed."""
+        sender = self._senders[0].end
+        targets = [Target(seat.end) for seat in self._receivers if isinstance(seat.end, Receiver)]
+        done = 0
+        while self._shape.switches and isinstance(sender, Sender) and not self._over.is_set():
+            kind = self._shape.switches[done % len(self._shape.switches)]
+            link = transport.create(kind, readers=self._shape.receivers)
+            try:
+                switch_here(sender, targets, link, Mode.LOCAL, _SWITCH)
+                done += 1
+            except errors.ChannelClosed:
+                return   # or a receiver that has left; the others go on here
+            except errors.ChannelError:
+                continue
 
     @property
     def _seats(self) -> list[_Seat]:
@@ -127,8 +151,10 @@ class _Episode:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._over.set()
         for seat in self._seats:
             seat.close()
+        self._switching.join()
 
     def play(self, request: Request, score: Score) -> None:
         """Lets the fault happen, waits for the end of all, and checks what they have done."""
@@ -214,6 +240,7 @@ class _Verdict:
         """What a sender was left with is what its receiver has not taken; one message may have been under way."""
         sender, receiver = self.senders[0], self.receivers[0]
         alone = len(self.senders) == len(self.receivers) == 1 and self.shape.transport is Transport.RING
+        alone = alone and not self.shape.switches   # a pipe cannot tell
         if not alone or receiver is not self.victim:
             return
         missing = sender.tally.done(0) - receiver.tally.done(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,8 @@ class Guests:
     roles: tuple[str, str]
     transport: Transport = Transport.RING
     calls: bool = False
+    switches: tuple[str, ...] = ()
+    """The transports that it goes to by turns, all the time."""
 
     def episode(self, request: Request, score: Score) -> None:
         count = request.dice.randrange(_FEWEST, _MOST)
@@ -41,15 +44,25 @@ class Guests:
             one, other = (host.load(_MODULE, role, arguments=(role, str(count))) for role in self.roles)
             channel = host.connect(_CHANNEL, one, other, transport=self.transport, calls=self.calls)
             run = _Run(host.run)
+            switching = _Run(lambda: self._switch(host, run))
             faulted = run.watch(request)
             if faulted:
                 host.stop()
             error = run.result()
+            if (unexpected := switching.result()) is not None:
+                score.complain(f"a switch: {type(unexpected).__name__}: {unexpected}")
             metrics = channel.metrics()
         _judge(score, error, Fault.STOP if faulted else Fault.NONE)
         _count(score, metrics, count if error is None else 0)
         if faulted:
             request.taken()
+
+    def _switch(self, host: Host, run: _Run) -> None:
+        done = 0
+        while self.switches and run.running:
+            with suppress(errors.ChannelError):   # it takes too long, or is over
+                host.switch(_CHANNEL, self.switches[done % len(self.switches)], timeout=_PAUSE)
+                done += 1
 
 
 @dataclass(frozen=True)

@@ -44,12 +44,15 @@ PLAYS: tuple[Play, ...] = (
         apart=frozenset({(SENDER, 1), (RECEIVER, 1)}),
         largest=CAPACITY // 2,
     ),
+    Shape("switched, threads", Transport.RING, switches=(Transport.PIPE, Transport.RING)),
+    Shape("switched, fan-out", Transport.PIPE, receivers=2, switches=(Transport.RING, Transport.PIPE)),
     Shape("pipe, threads", Transport.PIPE),
     Shape("pipe, processes", Transport.PIPE, apart=frozenset({(SENDER, 0), (RECEIVER, 0)})),
     Shape("fan-out by pipes", Transport.PIPE, receivers=3, apart=frozenset({(RECEIVER, 2)})),
     Guests("windows", ("fill", "check")),
     Guests("windows on a pipe", ("fill", "check"), Transport.PIPE),
     Guests("calls", ("ask", "answer"), calls=True),
+    Guests("windows, switched", ("fill", "check"), switches=(Transport.PIPE, Transport.RING, Transport.RING)),
     GuestsApart("windows, processes", ("fill", "check")),
 )
 

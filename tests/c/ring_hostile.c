@@ -60,7 +60,7 @@ static void scribble(const ring *r, ring_control *control, uint8_t *data)
 static int known(int64_t rc)
 {
     return rc >= 0 || rc == -EAGAIN || rc == -ETIMEDOUT || rc == -EPIPE || rc == -ECONNRESET || rc == -EBADMSG ||
-           rc == -EMSGSIZE || rc == -ECANCELED;
+           rc == -EMSGSIZE || rc == -ECANCELED || rc == -EREMCHG;
 }
 
 static void check_sane(const ring *r)
