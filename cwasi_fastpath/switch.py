@@ -20,7 +20,7 @@ from .modes import Mode
 from .receiver import Receiver
 from .request import Request
 from .sender import Sender
-from .transport import Link
+from .transport import Link, call_off
 
 LONGEST = 60.0
 """Seconds that others may have a switch take."""
@@ -37,10 +37,10 @@ class Target:
 
 
 def wish(request: Request) -> tuple[str, float]:
-    """The target and the time-out of who asks this process for a switch. Raises BadSpec."""
+    """The target and what is left of the time of who asks this process for a switch. Raises BadSpec."""
     match request.body.get("target"), request.body.get("timeout"):
         case str(target), int() | float() as seconds if 0 <= seconds <= LONGEST:
-            return target, float(seconds)
+            return target, max(0.0, request.since + seconds - time.monotonic())
     raise errors.BadSpec(f"a switch needs a target, and a time-out of 0 to {LONGEST:g} s")
 
 
@@ -80,7 +80,7 @@ def switch_here(
         for target in attached:
             with suppress(errors.Error, OSError):   # who has closed has no use for it
                 target.receiver.detach(epoch, source=target.source)
-        link.close()
+        call_off(link)
         raise
 
 

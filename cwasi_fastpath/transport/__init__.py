@@ -151,3 +151,10 @@ def join(description: dict[str, Any], fds: list[int]) -> Link:
 def why(links: Sequence[Link]) -> str | None:
     """Why the other side of one of them is gone, where its transport knows more than that it is."""
     return next((text for text in (getattr(link, "why", None) for link in links) if text), None)
+
+
+def call_off(link: Link) -> None:
+    """Closes one by which nothing has come, and nothing will."""
+    if (give_up := getattr(link, "give_up", None)) is not None:
+        give_up()   # its other side would be waited for
+    link.close()

@@ -127,6 +127,11 @@ class TcpLink:
     def peer_died(self, end: Endpoint, peer: int = 0) -> None:
         end.peer_died()
 
+    def give_up(self) -> None:
+        """Nobody comes any more: close need not wait for that."""
+        for keeper in self._keepers:
+            keeper.give_up()
+
     def close(self) -> None:
         """Waits until what was sent is received, or the other end gone; to be called when the ends are closed."""
         listener, self._listener = self._listener, None
