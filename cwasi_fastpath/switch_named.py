@@ -122,7 +122,7 @@ class NamedSwitch:
                 if why is not None:
                     raise errors.Timeout(str(why)) from why
                 raise
-            time.sleep(min(pause, pause if until is None else left(until)))
+            time.sleep(pause)
             pause = min(2 * pause, last)
 
     def _asked(self, request: Asked, fds: list[int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -130,6 +131,60 @@ def test_nonsense_is_refused(fork: Fork, body: dict[str, object]) -> None:
                     named.meeting.connection.request(kind, body, channel="lab", timeout=HANG)   # type: ignore[attr-defined]
         tx.switch("pipe")
         tx.send(message(0))
+        tx.send(b"")
+        assert status_of(pid) == 0
+
+
+TCP = {"role": 2, "host": "127.0.0.1", "port": 9, "key": "00" * 32, "window": 1 << 20, "patience": 1.0, "tls": None}
+
+
+@pytest.mark.parametrize(
+    "transport, link, count",
+    [
+        ("ring", {"role": 2, "reader": 0}, 3),
+        ("pipe", {"role": 2, "reader": 0}, 4),
+        ("redis", {"url": "unix:///nowhere", "key": "x", "readers": 1}, 1),
+        ("tcp", TCP, 2),
+        ("tcp", {**TCP, "key": "00"}, 1),
+        ("tcp", {**TCP, "key": "no hex"}, 1),
+        ("tcp", {**TCP, "patience": "long"}, 1),
+        ("tcp", {**TCP, "role": 1}, 1),
+    ],
+)
+def test_links_that_nobody_exports_leave_nothing(
+    fork: Fork, transport: str, link: dict[str, object], count: int
+) -> None:
+    import psutil
+
+    pid = fork(receive_all)
+    listener = socket.create_server(("127.0.0.1", 0))
+    with cwasi.open_sender("lab", timeout=HANG) as tx, listener:
+        named = meeting.named_end("lab", SENDER)
+        assert named is not None and named.meeting is not None
+        tx.switch("pipe", timeout=HANG)
+        decision = {"transport": transport, "reason": "", "alternatives": []}
+        body = {"epoch": 2, "link": {"transport": transport, **link}, "decision": decision}
+        tx.send(message(0))
+
+        def offer() -> None:
+            while True:
+                try:
+                    named.meeting.connection.request(   # type: ignore[union-attr]
+                        "switch", body, [listener.fileno()] * count, channel="lab", timeout=HANG
+                    )
+                except cwasi.Busy:
+                    time.sleep(0.01)   # it has not followed yet
+
+        with pytest.raises(cwasi.Corrupted, match="as an honest one does"):
+            offer()
+        there = psutil.Process(pid)
+        before = there.num_fds(), there.num_threads()
+        for _ in range(20):
+            with pytest.raises(cwasi.Corrupted, match="as an honest one does"):
+                offer()
+        assert there.num_fds() <= before[0] + 1 and there.num_threads() <= before[1] + 1
+        tx.switch("ring", timeout=HANG)
+        tx.send(message(1))
         tx.send(b"")
         assert status_of(pid) == 0
 
@@ -406,3 +461,13 @@ def test_by_command(fork: Fork) -> None:
         assert "no process that can be found holds the sender of channel 'none'" in done.stderr
         tx.send(b"")
         assert status_of(pid) == 0
+
+
+@pytest.mark.parametrize("answer", [{"transport": "\x1b[31mring", "mode": "local"}, {"transport": "ring", "mode": "far"}])
+def test_a_process_that_answers_nonsense(monkeypatch: pytest.MonkeyPatch, answer: dict[str, str]) -> None:
+    from cwasi_fastpath import switch_asked
+
+    monkeypatch.setattr(switch_asked, "holders", lambda channel, role: ["0" * 16])
+    monkeypatch.setattr(switch_asked.registry, "ask", lambda *words, **more: answer)
+    with pytest.raises(cwasi.PeerDied, match="answered nonsense"):
+        switch_asked.ask("lab", "ring", 1.0)

@@ -129,7 +129,10 @@ def key_of(channel: str, sender: str, senders: int) -> str:
 
 
 def join(description: dict[str, Any], fds: list[int]) -> Link:
-    """The link that another process exported. Owns the descriptors from now on."""
+    """The link that another process exported. Owns the descriptors from now on.
+
+    Raises LookupError, TypeError, ValueError for what no link exports; then they stay the caller's.
+    """
     transport = Transport(description["transport"])
     if transport is Transport.RING:
         from .ring import RingLink
@@ -145,6 +148,8 @@ def join(description: dict[str, Any], fds: list[int]) -> Link:
         return TcpLink.joined(description, fds)
     from .redis import RedisLink
 
+    if fds:
+        raise ValueError("a stream has no descriptors")
     return RedisLink(description["url"], description["key"], description["readers"])
 
 

@@ -75,7 +75,10 @@ class TcpLink:
     def joined(cls, description: dict[str, Any], fds: list[int]) -> Self:
         """One end that another process passed on."""
         plain = {name: description[name] for name in ("host", "port", "key", "window", "patience", "tls")}
-        return cls(plain, socket.socket(fileno=fds[0]) if fds else None, {description["role"]})
+        role = description["role"]
+        if not _honest(plain) or role not in (SENDER, RECEIVER) or len(fds) > (role == RECEIVER):
+            raise ValueError("not what a tcp link exports")
+        return cls(plain, socket.socket(fileno=fds[0]) if fds else None, {role})
 
     def open(self, role: int, function: str | None = None, reader: int = 0) -> Any:
         if role not in self._roles:
@@ -139,3 +142,11 @@ class TcpLink:
             listener.close()
         while self._keepers:
             self._keepers.pop().join(_JOIN_SECONDS)
+
+
+def _honest(plain: dict[str, Any]) -> bool:
+    """Whether it is what a link exports, as far as we use it before we know our peer. Raises ValueError."""
+    match plain:
+        case {"host": str(), "port": int(), "key": str(key), "window": int(), "patience": int() | float() as seconds}:
+            return len(bytes.fromhex(key)) == handshake.KEY_BYTES and seconds > 0
+    return False
