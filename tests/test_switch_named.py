@@ -463,7 +463,9 @@ def test_by_command(fork: Fork) -> None:
         assert status_of(pid) == 0
 
 
-@pytest.mark.parametrize("answer", [{"transport": "\x1b[31mring", "mode": "local"}, {"transport": "ring", "mode": "far"}])
+@pytest.mark.parametrize(
+    "answer", [{"transport": "\x1b[31mring", "mode": "local"}, {"transport": "ring", "mode": "far"}]
+)
 def test_a_process_that_answers_nonsense(monkeypatch: pytest.MonkeyPatch, answer: dict[str, str]) -> None:
     from cwasi_fastpath import switch_asked
 
