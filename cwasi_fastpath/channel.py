@@ -73,6 +73,10 @@ class Channel:
         if done is not None:
             done.close()
 
+    def left(self, sender: str) -> list[Link]:
+        """What carried the messages of that one before the last switch."""
+        return [link for edge, link in self._before.items() if edge[0] == sender]
+
     @property
     def decision(self) -> Decision:
         """That of the only edge, or of the first."""
@@ -211,7 +215,7 @@ def _switcher(
         limit = crossed_limit(link, senders, len(targets))
         links.append(link)
         try:
-            switch_here(found, targets, link, mode_of(link.transport, Locality.PROCESS), timeout, limit)
+            switch_here(found, targets, link, mode_of(link.transport, Locality.PROCESS), timeout, limit, used[:-1])
         except BaseException:
             links.remove(link)
             raise

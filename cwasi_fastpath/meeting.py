@@ -20,7 +20,7 @@ from .names import checked
 from .placement import Placement
 from .policy import Decision
 from .registry import ROLES
-from .transport import Link, call_off
+from .transport import Link, call_off, settle
 
 WAITING, OPEN, PEER_GONE, CLOSED = "waiting", "open", "peer gone", "closed"
 
@@ -130,6 +130,11 @@ class NamedEnd:
             self._tell_of_death()
         for old in done:
             old.link.close()
+
+    def settled(self) -> None:
+        """Raises Busy where the link before, which was read to its end, is not over yet."""
+        for meeting in self._before:
+            settle(meeting.link, 0.0)
 
     def went_back(self, link: Link) -> None:
         """It will not, after all."""

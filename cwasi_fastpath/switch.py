@@ -20,7 +20,7 @@ from .modes import Mode
 from .receiver import Receiver
 from .request import Request
 from .sender import Sender
-from .transport import Link, call_off
+from .transport import Link, call_off, settle
 
 LONGEST = 60.0
 """Seconds that others may have a switch take."""
@@ -56,19 +56,28 @@ def left(until: float | None) -> float | None:
 
 
 def switch_here(
-    sender: Sender, targets: Sequence[Target], link: Link, mode: Mode, timeout: float | None, limit: int | None = None
+    sender: Sender,
+    targets: Sequence[Target],
+    link: Link,
+    mode: Mode,
+    timeout: float | None,
+    limit: int | None = None,
+    before: Sequence[Link] = (),
 ) -> None:
     """Takes a sender and all its receivers, which are in this process, over to `link`.
 
-    limit: the longest message in bytes, from then on.
+    limit: the longest message in bytes, from then on. before: the links that the sender has left.
     Raises Timeout, and what send raises; then all stays as it was, and the link is closed.
     """
     until = until_of(timeout)
     attached: list[Target] = []
     try:
         epoch = sender.epoch + 1
-        for number, target in enumerate(targets):
+        for target in targets:
             _await_follower(target, epoch - 1, until)
+        for old in before:
+            settle(old, left(until))
+        for number, target in enumerate(targets):
             target.receiver.attach(link.open(RECEIVER, reader=number), epoch, mode, source=target.source)
             attached.append(target)
         sender.leave_for(link.open(SENDER), mode, left(until))

@@ -169,6 +169,7 @@ class NamedFollower:
             raise errors.Busy(f"channel {self._named.name!r}: its receiver has not read to the last switch yet")
         decision = checked_decision(self._named.name, request.body, meeting.peer, self._named.here)
         self._detached(receiver, epoch)   # what was offered before
+        self._named.settled()
         link = joined(request.body.get("link"), decision.transport, fds)
         try:
             receiver.attach(opened(link), epoch, decision.mode)

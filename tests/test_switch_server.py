@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from channels import HANG, Fork, Start, control_ended, status_of
 from redis_servers import SAFE, Server
 
 import cwasi_fastpath as cwasi
+from cwasi_fastpath.transport.redis_stream import Stream
 
 COUNT = 3000
 
@@ -53,6 +54,28 @@ def test_a_server_that_is_killed_with_messages_in_it(server: Server, start: Star
             tx.send(message(number), HANG)
     time.sleep(0.5)
     server.start()
+    tx.close()
+    receiving.result(HANG)
+    rx.close()
+
+
+def test_there_and_back_at_once(server: Server, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read by the first one is not read again by the second, also where the server hears of it late."""
+    acknowledge = Stream.acknowledge
+
+    def late(stream: Stream, ids: Sequence[bytes]) -> None:
+        time.sleep(0.05)
+        acknowledge(stream, ids)
+
+    monkeypatch.setattr(Stream, "acknowledge", late)
+    tx, rx = cwasi.open_channel("lab")
+    receiving, number = start(receive_all, rx, 400), 0
+    for _ in range(20):
+        for target in (f"{server.url}?durable=1", "ring"):
+            tx.switch(target, HANG)
+            for _ in range(10):
+                tx.send(message(number), HANG)
+                number += 1
     tx.close()
     receiving.result(HANG)
     rx.close()

@@ -158,6 +158,12 @@ def why(links: Sequence[Link]) -> str | None:
     return next((text for text in (getattr(link, "why", None) for link in links) if text), None)
 
 
+def settle(link: Link, timeout: float | None) -> None:
+    """To be called when one was left and read to its end, before the next. Raises Busy where that takes longer."""
+    if (wait := getattr(link, "settle", None)) is not None:
+        wait(timeout)
+
+
 def call_off(link: Link) -> None:
     """Closes one by which nothing has come, and nothing will."""
     if (give_up := getattr(link, "give_up", None)) is not None:
