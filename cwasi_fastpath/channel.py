@@ -38,8 +38,8 @@ class Channel:
         self.receivers: dict[str, Receiver] = {}
         self._links: dict[Edge, tuple[Link, Endpoint, int]] = {}
         """What carries each edge of which an end is here, with our end and the number of the peer there."""
-        self._before: list[Link] = []
-        """What carried them before a switch."""
+        self._before: dict[Edge, Link] = {}
+        """What carried them before the last switch."""
 
     def __repr__(self) -> str:
         return f"<Channel {self.name!r}: {self.mode}, {self.transport}>"
@@ -64,11 +64,18 @@ class Channel:
     def went_on(self, edge: Edge, decision: Decision, link: Link) -> None:
         """That edge goes by `link` now. Both its ends are here."""
         before, end, peer = self._links[edge]
-        self._before.append(before)
+        done = self._before.get(edge)   # the receivers had left it before they were given this one
+        self._before[edge] = before
         self._links[edge] = (link, end, peer)
         self.decisions[edge] = decision
         for ours in (self.senders[edge[0]], self.receivers[edge[1]]):
             ours.why = partial(transports.why, [link])
+        if done is not None:
+            done.close()
+
+    def left(self, sender: str) -> list[Link]:
+        """What carried the messages of that one before the last switch."""
+        return [link for edge, link in self._before.items() if edge[0] == sender]
 
     @property
     def decision(self) -> Decision:
@@ -129,7 +136,7 @@ class Channel:
         """Closes the ends that are here, waits until what was sent is out, and gives up the links."""
         for end in (*self.senders.values(), *self.receivers.values()):
             end.close()
-        for link in (*self._before, *(link for link, _, _ in self._links.values())):
+        for link in (*self._before.values(), *(link for link, _, _ in self._links.values())):
             link.close()
 
 
@@ -208,7 +215,7 @@ def _switcher(
         limit = crossed_limit(link, senders, len(targets))
         links.append(link)
         try:
-            switch_here(found, targets, link, mode_of(link.transport, Locality.PROCESS), timeout, limit)
+            switch_here(found, targets, link, mode_of(link.transport, Locality.PROCESS), timeout, limit, used[:-1])
         except BaseException:
             links.remove(link)
             raise

@@ -121,6 +121,11 @@ class Connection:
         """Says something that needs no answer."""
         self.send({"ask": kind, "channel": channel, "body": body or {}})
 
+    def mention(self, kind: str, body: Body | None = None, *, channel: str | None = None) -> None:
+        """Says something that the peer may miss: where it has no room for it, or is gone, nothing happens."""
+        with suppress(errors.PeerDied):
+            self._sent({"ask": kind, "channel": channel, "body": body or {}}, ())
+
     def _send_patiently(self, message: Body, fds: Sequence[int], until: float | None) -> None:
         while not self._sent(message, fds):
             left = None if until is None else until - time.monotonic()

@@ -31,6 +31,7 @@ from .output import Output
 from .placement import edge_facts, here
 from .policy import CostPolicy, Decision, Policy, Request, decide
 from .published import Published
+from .switch import left, until_of
 from .switch_channel import switch_channel
 from .transport import Link
 
@@ -268,7 +269,8 @@ class Host:
         found = self._channels.get(channel)
         if found is None:
             raise errors.BadSpec(f"there is no channel {channel!r} here")
-        placed = {name: here(guest.trust) for name, guest in self._guests.items()}
+        until = until_of(timeout)
+        placed = {name: here(guest.trust) for name, guest in dict(self._guests).items()}
         elsewhere = {name for edge in found.decisions for name in edge} - placed.keys()
         if elsewhere:
             raise errors.BadSpec(
@@ -276,8 +278,12 @@ class Host:
                 "ends are all in one process, or met by name, can switch"
             )
         facts = {edge: edge_facts(placed[edge[0]], placed[edge[1]]) for edge in found.decisions}
-        with self._switching:
-            switch_channel(found, facts, target, timeout)
+        if not self._switching.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
+            raise errors.Timeout(f"channel {channel!r}: another switch is under way in this host")
+        try:
+            switch_channel(found, facts, target, left(until))
+        finally:
+            self._switching.release()
 
     def _link(self, key: str, decision: Decision, readers: int = 1) -> Link:
         return transports.create(decision.transport, readers=readers, redis=self.redis, key=key)
@@ -428,10 +434,14 @@ class Host:
             if guest not in self._running:
                 guest.close()
         self._guests.clear()
+        # A switch ends soon now; what it has gone to shall be closed as well.
+        ended = self._switching.acquire(timeout=_STOP_SECONDS)
         if not self._running:
             for channel in self._channels.values():
                 channel.close()
             self._engine.close()
+        if ended:
+            self._switching.release()
 
     def __enter__(self) -> Self:
         return self

@@ -9,17 +9,18 @@ from dataclasses import dataclass, replace
 from typing import Protocol, Self
 from weakref import ReferenceType, finalize, ref
 
-from . import control, registry
+from . import control, registry, watch
 from .claim import Claim
 from .cluster import ClusterName
 from .description import EndDescription, counted, publish, withdraw
-from .endpoint import Endpoint
+from .endpoint import RECEIVER, Endpoint
 from .lease import Server
+from .modes import Transport
 from .names import checked
 from .placement import Placement
 from .policy import Decision
 from .registry import ROLES
-from .transport import Link
+from .transport import Link, call_off, settle
 
 WAITING, OPEN, PEER_GONE, CLOSED = "waiting", "open", "peer gone", "closed"
 
@@ -72,6 +73,10 @@ class NamedEnd:
         self._undo: list[Callable[[], None]] = []
         self._before: list[Meeting] = []
         """With the link from before the last switch, by which something may still come."""
+        self._left = False
+        """Its links are closed, or will be by whoever adds one."""
+        self._died = False
+        """Its peer did."""
 
     def __enter__(self) -> Self:
         return self
@@ -115,18 +120,27 @@ class NamedEnd:
         meeting.connection.when_gone(self._peer_gone)
 
     def went_on(self, meeting: Meeting) -> None:
-        """The channel has another link now, or will have when its receiver follows; which it has done the last time."""
+        """The channel has another link now, or will have when it goes there; which it has done the last time."""
         assert self.meeting is not None   # or there was nothing to go on from
         done, self._before = self._before, [self.meeting]
         self.meeting = meeting
+        if self._left:   # meanwhile, perhaps before it could be seen
+            meeting.link.close()
+        if self._died:
+            self._tell_of_death()
         for old in done:
             old.link.close()
 
-    def went_back(self) -> None:
+    def settled(self) -> None:
+        """Raises Busy where the link before, which was read to its end, is not over yet."""
+        for meeting in self._before:
+            settle(meeting.link, 0.0)
+
+    def went_back(self, link: Link) -> None:
         """It will not, after all."""
-        if self._before and self.meeting is not None:
-            self.meeting.link.close()
+        if self._before and self.meeting is not None and self.meeting.link is link:
             self.meeting = self._before.pop()
+        call_off(link)
 
     def _links(self) -> list[Link]:
         """All that something may still come by."""
@@ -140,14 +154,27 @@ class NamedEnd:
     def _peer_gone(self, died: bool) -> None:
         self.state = PEER_GONE
         self._release()   # its peer will come no more, another one may
-        end = self.end
-        if died and end is not None:
-            for link in self._links():
-                link.peer_died(end)
+        if died:
+            self._died = True
+            self._tell_of_death()
+
+    def _tell_of_death(self) -> None:
+        end, links = self.end, self._links()
+        if end is None:
+            return
+        pumped = [link for link in links if link.transport is Transport.REDIS]
+        if self.role == RECEIVER and pumped and len(pumped) < len(links):
+            # What is in the server still comes, by a ring whose other side is in this process and lives. The other
+            # links notice it by themselves.
+            watch.watch(end)
+            links = pumped
+        for link in links:
+            link.peer_died(end)
 
     def leave(self) -> None:
         """Gives up the name, says bye to the peer, and waits until what was sent is out. Twice is safe."""
         if self.meeting is not None and self.state != CLOSED:
+            self._left = True
             for link in self._links():
                 link.close()
             self.meeting.connection.close()

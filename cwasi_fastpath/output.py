@@ -54,8 +54,13 @@ class Output:
         read, write = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(read, False)
         source = _Source(read)
-        with self._lock:
-            self._begin(source)
+        try:
+            with self._lock:
+                self._begin(source)
+        except BaseException:
+            os.close(read)
+            os.close(write)
+            raise
         try:
             yield Path(f"/proc/self/fd/{write}")
         finally:
@@ -71,11 +76,12 @@ class Output:
             raise OutputFailed(f"standard output took no more: {source.failure.strerror}") from source.failure
 
     def _begin(self, source: _Source) -> None:
-        self._sources[source.read] = source
         if self._mover is None:
-            self._mover = _Mover(self._move_from)
-            self._mover.start()
+            mover = _Mover(self._move_from)
+            mover.start()
+            self._mover = mover
         self._mover.watch(source.read)
+        self._sources[source.read] = source
 
     def _end(self, source: _Source) -> None:
         if self._sources.pop(source.read, None) is None:
@@ -125,8 +131,12 @@ class _Mover(threading.Thread):
     def __init__(self, move: Callable[[int], None]) -> None:
         super().__init__(name="cwasi output", daemon=True)
         self._move = move
-        self._epoll = select.epoll()
         self._enough = os.eventfd(0, os.EFD_CLOEXEC)
+        try:
+            self._epoll = select.epoll()
+        except OSError:
+            os.close(self._enough)
+            raise
         self._epoll.register(self._enough, select.EPOLLIN)
 
     def watch(self, read: int) -> None:

@@ -17,7 +17,7 @@ from .errors import RegistryUnavailable
 from .placement import here
 from .policy import Decision
 from .registry import ROLES
-from .request import Request, in_background
+from .request import InTurn, Request
 from .switch import wish
 
 _log = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ class Published:
         self._presence: control.Presence | None = None
         self._tried = False
         self._handlers: list[tuple[control.Handler, str]] = []
+        self._turn = InTurn()
 
     def start(self) -> None:
         """From now on they are found, if there is a runtime directory; they work without, too."""
@@ -60,7 +61,7 @@ class Published:
 
     def listen(self, channel: str) -> None:
         """Requests to switch that channel are answered until the end."""
-        handler = in_background(partial(self._switch, channel))
+        handler = self._turn.handler(partial(self._switch, channel))
         control.on("switch-to", handler, channel)
         self._handlers.append((handler, channel))
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import errors
@@ -17,6 +20,9 @@ Body = dict[str, Any]
 
 TEXT = 2000
 """Characters of an error that a peer is told."""
+
+_WAITING = 32
+"""Requests that may wait for their turn."""
 
 
 @dataclass(slots=True)
@@ -33,6 +39,8 @@ class Request:
     def __init__(self, connection: Connection, message: Body, fds: list[int]) -> None:
         """Raises ValueError for what is no request."""
         self.connection = connection
+        self.since = time.monotonic()
+        """When it came."""
         match message.get("ask"), message.get("channel"), message.get("id"), message.get("body", {}):
             case (str(kind), str() | None as channel, int() | None as number, dict(body)):
                 self.kind: str = kind
@@ -79,13 +87,38 @@ Work = Callable[[Request, list[int]], None]
 """Answers a request, which came with these descriptors. Those that are left in the list are closed."""
 
 
-def in_background(work: Work) -> Callable[[Request], None]:
-    """A handler that does not keep the control thread: it may wait."""
+class InTurn:
+    """Has requests worked on by a thread of its own, one after another, in the order in which they came: so the work
+    may wait, and the control thread need not.
+    """
 
-    def handler(request: Request) -> None:
-        threading.Thread(target=_answered, args=(work, request, request.take_fds()), daemon=True).start()
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[Work, Request, list[int]]] = deque()
+        self._at_work = False
+        """There is a thread, as long as something waits."""
 
-    return handler
+    def handler(self, work: Work) -> Callable[[Request], None]:
+        """One that leaves it to `work`. It raises Busy where too many wait already."""
+        return partial(self._add, work)
+
+    def _add(self, work: Work, request: Request) -> None:
+        with self._lock:
+            if len(self._waiting) == _WAITING:
+                raise errors.Busy(f"{_WAITING} requests wait here already")
+            if not self._at_work:
+                threading.Thread(target=self._run, daemon=True).start()
+                self._at_work = True
+            self._waiting.append((work, request, request.take_fds()))
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._at_work = False
+                    return
+                work, request, fds = self._waiting.popleft()
+            _answered(work, request, fds)
 
 
 def _answered(work: Work, request: Request, fds: list[int]) -> None:

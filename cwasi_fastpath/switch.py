@@ -20,7 +20,7 @@ from .modes import Mode
 from .receiver import Receiver
 from .request import Request
 from .sender import Sender
-from .transport import Link
+from .transport import Link, call_off, settle
 
 LONGEST = 60.0
 """Seconds that others may have a switch take."""
@@ -37,10 +37,10 @@ class Target:
 
 
 def wish(request: Request) -> tuple[str, float]:
-    """The target and the time-out of who asks this process for a switch. Raises BadSpec."""
+    """The target and what is left of the time of who asks this process for a switch. Raises BadSpec."""
     match request.body.get("target"), request.body.get("timeout"):
         case str(target), int() | float() as seconds if 0 <= seconds <= LONGEST:
-            return target, float(seconds)
+            return target, max(0.0, request.since + seconds - time.monotonic())
     raise errors.BadSpec(f"a switch needs a target, and a time-out of 0 to {LONGEST:g} s")
 
 
@@ -56,19 +56,28 @@ def left(until: float | None) -> float | None:
 
 
 def switch_here(
-    sender: Sender, targets: Sequence[Target], link: Link, mode: Mode, timeout: float | None, limit: int | None = None
+    sender: Sender,
+    targets: Sequence[Target],
+    link: Link,
+    mode: Mode,
+    timeout: float | None,
+    limit: int | None = None,
+    before: Sequence[Link] = (),
 ) -> None:
     """Takes a sender and all its receivers, which are in this process, over to `link`.
 
-    limit: the longest message in bytes, from then on.
+    limit: the longest message in bytes, from then on. before: the links that the sender has left.
     Raises Timeout, and what send raises; then all stays as it was, and the link is closed.
     """
     until = until_of(timeout)
     attached: list[Target] = []
     try:
         epoch = sender.epoch + 1
-        for number, target in enumerate(targets):
+        for target in targets:
             _await_follower(target, epoch - 1, until)
+        for old in before:
+            settle(old, left(until))
+        for number, target in enumerate(targets):
             target.receiver.attach(link.open(RECEIVER, reader=number), epoch, mode, source=target.source)
             attached.append(target)
         sender.leave_for(link.open(SENDER), mode, left(until))
@@ -80,7 +89,7 @@ def switch_here(
         for target in attached:
             with suppress(errors.Error, OSError):   # who has closed has no use for it
                 target.receiver.detach(epoch, source=target.source)
-        link.close()
+        call_off(link)
         raise
 
 

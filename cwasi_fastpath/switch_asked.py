@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from . import registry
 from .census import holders
 from .errors import BadSpec, NoSuchChannel, PeerDied
+from .modes import Mode, Transport
 from .names import checked
+
+_TRANSPORTS, _MODES = list(Transport), [str(mode) for mode in Mode]
 
 _GRACE = 5.0
 """Seconds beyond the time-out of the switch itself."""
@@ -34,6 +37,6 @@ def ask(channel: str, target: str, timeout: float) -> Switched:
         addresses[0], "switch-to", {"target": target, "timeout": timeout}, channel=channel, timeout=timeout + _GRACE
     )
     match body:
-        case {"transport": str(transport), "mode": str(mode)}:
-            return Switched(channel, transport[:80], mode[:80])
+        case {"transport": str(transport), "mode": str(mode)} if transport in _TRANSPORTS and mode in _MODES:
+            return Switched(channel, transport, mode)
     raise PeerDied(f"the process that holds the sender of channel {channel!r} answered nonsense")

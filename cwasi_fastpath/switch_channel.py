@@ -30,7 +30,7 @@ def switch_channel(channel: Channel, facts: Mapping[Edge, EdgeFacts], target: st
         mode = max(mode_of(link.transport, facts[edge].locality) for edge in edges)
         targets = [Target(channel.receivers[receiver], number) for receiver in receivers]
         limit = crossed_limit(link, len(senders), len(receivers))
-        switch_here(channel.senders[sender], targets, link, mode, left(until), limit)
+        switch_here(channel.senders[sender], targets, link, mode, left(until), limit, channel.left(sender))
         for edge in edges:
             kind = Decision(mode_of(link.transport, facts[edge].locality), link.transport, "a switch was asked for", ())
             channel.went_on(edge, kind, link)

@@ -5,7 +5,8 @@
 
 The receiver is given its end of the new link over the connection of the two, and its control thread hands that to the
 end, whatever the thread that receives is doing. Then the sender goes, and the receiver follows by itself. A receiver
-that has not followed the last time yet is busy, and is asked again.
+that has not followed the last time yet is busy, and is asked again. What a sender offers counts until it withdraws it,
+or offers something else for the same epoch.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 
 from . import errors
 from . import transport as transports
@@ -25,14 +28,16 @@ from .modes import Transport, mode_of
 from .placement import edge_facts
 from .policy import Decision, Request, ruled_out
 from .receiver import Receiver
-from .request import Body, in_background
+from .request import Body, InTurn
 from .request import Request as Asked
 from .search import checked_decision, joined, opened
 from .sender import Sender
-from .switch import left, wish
+from .switch import left, until_of, wish
+from .transport import Link
 from .transport.target import link_to, transport_of
 
-_AGAIN = 0.001
+_AGAIN = (0.001, 0.05)
+"""Seconds after which a busy receiver is asked again, at first and at last."""
 
 
 # ---- the sender's side ----
@@ -45,12 +50,17 @@ class NamedSwitch:
         self._named = named
         self._one = threading.Lock()
         """One switch at a time."""
-        named.listen("switch-to", in_background(self._asked))
+        self._process = os.getpid()
+        named.listen("switch-to", InTurn().handler(self._asked))
 
     def switch(self, target: str, timeout: float | None) -> None:
         """As Sender.switch."""
-        until = None if timeout is None else time.monotonic() + timeout
-        if not self._one.acquire(timeout=-1 if timeout is None else timeout):
+        until = until_of(timeout)
+        if os.getpid() != self._process:
+            raise errors.BadSpec(
+                f"channel {self._named.name!r}: this is a forked copy; the process that opened the sender can switch it"
+            )
+        if not self._one.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
             raise errors.Timeout(f"channel {self._named.name!r}: another switch is under way")
         try:
             self._switch(target, until)
@@ -73,15 +83,22 @@ class NamedSwitch:
             body: Body = {"epoch": epoch, "link": description, "decision": asdict(decision)}
             try:
                 self._offer(meeting.connection, body, fds, until)
+                # Before anything can go that way: whoever closes the sender then waits until it is out.
+                self._named.went_on(replace(meeting, decision=decision, link=mine))
                 sender.leave_for(mine.open(SENDER), decision.mode, left(until))
             except BaseException:
-                # Also after a time-out: it may have agreed all the same.
-                meeting.connection.tell("withdraw", {"epoch": epoch}, channel=self._named.name)
-                mine.close()
+                self._give_up(sender, meeting.connection, epoch, mine)
                 raise
         finally:
             link.close()
-        self._named.went_on(replace(meeting, decision=decision, link=mine))
+
+    def _give_up(self, sender: Sender, connection: Connection, epoch: int, mine: Link) -> None:
+        """Takes the offer back; also after a time-out, as the receiver may have agreed all the same."""
+        with suppress(errors.ChannelClosed):   # then it reads on to the end, and no further
+            if sender.epoch == epoch:
+                return   # there was a signal, just after it has gone there
+            connection.mention("withdraw", {"epoch": epoch}, channel=self._named.name)
+        self._named.went_back(mine)
 
     def _decided(self, target: str, meeting: Meeting) -> Decision:
         """Raises NoTransport for what the facts forbid."""
@@ -94,6 +111,7 @@ class NamedSwitch:
 
     def _offer(self, connection: Connection, body: Body, fds: list[int], until: float | None) -> None:
         why: errors.Busy | None = None
+        pause, last = _AGAIN
         while True:
             try:
                 connection.request("switch", body, fds, channel=self._named.name, timeout=left(until))
@@ -104,7 +122,8 @@ class NamedSwitch:
                 if why is not None:
                     raise errors.Timeout(str(why)) from why
                 raise
-            time.sleep(_AGAIN)
+            time.sleep(pause)
+            pause = min(2 * pause, last)
 
     def _asked(self, request: Asked, fds: list[int]) -> None:
         """Somebody wants us to switch."""
@@ -122,8 +141,14 @@ class NamedFollower:
 
     def __init__(self, named: NamedEnd) -> None:
         self._named = named
-        named.listen("switch", in_background(self._asked))
-        named.listen("withdraw", in_background(self._withdrawn))
+        turn = InTurn()   # or an offer might be withdrawn before it is there
+        for kind, work in (("switch", self._asked), ("withdraw", self._withdrawn)):
+            named.listen(kind, partial(self._heard, turn.handler(work)))
+
+    def _heard(self, handler: Callable[[Asked], None], request: Asked) -> None:
+        """On the control thread: others than our sender do not get to wait before it."""
+        self._of_our_sender(request)
+        handler(request)
 
     def _of_our_sender(self, request: Asked) -> tuple[Meeting, Receiver, int]:
         """Raises Busy for others, ChannelClosed, Corrupted."""
@@ -143,6 +168,8 @@ class NamedFollower:
         if receiver.epoch != epoch - 1:
             raise errors.Busy(f"channel {self._named.name!r}: its receiver has not read to the last switch yet")
         decision = checked_decision(self._named.name, request.body, meeting.peer, self._named.here)
+        self._detached(receiver, epoch)   # what was offered before
+        self._named.settled()
         link = joined(request.body.get("link"), decision.transport, fds)
         try:
             receiver.attach(opened(link), epoch, decision.mode)
@@ -154,7 +181,12 @@ class NamedFollower:
 
     def _withdrawn(self, request: Asked, fds: list[int]) -> None:
         _, receiver, epoch = self._of_our_sender(request)
-        with suppress(OSError):   # it has gone there, or we have nothing of that epoch
-            receiver.detach(epoch)
-            self._named.went_back()
+        self._detached(receiver, epoch)
         request.answer()
+
+    def _detached(self, receiver: Receiver, epoch: int) -> None:
+        """Nothing of that epoch is attached, unless the sender has gone there."""
+        with suppress(OSError):   # it has, or there is nothing
+            receiver.detach(epoch)
+            if (meeting := self._named.meeting) is not None:
+                self._named.went_back(meeting.link)

@@ -25,7 +25,7 @@ from cwasi_fastpath import transport as transports
 from cwasi_fastpath.connection import FDS_MAX, MESSAGE_BYTES, Connection
 from cwasi_fastpath.endpoint import RECEIVER, SENDER
 from cwasi_fastpath.modes import Transport
-from cwasi_fastpath.request import Request
+from cwasi_fastpath.request import InTurn, Request
 
 On = Callable[..., None]
 
@@ -149,6 +149,35 @@ def test_many_threads_ask_at_once(presence: control.Presence, on: On, start: Sta
     for done in [start(ask, thread) for thread in range(8)]:
         done.result(HANG)
     connection.close()
+
+
+def test_requests_wait_for_their_turn_and_too_many_are_refused(
+    presence: control.Presence, on: On, start: Start
+) -> None:
+    go_on, order = threading.Event(), []
+
+    def work(request: Request, fds: list[int]) -> None:
+        order.append(request.body["number"])
+        go_on.wait(HANG)
+        request.answer()
+
+    on("slow", InTurn().handler(work))
+    link = control.connect(presence.address)
+    before = threading.active_count()
+    for number in range(1, 501):
+        link.tell("slow", {"number": number})
+        if number % 20 == 0:
+            with pytest.raises(cwasi.NoSuchChannel):
+                link.request("nothing", timeout=HANG)   # so that all before is read
+    assert threading.active_count() <= before + 1
+    with pytest.raises(cwasi.Busy, match="32 requests wait here already"):
+        link.request("slow", {"number": 0}, timeout=HANG)
+    go_on.set()
+    while len(order) < 33:
+        time.sleep(0.01)
+    assert order == list(range(1, 34))
+    link.request("slow", {"number": 0}, timeout=HANG)
+    link.close()
 
 
 def test_descriptors_that_no_handler_takes_are_closed(presence: control.Presence, on: On) -> None:

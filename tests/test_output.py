@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -11,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -159,6 +161,20 @@ def test_nothing_is_left_behind() -> None:
             if thread.name == "cwasi output":
                 thread.join(HANG)
         assert descriptors() <= before[1] and threads() <= before[0]
+
+
+@pytest.mark.parametrize("what", ["os.eventfd", "select.epoll"])
+def test_without_descriptors_nothing_is_left_either(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    with Path(os.devnull).open("wb") as null:
+        output = Output(null.fileno())
+        before = descriptors()
+        with monkeypatch.context() as patched:
+            patched.setattr(what, Mock(side_effect=OSError(errno.EMFILE, "Too many open files")))
+            with pytest.raises(OSError, match="Too many"), output.source():
+                pass
+        assert descriptors() == before
+        with output.source() as path:
+            path.write_bytes(b"line\n")
 
 
 def test_a_full_disk_is_an_error() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import subprocess
 import sys
@@ -293,6 +294,71 @@ def test_what_a_host_cannot_switch(guests: Path, tmp_path: Path) -> None:
         assert str(channel.transport) == "pipe" and "a switch was asked for" in channel.explain()
         host.run()
         assert channel.metrics().received == 3
+
+
+def test_a_host_keeps_no_more_than_one_link_behind_the_last(guests: Path, tmp_path: Path) -> None:
+    from cwasi_fastpath.transport.ring import RingLink
+
+    def links() -> int:
+        return sum(isinstance(item, RingLink) for item in gc.get_objects())
+
+    with cwasi.Host() as host:
+        run_guests(host, guests, tmp_path / "out", 300_000)
+        running = threading.Thread(target=host.run)
+        running.start()
+        before = links()
+        for _ in range(10):
+            with suppress(cwasi.Timeout, cwasi.ChannelClosed, cwasi.PeerDied):
+                host.switch("frames", "ring")
+        gc.collect()
+        assert links() <= before + 3
+        running.join(HANG)
+
+
+def test_a_second_caller_of_a_host_waits_no_longer_than_it_said(
+    guests: Path, tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slow(*words: object) -> None:
+        inside.set()
+        go_on.wait(HANG)
+
+    with cwasi.Host() as host:
+        run_guests(host, guests, tmp_path / "out", 3)
+        monkeypatch.setattr("cwasi_fastpath.host.switch_channel", slow)
+        first = start(host.switch, "frames", "pipe", None)
+        assert inside.wait(HANG)
+        try:
+            with pytest.raises(cwasi.Timeout, match="another switch is under way"):
+                host.switch("frames", "pipe", timeout=0.05)
+        finally:
+            go_on.set()
+        first.result(HANG)
+
+
+def test_a_host_that_closes_waits_for_the_switch(
+    guests: Path, tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the link that it has gone to would not be closed."""
+    inside, go_on = threading.Event(), threading.Event()
+    order: list[str] = []
+
+    def slow(*words: object) -> None:
+        inside.set()
+        go_on.wait(HANG)
+        order.append("switched")
+
+    host = cwasi.Host()
+    channel = run_guests(host, guests, tmp_path / "out", 3)
+    monkeypatch.setattr("cwasi_fastpath.host.switch_channel", slow)
+    monkeypatch.setattr(channel, "close", lambda: order.append("closed"))
+    switching = start(host.switch, "frames", "pipe", None)
+    assert inside.wait(HANG)
+    threading.Timer(0.2, go_on.set).start()
+    host.close()
+    switching.result(HANG)
+    assert order == ["switched", "closed"]
 
 
 def test_a_running_command_is_told(guests: Path, runtime_directory: Path) -> None:

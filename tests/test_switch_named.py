@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from channels import HANG, Fork, Start, control_ended, status_of
@@ -132,6 +135,60 @@ def test_nonsense_is_refused(fork: Fork, body: dict[str, object]) -> None:
         assert status_of(pid) == 0
 
 
+TCP = {"role": 2, "host": "127.0.0.1", "port": 9, "key": "00" * 32, "window": 1 << 20, "patience": 1.0, "tls": None}
+
+
+@pytest.mark.parametrize(
+    "transport, link, count",
+    [
+        ("ring", {"role": 2, "reader": 0}, 3),
+        ("pipe", {"role": 2, "reader": 0}, 4),
+        ("redis", {"url": "unix:///nowhere", "key": "x", "readers": 1}, 1),
+        ("tcp", TCP, 2),
+        ("tcp", {**TCP, "key": "00"}, 1),
+        ("tcp", {**TCP, "key": "no hex"}, 1),
+        ("tcp", {**TCP, "patience": "long"}, 1),
+        ("tcp", {**TCP, "role": 1}, 1),
+    ],
+)
+def test_links_that_nobody_exports_leave_nothing(
+    fork: Fork, transport: str, link: dict[str, object], count: int
+) -> None:
+    import psutil
+
+    pid = fork(receive_all)
+    listener = socket.create_server(("127.0.0.1", 0))
+    with cwasi.open_sender("lab", timeout=HANG) as tx, listener:
+        named = meeting.named_end("lab", SENDER)
+        assert named is not None and named.meeting is not None
+        tx.switch("pipe", timeout=HANG)
+        decision = {"transport": transport, "reason": "", "alternatives": []}
+        body = {"epoch": 2, "link": {"transport": transport, **link}, "decision": decision}
+        tx.send(message(0))
+
+        def offer() -> None:
+            while True:
+                try:
+                    named.meeting.connection.request(   # type: ignore[union-attr]
+                        "switch", body, [listener.fileno()] * count, channel="lab", timeout=HANG
+                    )
+                except cwasi.Busy:
+                    time.sleep(0.01)   # it has not followed yet
+
+        with pytest.raises(cwasi.Corrupted, match="as an honest one does"):
+            offer()
+        there = psutil.Process(pid)
+        before = there.num_fds(), there.num_threads()
+        for _ in range(20):
+            with pytest.raises(cwasi.Corrupted, match="as an honest one does"):
+                offer()
+        assert there.num_fds() <= before[0] + 1 and there.num_threads() <= before[1] + 1
+        tx.switch("ring", timeout=HANG)
+        tx.send(message(1))
+        tx.send(b"")
+        assert status_of(pid) == 0
+
+
 def test_a_stranger_cannot_switch_our_receiver(fork: Fork) -> None:
     from cwasi_fastpath import registry
 
@@ -212,6 +269,178 @@ def test_many_switches_leave_nothing(fork: Fork) -> None:
     assert status_of(pid) == 0
 
 
+@pytest.mark.parametrize("transport", ["pipe", "ring", "tcp"])
+def test_what_was_withdrawn_at_once_is_in_nobodys_way(fork: Fork, transport: str) -> None:
+    pid = fork(receive_all)
+    with cwasi.open_sender("lab", timeout=HANG) as tx:
+        for number in range(50):
+            tx.send(message(number))
+            with suppress(cwasi.Timeout):
+                tx.switch(transport, timeout=0)
+        before = tx.epoch
+        tx.switch("pipe", timeout=10)
+        assert tx.epoch == before + 1
+        tx.send(message(50))
+        tx.send(b"")
+        assert status_of(pid) == 0
+
+
+def test_a_withdrawal_that_is_lost_is_in_nobodys_way(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> None:
+    pid = fork(receive_all)
+    with cwasi.open_sender("lab", timeout=HANG) as tx:
+        tx.switch("pipe", timeout=HANG)
+        with monkeypatch.context() as patched:
+            patched.setattr("cwasi_fastpath.connection.Connection.mention", lambda *words, **more: None)
+            patched.setattr(cwasi.Sender, "leave_for", Mock(side_effect=cwasi.Timeout("no room")))
+            with pytest.raises(cwasi.Timeout, match="no room"):
+                tx.switch("ring", timeout=HANG)
+        tx.send(message(0))
+        tx.switch("tcp", timeout=10)
+        tx.send(message(1))
+        tx.send(b"")
+        assert status_of(pid) == 0
+
+
+def test_a_stopped_receiver_that_is_asked_often_is_not_given_up(fork: Fork) -> None:
+    pid = fork(receive_all)
+    with cwasi.open_sender("lab", timeout=HANG) as tx:
+        tx.switch("pipe", timeout=HANG)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            for _ in range(400):
+                with pytest.raises(cwasi.Timeout):
+                    tx.switch("ring", timeout=0)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        tx.send(message(0), HANG)
+        tx.switch("ring", timeout=HANG)
+        tx.send(message(1), HANG)
+        tx.send(b"", HANG)
+        assert status_of(pid) == 0
+
+
+class Interrupt(Exception):
+    """What a signal raises."""
+
+
+def test_a_signal_just_after_the_switch(fork: Fork, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The receiver may not be told that it was called off: the sender has gone there."""
+    leave_for = cwasi.Sender.leave_for
+
+    def interrupted(*words: object) -> None:
+        leave_for(*words)   # type: ignore[arg-type]
+        raise Interrupt
+
+    def receive() -> None:
+        with cwasi.open_receiver("lab", timeout=HANG) as rx:
+            time.sleep(0.3)
+            assert [rx.recv(HANG) for _ in range(2)] == [b"old", b"new"]
+
+    pid = fork(receive)
+    with cwasi.open_sender("lab", timeout=HANG) as tx:
+        tx.send(b"old")
+        with monkeypatch.context() as patched:
+            patched.setattr(cwasi.Sender, "leave_for", interrupted)
+            with pytest.raises(Interrupt):
+                tx.switch("pipe", timeout=HANG)
+        assert tx.epoch == 1
+        tx.send(b"new")
+        assert status_of(pid) == 0
+
+
+@pytest.mark.parametrize("follows", [False, True])
+@pytest.mark.parametrize("way", ["to redis", "from redis"])
+def test_what_a_killed_sender_has_left_in_the_server_comes(
+    fork: Fork, redis_server: RedisServer, way: str, follows: bool
+) -> None:
+    count, url = 300, f"{redis_server.url}"
+
+    def send(stored: int) -> None:
+        with cwasi.open_sender("lab", timeout=HANG) as tx:
+            tx.switch(url, timeout=HANG)
+            for number in range(count):
+                tx.send(number.to_bytes(4, "little") * 10_000, HANG)
+            while tx.unread:
+                time.sleep(0.01)
+            time.sleep(0.5)   # the last of them is on its way from the pump to the server
+            if way == "from redis":
+                tx.switch("ring", timeout=HANG)
+                tx.send(b"last", HANG)
+                time.sleep(0.5)
+            os.write(stored, b"x")
+            time.sleep(HANG)
+
+    read, write = os.pipe()
+    pid = fork(lambda: send(write))
+    with cwasi.open_receiver("lab", timeout=HANG) as rx:
+        first = [rx.recv(HANG)] if follows or way == "from redis" else []
+        os.read(read, 1)
+        os.kill(pid, signal.SIGKILL)
+        named = meeting.named_end("lab", RECEIVER)
+        while named is not None and named.state != meeting.PEER_GONE:
+            time.sleep(0.01)
+        came = first + [rx.recv(HANG) for _ in range(count - len(first))]
+        assert came == [number.to_bytes(4, "little") * 10_000 for number in range(count)]
+        if way == "from redis":
+            assert rx.recv(HANG) == b"last"
+        with pytest.raises(cwasi.PeerDied):
+            rx.recv(HANG)
+    assert status_of(pid) == -signal.SIGKILL
+    os.close(read)
+    os.close(write)
+
+
+def test_who_closes_waits_for_what_went_by_the_next_transport(
+    fork: Fork, start: Start, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the thread that switched has had no time yet to say so."""
+    from cwasi_fastpath.transport.redis import RedisLink
+
+    closed: list[object] = []
+    close, leave_for = RedisLink.close, cwasi.Sender.leave_for
+    gone, go_on = threading.Event(), threading.Event()
+
+    def closing(link: RedisLink) -> None:
+        close(link)
+        closed.append(link._pumps or link._opened)
+
+    def slow(*words: object) -> None:
+        leave_for(*words)   # type: ignore[arg-type]
+        gone.set()
+        go_on.wait(HANG)
+
+    pid = fork(receive_all)
+    tx = cwasi.open_sender("lab", timeout=HANG)
+    monkeypatch.setattr(cwasi.Sender, "leave_for", slow)
+    monkeypatch.setattr(RedisLink, "close", closing)
+    switching = start(tx.switch, redis_server.url, HANG)
+    assert gone.wait(HANG)
+    tx.send(message(0))
+    tx.send(b"")
+    closed.clear()
+    tx.close()
+    assert {(SENDER, 0)} in closed
+    go_on.set()
+    switching.result(HANG)
+    assert status_of(pid) == 0
+
+
+def test_a_forked_copy_is_told_that_it_cannot_switch(fork: Fork) -> None:
+    pid = fork(receive_all)
+    with cwasi.open_sender("lab", timeout=HANG) as tx:
+
+        def copy() -> None:
+            with pytest.raises(cwasi.BadSpec, match="a forked copy"):
+                tx.switch("pipe")
+
+        assert status_of(fork(copy)) == 0
+        with pytest.raises(ValueError):
+            tx.switch("pipe", timeout=-1)
+        tx.send(message(0))
+        tx.send(b"")
+        assert status_of(pid) == 0
+
+
 def switch(channel: str, target: str) -> subprocess.CompletedProcess[str]:
     argv = [*CWASI, "switch", channel, "--to", target]
     return subprocess.run(argv, capture_output=True, text=True, timeout=HANG)
@@ -232,3 +461,15 @@ def test_by_command(fork: Fork) -> None:
         assert "no process that can be found holds the sender of channel 'none'" in done.stderr
         tx.send(b"")
         assert status_of(pid) == 0
+
+
+@pytest.mark.parametrize(
+    "answer", [{"transport": "\x1b[31mring", "mode": "local"}, {"transport": "ring", "mode": "far"}]
+)
+def test_a_process_that_answers_nonsense(monkeypatch: pytest.MonkeyPatch, answer: dict[str, str]) -> None:
+    from cwasi_fastpath import switch_asked
+
+    monkeypatch.setattr(switch_asked, "holders", lambda channel, role: ["0" * 16])
+    monkeypatch.setattr(switch_asked.registry, "ask", lambda *words, **more: answer)
+    with pytest.raises(cwasi.PeerDied, match="answered nonsense"):
+        switch_asked.ask("lab", "ring", 1.0)

@@ -129,7 +129,10 @@ def key_of(channel: str, sender: str, senders: int) -> str:
 
 
 def join(description: dict[str, Any], fds: list[int]) -> Link:
-    """The link that another process exported. Owns the descriptors from now on."""
+    """The link that another process exported. Owns the descriptors from now on.
+
+    Raises LookupError, TypeError, ValueError for what no link exports; then they stay the caller's.
+    """
     transport = Transport(description["transport"])
     if transport is Transport.RING:
         from .ring import RingLink
@@ -145,9 +148,24 @@ def join(description: dict[str, Any], fds: list[int]) -> Link:
         return TcpLink.joined(description, fds)
     from .redis import RedisLink
 
+    if fds:
+        raise ValueError("a stream has no descriptors")
     return RedisLink(description["url"], description["key"], description["readers"])
 
 
 def why(links: Sequence[Link]) -> str | None:
     """Why the other side of one of them is gone, where its transport knows more than that it is."""
     return next((text for text in (getattr(link, "why", None) for link in links) if text), None)
+
+
+def settle(link: Link, timeout: float | None) -> None:
+    """To be called when one was left and read to its end, before the next. Raises Busy where that takes longer."""
+    if (wait := getattr(link, "settle", None)) is not None:
+        wait(timeout)
+
+
+def call_off(link: Link) -> None:
+    """Closes one by which nothing has come, and nothing will."""
+    if (give_up := getattr(link, "give_up", None)) is not None:
+        give_up()   # its other side would be waited for
+    link.close()

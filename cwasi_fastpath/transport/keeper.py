@@ -80,6 +80,13 @@ class Keeper(threading.Thread):
                 held.close()
             lib.cwasi_tcp_leave(self._tcp, forked)
 
+    def give_up(self) -> None:
+        """Ends it, without a word to the other side, which has never used the link."""
+        with _lock:
+            if not self._left:
+                lib.cwasi_tcp_give_up(self._tcp)
+                os.eventfd_write(self._kick, 1)
+
     def finishes(self, seconds: float) -> None:
         """Waits until nothing is on its way, for a process that ends."""
         until = time.monotonic() + seconds

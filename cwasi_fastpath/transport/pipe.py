@@ -55,6 +55,8 @@ class PipeLink:
     def joined(cls, fds: list[int], role: int, reader: int) -> Self:
         """One end that another process passed on."""
         pairs = list(zip(fds[::2], fds[1::2], strict=True))
+        if role == RECEIVER and len(pairs) != 1:
+            raise ValueError(f"{len(pairs)} pipes for a receiver")
         return cls({(role, reader if role == RECEIVER else number): pair for number, pair in enumerate(pairs)})
 
     def _keys(self, role: int, reader: int) -> list[tuple[int, int]]:

@@ -115,6 +115,17 @@ class RedisLink:
         else:
             end.lost_peers = len(self._dead)
 
+    def settle(self, timeout: float | None) -> None:
+        """Waits until the server knows that a durable stream, which was left, is read to its end: who opens it again
+        before gets the last messages twice. Raises Busy, PeerDied.
+        """
+        for pump in self._pumps if self._address.durable else ():
+            pump.join(timeout)
+            if pump.is_alive():
+                raise errors.Busy(f"channel {self._key}: redis at {self._address} has not been told yet what was read")
+            if isinstance(pump, ReceivePump) and not pump.over:
+                raise errors.PeerDied(f"channel {self._key}: redis at {self._address} was not told what was read")
+
     def close(self) -> None:
         """Waits until what was sent is in the server; to be called when the ends are closed.
 

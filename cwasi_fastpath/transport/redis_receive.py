@@ -49,6 +49,8 @@ class ReceivePump(Pump):
         """What is in the ring, or was taken from there and is not acknowledged yet."""
         self._poll_ms = _POLLS_MS[0]
         self._ended = False
+        self.over = False
+        """The server knows that all was taken, up to the sender's end."""
 
     def _move(self) -> None:
         while not self._ended:
@@ -171,6 +173,7 @@ class ReceivePump(Pump):
             self._patiently(lambda: self._stream.acknowledge([*self._handed, number]))
             self._handed.clear()
             self._patiently(lambda: self._stream.remove(number))
+            self.over = True
 
     def _needless(self) -> bool:
         return self.closing.is_set()

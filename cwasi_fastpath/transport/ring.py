@@ -58,7 +58,8 @@ class RingLink:
         """One end that another process passed on."""
         memfd, *bells = fds
         if role == RECEIVER:
-            return cls(memfd, {(role, reader): bells[0]})
+            [bell] = bells
+            return cls(memfd, {(role, reader): bell})
         return cls(memfd, {(role, number): bell for number, bell in enumerate(bells)})
 
     def _keys(self, role: int, reader: int) -> list[tuple[int, int]]:

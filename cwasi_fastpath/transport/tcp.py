@@ -75,7 +75,10 @@ class TcpLink:
     def joined(cls, description: dict[str, Any], fds: list[int]) -> Self:
         """One end that another process passed on."""
         plain = {name: description[name] for name in ("host", "port", "key", "window", "patience", "tls")}
-        return cls(plain, socket.socket(fileno=fds[0]) if fds else None, {description["role"]})
+        role = description["role"]
+        if not _honest(plain) or role not in (SENDER, RECEIVER) or len(fds) > (role == RECEIVER):
+            raise ValueError("not what a tcp link exports")
+        return cls(plain, socket.socket(fileno=fds[0]) if fds else None, {role})
 
     def open(self, role: int, function: str | None = None, reader: int = 0) -> Any:
         if role not in self._roles:
@@ -127,6 +130,11 @@ class TcpLink:
     def peer_died(self, end: Endpoint, peer: int = 0) -> None:
         end.peer_died()
 
+    def give_up(self) -> None:
+        """Nobody comes any more: close need not wait for that."""
+        for keeper in self._keepers:
+            keeper.give_up()
+
     def close(self) -> None:
         """Waits until what was sent is received, or the other end gone; to be called when the ends are closed."""
         listener, self._listener = self._listener, None
@@ -134,3 +142,11 @@ class TcpLink:
             listener.close()
         while self._keepers:
             self._keepers.pop().join(_JOIN_SECONDS)
+
+
+def _honest(plain: dict[str, Any]) -> bool:
+    """Whether it is what a link exports, as far as we use it before we know our peer. Raises ValueError."""
+    match plain:
+        case {"host": str(), "port": int(), "key": str(key), "window": int(), "patience": int() | float() as seconds}:
+            return len(bytes.fromhex(key)) == handshake.KEY_BYTES and seconds > 0
+    return False
