@@ -264,8 +264,8 @@ def dies_in(step: str) -> None:
         "connect": (control, "connect"),
         "hand": (offer.Offer, "_asked"),
         "met": (offer.Offer, "_met"),
-        "join": (search, "_joined"),
-        "open": (search, "_opened"),
+        "join": (search, "joined"),
+        "open": (search, "opened"),
         "keep": (meeting.NamedEnd, "opened"),
     }[name]
     real = getattr(target, attribute)
@@ -370,11 +370,11 @@ def answer_switches(request: Request) -> None:
     threading.Thread(target=offer_ring).start()
 
 
-def test_a_switch_reaches_the_sender_and_its_offer_the_receiver(fork: Fork) -> None:
+def test_a_request_reaches_the_sender_and_its_offer_the_receiver(fork: Fork) -> None:
     """Asked for by a third party; the receiver is inside recv meanwhile, and its control thread attaches the ring."""
 
     def child() -> None:
-        control.on("switch", answer_switches)
+        control.on("replace", answer_switches)
         tx = cwasi.open_sender("lab", timeout=HANG, transport="pipe")
         tx.send(b"on the old pipe")
         while True:
@@ -394,11 +394,11 @@ def test_a_switch_reaches_the_sender_and_its_offer_the_receiver(fork: Fork) -> N
         inside = threading.Thread(target=lambda: pytest.raises(cwasi.PeerDied, rx.recv))   # noqa: RUF061
         inside.start()
         ends = {end.role: end for end in census.census()[0]}
-        done = registry.ask(ends["sender"].address, "switch", {"to": "ring"}, channel="lab", timeout=HANG)
+        done = registry.ask(ends["sender"].address, "replace", {"to": "ring"}, channel="lab", timeout=HANG)
         assert done == {"accepted": pid}
         assert list(attached[0]) == [b"on the new ring"]
         with pytest.raises(cwasi.NoSuchChannel):
-            registry.ask(ends["receiver"].address, "switch", {"to": "ring"}, channel="lab", timeout=HANG)
+            registry.ask(ends["receiver"].address, "replace", {"to": "ring"}, channel="lab", timeout=HANG)
         kill(pid)
         inside.join(HANG)
         assert not inside.is_alive()

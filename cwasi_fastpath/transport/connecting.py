@@ -24,7 +24,11 @@ _log = logging.getLogger(__name__)
 
 
 class _Refused(Exception):
-    """Who listens there hung up, or is not who it should be."""
+    """Who listens there is not who it should be."""
+
+
+class _HungUp(Exception):
+    """Who listens there, or the way to it, ended the connection before it was in use."""
 
 
 class _Distrusted(Exception):
@@ -93,6 +97,8 @@ class SenderKeeper(Keeper):
                 return self._greeted(self._trying, self._began + patience)
             except (ConnectionRefusedError, _Refused):
                 self._refusals += 1
+            except _HungUp:
+                pass   # the next one may last
             except _Distrusted as error:
                 _log.warning("tcp: %s port %d is not trusted: %s", *self._address, error)
                 self._refusals = _REFUSALS
@@ -118,7 +124,7 @@ class SenderKeeper(Keeper):
             trying.close()
 
     def _greeted(self, connection: socket.socket, until: float) -> bool:
-        """False if the end has gone meanwhile. Raises _Refused, _Distrusted, OSError."""
+        """False if the end has gone meanwhile. Raises _Refused, _HungUp, _Distrusted, OSError."""
         limit = None if not self.up.is_set() else min(until, time.monotonic() + HANDSHAKE_SECONDS)
         hello = self._read(connection, handshake.HELLO_BYTES, limit)
         if hello is None:
@@ -164,7 +170,7 @@ class SenderKeeper(Keeper):
                 continue
             more = connection.recv(count - len(got))
             if not more:
-                raise _Refused
+                raise _HungUp
             got += more
         connection.setblocking(True)
         return got
