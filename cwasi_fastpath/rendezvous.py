@@ -21,10 +21,11 @@ from .descriptors import allow_many
 from .endpoint import RECEIVER, SENDER
 from .lease import Server
 from .meeting import NamedEnd
-from .modes import Mode, Transport, parse_mode, parse_transport
+from .modes import Locality, Mode, Transport, parse_mode, parse_transport
 from .offer import Offer
 from .placement import Placement, edge_facts, here
 from .policy import CostPolicy, Decision, Policy, decide
+from .policy.decision import available
 from .receiver import Receiver
 from .search import Search
 from .sender import Sender
@@ -61,7 +62,11 @@ def open_sender(
 
     def decided(peer: Placement, mine: Placement) -> Decision:
         facts = edge_facts(mine, peer)
-        return decide(chosen, facts, f"channel {name!r}", mode=asked[0], asked=asked[1], redis=carried_by)
+        # A tcp receiver is given its listening socket, which cannot go to another node.
+        offered = available(carried_by) - {Transport.TCP} if facts.locality is Locality.ELSEWHERE else None
+        return decide(
+            chosen, facts, f"channel {name!r}", mode=asked[0], asked=asked[1], redis=carried_by, offered=offered
+        )
 
     allow_many()
     with NamedEnd(name, SENDER, here(trust)) as named:

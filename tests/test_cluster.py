@@ -304,7 +304,7 @@ def test_who_comes_after_a_death(server: Server, redis_server: RedisServer, else
         def fatal(*unused: object) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
-        search._joined = fatal   # type: ignore[assignment]
+        search.joined = fatal   # type: ignore[assignment]
         cwasi.open_receiver("lab", timeout=HANG, registry=redis_server.url)
 
     def lives() -> None:

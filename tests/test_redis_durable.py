@@ -304,13 +304,14 @@ def kill_receivers(url: str, kills: int) -> None:
                 lines = [line, *process.stdout.read().splitlines()]
             numbers = [int(line) for line in lines if len(line.strip()) == 8]
             assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
-            assert numbers[0] <= count, "some are missing"
+            # One may have been received by who was killed before it could print it.
+            assert numbers[0] <= count + 1, "some are missing"
             count = numbers[-1] + 1
         stop = True
         sent = sending.result(HANG)
         with cwasi.durable_receiver("lab", url) as rx:
             first = int(rx.recv(timeout=HANG)) if sent else 0
-            assert first <= count
+            assert first <= count + 1
             for i in range(first + 1, sent):
                 assert int(rx.recv(timeout=HANG)) == i
 

@@ -99,9 +99,13 @@ def decide(
     redis: str | None = None,
     observation: Observation | None = None,
     receivers: int = 1,
+    offered: frozenset[Transport] | None = None,
 ) -> Decision:
-    """Asks the policy for one edge. what: names the edge. Raises NoTransport with every obstacle."""
-    request = Request(facts, observation, mode, asked, available(redis), receivers)
+    """Asks the policy for one edge. what: names the edge. offered: all that there is, if it is not what a host has.
+
+    Raises NoTransport with every obstacle.
+    """
+    request = Request(facts, observation, mode, asked, offered or available(redis), receivers)
     decision = policy.decide(request)
     if decision is not None and (obstacle := ruled_out(request, decision.transport)) is not None:
         raise errors.NoTransport(f"{what}: the policy chose {decision.transport}, which cannot be: {obstacle}")

@@ -1,4 +1,4 @@
-"""From every transport to every other one, under load: each message once, in order, to the byte."""
+"""Switches from every transport to every other one, under load: each message once, in order, to the byte."""
 
 from __future__ import annotations
 
