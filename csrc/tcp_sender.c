@@ -73,6 +73,13 @@ static int usable(tcp_end *t)
     return stop != -ECANCELED && t->out.ended ? t->out.ended : stop;
 }
 
+/* Sleeps until the receiver may have told something, or the connection may take more: 0, or as usable and tcp_wait. */
+static int await_peer(tcp_end *t, deadline until)
+{
+    int rc = tcp_wait(t, POLLIN | (t->out.opened && backlog(t) ? POLLOUT : 0), until);
+    return rc == -ECONNRESET ? usable(t) : rc;
+}
+
 /* Waits until so many bytes are free. */
 static int await_room(tcp_end *t, uint64_t bytes, deadline until)
 {
@@ -81,9 +88,9 @@ static int await_room(tcp_end *t, uint64_t bytes, deadline until)
     while ((rc = usable(t)) == 0 && o->window.used + bytes > o->window.limit) {
         flush(t);
         FAULT_POINT(tcp_send_full);
-        rc = tcp_wait(t, POLLIN | (o->opened && backlog(t) ? POLLOUT : 0), until);
+        rc = await_peer(t, until);
         if (rc < 0)
-            return rc == -ECONNRESET ? usable(t) : rc;
+            return rc;
         tcp_read_records(t);
     }
     return rc;
@@ -146,7 +153,7 @@ static int send_alone(tcp_end *t, const cwasi_frame *frame, const uint8_t *data,
     while (o->alone.active && (rc = usable(t)) == 0) {
         flush(t);
         FAULT_POINT(tcp_send_alone);
-        rc = tcp_wait(t, POLLIN | (o->opened && backlog(t) ? POLLOUT : 0), deadline_after(-1));
+        rc = await_peer(t, deadline_after(-1));
         if (rc < 0)
             break;
         tcp_read_records(t);
