@@ -33,6 +33,13 @@ def _built(directory: Path, sources: Path) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """A script's background job ignores SIGINT, and so would every process that it starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session")
 def guests() -> Path:
     """The directory of the compiled test guests."""
