@@ -7,7 +7,7 @@ import importlib.util
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -81,17 +81,22 @@ def header_sources() -> list[Path | None]:
     return [HEADERS]
 
 
-def compile_probe(source: str, defines: dict[str, int], bcc: ModuleType) -> Any:
-    """Compiles probes/<source> with -D of each define; returns a bcc.BPF. Raises ProbeError with what bcc printed."""
+def compile_probe(sources: Sequence[str], defines: dict[str, int], bcc: ModuleType) -> Any:
+    """Compiles files of probes/ as one text, with -D of each define; returns a bcc.BPF.
+
+    One text, because bcc rewrites only that, and because the programs of one text share their maps. Raises ProbeError
+    with what bcc printed.
+    """
     flags = [f"-I{HERE}", *(f"-D{name}={value}" for name, value in defines.items())]
+    text = "".join(f'#line 1 "{source}"\n{(HERE / source).read_text()}' for source in sources)
     failures = []
     for headers in header_sources():
         try:
             with _kernel_source(headers), diagnostics():
-                return bcc.BPF(src_file=os.fsencode(HERE / source), cflags=flags)
+                return bcc.BPF(text=text.encode(), cflags=flags)
         except ProbeError as error:
             failures.append(f"with {headers or 'the headers of the running kernel'}: {error}")
-    raise ProbeError(f"{source} does not compile " + "\n".join(failures))
+    raise ProbeError(f"{' + '.join(sources)} does not compile " + "\n".join(failures))
 
 
 @contextmanager

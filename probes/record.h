@@ -52,6 +52,20 @@ struct total {
 	u64 result;	/* sum of the positive return values: bytes, if the call moves any */
 };
 
+/* A class of system calls as one owner made them. */
+struct class {
+	u64 owner;	/* as in struct call */
+	u32 number;	/* of the class, as syscall_classes.py has them */
+	u32 reserved;
+};
+
+#define BUCKETS 32
+
+/* How many took so long: bucket n from 2^n ns on, the first from 0, the last without an end. */
+struct times {
+	u64 bucket[BUCKETS];
+};
+
 /* What the tracer is about to fork. */
 struct order {
 	u32 spawner;	/* its thread that will fork, in its pid namespace; 0 for none */
@@ -59,8 +73,9 @@ struct order {
 };
 
 enum lost {
-	LOST_CALLS,
 	LOST_THREADS,
+	LOST_CALLS,
+	LOST_TIMES,
 	LOST_KINDS,
 };
 

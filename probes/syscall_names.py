@@ -128,3 +128,8 @@ MOVES_BYTES = frozenset(
 def syscall_name(number: int, machine: str = platform.machine()) -> str:
     """The name of a system call of this machine, `syscall_<number>` if it is not known."""
     return _TABLES.get(machine, {}).get(number, f"syscall_{number}")
+
+
+def known_syscalls(machine: str = platform.machine()) -> dict[int, str]:
+    """The names of all system calls of this machine that are known, by number."""
+    return _TABLES.get(machine, {})

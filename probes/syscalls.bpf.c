@@ -1,107 +1,39 @@
 /*
  * syscalls.bpf.c - system calls of a traced command, counted by the function
- * that made them. The user's side is syscalls.py, the records are in record.h.
+ * that made them. Compiled after threads.bpf.c; the user's side is syscalls.py.
  *
- * Raw tracepoints only, so tracefs is not needed, and no kernel structure is
- * read, so neither are kernel headers. A task_struct's address is a key and
- * nothing else: it names a thread from its fork to its exit, the same in every
- * pid namespace and across an exec by a thread that is not the leader.
- *
- * A thread's record is written by that thread alone (by its parent before it
- * runs), and a per-CPU total by one program at a time: no atomics are needed.
- *
- * Given by syscalls.py: SLOTS, FUNCTIONS, COUNTS, THREADS, PROCESSES,
- * PIDNS_DEV and PIDNS_INO.
+ * Given by syscalls.py: COUNTS, TIMES and CALLS.
  */
-#include "record.h"
-
-#ifndef __always_inline	/* kernel headers, where there are any, have it */
-#define __always_inline inline __attribute__((always_inline))
-#endif
-
-BPF_F_TABLE("array", u32, struct slot_pair, slots, SLOTS / 2, BPF_F_MMAPABLE);
-BPF_TABLE("hash", u64, struct thread, threads, THREADS);
-BPF_TABLE("hash", u64, struct process, processes, PROCESSES);
 BPF_TABLE("percpu_hash", struct call, struct total, counts, COUNTS);
-BPF_TABLE("percpu_array", u32, u64, lost, LOST_KINDS);
-BPF_TABLE("array", u32, struct order, orders, 1);
-
-static __always_inline void count_lost(u32 kind)
-{
-	u64 *n = lost.lookup(&kind);
-
-	if (n)
-		*n += 1;
-}
-
-/* The function on a thread, 0 for none. Hosts write what they like: clamp it. */
-static __always_inline u32 running_function(u32 slot)
-{
-	u32 index = slot / 2;
-	struct slot_pair *pair = slots.lookup(&index);
-	u32 id;
-
-	if (!slot || !pair)
-		return 0;
-	id = *(volatile u32 *)&pair->id[slot & 1];
-	return id < FUNCTIONS ? id : FUNCTIONS - 1;
-}
-
-/* A tid is used again: what its last owner left must not be the next one's. */
-static __always_inline void clear_slot(u32 slot)
-{
-	u32 index = slot / 2;
-	struct slot_pair *pair = slots.lookup(&index);
-
-	if (slot && pair)
-		pair->id[slot & 1] = 0;
-}
-
-static __always_inline void name_process(struct thread *thread)
-{
-	struct process process = {.tgid = thread->tgid, .pid = thread->pid};
-
-	bpf_get_current_comm(process.comm, sizeof(process.comm));
-	/* A process that does not fit is shown without a name, but counted. */
-	processes.update(&thread->process, &process);
-}
-
-/*
- * Fill in who the current thread is. Pids are used again, so a process's key
- * is its tgid above the millisecond it was first seen in.
- */
-static __always_inline void identify(struct thread *thread)
-{
-	struct bpf_pidns_info ns = {};
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
-
-	/* Fails, and leaves zeros, in a pid namespace other than the tracer's. */
-	bpf_get_ns_current_pid_tgid(PIDNS_DEV, PIDNS_INO, &ns, sizeof(ns));
-	thread->slot = ns.pid;
-	thread->pid = ns.tgid;
-	thread->state = LIVE;
-	if (thread->tgid == tgid)
-		return;
-	thread->tgid = tgid;
-	thread->process = (u64)tgid << 32 | (u32)(bpf_ktime_get_ns() >> 20);
-	name_process(thread);
-}
+BPF_TABLE("percpu_hash", struct class, struct times, times, TIMES);
+BPF_TABLE("array", u32, u32, classes, CALLS);
 
 int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 task = bpf_get_current_task();
-	struct thread *thread = threads.lookup(&task);
-	u32 function;
+	struct thread *thread = current_thread();
 
-	if (!thread || thread->state == PENDING)
+	if (!thread)
 		return 0;
-	if (thread->state == NEWBORN)
-		identify(thread);
-	function = running_function(thread->slot);
-	thread->owner = function ? function : thread->process;
+	thread->owner = owner_of(thread);
 	thread->nr = ctx->args[1];
 	thread->started = bpf_ktime_get_ns();
 	return 0;
+}
+
+static __always_inline void count_time(u64 owner, u32 nr, u64 ns)
+{
+	struct class class = {.owner = owner};
+	u32 *number = classes.lookup(&nr);
+	struct times zero = {};
+	struct times *counted;
+
+	if (number)	/* else 0, which is what belongs to no class */
+		class.number = *number;
+	counted = times.lookup_or_try_init(&class, &zero);
+	if (counted)
+		counted->bucket[bucket_of(ns)] += 1;
+	else
+		count_lost(LOST_TIMES);
 }
 
 int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
@@ -112,82 +44,24 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 	struct call call = {};
 	struct total *total;
 	s64 result = ctx->args[1];
+	u64 ns;
 
 	/* A call whose enter was not seen: the end of a fork or of the first exec. */
 	if (!thread || !thread->started)
 		return 0;
+	ns = bpf_ktime_get_ns() - thread->started;
 	call.owner = thread->owner;
 	call.nr = thread->nr;
-	total = counts.lookup_or_try_init(&call, &zero);
-	if (total) {
-		total->count += 1;
-		total->ns += bpf_ktime_get_ns() - thread->started;
-		if (result > 0)
-			total->result += result;
-	} else {
-		count_lost(LOST_CALLS);
-	}
 	thread->started = 0;
-	return 0;
-}
-
-/* The state that a child of an untraced thread starts in: orders are for one fork. */
-static __always_inline u32 ordered_state(void)
-{
-	struct bpf_pidns_info ns = {};
-	u32 first = 0;
-	struct order *order = orders.lookup(&first);
-
-	if (!order || !order->spawner)
-		return UNTRACED;
-	if (bpf_get_ns_current_pid_tgid(PIDNS_DEV, PIDNS_INO, &ns, sizeof(ns)) || ns.pid != order->spawner)
-		return UNTRACED;
-	order->spawner = 0;
-	return order->state;
-}
-
-/* Runs in the parent, before the child does. */
-int on_fork(struct bpf_raw_tracepoint_args *ctx)
-{
-	u64 parent_task = ctx->args[0];
-	u64 child_task = ctx->args[1];
-	struct thread *parent = threads.lookup(&parent_task);
-	struct thread child = {};
-
-	if (parent) {
-		child.process = parent->process;
-		child.tgid = parent->tgid;
-		child.state = parent->state == PENDING ? PENDING : NEWBORN;
-	} else {
-		child.state = ordered_state();
+	total = counts.lookup_or_try_init(&call, &zero);
+	if (!total) {
+		count_lost(LOST_CALLS);
+		return 0;
 	}
-	if (child.state != UNTRACED && threads.update(&child_task, &child))
-		count_lost(LOST_THREADS);
-	return 0;
-}
-
-/* The mapping that slots were stored through is gone, so nobody else can clear one. */
-int on_exec(struct bpf_raw_tracepoint_args *ctx)
-{
-	u64 task = ctx->args[0];
-	struct thread *thread = threads.lookup(&task);
-
-	if (!thread)
-		return 0;
-	clear_slot(thread->slot);
-	identify(thread);
-	name_process(thread);
-	return 0;
-}
-
-int on_exit(struct bpf_raw_tracepoint_args *ctx)
-{
-	u64 task = ctx->args[0];
-	struct thread *thread = threads.lookup(&task);
-
-	if (!thread)
-		return 0;
-	clear_slot(thread->slot);
-	threads.delete(&task);
+	total->count += 1;
+	total->ns += ns;
+	if (result > 0)
+		total->result += result;
+	count_time(call.owner, call.nr, ns);
 	return 0;
 }

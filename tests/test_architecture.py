@@ -36,14 +36,14 @@ LAYERS = [
     {"connection", "request", "placement", "runtime"},
     {"policy"},
     {"credentials", "claim", "descriptors", "lease"},
-    {"_native", "cpu", "metrics", "modes", "names", "output"},
+    {"_native", "cpu", "metrics", "modes", "names", "output", "trace_report"},
     {"errors", "_cwasi", "_build"},
 ]
 LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}
 
 # These may be imported by one module only.
 ONLY = {"probes": {"tracer", "probes"}, "_cwasi": {"_native"}, "_wasmtime": {"guest", "__init__"}}
-PURE = {"policy", "metrics", "modes", "names", "errors", "workflow"}
+PURE = {"policy", "metrics", "modes", "names", "errors", "workflow", "trace_report"}
 IMPURE = {"os", "socket", "subprocess", "time", "threading", "random", "bcc", "ctypes"}
 
 

@@ -53,11 +53,30 @@ class TestReport:
         done = run("--json", "--", sys.executable, "-c", TWO_FUNCTIONS)
         report: dict[str, Any] = json.loads(done.stdout)
         assert writes(done) == {"resize": 23, "detect": 1009}
-        assert (report["schema"], report["status"], report["lost"], report["lost_threads"]) == (1, 0, 0, 0)
+        assert (report["schema"], report["status"], report["lost"], report["lost_threads"]) == (2, 0, 0, 0)
         assert report["calls"] == sum(row["count"] for row in report["rows"])
         assert report["overhead"]["ns_per_call"] > 0
         (process,) = {json.dumps(row["process"]) for row in report["rows"] if row["function"] is None}
         assert json.loads(process)["comm"].startswith("python")
+
+    def test_json_by_class(self) -> None:
+        done = run("--json", "--", sys.executable, "-c", TWO_FUNCTIONS)
+        report: dict[str, Any] = json.loads(done.stdout)
+        of_io = {row["function"]: row for row in report["classes"] if row["class"] == "io" and row["function"]}
+        assert {name: (row["count"], row["bytes"]) for name, row in of_io.items()} == {
+            "resize": (23, 23),
+            "detect": (1009, 1009),
+        }
+        assert all(sum(row["histogram"]) == row["count"] for row in report["classes"])
+        assert report["lost_times"] == 0
+
+    def test_histograms(self) -> None:
+        done = run("-L", "--by", "class", "--", sys.executable, "-c", TWO_FUNCTIONS)
+        assert any(line.split()[:3] == ["detect", "io", "1009"] for line in done.stdout.splitlines()), done.stdout
+        (_, after) = done.stdout.split("detect, io: time of a call\n")
+        rows = [line for line in after.split("\n\n")[0].splitlines() if "|" in line]
+        assert sum(int(row.split(":")[1].split("|")[0]) for row in rows) == 1009
+        assert all(len(line) < 80 for line in done.stdout.splitlines())
 
     @pytest.mark.parametrize("by", ["function", "syscall"])
     def test_table(self, by: str) -> None:

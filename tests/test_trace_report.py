@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from cwasi_fastpath.metrics import Process, SyscallRow, TraceReport
+from cwasi_fastpath.trace_report import ClassRow, Process, SyscallRow, TraceReport, merged
 
 
-def report_of(*rows: SyscallRow, lost: int = 0, seconds: float = 1.0) -> TraceReport:
-    return TraceReport(rows, lost, 0, seconds, 100.0)
+def report_of(
+    *rows: SyscallRow, classes: tuple[ClassRow, ...] = (), lost: int = 0, seconds: float = 1.0
+) -> TraceReport:
+    return TraceReport(rows, classes, lost, 0, 0, seconds, 100.0)
 
 
 def test_since_is_the_difference() -> None:
@@ -29,3 +31,17 @@ def test_since_is_the_difference() -> None:
     )
     assert (difference.lost, difference.seconds, difference.calls) == (3, 2.0, 12)
     assert difference.overhead_seconds == pytest.approx(1.2e-6)
+
+
+def test_histograms_are_subtracted_bucket_by_bucket() -> None:
+    earlier = report_of(classes=(ClassRow("f", "io", 3, 30, 5, (1, 2, 0)), ClassRow("f", "wait", 1, 9, 0, (0, 0, 1))))
+    later = report_of(classes=(ClassRow("f", "io", 10, 90, 7, (1, 4, 5)), ClassRow("f", "wait", 1, 9, 0, (0, 0, 1))))
+    assert later.since(earlier).classes == (ClassRow("f", "io", 7, 60, 2, (0, 2, 5)),)
+
+
+def test_rows_of_one_name_are_merged() -> None:
+    rows = [ClassRow("other", "io", 1, 2, 3, (1, 0)), ClassRow("f", "io", 1, 1, 1, (0, 1))]
+    assert merged([*rows, ClassRow("other", "io", 10, 20, 30, (4, 6))]) == [
+        ClassRow("other", "io", 11, 22, 33, (5, 6)),
+        rows[1],
+    ]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from tracing import attached, calls, traced, traced_host
 
-from cwasi_fastpath.metrics import Process, TraceReport
+from cwasi_fastpath.trace_report import Process, TraceReport
 from cwasi_fastpath.tracer import Tracer
 
 
@@ -225,6 +225,37 @@ def test_a_command_that_cannot_start_leaves_no_order_behind(tracer: Tracer) -> N
         tracer.spawn(["a\0b"])
     subprocess.run(["true"], check=True)
     assert tracer.snapshot().since(before).rows == ()
+
+
+def test_classes_are_the_sums_of_their_calls(tracer: Tracer) -> None:
+    """And every call is in the histogram of its class, in the bucket that its time belongs to."""
+    report = traced_host(
+        tracer,
+        """
+import time
+enter(ask({"function": "classes"})["id"])
+write(1009)
+for _ in range(23):
+    time.sleep(0.003)
+for _ in range(101):
+    socket.socket().close()
+for _ in range(11):
+    mmap.mmap(-1, 4096).close()
+enter(0)
+""",
+    )
+    rows = {row.kind: row for row in report.classes if row.owner == "classes"}
+    assert (rows["io"].count, rows["io"].bytes) == (1009, 1009)
+    assert rows["wait"].count >= 23  # and futexes
+    assert rows["network"].count == 101
+    assert rows["memory"].count >= 22
+    assert sum(rows["wait"].histogram[21:]) >= 23  # 3 ms are 2^21.5 ns
+    assert rows["wait"].ns >= 23 * 3_000_000
+    for row in report.classes:
+        assert sum(row.histogram) == row.count
+        assert sum(count << n for n, count in enumerate(row.histogram) if n) <= row.ns
+        assert row.ns <= sum(count << n + 1 for n, count in enumerate(row.histogram)) or row.histogram[-1]
+    assert sum(row.count for row in report.classes) == report.calls
 
 
 def test_bytes_are_those_of_calls_that_move_some(tracer: Tracer) -> None:

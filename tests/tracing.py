@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from cwasi_fastpath.metrics import TraceReport
+from cwasi_fastpath.trace_report import TraceReport
 from cwasi_fastpath.tracer import Tracer, requirements
 
 # What a host does to be told apart, and nothing more; `enter` is the plain store.

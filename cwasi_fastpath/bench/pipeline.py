@@ -15,7 +15,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from .. import errors
-from ..metrics import SyscallRow, TraceReport
+from ..trace_report import SyscallRow, TraceReport
 
 if TYPE_CHECKING:
     from ..tracer import Tracer

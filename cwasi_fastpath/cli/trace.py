@@ -1,6 +1,6 @@
 """cwasi-trace: the system calls of a command, by the function that made them.
 
-USAGE: cwasi-trace [--json] [--by function|syscall] [--] COMMAND [ARG]...
+USAGE: cwasi-trace [--json] [--by function|class|syscall] [-L] [--] COMMAND [ARG]...
 
 Counts in the kernel from the command's first instruction to its end, threads and children included. Calls that no
 function made are charged to the process, in brackets. A call is counted when it returns, so exit_group never is.
@@ -10,19 +10,17 @@ Needs root (or CAP_BPF and CAP_PERFMON) and python3-bpfcc; needs no kernel heade
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..metrics import Process, SyscallRow, TraceReport
+from .trace_tables import as_json, as_text
 
 if TYPE_CHECKING:
     from ..tracer import Tracer
@@ -33,6 +31,7 @@ _EPILOG = """\b
 Examples:
   cwasi-trace -- cwasi run a.wasm b.wasm     # a row for each function
   cwasi-trace --by syscall -- ./host.py      # a row for each function and call
+  cwasi-trace -L -- ./host.py                # how long the calls of each took
   cwasi-trace --json -- ./host.py > it.json  # the whole report
 
 \b
@@ -47,16 +46,17 @@ this user cannot trace (nothing has been run then).
     epilog=_EPILOG,
     context_settings={"allow_interspersed_args": False, "help_option_names": ["-h", "--help"]},
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--json", "json_wanted", is_flag=True, help="Print the report as JSON.")
 @click.option(
     "--by",
-    type=click.Choice(["function", "syscall"]),
+    type=click.Choice(["function", "class", "syscall"]),
     default="function",
     show_default=True,
-    help="A row for each function, or for each system call of each.",
+    help="A row for each function, for each class of system calls of each, or for each system call of each.",
 )
+@click.option("-L", "--latency", is_flag=True, help="Histograms of how long the calls of each class took.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def main(as_json: bool, by: str, command: tuple[str, ...]) -> None:
+def main(json_wanted: bool, by: str, latency: bool, command: tuple[str, ...]) -> None:
     """Counts the system calls that COMMAND's functions make."""
     from ..tracer import Tracer, TracerUnavailable
 
@@ -68,7 +68,7 @@ def main(as_json: bool, by: str, command: tuple[str, ...]) -> None:
     with tracer:
         status = _run(tracer, command)
         report = tracer.snapshot()
-    click.echo(_as_json(report, command, status) if as_json else _TABLES[by](report) + _footer(report))
+    click.echo(as_json(report, command, status) if json_wanted else as_text(report, by, latency))
     sys.exit(status)
 
 
@@ -125,91 +125,6 @@ def _in_foreground() -> bool:
         return os.tcgetpgrp(terminal) == os.getpgrp()
     finally:
         os.close(terminal)
-
-
-# ---- the report ----
-
-
-def _labels(rows: Sequence[SyscallRow]) -> dict[str | Process, str]:
-    """What to call each owner; a process by its pid too, where two have one name."""
-    owners = {row.owner for row in rows}
-    names = Counter(str(owner) for owner in owners)
-    return {
-        owner: str(owner) if isinstance(owner, str) or names[str(owner)] == 1 else f"[{owner.comm} {owner.pid}]"
-        for owner in owners
-    }
-
-
-def _function_table(report: TraceReport) -> str:
-    labels = _labels(report.rows)
-    rows = sorted(
-        ([row for row in report.rows if row.owner == owner] for owner in labels),
-        key=lambda rows: -sum(row.ns for row in rows),
-    )
-    lines = [f"{'FUNCTION':<24} {'CALLS':>9} {'TIME ms':>10} {'BYTES':>12}  TOP SYSCALLS"]
-    for owned in rows:
-        top = sorted(owned, key=lambda row: -row.count)
-        lines.append(
-            f"{_fit(labels[owned[0].owner], 24):<24} {sum(row.count for row in owned):>9} "
-            f"{sum(row.ns for row in owned) / 1e6:>10.3f} {sum(row.bytes for row in owned):>12}  "
-            f"{_fit(' '.join(row.syscall for row in top[:3]), 19)}"
-        )
-    return "\n".join(lines)
-
-
-def _syscall_table(report: TraceReport) -> str:
-    labels = _labels(report.rows)
-    lines = [f"{'FUNCTION':<20} {'SYSCALL':<16} {'CALLS':>8} {'TIME ms':>9} {'AVG us':>9} {'BYTES':>12}"]
-    for row in report.rows:
-        lines.append(
-            f"{_fit(labels[row.owner], 20):<20} {_fit(row.syscall, 16):<16} {row.count:>8} "
-            f"{row.ns / 1e6:>9.3f} {row.ns / 1e3 / row.count:>9.3f} {row.bytes:>12}"
-        )
-    return "\n".join(lines)
-
-
-_TABLES = {"function": _function_table, "syscall": _syscall_table}
-
-
-def _fit(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "~"
-
-
-def _footer(report: TraceReport) -> str:
-    lost = f"{report.lost} calls and {report.lost_threads} threads lost"
-    return (
-        f"\n\n{report.calls} calls in {report.seconds:.3f} s; {lost}."
-        f"\nTracing added about {report.ns_per_call:.0f} ns a call, {report.overhead_seconds * 1e3:.3f} ms in all."
-    )
-
-
-def _as_json(report: TraceReport, command: Sequence[str], status: int) -> str:
-    return json.dumps(
-        {
-            "schema": 1,
-            "command": list(command),
-            "status": status,
-            "seconds": report.seconds,
-            "calls": report.calls,
-            "lost": report.lost,
-            "lost_threads": report.lost_threads,
-            "overhead": {"ns_per_call": report.ns_per_call, "seconds": report.overhead_seconds},
-            "rows": [_row_as_json(row) for row in report.rows],
-        },
-        indent=1,
-    )
-
-
-def _row_as_json(row: SyscallRow) -> dict[str, Any]:
-    process = row.owner if isinstance(row.owner, Process) else None
-    return {
-        "function": None if process else row.owner,
-        "process": process and {"pid": process.pid, "comm": process.comm},
-        "syscall": row.syscall,
-        "count": row.count,
-        "ns": row.ns,
-        "bytes": row.bytes,
-    }
 
 
 if __name__ == "__main__":

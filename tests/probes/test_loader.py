@@ -42,7 +42,7 @@ def test_our_headers_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_program_that_does_not_compile_says_why() -> None:
     with pytest.raises(ProbeError, match="SLOTS"):
-        compile_probe("syscalls.bpf.c", {}, import_bcc())
+        compile_probe(["threads.bpf.c"], {}, import_bcc())
 
 
 def test_the_impostor_is_told_from_bcc(tmp_path: Path) -> None:

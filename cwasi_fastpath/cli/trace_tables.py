@@ -1,0 +1,150 @@
+"""The report of cwasi-trace, as text for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from typing import Any
+
+from ..trace_report import Process, Row, TraceReport
+
+SCHEMA = 2
+"""Of the JSON. 2: classes, with histograms."""
+
+_BAR = 36
+
+
+def as_text(report: TraceReport, by: str, latency: bool) -> str:
+    """The table by function, class or syscall, with histograms if wanted, and what the trace itself cost."""
+    labels = _labels([*report.rows, *report.classes])
+    parts = [_TABLES[by](report, labels)]
+    if latency:
+        parts += _histograms(report, labels)
+    return "\n\n".join([*parts, _footer(report)])
+
+
+def _labels(rows: Sequence[Row]) -> dict[str | Process, str]:
+    """What to call each owner; a process by its pid too, where two have one name."""
+    owners = {row.owner for row in rows}
+    names = Counter(str(owner) for owner in owners)
+    return {
+        owner: str(owner) if isinstance(owner, str) or names[str(owner)] == 1 else f"[{owner.comm} {owner.pid}]"
+        for owner in owners
+    }
+
+
+# ---- tables ----
+
+
+def _function_table(report: TraceReport, labels: dict[str | Process, str]) -> str:
+    by_owner = [[row for row in report.rows if row.owner == owner] for owner in {row.owner: 0 for row in report.rows}]
+    rows = sorted(by_owner, key=lambda rows: -sum(row.ns for row in rows))
+    lines = [f"{'FUNCTION':<24} {'CALLS':>9} {'TIME ms':>10} {'BYTES':>12}  TOP SYSCALLS"]
+    for owned in rows:
+        top = sorted(owned, key=lambda row: -row.count)
+        lines.append(
+            f"{_fit(labels[owned[0].owner], 24):<24} {sum(row.count for row in owned):>9} "
+            f"{sum(row.ns for row in owned) / 1e6:>10.3f} {sum(row.bytes for row in owned):>12}  "
+            f"{_fit(' '.join(row.syscall for row in top[:3]), 19)}"
+        )
+    return "\n".join(lines)
+
+
+def _class_table(report: TraceReport, labels: dict[str | Process, str]) -> str:
+    rows = ((row.owner, row.kind, row.count, row.ns, row.bytes) for row in report.classes)
+    return _calls_table("CLASS", rows, labels)
+
+
+def _syscall_table(report: TraceReport, labels: dict[str | Process, str]) -> str:
+    rows = ((row.owner, row.syscall, row.count, row.ns, row.bytes) for row in report.rows)
+    return _calls_table("SYSCALL", rows, labels)
+
+
+def _calls_table(
+    what: str, rows: Iterable[tuple[str | Process, str, int, int, int]], labels: dict[str | Process, str]
+) -> str:
+    lines = [f"{'FUNCTION':<20} {what:<16} {'CALLS':>8} {'TIME ms':>9} {'AVG us':>9} {'BYTES':>12}"]
+    for owner, name, count, ns, moved in rows:
+        lines.append(
+            f"{_fit(labels[owner], 20):<20} {_fit(name, 16):<16} {count:>8} "
+            f"{ns / 1e6:>9.3f} {ns / 1e3 / max(1, count):>9.3f} {moved:>12}"
+        )
+    return "\n".join(lines)
+
+
+_TABLES = {"function": _function_table, "class": _class_table, "syscall": _syscall_table}
+
+
+def _histograms(report: TraceReport, labels: dict[str | Process, str]) -> list[str]:
+    return [
+        _histogram(f"{labels[row.owner]}, {row.kind}: time of a call", row.histogram)
+        for row in report.classes
+        if any(row.histogram)
+    ]
+
+
+def _histogram(title: str, buckets: Sequence[int]) -> str:
+    """The buckets from the first to the last that is not empty."""
+    used = [number for number, count in enumerate(buckets) if count]
+    lines = [title, f"{'ns':>26}   {'COUNT':>10}"]
+    for number in range(used[0], used[-1] + 1):
+        low = 2**number if number else 0
+        high = str(2 ** (number + 1) - 1) if number + 1 < len(buckets) else ""
+        bar = "*" * round(_BAR * buckets[number] / max(buckets))
+        lines.append(f"{low:>11} -> {high:<11} : {buckets[number]:>10} |{bar:<{_BAR}}|")
+    return "\n".join(lines)
+
+
+def _fit(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "~"
+
+
+def _footer(report: TraceReport) -> str:
+    lines = [
+        f"{report.calls} calls in {report.seconds:.3f} s; "
+        f"{report.lost} calls and {report.lost_threads} threads lost."
+    ]
+    if report.lost_times:
+        lines.append(f"{report.lost_times} calls are in no histogram: the map was full.")
+    lines.append(
+        f"Tracing added about {report.ns_per_call:.0f} ns a call, {report.overhead_seconds * 1e3:.3f} ms in all."
+    )
+    return "\n".join(lines)
+
+
+# ---- JSON ----
+
+
+def as_json(report: TraceReport, command: Sequence[str], status: int) -> str:
+    """The whole report."""
+    return json.dumps(
+        {
+            "schema": SCHEMA,
+            "command": list(command),
+            "status": status,
+            "seconds": report.seconds,
+            "calls": report.calls,
+            "lost": report.lost,
+            "lost_times": report.lost_times,
+            "lost_threads": report.lost_threads,
+            "overhead": {"ns_per_call": report.ns_per_call, "seconds": report.overhead_seconds},
+            "rows": [_row_as_json(row) for row in report.rows],
+            "classes": [_row_as_json(row) for row in report.classes],
+        },
+        indent=1,
+    )
+
+
+_JSON_NAMES = {"kind": "class"}
+
+
+def _row_as_json(row: Row) -> dict[str, Any]:
+    process = row.owner if isinstance(row.owner, Process) else None
+    owner = {
+        "function": None if process else row.owner,
+        "process": process and {"pid": process.pid, "comm": process.comm},
+    }
+    numbers = {_JSON_NAMES.get(field.name, field.name): getattr(row, field.name) for field in fields(row)[1:]}
+    return {**owner, **numbers}

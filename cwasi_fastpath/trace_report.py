@@ -1,0 +1,149 @@
+"""What a tracer has counted, by function: pure records, which can be added and subtracted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process of a traced command."""
+
+    id: int
+    """Never the same for two processes of one trace, as pids can be."""
+    pid: int
+    """In the tracer's pid namespace; in the initial one if the process is in another."""
+    comm: str
+    """Its name: printable, at most 15 characters."""
+
+    def __str__(self) -> str:
+        return f"[{self.comm}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one owner did of one kind: sums, and what they are sums of."""
+
+    owner: str | Process
+    """The function that ran on the thread, or the process where none did."""
+
+    @property
+    def key(self) -> tuple[str | int, ...]:
+        """Tells the rows of a trace apart, also when a process has changed its name meanwhile."""
+        kinds = [value for value in _values(self)[1:] if isinstance(value, str)]
+        return (self.owner if isinstance(self.owner, str) else self.owner.id, *kinds)
+
+
+@dataclass(frozen=True, slots=True)
+class SyscallRow(Row):
+    """One system call as one owner made it. Whose it is, is decided when the call is entered."""
+
+    syscall: str
+    """Its name, `syscall_<number>` where it is not known."""
+    count: int
+    """Calls that have returned."""
+    ns: int
+    """Time from entry to return, waiting included, summed over the calls."""
+    bytes: int
+    """Moved by read, write, send, recv, splice and their kin; 0 for others."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRow(Row):
+    """The system calls of one class as one owner made them."""
+
+    kind: str
+    """The class: io, wait, network, file, memory, process or other."""
+    count: int
+    """Calls that have returned."""
+    ns: int
+    """Time from entry to return, waiting included, summed over the calls."""
+    bytes: int
+    """See SyscallRow."""
+    histogram: tuple[int, ...]
+    """Calls by time: number n took 2^n ns or more and less than 2^(n+1), the first also 0, the last also more."""
+
+
+Some = TypeVar("Some", bound=Row)
+
+
+@dataclass(frozen=True, slots=True)
+class TraceReport:
+    """What a tracer has counted since it was attached, or between two of its reports."""
+
+    rows: tuple[SyscallRow, ...]
+    """The longest first."""
+    classes: tuple[ClassRow, ...]
+    """The same calls by class, the longest first."""
+    lost: int
+    """Calls that happened but are in no row, because a map was full."""
+    lost_times: int
+    """Calls that are in a row, but in no histogram."""
+    lost_threads: int
+    """Threads, with all that they started, that could not be followed."""
+    seconds: float
+    """How long it covers."""
+    ns_per_call: float
+    """What tracing adds to a traced call, measured when the tracer was attached."""
+
+    @property
+    def calls(self) -> int:
+        """All calls of all rows."""
+        return sum(row.count for row in self.rows)
+
+    @property
+    def overhead_seconds(self) -> float:
+        """What tracing has cost the traced command, over all its threads."""
+        return self.calls * self.ns_per_call / 1e9
+
+    def since(self, earlier: TraceReport) -> TraceReport:
+        """What came after `earlier`, a report of the same tracer; rows in which nothing happened are left out."""
+        return replace(
+            self,
+            rows=by_time(difference(self.rows, earlier.rows)),
+            classes=by_time(difference(self.classes, earlier.classes)),
+            lost=self.lost - earlier.lost,
+            lost_times=self.lost_times - earlier.lost_times,
+            lost_threads=self.lost_threads - earlier.lost_threads,
+            seconds=self.seconds - earlier.seconds,
+        )
+
+
+Timed = TypeVar("Timed", SyscallRow, ClassRow)
+
+
+def by_time(rows: Iterable[Timed]) -> tuple[Timed, ...]:
+    """The longest first."""
+    return tuple(sorted(rows, key=lambda row: -row.ns))
+
+
+def merged(rows: Iterable[Some]) -> list[Some]:
+    """Rows of one key added up: several ids may go by one name, that of what exceeds the table."""
+    sums: dict[tuple[str | int, ...], Some] = {}
+    for row in rows:
+        sums[row.key] = _plus(sums[row.key], row, 1) if row.key in sums else row
+    return list(sums.values())
+
+
+def difference(rows: Iterable[Some], earlier: Iterable[Some]) -> list[Some]:
+    """What each row has more than the one of its key before, and only where it has more."""
+    before = {row.key: row for row in earlier}
+    now = [_plus(row, before[row.key], -1) if row.key in before else row for row in rows]
+    return [row for row in now if any(value for value in _values(row) if isinstance(value, int))]
+
+
+def _plus(row: Some, other: Some, sign: int) -> Some:
+    """The row with every number of the other added or, with sign -1, subtracted."""
+    sums: dict[str, object] = {}
+    for field, mine, its in zip(fields(row), _values(row), _values(other), strict=True):
+        if isinstance(mine, int) and isinstance(its, int):
+            sums[field.name] = mine + sign * its
+        elif isinstance(mine, tuple) and isinstance(its, tuple):
+            sums[field.name] = tuple(a + sign * b for a, b in zip(mine, its, strict=True))
+    return replace(row, **sums)  # type: ignore[arg-type]
+
+
+def _values(row: Row) -> list[object]:
+    return [getattr(row, field.name) for field in fields(row)]

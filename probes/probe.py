@@ -1,0 +1,178 @@
+"""The reader of threads.bpf.c: loads it with what counts, tells it what to trace, and says who the owners are."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .loader import compile_probe, diagnostics, import_bcc
+
+FUNCTIONS = 1024  # ids 1 to 1023; a thread's slot holds 0 while it runs none
+BUCKETS = 32  # of a histogram
+THREADS = 16384
+PROCESSES = 16384
+_PROGRAMS = (
+    ("sched_process_exit", "on_exit"),
+    ("sched_process_exec", "on_exec"),
+    ("sched_process_fork", "on_fork"),
+)
+Programs = tuple[tuple[str, str], ...]
+_PENDING, _NEWBORN = 1, 2  # enum thread_state
+LOST_THREADS, LOST_CALLS, LOST_TIMES = range(3)  # enum lost
+
+
+class Counter(ABC):
+    """What counts for the traced threads: the reader of one more x.bpf.c."""
+
+    source: str
+    """Its file."""
+    programs: Programs
+    """Its raw tracepoints, each with the function that hangs on it, in the order in which to attach them."""
+
+    @abstractmethod
+    def defines(self, cpus: int) -> dict[str, int]:
+        """The sizes that the file wants to be given, on so many possible CPUs."""
+
+    @abstractmethod
+    def loaded(self, probe: Probe) -> None:
+        """The programs are attached; here are the maps."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Drops all counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """What a traced process is called."""
+
+    pid: int  # in the reader's pid namespace, or in the initial one if it has none there
+    comm: str  # printable ASCII
+
+
+class Probe:
+    """The loaded and attached programs. They count nothing until an order is given and followed by a fork."""
+
+    def __init__(self, counters: Sequence[Counter]) -> None:
+        """Takes 0.2 s. Raises ProbeError, and then leaves nothing behind."""
+        self._bcc = import_bcc()
+        self._counters = counters
+        self.slots = int(Path("/proc/sys/kernel/pid_max").read_text()) // 2 * 2
+        cpus = len(self._bcc.utils.get_possible_cpus())
+        defines = self._defines()
+        for counter in counters:
+            defines |= counter.defines(cpus)
+        self._bpf = compile_probe(["threads.bpf.c", *(counter.source for counter in counters)], defines, self._bcc)
+        try:
+            self._attach(_PROGRAMS)
+            for counter in counters:
+                self._attach(counter.programs)
+                counter.loaded(self)
+            self.slots_fd: int = self._bcc.lib.bpf_table_fd(self._bpf.module, b"slots")
+        except BaseException:
+            self.close()
+            raise
+
+    def _defines(self) -> dict[str, int]:
+        namespace = Path("/proc/self/ns/pid").stat()
+        return {
+            "SLOTS": self.slots,
+            "FUNCTIONS": FUNCTIONS,
+            "THREADS": THREADS,
+            "PROCESSES": PROCESSES,
+            # The kernel's own encoding of a device number, not that of stat.
+            "PIDNS_DEV": os.major(namespace.st_dev) << 20 | os.minor(namespace.st_dev),
+            "PIDNS_INO": namespace.st_ino,
+        }
+
+    def _attach(self, programs: Programs) -> None:
+        for tracepoint, function in programs:
+            with diagnostics():
+                self._bpf.load_func(function.encode(), self._bcc.BPF.RAW_TRACEPOINT)
+                self._bpf.attach_raw_tracepoint(tracepoint.encode(), function.encode())
+
+    def map(self, name: str) -> Any:
+        """A map as bcc has it."""
+        return self._bpf[name.encode()]
+
+    def order(self, tid: int, until_exec: bool) -> None:
+        """The next thread or process that thread `tid` forks is traced: from its first exec on, or from its start."""
+        self._set_order(tid, _PENDING if until_exec else _NEWBORN)
+
+    def cancel_order(self) -> None:
+        """Forgets an order that no fork has followed."""
+        self._set_order(0, 0)
+
+    def _set_order(self, tid: int, state: int) -> None:
+        orders = self.map("orders")
+        order = orders.Leaf()
+        order.spawner, order.state = tid, state
+        orders[ctypes.c_int(0)] = order
+
+    def names(self) -> dict[int, Name]:
+        """What the owners that are processes are called, by key; of those that have exited too."""
+        return {
+            int(key.value): Name(int(process.pid or process.tgid), printable(process.comm))
+            for key, process in self.map("processes").items()
+        }
+
+    def lost(self) -> list[int]:
+        """How often what happened was not counted, because a map was full; by enum lost."""
+        return [sum(int(cpu) for cpu in cpus) for cpus in self.map("lost").values()]
+
+    def lost_threads(self) -> int:
+        """How many threads could not be followed: a map was full, or the kernel skipped a program's run."""
+        return self.lost()[LOST_THREADS] + self.skipped("on_fork")
+
+    def skipped(self, function: str) -> int:
+        """How many runs of a program the kernel left out. It does not say whose, so this is never too low."""
+        info = (ctypes.c_uint64 * 28)()  # struct bpf_prog_info up to recursion_misses and one beyond
+        size = ctypes.c_uint32(ctypes.sizeof(info))
+        if self._bcc.lib.bpf_obj_get_info(self._bpf.funcs[function.encode()].fd, info, ctypes.byref(size)):
+            return 0
+        return int(info[26])  # stays 0 on a kernel that does not know it
+
+    def traces(self, pid: int) -> bool:
+        """Whether a process of this pid, in the reader's pid namespace, is alive and traced."""
+        return pid > 0 and any(thread.pid == pid for thread in self.map("threads").values())
+
+    def live_threads(self) -> int:
+        """How many threads are traced now."""
+        return sum(1 for _ in self.map("threads").keys())  # noqa: SIM118 - a bcc table, not a dict
+
+    def forget(self) -> None:
+        """Drops all counts and names. Nothing may be traced meanwhile."""
+        for counter in self._counters:
+            counter.forget()
+        self.map("processes").clear()
+
+    def close(self) -> None:
+        """Detaches the programs and closes the maps; twice is safe."""
+        self._bpf.cleanup()
+        atexit.unregister(self._bpf.cleanup)
+
+
+def summed(cpus: Any, field: str) -> int:
+    """One field of a per-CPU value over all CPUs."""
+    return sum(int(getattr(cpu, field)) for cpu in cpus)
+
+
+def summed_buckets(cpus: Any) -> tuple[int, ...]:
+    """The histogram of a struct times over all CPUs."""
+    return tuple(sum(counts) for counts in zip(*(cpu.bucket for cpu in cpus), strict=True))
+
+
+def printable(comm: bytes) -> str:
+    """A process names itself: nothing of it may reach a terminal but plain characters."""
+    return "".join(chr(byte) if 31 < byte < 127 else "?" for byte in comm) or "?"
+
+
+def fitting(size: int, cpus: int, budget: int, least: int, most: int) -> int:
+    """How many per-CPU values of `size` bytes fit in the budget of all CPUs together, within bounds."""
+    return min(max(budget // (size * cpus), least), most)

@@ -1,0 +1,177 @@
+/*
+ * threads.bpf.c - whom the probes follow, and which function runs on each thread.
+ * The user's side is probe.py, the records are in record.h. The other x.bpf.c are
+ * compiled after this one, in one text with it, and use its maps.
+ *
+ * Raw tracepoints only, so tracefs is not needed, and no kernel structure is
+ * read, so neither are kernel headers. A task_struct's address is a key and
+ * nothing else: it names a thread from its fork to its exit, the same in every
+ * pid namespace and across an exec by a thread that is not the leader.
+ *
+ * A thread's record is written by that thread alone (by its parent before it
+ * runs), and a per-CPU total by one program at a time: no atomics are needed.
+ *
+ * Given by probe.py: SLOTS, FUNCTIONS, THREADS, PROCESSES, PIDNS_DEV and
+ * PIDNS_INO.
+ */
+#include "record.h"
+
+#ifndef __always_inline	/* kernel headers, where there are any, have it */
+#define __always_inline inline __attribute__((always_inline))
+#endif
+
+BPF_F_TABLE("array", u32, struct slot_pair, slots, SLOTS / 2, BPF_F_MMAPABLE);
+BPF_TABLE("hash", u64, struct thread, threads, THREADS);
+BPF_TABLE("hash", u64, struct process, processes, PROCESSES);
+BPF_TABLE("percpu_array", u32, u64, lost, LOST_KINDS);
+BPF_TABLE("array", u32, struct order, orders, 1);
+
+static __always_inline void count_lost(u32 kind)
+{
+	u64 *n = lost.lookup(&kind);
+
+	if (n)
+		*n += 1;
+}
+
+static __always_inline u32 bucket_of(u64 ns)
+{
+	u32 bits = bpf_log2l(ns | 1);	/* 1 for 1 */
+
+	return bits > BUCKETS ? BUCKETS - 1 : (bits - 1) & (BUCKETS - 1);
+}
+
+/* The function on a thread, 0 for none. Hosts write what they like: clamp it. */
+static __always_inline u32 running_function(u32 slot)
+{
+	u32 index = slot / 2;
+	struct slot_pair *pair = slots.lookup(&index);
+	u32 id;
+
+	if (!slot || !pair)
+		return 0;
+	id = *(volatile u32 *)&pair->id[slot & 1];
+	return id < FUNCTIONS ? id : FUNCTIONS - 1;
+}
+
+/* A tid is used again: what its last owner left must not be the next one's. */
+static __always_inline void clear_slot(u32 slot)
+{
+	u32 index = slot / 2;
+	struct slot_pair *pair = slots.lookup(&index);
+
+	if (slot && pair)
+		pair->id[slot & 1] = 0;
+}
+
+static __always_inline void name_process(struct thread *thread)
+{
+	struct process process = {.tgid = thread->tgid, .pid = thread->pid};
+
+	bpf_get_current_comm(process.comm, sizeof(process.comm));
+	/* A process that does not fit is shown without a name, but counted. */
+	processes.update(&thread->process, &process);
+}
+
+/*
+ * Fill in who the current thread is. Pids are used again, so a process's key
+ * is its tgid above the millisecond it was first seen in.
+ */
+static __always_inline void identify(struct thread *thread)
+{
+	struct bpf_pidns_info ns = {};
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+
+	/* Fails, and leaves zeros, in a pid namespace other than the tracer's. */
+	bpf_get_ns_current_pid_tgid(PIDNS_DEV, PIDNS_INO, &ns, sizeof(ns));
+	thread->slot = ns.pid;
+	thread->pid = ns.tgid;
+	thread->state = LIVE;
+	if (thread->tgid == tgid)
+		return;
+	thread->tgid = tgid;
+	thread->process = (u64)tgid << 32 | (u32)(bpf_ktime_get_ns() >> 20);
+	name_process(thread);
+}
+
+/* The current thread's record if it is traced; says who it is if it has not yet. */
+static __always_inline struct thread *current_thread(void)
+{
+	u64 task = bpf_get_current_task();
+	struct thread *thread = threads.lookup(&task);
+
+	if (!thread || thread->state == PENDING)
+		return 0;
+	if (thread->state == NEWBORN)
+		identify(thread);
+	return thread;
+}
+
+/* Whom what a thread does now is charged to, as in struct call. */
+static __always_inline u64 owner_of(struct thread *thread)
+{
+	u32 function = running_function(thread->slot);
+
+	return function ? function : thread->process;
+}
+
+/* The state that a child of an untraced thread starts in: orders are for one fork. */
+static __always_inline u32 ordered_state(void)
+{
+	struct bpf_pidns_info ns = {};
+	u32 first = 0;
+	struct order *order = orders.lookup(&first);
+
+	if (!order || !order->spawner)
+		return UNTRACED;
+	if (bpf_get_ns_current_pid_tgid(PIDNS_DEV, PIDNS_INO, &ns, sizeof(ns)) || ns.pid != order->spawner)
+		return UNTRACED;
+	order->spawner = 0;
+	return order->state;
+}
+
+/* Runs in the parent, before the child does. */
+int on_fork(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 parent_task = ctx->args[0];
+	u64 child_task = ctx->args[1];
+	struct thread *parent = threads.lookup(&parent_task);
+	struct thread child = {};
+
+	if (parent) {
+		child.process = parent->process;
+		child.tgid = parent->tgid;
+		child.state = parent->state == PENDING ? PENDING : NEWBORN;
+	} else {
+		child.state = ordered_state();
+	}
+	if (child.state != UNTRACED && threads.update(&child_task, &child))
+		count_lost(LOST_THREADS);
+	return 0;
+}
+
+/* The mapping that slots were stored through is gone, so nobody else can clear one. */
+int on_exec(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 task = ctx->args[0];
+	struct thread *thread = threads.lookup(&task);
+
+	if (!thread)
+		return 0;
+	clear_slot(thread->slot);
+	identify(thread);
+	name_process(thread);
+	return 0;
+}
+
+int on_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 task = ctx->args[0];
+	struct thread *thread = threads.lookup(&task);
+
+	if (!thread)
+		return 0;
+	clear_slot(thread->slot);
+	threads.delete(&task);
+	return 0;
+}
