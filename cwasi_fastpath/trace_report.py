@@ -66,6 +66,37 @@ class ClassRow(Row):
     """Calls by time: number n took 2^n ns or more and less than 2^(n+1), the first also 0, the last also more."""
 
 
+@dataclass(frozen=True, slots=True)
+class SchedulingRow(Row):
+    """How the threads of one owner got on and off the CPU. Whose a switch is, is decided when the thread leaves."""
+
+    voluntary: int
+    """Switches of a thread that waited for something."""
+    involuntary: int
+    """Switches of one that could have gone on: preempted, or it yielded."""
+    unseen: int
+    """Switches of which the kernel traced only one half: their time is in no sum."""
+    off_cpu_ns: int
+    """From leaving the CPU to running again, summed over the switches; sleeping included."""
+    run_queue_ns: int
+    """The part of it in which the thread could have run."""
+    wakeups: int
+    """Times that what a thread waited for came, and it ran."""
+    wakeup_ns: int
+    """From the wake-up to running, summed over them: the other part of run_queue_ns is that of preempted threads."""
+    histogram: tuple[int, ...]
+    """Wake-ups by time, see ClassRow."""
+
+
+@dataclass(frozen=True, slots=True)
+class MissingCounts:
+    """What this machine cannot count."""
+
+    name: str
+    reason: str
+    remedy: str
+
+
 Some = TypeVar("Some", bound=Row)
 
 
@@ -77,10 +108,16 @@ class TraceReport:
     """The longest first."""
     classes: tuple[ClassRow, ...]
     """The same calls by class, the longest first."""
+    scheduling: tuple[SchedulingRow, ...]
+    """Those longest off the CPU first."""
+    missing: tuple[MissingCounts, ...]
+    """What is not in here."""
     lost: int
     """Calls that happened but are in no row, because a map was full."""
     lost_times: int
     """Calls that are in a row, but in no histogram."""
+    lost_switches: int
+    """Switches that are in no row."""
     lost_threads: int
     """Threads, with all that they started, that could not be followed."""
     seconds: float
@@ -104,8 +141,10 @@ class TraceReport:
             self,
             rows=by_time(difference(self.rows, earlier.rows)),
             classes=by_time(difference(self.classes, earlier.classes)),
+            scheduling=by_waiting(difference(self.scheduling, earlier.scheduling)),
             lost=self.lost - earlier.lost,
             lost_times=self.lost_times - earlier.lost_times,
+            lost_switches=self.lost_switches - earlier.lost_switches,
             lost_threads=self.lost_threads - earlier.lost_threads,
             seconds=self.seconds - earlier.seconds,
         )
@@ -117,6 +156,11 @@ Timed = TypeVar("Timed", SyscallRow, ClassRow)
 def by_time(rows: Iterable[Timed]) -> tuple[Timed, ...]:
     """The longest first."""
     return tuple(sorted(rows, key=lambda row: -row.ns))
+
+
+def by_waiting(rows: Iterable[SchedulingRow]) -> tuple[SchedulingRow, ...]:
+    """Those longest off the CPU first."""
+    return tuple(sorted(rows, key=lambda row: -row.off_cpu_ns))
 
 
 def merged(rows: Iterable[Some]) -> list[Some]:

@@ -10,18 +10,29 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
 from .errors import Unavailable
 from .probes.loader import ProbeError
-from .probes.probe import BUCKETS, FUNCTIONS, Probe
+from .probes.probe import BUCKETS, FUNCTIONS, Counter, Probe
 from .probes.requirements import Check, requirements
+from .probes.scheduling import Scheduling
 from .probes.syscall_classes import CLASSES, syscall_class
 from .probes.syscall_names import MOVES_BYTES, syscall_name
 from .probes.syscalls import Syscalls, Total
-from .trace_report import ClassRow, Process, SyscallRow, TraceReport, by_time, merged
+from .trace_report import (
+    ClassRow,
+    MissingCounts,
+    Process,
+    SchedulingRow,
+    SyscallRow,
+    TraceReport,
+    by_time,
+    by_waiting,
+    merged,
+)
 from .tracer_socket import ENVIRONMENT, OTHER, ControlSocket
 
 __all__ = ["Check", "Tracer", "TracerUnavailable", "requirements"]
@@ -52,7 +63,8 @@ class Tracer:
         untraced = _ns_per_getppid()
         try:
             self._syscalls = Syscalls()
-            self._probe = Probe([self._syscalls])
+            self._scheduling = Scheduling()
+            self._probe = Probe([self._syscalls, self._scheduling])
         except ProbeError as error:
             raise TracerUnavailable(f"tracing is not available: {error}") from error
         self._lock = threading.Lock()
@@ -103,8 +115,11 @@ class Tracer:
         return TraceReport(
             rows=by_time(rows),
             classes=by_time(self._classes(rows, owners)),
+            scheduling=by_waiting(merged(self._turns(owners))),
+            missing=tuple(MissingCounts(lack.name, lack.reason, lack.remedy) for lack in self._probe.missing),
             lost=self._syscalls.lost(),
             lost_times=self._syscalls.lost_times(),
+            lost_switches=self._scheduling.lost() if self._counts(self._scheduling) else 0,
             lost_threads=self._probe.lost_threads(),
             seconds=time.monotonic() - self._started,
             ns_per_call=self._ns_per_call,
@@ -119,6 +134,24 @@ class Tracer:
             for times in self._syscalls.times()
         )
         return merged([*calls, *times])
+
+    def _turns(self, owners: _Owners) -> Iterator[SchedulingRow]:
+        if self._counts(self._scheduling):
+            for turns in self._scheduling.turns():
+                yield SchedulingRow(
+                    owner=owners.of(turns.owner),
+                    voluntary=turns.voluntary,
+                    involuntary=turns.involuntary,
+                    unseen=turns.unseen,
+                    off_cpu_ns=turns.off,
+                    run_queue_ns=turns.queued,
+                    wakeups=turns.wakeups,
+                    wakeup_ns=turns.wakeup,
+                    histogram=turns.histogram,
+                )
+
+    def _counts(self, counter: Counter) -> bool:
+        return counter in self._probe.counters
 
     def _open_control(self) -> ControlSocket:
         if self._control is None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .loader import compile_probe, diagnostics, import_bcc
+from .loader import ProbeError, compile_probe, diagnostics, import_bcc
 
 FUNCTIONS = 1024  # ids 1 to 1023; a thread's slot holds 0 while it runs none
 BUCKETS = 32  # of a histogram
@@ -24,16 +24,20 @@ _PROGRAMS = (
 )
 Programs = tuple[tuple[str, str], ...]
 _PENDING, _NEWBORN = 1, 2  # enum thread_state
-LOST_THREADS, LOST_CALLS, LOST_TIMES = range(3)  # enum lost
+LOST_THREADS, LOST_CALLS, LOST_TIMES, LOST_TURNS = range(4)  # enum lost
 
 
 class Counter(ABC):
     """What counts for the traced threads: the reader of one more x.bpf.c."""
 
+    name: str
+    """What it counts."""
     source: str
     """Its file."""
     programs: Programs
     """Its raw tracepoints, each with the function that hangs on it, in the order in which to attach them."""
+    remedy: str | None = None
+    """If the machine may lack the tracepoints: what to do then. Else it must have them."""
 
     @abstractmethod
     def defines(self, cpus: int) -> dict[str, int]:
@@ -56,13 +60,22 @@ class Name:
     comm: str  # printable ASCII
 
 
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What is not counted on this machine."""
+
+    name: str
+    reason: str
+    remedy: str
+
+
 class Probe:
     """The loaded and attached programs. They count nothing until an order is given and followed by a fork."""
 
     def __init__(self, counters: Sequence[Counter]) -> None:
         """Takes 0.2 s. Raises ProbeError, and then leaves nothing behind."""
         self._bcc = import_bcc()
-        self._counters = counters
+        self.missing: list[Missing] = []
         self.slots = int(Path("/proc/sys/kernel/pid_max").read_text()) // 2 * 2
         cpus = len(self._bcc.utils.get_possible_cpus())
         defines = self._defines()
@@ -71,8 +84,8 @@ class Probe:
         self._bpf = compile_probe(["threads.bpf.c", *(counter.source for counter in counters)], defines, self._bcc)
         try:
             self._attach(_PROGRAMS)
-            for counter in counters:
-                self._attach(counter.programs)
+            self.counters = [counter for counter in counters if self._attached(counter)]
+            for counter in self.counters:
                 counter.loaded(self)
             self.slots_fd: int = self._bcc.lib.bpf_table_fd(self._bpf.module, b"slots")
         except BaseException:
@@ -93,9 +106,23 @@ class Probe:
 
     def _attach(self, programs: Programs) -> None:
         for tracepoint, function in programs:
-            with diagnostics():
-                self._bpf.load_func(function.encode(), self._bcc.BPF.RAW_TRACEPOINT)
-                self._bpf.attach_raw_tracepoint(tracepoint.encode(), function.encode())
+            try:
+                with diagnostics():
+                    self._bpf.load_func(function.encode(), self._bcc.BPF.RAW_TRACEPOINT)
+                    self._bpf.attach_raw_tracepoint(tracepoint.encode(), function.encode())
+            except ProbeError as error:
+                raise ProbeError(f"{tracepoint}: {error}") from error
+
+    def _attached(self, counter: Counter) -> bool:
+        """Whether it can be attached. Raises ProbeError where it must be."""
+        try:
+            self._attach(counter.programs)
+        except ProbeError as error:
+            if counter.remedy is None:
+                raise
+            self.missing.append(Missing(counter.name, str(error).splitlines()[0], counter.remedy))
+            return False
+        return True
 
     def map(self, name: str) -> Any:
         """A map as bcc has it."""
@@ -148,7 +175,7 @@ class Probe:
 
     def forget(self) -> None:
         """Drops all counts and names. Nothing may be traced meanwhile."""
-        for counter in self._counters:
+        for counter in self.counters:
             counter.forget()
         self.map("processes").clear()
 

@@ -30,7 +30,10 @@ struct thread {
 	u32 tgid;	/* in the initial pid namespace; in a newborn the parent's */
 	u32 pid;	/* the process in the tracer's pid namespace, 0 if it is in another */
 	u32 slot;	/* the thread in the tracer's pid namespace, 0 if it is in another */
-	u32 reserved;
+	u32 blocked;	/* whether it left the CPU to wait for something */
+	u64 left;	/* when it left the CPU, 0 while it runs or where that was not seen */
+	u64 left_owner;	/* who ran on it then, as in struct call */
+	u64 woken;	/* when what it waited for came, 0 before, and if that was before it left */
 };
 
 /* A traced process; kept when it has exited, so that its calls keep a name. */
@@ -66,6 +69,18 @@ struct times {
 	u64 bucket[BUCKETS];
 };
 
+/* How an owner, whose key is as in struct call, got on and off the CPU. */
+struct turns {
+	u64 voluntary;
+	u64 involuntary;
+	u64 off;	/* ns from leaving the CPU to the next turn */
+	u64 queued;	/* ns of these in which it could have run */
+	u64 unseen;	/* halves of switches whose other half was not traced */
+	u64 wakeups;
+	u64 wakeup;	/* ns from the wake-up to running */
+	struct times wakeups_by_time;
+};
+
 /* What the tracer is about to fork. */
 struct order {
 	u32 spawner;	/* its thread that will fork, in its pid namespace; 0 for none */
@@ -76,6 +91,7 @@ enum lost {
 	LOST_THREADS,
 	LOST_CALLS,
 	LOST_TIMES,
+	LOST_TURNS,
 	LOST_KINDS,
 };
 

@@ -36,6 +36,7 @@ class Times:
 class Syscalls(Counter):
     """Counts every system call of the traced threads."""
 
+    name = "system calls"
     source = "syscalls.bpf.c"
     programs = (("sys_exit", "on_sys_exit"), ("sys_enter", "on_sys_enter"))
 

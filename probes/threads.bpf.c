@@ -9,7 +9,8 @@
  * pid namespace and across an exec by a thread that is not the leader.
  *
  * A thread's record is written by that thread alone (by its parent before it
- * runs), and a per-CPU total by one program at a time: no atomics are needed.
+ * runs; what scheduling.bpf.c keeps, under the lock of the thread's run queue),
+ * and a per-CPU total by one program at a time: no atomics are needed.
  *
  * Given by probe.py: SLOTS, FUNCTIONS, THREADS, PROCESSES, PIDNS_DEV and
  * PIDNS_INO.

@@ -95,7 +95,7 @@ class TestReport:
 
     def test_processes_of_one_name_are_told_apart_by_pid(self) -> None:
         done = run("sh", "-c", "/bin/true; /bin/true; true")
-        labels = [line.split("]")[0] for line in done.stdout.splitlines() if line.startswith("[true")]
+        labels = {line.split("]")[0] for line in done.stdout.splitlines() if line.startswith("[true")}
         assert len(labels) == 2 and all(label.split()[1].isdigit() for label in labels)
 
     def test_a_hostile_process_name_does_not_reach_the_terminal(self, tmp_path: Path) -> None:

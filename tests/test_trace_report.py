@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from cwasi_fastpath.trace_report import ClassRow, Process, SyscallRow, TraceReport, merged
+from cwasi_fastpath.trace_report import ClassRow, Process, SchedulingRow, SyscallRow, TraceReport, merged
 
 
 def report_of(
-    *rows: SyscallRow, classes: tuple[ClassRow, ...] = (), lost: int = 0, seconds: float = 1.0
+    *rows: SyscallRow,
+    classes: tuple[ClassRow, ...] = (),
+    scheduling: tuple[SchedulingRow, ...] = (),
+    lost: int = 0,
+    seconds: float = 1.0,
 ) -> TraceReport:
-    return TraceReport(rows, classes, lost, 0, 0, seconds, 100.0)
+    return TraceReport(
+        *(rows, classes, scheduling, ()),
+        *(lost, 0, 0, 0),
+        seconds=seconds,
+        ns_per_call=100.0,
+    )
 
 
 def test_since_is_the_difference() -> None:
@@ -37,6 +46,17 @@ def test_histograms_are_subtracted_bucket_by_bucket() -> None:
     earlier = report_of(classes=(ClassRow("f", "io", 3, 30, 5, (1, 2, 0)), ClassRow("f", "wait", 1, 9, 0, (0, 0, 1))))
     later = report_of(classes=(ClassRow("f", "io", 10, 90, 7, (1, 4, 5)), ClassRow("f", "wait", 1, 9, 0, (0, 0, 1))))
     assert later.since(earlier).classes == (ClassRow("f", "io", 7, 60, 2, (0, 2, 5)),)
+
+
+def test_switches_are_subtracted() -> None:
+    earlier = report_of(scheduling=(SchedulingRow("f", 1, 2, 0, 30, 4, 1, 3, (0, 1)),))
+    later = report_of(
+        scheduling=(SchedulingRow("g", 0, 1, 0, 9, 9, 0, 0, (0, 0)), SchedulingRow("f", 5, 3, 2, 70, 6, 5, 4, (2, 3)))
+    )
+    assert later.since(earlier).scheduling == (
+        SchedulingRow("f", 4, 1, 2, 40, 2, 4, 1, (2, 2)),
+        SchedulingRow("g", 0, 1, 0, 9, 9, 0, 0, (0, 0)),
+    )
 
 
 def test_rows_of_one_name_are_merged() -> None:

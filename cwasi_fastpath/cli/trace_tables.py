@@ -5,21 +5,26 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from ..trace_report import Process, Row, TraceReport
 
 SCHEMA = 2
-"""Of the JSON. 2: classes, with histograms."""
+"""Of the JSON. 2: classes, with histograms; scheduling; what is missing."""
 
 _BAR = 36
 
 
 def as_text(report: TraceReport, by: str, latency: bool) -> str:
-    """The table by function, class or syscall, with histograms if wanted, and what the trace itself cost."""
-    labels = _labels([*report.rows, *report.classes])
+    """Tables of system calls (by function, class or syscall) and of scheduling, with histograms if wanted.
+
+    Under them what is not in them, and what the trace itself cost.
+    """
+    labels = _labels([*report.rows, *report.scheduling])
     parts = [_TABLES[by](report, labels)]
+    if report.scheduling:
+        parts.append(_scheduling_table(report, labels))
     if latency:
         parts += _histograms(report, labels)
     return "\n\n".join([*parts, _footer(report)])
@@ -77,12 +82,34 @@ def _calls_table(
 _TABLES = {"function": _function_table, "class": _class_table, "syscall": _syscall_table}
 
 
-def _histograms(report: TraceReport, labels: dict[str | Process, str]) -> list[str]:
-    return [
-        _histogram(f"{labels[row.owner]}, {row.kind}: time of a call", row.histogram)
-        for row in report.classes
-        if any(row.histogram)
+def _scheduling_table(report: TraceReport, labels: dict[str | Process, str]) -> str:
+    heading = {"SCHEDULING": 20, "VOLUNTARY": 9, "INVOL": 8, "OFF-CPU ms": 12, "QUEUED ms": 11, "WAKE-UP us": 11}
+    rows = (
+        [
+            *(labels[row.owner], row.voluntary, row.involuntary),
+            *(f"{row.off_cpu_ns / 1e6:.3f}", f"{row.run_queue_ns / 1e6:.3f}"),
+            f"{row.wakeup_ns / 1e3 / max(1, row.wakeups):.3f}",
+        ]
+        for row in report.scheduling
+    )
+    return _aligned(heading, rows)
+
+
+def _aligned(heading: dict[str, int], rows: Iterable[Sequence[object]]) -> str:
+    """Columns of these widths: the first begins at the left, the others end at the right."""
+    first, *others = heading.values()
+    lines = [
+        " ".join([f"{_fit(str(cells[0]), first):<{first}}", *(f"{cell:>{width}}" for cell, width in pairs)])
+        for cells in (list(heading), *rows)
+        for pairs in [zip(map(str, cells[1:]), others, strict=True)]
     ]
+    return "\n".join(lines)
+
+
+def _histograms(report: TraceReport, labels: dict[str | Process, str]) -> list[str]:
+    calls = ((f"{labels[row.owner]}, {row.kind}: time of a call", row.histogram) for row in report.classes)
+    wakeups = ((f"{labels[row.owner]}: from wake-up to running", row.histogram) for row in report.scheduling)
+    return [_histogram(title, buckets) for title, buckets in (*calls, *wakeups) if any(buckets)]
 
 
 def _histogram(title: str, buckets: Sequence[int]) -> str:
@@ -108,6 +135,12 @@ def _footer(report: TraceReport) -> str:
     ]
     if report.lost_times:
         lines.append(f"{report.lost_times} calls are in no histogram: the map was full.")
+    unseen = sum(row.unseen for row in report.scheduling)
+    if unseen:
+        lines.append(f"The kernel traced only one half of {unseen} switches: their time is not in the table.")
+    if report.lost_switches:
+        lines.append(f"{report.lost_switches} switches lost.")
+    lines += [f"Not counted here: {lack.name} ({lack.reason}). Remedy: {lack.remedy}." for lack in report.missing]
     lines.append(
         f"Tracing added about {report.ns_per_call:.0f} ns a call, {report.overhead_seconds * 1e3:.3f} ms in all."
     )
@@ -128,10 +161,13 @@ def as_json(report: TraceReport, command: Sequence[str], status: int) -> str:
             "calls": report.calls,
             "lost": report.lost,
             "lost_times": report.lost_times,
+            "lost_switches": report.lost_switches,
             "lost_threads": report.lost_threads,
             "overhead": {"ns_per_call": report.ns_per_call, "seconds": report.overhead_seconds},
             "rows": [_row_as_json(row) for row in report.rows],
             "classes": [_row_as_json(row) for row in report.classes],
+            "scheduling": [_row_as_json(row) for row in report.scheduling],
+            "missing": [asdict(lack) for lack in report.missing],
         },
         indent=1,
     )

@@ -1,0 +1,94 @@
+/*
+ * scheduling.bpf.c - how the threads of a traced command get on and off the CPU,
+ * by the function that ran on them when they left it. Compiled after
+ * threads.bpf.c; the user's side is scheduling.py.
+ *
+ * The order of events is the kernel's own: leaving, waking and coming back are
+ * traced under the lock of the thread's run queue. The lock is let go for a
+ * moment while a thread that is about to leave looks for the next one, so that
+ * what it waits for may come just before it leaves.
+ *
+ * A kernel may leave out a switch now and then (seen: 1 of some thousand, in
+ * ftrace too). A thread that leaves twice, or comes back without having left,
+ * shows it; such halves are counted apart and their time is not guessed.
+ *
+ * Given by scheduling.py: TURNS.
+ */
+BPF_TABLE("percpu_hash", u64, struct turns, turns, TURNS);
+
+/* Runs on the thread that leaves, so that a newborn can still say who it is. */
+static __always_inline void leave(struct thread *thread, u32 blocked, u64 now)
+{
+	struct turns zero = {};
+	struct turns *counted;
+	u32 unseen = thread->left != 0;
+
+	if (thread->state == NEWBORN)
+		identify(thread);
+	thread->left_owner = owner_of(thread);
+	thread->blocked = blocked;
+	thread->woken = 0;
+	thread->left = now;
+	counted = turns.lookup_or_try_init(&thread->left_owner, &zero);
+	if (!counted) {
+		count_lost(LOST_TURNS);
+		return;
+	}
+	counted->unseen += unseen;
+	if (blocked)
+		counted->voluntary += 1;
+	else
+		counted->involuntary += 1;
+}
+
+static __always_inline void come_back(struct thread *thread, u64 now)
+{
+	/* Preempted, or woken before it left: it could have run all the time. */
+	u64 queued = now - (thread->woken ? thread->woken : thread->left);
+	u64 off = now - thread->left;
+	u32 unseen = !thread->left;
+	struct turns *counted;
+
+	if (thread->state != LIVE)	/* its first turn */
+		return;
+	thread->left = 0;
+	counted = turns.lookup(&thread->left_owner);
+	if (!counted)
+		return;
+	counted->unseen += unseen;
+	if (unseen)
+		return;
+	counted->off += off;
+	counted->queued += queued;
+	if (!thread->blocked)
+		return;
+	counted->wakeups += 1;
+	counted->wakeup += queued;
+	counted->wakeups_by_time.bucket[bucket_of(queued)] += 1;
+}
+
+int on_switch(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 prev = ctx->args[1];
+	u64 next = ctx->args[2];
+	u64 now = bpf_ktime_get_ns();
+	struct thread *thread = threads.lookup(&prev);
+
+	/* As the kernel counts: one that is preempted while about to wait has not waited. */
+	if (thread && thread->state != PENDING)
+		leave(thread, !ctx->args[0] && (u32)ctx->args[3], now);
+	thread = threads.lookup(&next);
+	if (thread)
+		come_back(thread, now);
+	return 0;
+}
+
+int on_wakeup(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 task = ctx->args[0];
+	struct thread *thread = threads.lookup(&task);
+
+	if (thread && thread->left && thread->blocked && !thread->woken)
+		thread->woken = bpf_ktime_get_ns();
+	return 0;
+}

@@ -1,0 +1,64 @@
+"""The reader of scheduling.bpf.c."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .probe import LOST_TURNS, Counter, Probe, fitting, summed, summed_buckets
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """How one owner got on and off the CPU."""
+
+    owner: int  # a function's id, or a process's key, which is >= 2**32
+    voluntary: int
+    involuntary: int
+    unseen: int  # halves of switches whose other half the kernel did not trace
+    off: int  # ns
+    queued: int  # ns
+    wakeups: int
+    wakeup: int  # ns
+    histogram: tuple[int, ...]  # of the ns from wake-up to running
+
+
+class Scheduling(Counter):
+    """Counts every switch of the traced threads."""
+
+    name = "scheduling"
+    source = "scheduling.bpf.c"
+    programs = (("sched_switch", "on_switch"), ("sched_wakeup", "on_wakeup"))
+    remedy = "use Linux 5.18 or newer, whose sched_switch tells a thread's state"
+
+    def defines(self, cpus: int) -> dict[str, int]:
+        """See Counter."""
+        return {"TURNS": fitting(312, cpus, 16 << 20, 1024, 4096)}
+
+    def loaded(self, probe: Probe) -> None:
+        """See Counter."""
+        self._probe = probe
+
+    def turns(self) -> Iterator[Turns]:
+        """Every owner's so far. What a thread waits for is added when it runs again."""
+        for owner, cpus in self._probe.map("turns").items():
+            yield Turns(
+                owner=int(owner.value),
+                voluntary=summed(cpus, "voluntary"),
+                involuntary=summed(cpus, "involuntary"),
+                unseen=summed(cpus, "unseen"),
+                off=summed(cpus, "off"),
+                queued=summed(cpus, "queued"),
+                wakeups=summed(cpus, "wakeups"),
+                wakeup=summed(cpus, "wakeup"),
+                histogram=summed_buckets([cpu.wakeups_by_time for cpu in cpus]),
+            )
+
+    def lost(self) -> int:
+        """Switches that were not counted: a map was full, or the kernel skipped a program's run."""
+        skipped = sum(self._probe.skipped(name) for _, name in self.programs)
+        return self._probe.lost()[LOST_TURNS] + skipped
+
+    def forget(self) -> None:
+        """See Counter."""
+        self._probe.map("turns").clear()
