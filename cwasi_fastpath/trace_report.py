@@ -89,6 +89,42 @@ class SchedulingRow(Row):
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkRow(Row):
+    """What went through the sockets of one owner: TCP's, or all others."""
+
+    kind: str
+    """`tcp`, or `other`: Unix sockets, UDP, and TCP connections older than the trace."""
+    sends: int
+    """Calls that sent something."""
+    sent_bytes: int
+    receives: int
+    """Calls that received something."""
+    received_bytes: int
+    blocked_ns: int
+    """Time that these calls slept in."""
+    connects: int
+    """Connections that were begun."""
+    retransmits: int
+    """Segments that were sent again, by connections that it used last."""
+    samples: int
+    """How often the next two were looked at: whenever a segment came for such a connection."""
+    srtt_us_sum: int
+    """Smoothed round-trip times, the peer's delay in acknowledging included."""
+    cwnd_sum: int
+    """Congestion windows, in segments."""
+
+    @property
+    def srtt_us(self) -> float | None:
+        """The mean of the samples."""
+        return self.srtt_us_sum / self.samples if self.samples else None
+
+    @property
+    def cwnd(self) -> float | None:
+        """The mean of the samples."""
+        return self.cwnd_sum / self.samples if self.samples else None
+
+
+@dataclass(frozen=True, slots=True)
 class MissingCounts:
     """What this machine cannot count."""
 
@@ -110,6 +146,8 @@ class TraceReport:
     """The same calls by class, the longest first."""
     scheduling: tuple[SchedulingRow, ...]
     """Those longest off the CPU first."""
+    network: tuple[NetworkRow, ...]
+    """Those with the most bytes first."""
     missing: tuple[MissingCounts, ...]
     """What is not in here."""
     lost: int
@@ -118,6 +156,8 @@ class TraceReport:
     """Calls that are in a row, but in no histogram."""
     lost_switches: int
     """Switches that are in no row."""
+    lost_traffic: int
+    """Sends, receives and events of connections that are in no row."""
     lost_threads: int
     """Threads, with all that they started, that could not be followed."""
     seconds: float
@@ -142,9 +182,11 @@ class TraceReport:
             rows=by_time(difference(self.rows, earlier.rows)),
             classes=by_time(difference(self.classes, earlier.classes)),
             scheduling=by_waiting(difference(self.scheduling, earlier.scheduling)),
+            network=by_bytes(difference(self.network, earlier.network)),
             lost=self.lost - earlier.lost,
             lost_times=self.lost_times - earlier.lost_times,
             lost_switches=self.lost_switches - earlier.lost_switches,
+            lost_traffic=self.lost_traffic - earlier.lost_traffic,
             lost_threads=self.lost_threads - earlier.lost_threads,
             seconds=self.seconds - earlier.seconds,
         )
@@ -161,6 +203,11 @@ def by_time(rows: Iterable[Timed]) -> tuple[Timed, ...]:
 def by_waiting(rows: Iterable[SchedulingRow]) -> tuple[SchedulingRow, ...]:
     """Those longest off the CPU first."""
     return tuple(sorted(rows, key=lambda row: -row.off_cpu_ns))
+
+
+def by_bytes(rows: Iterable[NetworkRow]) -> tuple[NetworkRow, ...]:
+    """Those with the most bytes first."""
+    return tuple(sorted(rows, key=lambda row: -(row.sent_bytes + row.received_bytes)))
 
 
 def merged(rows: Iterable[Some]) -> list[Some]:

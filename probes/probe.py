@@ -6,12 +6,13 @@ import atexit
 import ctypes
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .loader import ProbeError, compile_probe, diagnostics, import_bcc
+from .tracefs import Tracepoint
 
 FUNCTIONS = 1024  # ids 1 to 1023; a thread's slot holds 0 while it runs none
 BUCKETS = 32  # of a histogram
@@ -24,7 +25,7 @@ _PROGRAMS = (
 )
 Programs = tuple[tuple[str, str], ...]
 _PENDING, _NEWBORN = 1, 2  # enum thread_state
-LOST_THREADS, LOST_CALLS, LOST_TIMES, LOST_TURNS = range(4)  # enum lost
+LOST_THREADS, LOST_CALLS, LOST_TIMES, LOST_TURNS, LOST_TRAFFIC = range(5)  # enum lost
 
 
 class Counter(ABC):
@@ -39,13 +40,20 @@ class Counter(ABC):
     remedy: str | None = None
     """If the machine may lack the tracepoints: what to do then. Else it must have them."""
 
-    @abstractmethod
-    def defines(self, cpus: int) -> dict[str, int]:
-        """The sizes that the file wants to be given, on so many possible CPUs."""
+    probe: Probe
+    """Where the maps are, from its loading on."""
 
     @abstractmethod
-    def loaded(self, probe: Probe) -> None:
-        """The programs are attached; here are the maps."""
+    def defines(self, cpus: int) -> dict[str, int]:
+        """The numbers that the file wants to be given, on so many possible CPUs. Raises ProbeError."""
+
+    def attach(self) -> None:
+        """Hangs the programs on their tracepoints. Raises ProbeError."""
+        self.probe.attach(self.programs)
+
+    def skipped(self) -> int:
+        """How many runs of its programs the kernel left out."""
+        return sum(self.probe.skipped(function) for _, function in self.programs)
 
     @abstractmethod
     def forget(self) -> None:
@@ -73,20 +81,20 @@ class Probe:
     """The loaded and attached programs. They count nothing until an order is given and followed by a fork."""
 
     def __init__(self, counters: Sequence[Counter]) -> None:
-        """Takes 0.2 s. Raises ProbeError, and then leaves nothing behind."""
+        """Takes 0.3 s. Raises ProbeError, and then leaves nothing behind."""
         self._bcc = import_bcc()
         self.missing: list[Missing] = []
+        self._events: list[int] = []
         self.slots = int(Path("/proc/sys/kernel/pid_max").read_text()) // 2 * 2
         cpus = len(self._bcc.utils.get_possible_cpus())
         defines = self._defines()
-        for counter in counters:
-            defines |= counter.defines(cpus)
-        self._bpf = compile_probe(["threads.bpf.c", *(counter.source for counter in counters)], defines, self._bcc)
+        usable = self._usable(counters, lambda counter: defines.update(counter.defines(cpus)))
+        self._bpf = compile_probe(["threads.bpf.c", *(counter.source for counter in usable)], defines, self._bcc)
         try:
-            self._attach(_PROGRAMS)
-            self.counters = [counter for counter in counters if self._attached(counter)]
-            for counter in self.counters:
-                counter.loaded(self)
+            self.attach(_PROGRAMS)
+            for counter in usable:
+                counter.probe = self
+            self.counters = self._usable(usable, lambda counter: counter.attach())
             self.slots_fd: int = self._bcc.lib.bpf_table_fd(self._bpf.module, b"slots")
         except BaseException:
             self.close()
@@ -104,7 +112,8 @@ class Probe:
             "PIDNS_INO": namespace.st_ino,
         }
 
-    def _attach(self, programs: Programs) -> None:
+    def attach(self, programs: Programs) -> None:
+        """Hangs functions on raw tracepoints. Raises ProbeError."""
         for tracepoint, function in programs:
             try:
                 with diagnostics():
@@ -113,16 +122,24 @@ class Probe:
             except ProbeError as error:
                 raise ProbeError(f"{tracepoint}: {error}") from error
 
-    def _attached(self, counter: Counter) -> bool:
-        """Whether it can be attached. Raises ProbeError where it must be."""
-        try:
-            self._attach(counter.programs)
-        except ProbeError as error:
-            if counter.remedy is None:
-                raise
-            self.missing.append(Missing(counter.name, str(error).splitlines()[0], counter.remedy))
-            return False
-        return True
+    def attach_tracepoint(self, tracepoint: Tracepoint, function: str) -> None:
+        """Hangs a function on an ordinary tracepoint, whose record it reads. Raises ProbeError."""
+        with diagnostics():
+            program = int(self._bpf.load_func(function.encode(), self._bcc.BPF.TRACEPOINT).fd)
+        self._events.append(tracepoint.attach(program))
+
+    def _usable(self, counters: Sequence[Counter], step: Callable[[Counter], None]) -> list[Counter]:
+        """Those with which a step succeeds; the others are missing. Raises ProbeError where one must not be."""
+        usable = []
+        for counter in counters:
+            try:
+                step(counter)
+                usable.append(counter)
+            except ProbeError as error:
+                if counter.remedy is None:
+                    raise
+                self.missing.append(Missing(counter.name, str(error).splitlines()[0], counter.remedy))
+        return usable
 
     def map(self, name: str) -> Any:
         """A map as bcc has it."""
@@ -181,6 +198,8 @@ class Probe:
 
     def close(self) -> None:
         """Detaches the programs and closes the maps; twice is safe."""
+        while self._events:
+            os.close(self._events.pop())
         self._bpf.cleanup()
         atexit.unregister(self._bpf.cleanup)
 

@@ -33,6 +33,7 @@ struct thread {
 	u32 blocked;	/* whether it left the CPU to wait for something */
 	u64 left;	/* when it left the CPU, 0 while it runs or where that was not seen */
 	u64 left_owner;	/* who ran on it then, as in struct call */
+	u64 waited;	/* ns that it was blocked since the call in flight began */
 	u64 woken;	/* when what it waited for came, 0 before, and if that was before it left */
 };
 
@@ -81,6 +82,44 @@ struct turns {
 	struct times wakeups_by_time;
 };
 
+enum socket_state {
+	OPEN,
+	CLOSED,	/* by its states; what has come may still be received */
+	ENDED,	/* it has sent for the last time */
+};
+
+/* A socket, keyed by the address of its struct sock. */
+struct socket {
+	u64 owner;	/* who used it last, as in struct call; 0 if it was not traced */
+	u32 tcp;	/* whether it is known to be one of TCP */
+	u32 state;	/* enum socket_state */
+};
+
+enum traffic_kind {
+	TRAFFIC_OTHER,
+	TRAFFIC_TCP,
+};
+
+struct traffic_key {
+	u64 owner;
+	u32 kind;	/* enum traffic_kind */
+	u32 reserved;
+};
+
+/* What went through the sockets of an owner. */
+struct traffic {
+	u64 sends;
+	u64 sent;	/* bytes */
+	u64 receives;
+	u64 received;	/* bytes */
+	u64 blocked;	/* ns, inside the calls that sent and received */
+	u64 connects;
+	u64 retransmits;	/* segments */
+	u64 samples;	/* of the two below */
+	u64 srtt;	/* sum of us */
+	u64 cwnd;	/* sum of segments */
+};
+
 /* What the tracer is about to fork. */
 struct order {
 	u32 spawner;	/* its thread that will fork, in its pid namespace; 0 for none */
@@ -92,6 +131,7 @@ enum lost {
 	LOST_CALLS,
 	LOST_TIMES,
 	LOST_TURNS,
+	LOST_TRAFFIC,
 	LOST_KINDS,
 };
 

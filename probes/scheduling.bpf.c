@@ -52,6 +52,8 @@ static __always_inline void come_back(struct thread *thread, u64 now)
 	if (thread->state != LIVE)	/* its first turn */
 		return;
 	thread->left = 0;
+	if (thread->blocked && !unseen)
+		thread->waited += off;
 	counted = turns.lookup(&thread->left_owner);
 	if (!counted)
 		return;

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .probe import LOST_TURNS, Counter, Probe, fitting, summed, summed_buckets
+from .probe import LOST_TURNS, Counter, fitting, summed, summed_buckets
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +35,9 @@ class Scheduling(Counter):
         """See Counter."""
         return {"TURNS": fitting(312, cpus, 16 << 20, 1024, 4096)}
 
-    def loaded(self, probe: Probe) -> None:
-        """See Counter."""
-        self._probe = probe
-
     def turns(self) -> Iterator[Turns]:
         """Every owner's so far. What a thread waits for is added when it runs again."""
-        for owner, cpus in self._probe.map("turns").items():
+        for owner, cpus in self.probe.map("turns").items():
             yield Turns(
                 owner=int(owner.value),
                 voluntary=summed(cpus, "voluntary"),
@@ -56,9 +52,8 @@ class Scheduling(Counter):
 
     def lost(self) -> int:
         """Switches that were not counted: a map was full, or the kernel skipped a program's run."""
-        skipped = sum(self._probe.skipped(name) for _, name in self.programs)
-        return self._probe.lost()[LOST_TURNS] + skipped
+        return self.probe.lost()[LOST_TURNS] + self.skipped()
 
     def forget(self) -> None:
         """See Counter."""
-        self._probe.map("turns").clear()
+        self.probe.map("turns").clear()

@@ -16,6 +16,7 @@ int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	thread->owner = owner_of(thread);
 	thread->nr = ctx->args[1];
+	thread->waited = 0;
 	thread->started = bpf_ktime_get_ns();
 	return 0;
 }

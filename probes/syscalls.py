@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .probe import LOST_CALLS, LOST_TIMES, Counter, Probe, fitting, summed, summed_buckets
+from .probe import LOST_CALLS, LOST_TIMES, Counter, fitting, summed, summed_buckets
 from .syscall_classes import class_number
 from .syscall_names import known_syscalls
 
@@ -48,35 +48,34 @@ class Syscalls(Counter):
             "CALLS": _CALLS,
         }
 
-    def loaded(self, probe: Probe) -> None:
+    def attach(self) -> None:
         """See Counter."""
-        self._probe = probe
-        classes = probe.map("classes")
+        classes = self.probe.map("classes")
         for number, name in known_syscalls().items():
             if number < _CALLS and class_number(name):
                 classes[ctypes.c_int(number)] = ctypes.c_uint32(class_number(name))
+        super().attach()
 
     def totals(self) -> Iterator[Total]:
         """Every total so far. A call counts when it has returned."""
-        for call, cpus in self._probe.map("counts").items():
+        for call, cpus in self.probe.map("counts").items():
             sums = (summed(cpus, field) for field in ("count", "ns", "result"))
             yield Total(int(call.owner), int(call.nr), *sums)
 
     def times(self) -> Iterator[Times]:
         """Every histogram so far."""
-        for key, cpus in self._probe.map("times").items():
+        for key, cpus in self.probe.map("times").items():
             yield Times(int(key.owner), int(key.number), summed_buckets(cpus))
 
     def lost(self) -> int:
         """Calls that were not counted: a map was full, or the kernel skipped a program's run."""
-        skipped = sum(self._probe.skipped(name) for _, name in self.programs)
-        return self._probe.lost()[LOST_CALLS] + skipped
+        return self.probe.lost()[LOST_CALLS] + self.skipped()
 
     def lost_times(self) -> int:
         """Calls that were counted, but are in no histogram."""
-        return self._probe.lost()[LOST_TIMES]
+        return self.probe.lost()[LOST_TIMES]
 
     def forget(self) -> None:
         """See Counter."""
-        self._probe.map("counts").clear()
-        self._probe.map("times").clear()
+        self.probe.map("counts").clear()
+        self.probe.map("times").clear()

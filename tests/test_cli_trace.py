@@ -76,13 +76,13 @@ class TestReport:
         (_, after) = done.stdout.split("detect, io: time of a call\n")
         rows = [line for line in after.split("\n\n")[0].splitlines() if "|" in line]
         assert sum(int(row.split(":")[1].split("|")[0]) for row in rows) == 1009
-        assert all(len(line) < 80 for line in done.stdout.splitlines())
+        assert all(len(line) < 100 for line in done.stdout.splitlines())
 
     @pytest.mark.parametrize("by", ["function", "syscall"])
     def test_table(self, by: str) -> None:
         done = run("--by", by, "--", sys.executable, "-c", TWO_FUNCTIONS)
         lines = done.stdout.splitlines()
-        assert all(len(line) < 80 for line in lines)
+        assert all(len(line) < 100 for line in lines)
         assert any(line.startswith("detect ") and " 1009 " in line and "write" in line for line in lines)
         assert any(line.startswith("resize ") and " 23 " in line and "write" in line for line in lines)
         assert "0 calls and 0 threads lost" in done.stdout

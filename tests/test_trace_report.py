@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from cwasi_fastpath.trace_report import ClassRow, Process, SchedulingRow, SyscallRow, TraceReport, merged
+from cwasi_fastpath.trace_report import ClassRow, NetworkRow, Process, SchedulingRow, SyscallRow, TraceReport, merged
 
 
 def report_of(
     *rows: SyscallRow,
     classes: tuple[ClassRow, ...] = (),
     scheduling: tuple[SchedulingRow, ...] = (),
+    network: tuple[NetworkRow, ...] = (),
     lost: int = 0,
     seconds: float = 1.0,
 ) -> TraceReport:
     return TraceReport(
-        *(rows, classes, scheduling, ()),
-        *(lost, 0, 0, 0),
+        *(rows, classes, scheduling, network, ()),
+        *(lost, 0, 0, 0, 0),
         seconds=seconds,
         ns_per_call=100.0,
     )
@@ -57,6 +58,16 @@ def test_switches_are_subtracted() -> None:
         SchedulingRow("f", 4, 1, 2, 40, 2, 4, 1, (2, 2)),
         SchedulingRow("g", 0, 1, 0, 9, 9, 0, 0, (0, 0)),
     )
+
+
+def test_traffic_is_subtracted_by_kind_and_means_are_those_of_the_difference() -> None:
+    other = NetworkRow("f", "other", 1, 2, 3, 4, 5, 0, 0, 0, 0, 0)
+    earlier = report_of(network=(NetworkRow("f", "tcp", 1, 10, 2, 20, 3, 1, 0, 4, 400, 40), other))
+    later = report_of(network=(NetworkRow("f", "tcp", 5, 50, 2, 20, 9, 1, 7, 6, 500, 44), other))
+    (row,) = later.since(earlier).network
+    assert row == NetworkRow("f", "tcp", 4, 40, 0, 0, 6, 0, 7, 2, 100, 4)
+    assert (row.srtt_us, row.cwnd) == (50.0, 2.0)
+    assert (other.srtt_us, other.cwnd) == (None, None)
 
 
 def test_rows_of_one_name_are_merged() -> None:

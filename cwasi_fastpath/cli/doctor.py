@@ -184,7 +184,7 @@ def _btf() -> Check:
 
 def _tracefs() -> Check:
     there = any(Path(root, "events").exists() for root in ("/sys/kernel/tracing", "/sys/kernel/debug/tracing"))
-    return Check("tracefs", "ok", "mounted" if there else "not mounted (no probe needs it)")
+    return Check("tracefs", "ok", "mounted" if there else "not mounted (root needs no mount)")
 
 
 _CHECKS = (

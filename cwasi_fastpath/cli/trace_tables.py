@@ -8,23 +8,25 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from ..trace_report import Process, Row, TraceReport
+from ..trace_report import ClassRow, NetworkRow, Process, Row, TraceReport
 
 SCHEMA = 2
-"""Of the JSON. 2: classes, with histograms; scheduling; what is missing."""
+"""Of the JSON. 2: classes, with histograms; scheduling; network; what is missing."""
 
 _BAR = 36
 
 
 def as_text(report: TraceReport, by: str, latency: bool) -> str:
-    """Tables of system calls (by function, class or syscall) and of scheduling, with histograms if wanted.
+    """Tables of system calls (by function, class or syscall), scheduling and network, with histograms if wanted.
 
     Under them what is not in them, and what the trace itself cost.
     """
-    labels = _labels([*report.rows, *report.scheduling])
+    labels = _labels([*report.rows, *report.scheduling, *report.network])
     parts = [_TABLES[by](report, labels)]
     if report.scheduling:
         parts.append(_scheduling_table(report, labels))
+    if report.network:
+        parts.append(_network_table(report, labels))
     if latency:
         parts += _histograms(report, labels)
     return "\n\n".join([*parts, _footer(report)])
@@ -95,6 +97,25 @@ def _scheduling_table(report: TraceReport, labels: dict[str | Process, str]) -> 
     return _aligned(heading, rows)
 
 
+def _network_table(report: TraceReport, labels: dict[str | Process, str]) -> str:
+    heading = {
+        **{"NETWORK": 20, "KIND": 5, "SENT": 12, "RECEIVED": 12, "BLOCKED ms": 11},
+        **{"CONN": 5, "RETRANS": 7, "SRTT us": 9, "CWND": 6},
+    }
+    rows = (
+        [
+            *(labels[row.owner], row.kind, row.sent_bytes, row.received_bytes, f"{row.blocked_ns / 1e6:.3f}"),
+            *(row.connects, row.retransmits, _mean(row.srtt_us), _mean(row.cwnd)),
+        ]
+        for row in report.network
+    )
+    return _aligned(heading, rows)
+
+
+def _mean(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
 def _aligned(heading: dict[str, int], rows: Iterable[Sequence[object]]) -> str:
     """Columns of these widths: the first begins at the left, the others end at the right."""
     first, *others = heading.values()
@@ -138,8 +159,8 @@ def _footer(report: TraceReport) -> str:
     unseen = sum(row.unseen for row in report.scheduling)
     if unseen:
         lines.append(f"The kernel traced only one half of {unseen} switches: their time is not in the table.")
-    if report.lost_switches:
-        lines.append(f"{report.lost_switches} switches lost.")
+    if report.lost_switches or report.lost_traffic:
+        lines.append(f"{report.lost_switches} switches and {report.lost_traffic} events of sockets lost.")
     lines += [f"Not counted here: {lack.name} ({lack.reason}). Remedy: {lack.remedy}." for lack in report.missing]
     lines.append(
         f"Tracing added about {report.ns_per_call:.0f} ns a call, {report.overhead_seconds * 1e3:.3f} ms in all."
@@ -162,18 +183,24 @@ def as_json(report: TraceReport, command: Sequence[str], status: int) -> str:
             "lost": report.lost,
             "lost_times": report.lost_times,
             "lost_switches": report.lost_switches,
+            "lost_traffic": report.lost_traffic,
             "lost_threads": report.lost_threads,
             "overhead": {"ns_per_call": report.ns_per_call, "seconds": report.overhead_seconds},
             "rows": [_row_as_json(row) for row in report.rows],
             "classes": [_row_as_json(row) for row in report.classes],
             "scheduling": [_row_as_json(row) for row in report.scheduling],
+            "network": [_network_as_json(row) for row in report.network],
             "missing": [asdict(lack) for lack in report.missing],
         },
         indent=1,
     )
 
 
-_JSON_NAMES = {"kind": "class"}
+_JSON_NAMES: dict[type[Row], dict[str, str]] = {ClassRow: {"kind": "class"}}
+
+
+def _network_as_json(row: NetworkRow) -> dict[str, Any]:
+    return {**_row_as_json(row), "srtt_us": row.srtt_us, "cwnd": row.cwnd}
 
 
 def _row_as_json(row: Row) -> dict[str, Any]:
@@ -182,5 +209,6 @@ def _row_as_json(row: Row) -> dict[str, Any]:
         "function": None if process else row.owner,
         "process": process and {"pid": process.pid, "comm": process.comm},
     }
-    numbers = {_JSON_NAMES.get(field.name, field.name): getattr(row, field.name) for field in fields(row)[1:]}
+    names = _JSON_NAMES.get(type(row), {})
+    numbers = {names.get(field.name, field.name): getattr(row, field.name) for field in fields(row)[1:]}
     return {**owner, **numbers}

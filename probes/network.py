@@ -1,0 +1,73 @@
+"""The reader of network.bpf.c, and of what round_trips.bpf.c adds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .probe import LOST_TRAFFIC, Counter, fitting, summed
+
+KINDS = ("other", "tcp")  # enum traffic_kind
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What went through the sockets of one kind of one owner."""
+
+    owner: int  # a function's id, or a process's key, which is >= 2**32
+    kind: str
+    sends: int
+    sent: int
+    receives: int
+    received: int
+    blocked: int  # ns
+    connects: int
+    retransmits: int
+    samples: int
+    srtt: int  # us, sum over the samples
+    cwnd: int  # segments, sum over the samples
+
+
+class Network(Counter):
+    """Counts what the traced threads send and receive."""
+
+    name = "network"
+    source = "network.bpf.c"
+    programs = (
+        ("sock_send_length", "on_send"),
+        ("sock_recv_length", "on_receive"),
+        ("inet_sock_set_state", "on_state"),
+        ("tcp_retransmit_skb", "on_retransmit"),
+    )
+    remedy = "use Linux 6.3 or newer, which has sock_send_length and sock_recv_length"
+
+    def defines(self, cpus: int) -> dict[str, int]:
+        """See Counter."""
+        return {"SOCKETS": 65536, "TRAFFIC": fitting(80, cpus, 8 << 20, 1024, 4096)}
+
+    def traffic(self) -> Iterator[Traffic]:
+        """Every owner's so far."""
+        for key, cpus in self.probe.map("traffic").items():
+            yield Traffic(
+                owner=int(key.owner),
+                kind=KINDS[key.kind],
+                sends=summed(cpus, "sends"),
+                sent=summed(cpus, "sent"),
+                receives=summed(cpus, "receives"),
+                received=summed(cpus, "received"),
+                blocked=summed(cpus, "blocked"),
+                connects=summed(cpus, "connects"),
+                retransmits=summed(cpus, "retransmits"),
+                samples=summed(cpus, "samples"),
+                srtt=summed(cpus, "srtt"),
+                cwnd=summed(cpus, "cwnd"),
+            )
+
+    def lost(self) -> int:
+        """Events that were not counted: a map was full, or the kernel skipped a program's run."""
+        return self.probe.lost()[LOST_TRAFFIC] + self.skipped()
+
+    def forget(self) -> None:
+        """See Counter."""
+        self.probe.map("traffic").clear()
+        self.probe.map("sockets").clear()

@@ -1,0 +1,357 @@
+"""What goes through sockets is counted to the byte, by function; what TCP does later, by who used the socket last."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tracing import attached, traced_host
+
+from cwasi_fastpath.probes import tracefs
+from cwasi_fastpath.probes.loader import ProbeError
+from cwasi_fastpath.trace_report import NetworkRow, TraceReport
+from cwasi_fastpath.tracer import Tracer
+
+# Two functions on two threads of one process, joined by a TCP connection. `info` is what the kernel says of it.
+PAIR = """
+import json, struct, time
+
+def info(connection):
+    words = struct.unpack_from("24I", connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 8)
+    return {"rtt": words[15], "cwnd": words[18], "retransmits": words[23]}
+
+def exactly(connection, size):
+    while size:
+        size -= len(connection.recv(min(size, 65536)))
+
+def pair(client, server):
+    ids = {name: ask({"function": name})["id"] for name in ("client", "server")}
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        connection, _ = listener.accept()
+        enter(ids["server"])
+        server(connection)
+        enter(0)
+        connection.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    enter(ids["client"])
+    connection = socket.create_connection(listener.getsockname())
+    client(connection)
+    enter(0)
+    thread.join()
+    connection.close()
+
+def tell(path, what):
+    with open(path, "w") as file:
+        json.dump(what, file)
+"""
+
+
+@pytest.fixture(scope="module")
+def tracer() -> Iterator[Tracer]:
+    with attached() as tracer:
+        lacking = [lack for lack in tracer.snapshot().missing if lack.name == "network"]
+        if lacking:
+            pytest.skip(f"the network cannot be traced here: {lacking}")
+        yield tracer
+
+
+def network(report: TraceReport, owner: str, kind: str = "tcp") -> NetworkRow:
+    (row,) = [row for row in report.network if str(row.owner) == owner and row.kind == kind]
+    return row
+
+
+def test_bytes_over_tcp_are_exact(tracer: Tracer) -> None:
+    report = traced_host(
+        tracer,
+        PAIR
+        + """
+def client(connection):
+    for _ in range(1009):
+        connection.sendall(b"x" * 10007)
+    connection.shutdown(socket.SHUT_WR)  # the connection may be closed before the rest is read
+    exactly(connection, 101 * 7919)
+
+def server(connection):
+    exactly(connection, 1009 * 10007)
+    for _ in range(101):
+        connection.sendall(b"y" * 7919)
+
+pair(client, server)
+""",
+    )
+    client, server = network(report, "client"), network(report, "server")
+    assert (client.sent_bytes, client.received_bytes) == (1009 * 10007, 101 * 7919)
+    assert (server.sent_bytes, server.received_bytes) == (101 * 7919, 1009 * 10007)
+    assert client.sends >= 1009 and server.sends >= 101  # a send may take only a part
+    assert (client.connects, server.connects) == (1, 0)
+
+
+def test_every_way_to_send_and_receive_counts_once(tracer: Tracer, tmp_path: Path) -> None:
+    """What is only peeked at is not received, what is refused not sent."""
+    (tmp_path / "file").write_bytes(b"z" * 50021)
+    report = traced_host(
+        tracer,
+        PAIR
+        + f"""
+def client(connection):
+    os.write(connection.fileno(), b"a" * 23)
+    connection.sendmsg([b"b" * 100, b"c"])
+    os.writev(connection.fileno(), [b"d" * 6, b"e"])
+    with open({str(tmp_path / "file")!r}, "rb") as file:
+        connection.sendfile(file)
+    connection.shutdown(socket.SHUT_WR)
+    try:
+        connection.sendall(b"refused")
+    except BrokenPipeError:
+        pass
+
+def server(connection):
+    for _ in range(7):
+        assert connection.recv(5, socket.MSG_PEEK | socket.MSG_WAITALL) == b"aaaaa"
+    assert os.read(connection.fileno(), 23) == b"a" * 23
+    assert connection.recv(101, socket.MSG_WAITALL) == b"b" * 100 + b"c"
+    exactly(connection, 7 + 50021)
+    assert connection.recv(1) == b""
+
+signal = __import__("signal")
+signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+pair(client, server)
+""",
+    )
+    sent = 23 + 101 + 7 + 50021
+    assert network(report, "client").sent_bytes == sent
+    assert network(report, "server").received_bytes == sent
+
+
+def test_other_sockets_are_told_apart_from_tcp(tracer: Tracer) -> None:
+    report = traced_host(
+        tracer,
+        """
+number = ask({"function": "mixed"})["id"]
+here, there = socket.socketpair()
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp.bind(("127.0.0.1", 0))
+enter(number)
+for _ in range(101):
+    here.send(b"x" * 7)
+    there.recv(100)
+for _ in range(11):
+    udp.sendto(b"y" * 13, udp.getsockname())
+    udp.recv(100)
+enter(0)
+""",
+    )
+    other = network(report, "mixed", "other")
+    assert (other.sends, other.sent_bytes) == (112, 101 * 7 + 11 * 13)
+    assert (other.receives, other.received_bytes) == (112, 101 * 7 + 11 * 13)
+    assert [row.kind for row in report.network if row.owner == "mixed"] == ["other"]
+
+
+def test_connects_and_what_a_function_hands_on(tracer: Tracer) -> None:
+    """A connection that is refused was begun too. What is sent is the sender's, whoever connected."""
+    report = traced_host(
+        tracer,
+        """
+ids = {name: ask({"function": name})["id"] for name in ("connects", "sends")}
+listener = socket.create_server(("127.0.0.1", 0))
+shut = socket.create_server(("127.0.0.1", 0))
+nowhere = shut.getsockname()
+shut.close()
+enter(ids["connects"])
+connections = []
+for _ in range(23):
+    connections.append(socket.create_connection(listener.getsockname()))
+    listener.accept()[0].close()
+for _ in range(7):
+    try:
+        socket.create_connection(nowhere)
+    except ConnectionRefusedError:
+        pass
+enter(ids["sends"])
+connections[0].send(b"x" * 101)
+enter(0)
+""",
+    )
+    assert (network(report, "connects").connects, network(report, "connects").sent_bytes) == (30, 0)
+    assert (network(report, "sends").connects, network(report, "sends").sent_bytes) == (0, 101)
+
+
+def test_time_blocked_is_that_of_calls_that_receive(tracer: Tracer) -> None:
+    report = traced_host(
+        tracer,
+        PAIR
+        + """
+def client(connection):
+    time.sleep(0.3)  # is not the network's
+    for _ in range(23):
+        connection.send(b"q")
+        exactly(connection, 1)
+
+def server(connection):
+    for _ in range(23):
+        exactly(connection, 1)
+        time.sleep(0.005)
+        connection.send(b"a")
+
+pair(client, server)
+""",
+    )
+    row = network(report, "client")
+    (scheduling,) = [row for row in report.scheduling if row.owner == "client"]
+    assert row.blocked_ns >= 23 * 5_000_000 * 0.9 or scheduling.unseen
+    assert row.blocked_ns <= scheduling.off_cpu_ns - 270_000_000
+
+
+def test_round_trips_are_those_of_the_kernel(tracer: Tracer, tmp_path: Path) -> None:
+    if lacking := [lack for lack in tracer.snapshot().missing if lack.name.startswith("round-trip")]:
+        pytest.skip(f"no round-trip times here: {lacking}")
+    report = traced_host(
+        tracer,
+        PAIR
+        + f"""
+def client(connection):
+    seen = [info(connection)]
+    for _ in range(101):
+        connection.send(b"q")
+        exactly(connection, 1)
+        seen.append(info(connection))
+    tell({str(tmp_path / "seen")!r}, seen)
+
+def server(connection):
+    for _ in range(101):
+        exactly(connection, 1)
+        connection.send(b"a")
+
+pair(client, server)
+""",
+    )
+    row = network(report, "client")
+    seen = json.loads((tmp_path / "seen").read_text())
+    assert row.samples >= 101
+    assert row.srtt_us is not None and row.cwnd is not None
+    assert min(look["rtt"] for look in seen) / 2 <= row.srtt_us <= max(look["rtt"] for look in seen) * 2
+    assert min(look["cwnd"] for look in seen) <= row.cwnd <= max(look["cwnd"] for look in seen)
+
+
+def test_segments_sent_again_are_those_of_the_sender(tracer: Tracer, tmp_path: Path) -> None:
+    """A filter in a network namespace of the host's own drops one in five of the large segments on their way."""
+    if not shutil.which("tc") or not shutil.which("ip"):
+        pytest.skip("no tc and ip here (apt install iproute2)")
+    # ld len; jge 1000; ld rand; mod 5; jeq 0: drop (TC_ACT_SHOT); else pass.
+    drop = "7,128 0 0 0,53 0 4 1000,32 0 0 4294963256,148 0 0 5,21 0 1 0,6 0 0 2,6 0 0 0"
+    report = traced_host(
+        tracer,
+        PAIR
+        + f"""
+import ctypes, subprocess
+if ctypes.CDLL(None).unshare(0x40000000):  # CLONE_NEWNET; the tracer was asked for its map before
+    tell({str(tmp_path / "seen")!r}, "no network namespace of its own")
+    sys.exit()
+for command in (
+    ["ip", "link", "set", "lo", "up"],
+    ["tc", "qdisc", "add", "dev", "lo", "clsact"],
+    ["tc", "filter", "add", "dev", "lo", "ingress", "bpf", "da", "bytecode", {drop!r}],
+):
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        tell({str(tmp_path / "seen")!r}, f"{{' '.join(command)}}: {{done.stderr}}")
+        sys.exit()
+
+seen = {{}}
+def client(connection):
+    for _ in range(101):
+        connection.sendall(b"x" * 50021)
+        exactly(connection, 1)
+    seen["client"] = info(connection)
+
+def server(connection):
+    for _ in range(101):
+        exactly(connection, 50021)
+        connection.send(b"a")
+    seen["server"] = info(connection)
+
+pair(client, server)
+tell({str(tmp_path / "seen")!r}, seen)
+""",
+    )
+    seen = json.loads((tmp_path / "seen").read_text())
+    if isinstance(seen, str):
+        pytest.skip(f"packets cannot be dropped here: {seen}")
+    assert seen["client"]["retransmits"] > 0
+    assert network(report, "client").retransmits == seen["client"]["retransmits"]
+    assert network(report, "server").retransmits == seen["server"]["retransmits"]
+    assert network(report, "client").sent_bytes == network(report, "server").received_bytes == 101 * 50021
+
+
+def test_text_and_json() -> None:
+    with attached():
+        pass
+    argv = [sys.executable, "-m", "cwasi_fastpath.cli.trace"]
+    command = ["--", sys.executable, "-c", "import socket; a, b = socket.socketpair(); a.send(b'x' * 23); b.recv(99)"]
+    done = subprocess.run([*argv, *command], capture_output=True, text=True, timeout=60)
+    lines = done.stdout.splitlines()
+    assert any(line.startswith("NETWORK") for line in lines), done.stderr
+    (row,) = [line for line in lines if line.split()[1:4] == ["other", "23", "23"]]
+    assert row.split()[-2:] == ["-", "-"]
+    assert all(len(line) < 100 for line in lines)
+    done = subprocess.run([*argv, "--json", *command], capture_output=True, text=True, timeout=60)
+    (of_json,) = json.loads(done.stdout)["network"]
+    assert (of_json["kind"], of_json["sent_bytes"], of_json["received_bytes"]) == ("other", 23, 23)
+    assert (of_json["srtt_us"], of_json["cwnd"]) == (None, None)
+
+
+# ---- tracefs ----
+
+
+TWO_CAPABILITIES = ("setpriv", "--bounding-set=-all,+bpf,+perfmon", "--inh-caps=-all")
+
+
+def missing(*before: str) -> list[dict[str, Any]]:
+    argv = [*before, sys.executable, "-m", "cwasi_fastpath.cli.trace", "--json", "--", "true"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, Any]] = json.loads(done.stdout)["missing"]
+    return found
+
+
+def test_what_is_missing_without_tracefs_is_named_with_the_remedy() -> None:
+    with attached():
+        pass
+    if any(Path(root, "events").exists() for root in ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")):
+        pytest.skip("tracefs is mounted here")
+    (lack,) = missing(*TWO_CAPABILITIES)
+    assert lack["name"] == "round-trip times and congestion windows"
+    assert "tracefs is not mounted" in lack["reason"] and "Operation not permitted" in lack["reason"]
+    assert "mount -t tracefs tracefs /sys/kernel/tracing" in lack["remedy"]
+
+
+def test_the_remedy_works() -> None:
+    with attached():
+        pass
+    mount = 'mount -t tracefs tracefs /sys/kernel/tracing && exec "$@"'
+    if subprocess.run(["unshare", "--mount", "sh", "-c", mount, "sh", "true"], capture_output=True).returncode:
+        pytest.skip("tracefs cannot be mounted in a mount namespace here")
+    assert missing("unshare", "--mount", "sh", "-c", mount, "sh", *TWO_CAPABILITIES) == []
+
+
+def test_nothing_is_mounted_and_nothing_stays_open() -> None:
+    with attached():
+        pass
+    mounts = Path("/proc/self/mountinfo").read_text()
+    files = set(Path("/proc/self/fd").iterdir())
+    assert tracefs.describe("tcp/tcp_probe").offsets["srtt"] > 0
+    assert Path("/proc/self/mountinfo").read_text() == mounts
+    assert set(Path("/proc/self/fd").iterdir()) == files
+    with pytest.raises(ProbeError, match="tcp/no_such_event"):
+        tracefs.describe("tcp/no_such_event")
+    assert set(Path("/proc/self/fd").iterdir()) == files
