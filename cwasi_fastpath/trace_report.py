@@ -164,6 +164,10 @@ class TraceReport:
     """How long it covers."""
     ns_per_call: float
     """What tracing adds to a traced call, measured when the tracer was attached."""
+    ns_per_switch: float | None
+    """What it adds to a switch, with its wake-up; None where the kernel did not let us measure it."""
+    light: bool
+    """Whether system calls were left out, to spare the machine."""
 
     @property
     def calls(self) -> int:
@@ -172,8 +176,13 @@ class TraceReport:
 
     @property
     def overhead_seconds(self) -> float:
-        """What tracing has cost the traced command, over all its threads."""
-        return self.calls * self.ns_per_call / 1e9
+        """What tracing calls and switches has cost the traced command, over all its threads."""
+        return (self.calls * self.ns_per_call + self.switches * (self.ns_per_switch or 0.0)) / 1e9
+
+    @property
+    def switches(self) -> int:
+        """All switches of all rows."""
+        return sum(row.voluntary + row.involuntary for row in self.scheduling)
 
     def since(self, earlier: TraceReport) -> TraceReport:
         """What came after `earlier`, a report of the same tracer; rows in which nothing happened are left out."""

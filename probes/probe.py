@@ -5,13 +5,16 @@ from __future__ import annotations
 import atexit
 import ctypes
 import os
+import platform
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .loader import ProbeError, compile_probe, diagnostics, import_bcc
+from .requirements import SYS_BPF
 from .tracefs import Tracepoint
 
 FUNCTIONS = 1024  # ids 1 to 1023; a thread's slot holds 0 while it runs none
@@ -176,11 +179,30 @@ class Probe:
 
     def skipped(self, function: str) -> int:
         """How many runs of a program the kernel left out. It does not say whose, so this is never too low."""
-        info = (ctypes.c_uint64 * 28)()  # struct bpf_prog_info up to recursion_misses and one beyond
+        return int(self._info(function)[26])
+
+    def _info(self, function: str) -> ctypes.Array[ctypes.c_uint64]:
+        """struct bpf_prog_info up to recursion_misses and one beyond; 0 stays in what a kernel does not know."""
+        info = (ctypes.c_uint64 * 28)()
         size = ctypes.c_uint32(ctypes.sizeof(info))
-        if self._bcc.lib.bpf_obj_get_info(self._bpf.funcs[function.encode()].fd, info, ctypes.byref(size)):
-            return 0
-        return int(info[26])  # stays 0 on a kernel that does not know it
+        self._bcc.lib.bpf_obj_get_info(self._bpf.funcs[function.encode()].fd, info, ctypes.byref(size))
+        return info
+
+    def ran(self, function: str) -> tuple[int, int]:
+        """(runs, ns) of a program while the kernel was measuring."""
+        info = self._info(function)
+        return int(info[25]), int(info[24])
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Lets the kernel measure what programs take, all of the machine; nothing where it does not let us."""
+        attributes = ctypes.create_string_buffer(4)  # BPF_STATS_RUN_TIME
+        descriptor = ctypes.CDLL(None).syscall(SYS_BPF[platform.machine()], 32, attributes, 4)  # BPF_ENABLE_STATS
+        try:
+            yield
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
 
     def traces(self, pid: int) -> bool:
         """Whether a process of this pid, in the reader's pid namespace, is alive and traced."""

@@ -13,7 +13,7 @@ from typing import Literal
 from .loader import BccMissing, import_bcc
 
 CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
-_SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "loongarch64": 280}
+SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "loongarch64": 280}
 _RUN_AS_ROOT = "run as root (sudo), or with CAP_BPF and CAP_PERFMON"
 
 
@@ -47,7 +47,7 @@ def _kernel() -> Check:
 
 
 def _bpf_syscall() -> Check:
-    number = _SYS_BPF.get(platform.machine())
+    number = SYS_BPF.get(platform.machine())
     if number is None:
         return _check("bpf()", f"not known on {platform.machine()}", "", "use x86-64, arm64, riscv64 or loongarch64")
     ctypes.CDLL(None, use_errno=True).syscall(number, -1, None, 0)

@@ -50,6 +50,11 @@ class Scheduling(Counter):
                 histogram=summed_buckets([cpu.wakeups_by_time for cpu in cpus]),
             )
 
+    def ns_per_switch(self) -> float | None:
+        """What a switch and its wake-up took while the kernel was measuring; None if it was not."""
+        switches, ns = self.probe.ran("on_switch")
+        return (ns + self.probe.ran("on_wakeup")[1]) / switches if switches else None
+
     def lost(self) -> int:
         """Switches that were not counted: a map was full, or the kernel skipped a program's run."""
         return self.probe.lost()[LOST_TURNS] + self.skipped()

@@ -88,6 +88,22 @@ class TestReport:
         assert "0 calls and 0 threads lost" in done.stdout
         assert "Tracing added about" in done.stdout
 
+    def test_light_leaves_out_system_calls_and_says_so(self) -> None:
+        done = run("--light", "--json", "--", sys.executable, "-c", TWO_FUNCTIONS)
+        report: dict[str, Any] = json.loads(done.stdout)
+        assert report["light"] is True
+        assert report["rows"] == report["classes"] == []
+        lacks = {lack["name"]: lack for lack in report["missing"]}
+        assert {"system calls", "time blocked in calls that send and receive"} <= lacks.keys()
+        assert all(lack["reason"] and lack["remedy"] for lack in lacks.values())
+        assert all(row["blocked_ns"] is None for row in report["network"]) and report["network"]
+        assert report["scheduling"]
+        done = run("--light", "-L", "--", sys.executable, "-c", TWO_FUNCTIONS)
+        assert done.stdout.startswith("SCHEDULING")
+        assert all(len(line) < 100 for line in done.stdout.splitlines())
+        assert "Not counted here: system calls (left out in the light mode)" in done.stdout
+        assert "time of a call" not in done.stdout and "from wake-up to running" in done.stdout
+
     def test_stdout_is_the_reports(self) -> None:
         done = run("--json", "--", "sh", "-c", "echo said; echo complained >&2")
         json.loads(done.stdout)
@@ -154,6 +170,8 @@ class TestStatus:
 def test_usage_errors() -> None:
     for args in ([], ["--nonsense", "true"], ["--by", "moon", "true"]):
         assert run(*args).returncode == 2
+    done = run("--light", "--by", "syscall", "true")
+    assert done.returncode == 2 and "--light leaves out" in done.stderr
 
 
 def test_help_has_examples() -> None:

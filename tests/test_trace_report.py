@@ -20,6 +20,8 @@ def report_of(
         *(lost, 0, 0, 0, 0),
         seconds=seconds,
         ns_per_call=100.0,
+        ns_per_switch=200.0,
+        light=False,
     )
 
 
@@ -54,6 +56,7 @@ def test_switches_are_subtracted() -> None:
     later = report_of(
         scheduling=(SchedulingRow("g", 0, 1, 0, 9, 9, 0, 0, (0, 0)), SchedulingRow("f", 5, 3, 2, 70, 6, 5, 4, (2, 3)))
     )
+    assert later.since(earlier).overhead_seconds == pytest.approx(6 * 200e-9)
     assert later.since(earlier).scheduling == (
         SchedulingRow("f", 4, 1, 2, 40, 2, 4, 1, (2, 2)),
         SchedulingRow("g", 0, 1, 0, 9, 9, 0, 0, (0, 0)),

@@ -50,9 +50,9 @@ def tell(path, seen):
 """
 
 
-@pytest.fixture(scope="module")
-def tracer() -> Iterator[Tracer]:
-    with attached() as tracer:
+@pytest.fixture(scope="module", params=[False, True], ids=["full", "light"])
+def tracer(request: pytest.FixtureRequest) -> Iterator[Tracer]:
+    with attached(light=request.param) as tracer:
         lacking = tracer.snapshot().missing
         if any(lack.name == "scheduling" for lack in lacking):
             pytest.skip(f"scheduling cannot be traced here: {lacking}")

@@ -37,12 +37,12 @@ def write(times):
 
 
 @contextmanager
-def attached() -> Iterator[Tracer]:
+def attached(light: bool = False) -> Iterator[Tracer]:
     """A tracer. Skips the test where this machine or user lacks something, and only then."""
     lacking = [f"{check.name}: {check.found}" for check in requirements() if check.status == "fail"]
     if lacking:
         pytest.skip(f"cannot trace here: {'; '.join(lacking)}")
-    with Tracer() as tracer:
+    with Tracer(light) as tracer:
         yield tracer
 
 

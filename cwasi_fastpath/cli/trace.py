@@ -1,6 +1,6 @@
 """cwasi-trace: the system calls of a command, by the function that made them.
 
-USAGE: cwasi-trace [--json] [--by function|class|syscall] [-L] [--] COMMAND [ARG]...
+USAGE: cwasi-trace [--json] [--by function|class|syscall] [-L] [--light] [--] COMMAND [ARG]...
 
 Counts in the kernel from the command's first instruction to its end, threads and children included. Calls that no
 function made are charged to the process, in brackets. A call is counted when it returns, so exit_group never is.
@@ -32,6 +32,7 @@ Examples:
   cwasi-trace -- cwasi run a.wasm b.wasm     # a row for each function
   cwasi-trace --by syscall -- ./host.py      # a row for each function and call
   cwasi-trace -L -- ./host.py                # how long the calls of each took
+  cwasi-trace --light -- ./host.py           # switches and sockets only
   cwasi-trace --json -- ./host.py > it.json  # the whole report
 
 \b
@@ -55,13 +56,16 @@ this user cannot trace (nothing has been run then).
     help="A row for each function, for each class of system calls of each, or for each system call of each.",
 )
 @click.option("-L", "--latency", is_flag=True, help="Histograms of how long the calls of each class took.")
+@click.option("--light", is_flag=True, help="Leave out system calls, which then cost nobody more than untraced.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def main(json_wanted: bool, by: str, latency: bool, command: tuple[str, ...]) -> None:
-    """Counts the system calls that COMMAND's functions make."""
+def main(json_wanted: bool, by: str, latency: bool, light: bool, command: tuple[str, ...]) -> None:
+    """Counts what COMMAND's functions ask of the kernel: system calls, switches, network."""
     from ..tracer import Tracer, TracerUnavailable
 
+    if light and by != "function":
+        raise click.UsageError(f"--by {by} is of system calls, which --light leaves out: give one of them only.")
     try:
-        tracer = Tracer()
+        tracer = Tracer(light)
     except TracerUnavailable as error:
         click.echo(f"cwasi-trace: {error}", err=True)
         sys.exit(error.exit_code)

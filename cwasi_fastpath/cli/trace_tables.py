@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
+from textwrap import fill
 from typing import Any
 
 from ..trace_report import ClassRow, NetworkRow, Process, Row, TraceReport
@@ -13,7 +14,7 @@ from ..trace_report import ClassRow, NetworkRow, Process, Row, TraceReport
 SCHEMA = 2
 """Of the JSON. 2: classes, with histograms; scheduling; network; what is missing."""
 
-_BAR = 36
+_BAR, _WIDTH = 36, 98
 
 
 def as_text(report: TraceReport, by: str, latency: bool) -> str:
@@ -22,7 +23,7 @@ def as_text(report: TraceReport, by: str, latency: bool) -> str:
     Under them what is not in them, and what the trace itself cost.
     """
     labels = _labels([*report.rows, *report.scheduling, *report.network])
-    parts = [_TABLES[by](report, labels)]
+    parts = [] if report.light else [_TABLES[by](report, labels)]
     if report.scheduling:
         parts.append(_scheduling_table(report, labels))
     if report.network:
@@ -104,7 +105,8 @@ def _network_table(report: TraceReport, labels: dict[str | Process, str]) -> str
     }
     rows = (
         [
-            *(labels[row.owner], row.kind, row.sent_bytes, row.received_bytes, f"{row.blocked_ns / 1e6:.3f}"),
+            *(labels[row.owner], row.kind, row.sent_bytes, row.received_bytes),
+            "-" if report.light else f"{row.blocked_ns / 1e6:.3f}",
             *(row.connects, row.retransmits, _mean(row.srtt_us), _mean(row.cwnd)),
         ]
         for row in report.network
@@ -150,21 +152,22 @@ def _fit(text: str, width: int) -> str:
 
 
 def _footer(report: TraceReport) -> str:
-    lines = [
-        f"{report.calls} calls in {report.seconds:.3f} s; "
-        f"{report.lost} calls and {report.lost_threads} threads lost."
-    ]
+    counted = f"{report.switches} switches" if report.light else f"{report.calls} calls"
+    lines = [f"{counted} in {report.seconds:.3f} s; {report.lost} calls and {report.lost_threads} threads lost."]
     if report.lost_times:
         lines.append(f"{report.lost_times} calls are in no histogram: the map was full.")
     unseen = sum(row.unseen for row in report.scheduling)
     if unseen:
-        lines.append(f"The kernel traced only one half of {unseen} switches: their time is not in the table.")
+        lines.append(f"The kernel traced only one half of {unseen} switch(es): their time is not in the table.")
     if report.lost_switches or report.lost_traffic:
         lines.append(f"{report.lost_switches} switches and {report.lost_traffic} events of sockets lost.")
-    lines += [f"Not counted here: {lack.name} ({lack.reason}). Remedy: {lack.remedy}." for lack in report.missing]
-    lines.append(
-        f"Tracing added about {report.ns_per_call:.0f} ns a call, {report.overhead_seconds * 1e3:.3f} ms in all."
-    )
+    lines += [
+        fill(f"Not counted here: {lack.name} ({lack.reason}). Remedy: {lack.remedy}.", _WIDTH, subsequent_indent="  ")
+        for lack in report.missing
+    ]
+    a_switch = "" if report.ns_per_switch is None else f" and {report.ns_per_switch:.0f} ns a switch"
+    added = f"{report.ns_per_call:.0f} ns a call{a_switch}, {report.overhead_seconds * 1e3:.3f} ms in all"
+    lines.append(f"Tracing added about {added}.")
     return "\n".join(lines)
 
 
@@ -185,11 +188,16 @@ def as_json(report: TraceReport, command: Sequence[str], status: int) -> str:
             "lost_switches": report.lost_switches,
             "lost_traffic": report.lost_traffic,
             "lost_threads": report.lost_threads,
-            "overhead": {"ns_per_call": report.ns_per_call, "seconds": report.overhead_seconds},
+            "light": report.light,
+            "overhead": {
+                "ns_per_call": report.ns_per_call,
+                "ns_per_switch": report.ns_per_switch,
+                "seconds": report.overhead_seconds,
+            },
             "rows": [_row_as_json(row) for row in report.rows],
             "classes": [_row_as_json(row) for row in report.classes],
             "scheduling": [_row_as_json(row) for row in report.scheduling],
-            "network": [_network_as_json(row) for row in report.network],
+            "network": [_network_as_json(row, report.light) for row in report.network],
             "missing": [asdict(lack) for lack in report.missing],
         },
         indent=1,
@@ -199,8 +207,9 @@ def as_json(report: TraceReport, command: Sequence[str], status: int) -> str:
 _JSON_NAMES: dict[type[Row], dict[str, str]] = {ClassRow: {"kind": "class"}}
 
 
-def _network_as_json(row: NetworkRow) -> dict[str, Any]:
-    return {**_row_as_json(row), "srtt_us": row.srtt_us, "cwnd": row.cwnd}
+def _network_as_json(row: NetworkRow, light: bool) -> dict[str, Any]:
+    blocked = None if light else row.blocked_ns
+    return {**_row_as_json(row), "blocked_ns": blocked, "srtt_us": row.srtt_us, "cwnd": row.cwnd}
 
 
 def _row_as_json(row: Row) -> dict[str, Any]:
