@@ -35,6 +35,7 @@ from .trace_report import (
     by_bytes,
     by_time,
     by_waiting,
+    difference,
     merged,
 )
 from .tracer_socket import ENVIRONMENT, OTHER, ControlSocket
@@ -149,7 +150,7 @@ class Tracer:
             rows=by_time(rows),
             classes=by_time(self._classes(rows, owners)),
             scheduling=by_waiting(merged(self._turns(owners))),
-            network=by_bytes(merged(self._traffic(owners))),
+            network=by_bytes(difference(merged(self._traffic(owners)), ())),  # a call that failed moved nothing
             missing=self._missing(),
             lost=0 if self._light else self._syscalls.lost(),
             lost_times=0 if self._light else self._syscalls.lost_times(),

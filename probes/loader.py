@@ -22,6 +22,10 @@ class ProbeError(Exception):
     """A probe cannot be used on this machine; the message has the reason, of several lines where a compiler gave it."""
 
 
+class Rejected(ProbeError):
+    """The kernel's verifier does not take a program: it should."""
+
+
 class BccMissing(ProbeError):
     """There is no bcc, or what is called bcc is something else."""
 

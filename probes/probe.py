@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .loader import ProbeError, compile_probe, diagnostics, import_bcc
+from .loader import ProbeError, Rejected, compile_probe, diagnostics, import_bcc
 from .requirements import SYS_BPF
 from .tracefs import Tracepoint
 
@@ -26,6 +26,7 @@ _PROGRAMS = (
     ("sched_process_exec", "on_exec"),
     ("sched_process_fork", "on_fork"),
 )
+_REPORT = f"report it, with the version of this kernel, {platform.release()}"
 Programs = tuple[tuple[str, str], ...]
 _PENDING, _NEWBORN = 1, 2  # enum thread_state
 LOST_THREADS, LOST_CALLS, LOST_TIMES, LOST_TURNS, LOST_TRAFFIC = range(5)  # enum lost
@@ -116,20 +117,30 @@ class Probe:
         }
 
     def attach(self, programs: Programs) -> None:
-        """Hangs functions on raw tracepoints. Raises ProbeError."""
+        """Hangs functions on raw tracepoints: all or none. Raises ProbeError."""
+        attached: list[bytes] = []
+        for function in (function for _, function in programs):
+            self._load(function, self._bcc.BPF.RAW_TRACEPOINT)
         for tracepoint, function in programs:
             try:
                 with diagnostics():
-                    self._bpf.load_func(function.encode(), self._bcc.BPF.RAW_TRACEPOINT)
                     self._bpf.attach_raw_tracepoint(tracepoint.encode(), function.encode())
             except ProbeError as error:
+                for earlier in attached:
+                    self._bpf.detach_raw_tracepoint(earlier)
                 raise ProbeError(f"{tracepoint}: {error}") from error
+            attached.append(tracepoint.encode())
 
     def attach_tracepoint(self, tracepoint: Tracepoint, function: str) -> None:
         """Hangs a function on an ordinary tracepoint, whose record it reads. Raises ProbeError."""
-        with diagnostics():
-            program = int(self._bpf.load_func(function.encode(), self._bcc.BPF.TRACEPOINT).fd)
-        self._events.append(tracepoint.attach(program))
+        self._events.append(tracepoint.attach(self._load(function, self._bcc.BPF.TRACEPOINT)))
+
+    def _load(self, function: str, kind: int) -> int:
+        try:
+            with diagnostics():
+                return int(self._bpf.load_func(function.encode(), kind).fd)
+        except ProbeError as error:
+            raise Rejected(str(error)) from error
 
     def _usable(self, counters: Sequence[Counter], step: Callable[[Counter], None]) -> list[Counter]:
         """Those with which a step succeeds; the others are missing. Raises ProbeError where one must not be."""
@@ -141,7 +152,8 @@ class Probe:
             except ProbeError as error:
                 if counter.remedy is None:
                     raise
-                self.missing.append(Missing(counter.name, str(error).splitlines()[0], counter.remedy))
+                remedy = _REPORT if isinstance(error, Rejected) else counter.remedy
+                self.missing.append(Missing(counter.name, str(error).splitlines()[0], remedy))
         return usable
 
     def map(self, name: str) -> Any:

@@ -73,15 +73,14 @@ int on_switch(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 prev = ctx->args[1];
 	u64 next = ctx->args[2];
-	u64 now = bpf_ktime_get_ns();
 	struct thread *thread = threads.lookup(&prev);
 
 	/* As the kernel counts: one that is preempted while about to wait has not waited. */
 	if (thread && thread->state != PENDING)
-		leave(thread, !ctx->args[0] && (u32)ctx->args[3], now);
+		leave(thread, !ctx->args[0] && (u32)ctx->args[3], bpf_ktime_get_ns());
 	thread = threads.lookup(&next);
 	if (thread)
-		come_back(thread, now);
+		come_back(thread, bpf_ktime_get_ns());
 	return 0;
 }
 
