@@ -1,4 +1,4 @@
-"""The reader of threads.bpf.c: loads it with what counts, tells it what to trace, and says who the owners are."""
+"""The reader of threads.bpf.c and exit.bpf.c: loads all, says what to trace, and knows who the owners are."""
 
 from __future__ import annotations
 
@@ -93,7 +93,8 @@ class Probe:
         cpus = len(self._bcc.utils.get_possible_cpus())
         defines = self._defines()
         usable = self._usable(counters, lambda counter: defines.update(counter.defines(cpus)))
-        self._bpf = compile_probe(["threads.bpf.c", *(counter.source for counter in usable)], defines, self._bcc)
+        sources = ["threads.bpf.c", *(counter.source for counter in usable), "exit.bpf.c"]
+        self._bpf = compile_probe(sources, defines, self._bcc)
         try:
             self.attach(_PROGRAMS)
             for counter in usable:

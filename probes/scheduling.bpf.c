@@ -9,8 +9,8 @@
  * what it waits for may come just before it leaves.
  *
  * A kernel may leave out a switch now and then (seen: 1 of some thousand, in
- * ftrace too). A thread that leaves twice, or comes back without having left,
- * shows it; such halves are counted apart and their time is not guessed.
+ * ftrace too). A thread that leaves or ends without having come back, or comes
+ * back without having left, shows it; such halves are counted apart and their time is not guessed.
  *
  * Given by scheduling.py: TURNS.
  */
@@ -92,4 +92,18 @@ int on_wakeup(struct bpf_raw_tracepoint_args *ctx)
 	if (thread && thread->left && thread->blocked && !thread->woken)
 		thread->woken = bpf_ktime_get_ns();
 	return 0;
+}
+
+#define HAS_TURNS
+
+/* A thread that ends runs, so it has come back. */
+static __always_inline void end_turns(struct thread *thread)
+{
+	struct turns *counted;
+
+	if (!thread->left)
+		return;
+	counted = turns.lookup(&thread->left_owner);
+	if (counted)
+		counted->unseen += 1;
 }

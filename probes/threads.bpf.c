@@ -164,15 +164,3 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	name_process(thread);
 	return 0;
 }
-
-int on_exit(struct bpf_raw_tracepoint_args *ctx)
-{
-	u64 task = ctx->args[0];
-	struct thread *thread = threads.lookup(&task);
-
-	if (!thread)
-		return 0;
-	clear_slot(thread->slot);
-	threads.delete(&task);
-	return 0;
-}

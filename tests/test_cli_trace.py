@@ -102,7 +102,7 @@ class TestReport:
         assert done.stdout.startswith("SCHEDULING")
         assert all(len(line) < 100 for line in done.stdout.splitlines())
         assert "Not counted here: system calls (left out in the light mode)" in done.stdout
-        assert "time of a call" not in done.stdout and "from wake-up to running" in done.stdout
+        assert "time of a call" not in done.stdout and "[sleep]" in done.stdout
 
     def test_stdout_is_the_reports(self) -> None:
         done = run("--json", "--", "sh", "-c", "echo said; echo complained >&2")
