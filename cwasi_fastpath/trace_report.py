@@ -105,7 +105,7 @@ class NetworkRow(Row):
     connects: int
     """Connections that were begun."""
     retransmits: int
-    """Segments that were sent again, by connections that it used last."""
+    """Packets that were sent again, by connections that it used last; one may be of several segments."""
     samples: int
     """How often the next two were looked at: whenever a segment came for such a connection."""
     srtt_us_sum: int

@@ -90,6 +90,7 @@ class Tracer:
         try:
             self._ns_per_call = max(0.0, self._self_test() - untraced)
             self._ns_per_switch = self._measure_switches()
+            self._probe.forget()
             self._control = ControlSocket(self._probe.slots_fd, self._probe.slots, FUNCTIONS, self._probe.traces)
         except BaseException:
             self.close()
@@ -100,28 +101,34 @@ class Tracer:
         """Traces a thread whose calls are known. Returns the ns of one; raises TracerUnavailable if any is missing."""
         self._probe.order(threading.get_native_id(), until_exec=False)
         ns = _ns_per_getppid()
-        deadline = time.monotonic() + 1.0
-        while self._probe.live_threads() and time.monotonic() < deadline:
-            time.sleep(0.001)  # join() returns a little before the thread is gone
-        if self._probe.live_threads():
-            raise TracerUnavailable("this kernel miscounts: the end of a thread was not seen")
+        self._wait_for_the_end()
         if not self._light:
             counted = sum(total.count for total in self._syscalls.totals() if syscall_name(total.number) == "getppid")
             if counted != _ROUNDS * _CALLS:
                 raise TracerUnavailable(
                     f"this kernel miscounts: {counted} of {_ROUNDS * _CALLS} system calls were seen"
                 )
-        self._probe.forget()
         return ns
 
     def _measure_switches(self) -> float | None:
-        """What a switch costs now, by the kernel's own clock around the programs."""
+        """What a switch of a traced thread takes, by the kernel's own clock around the programs."""
         if not self._counts(self._scheduling):
             return None
+        thread = threading.Thread(target=_sleep_often, name="cwasi-tracer-self-test")
+        self._probe.order(threading.get_native_id(), until_exec=False)
         with self._probe.measuring():
-            for _ in range(_SLEEPS):
-                time.sleep(1e-6)
+            thread.start()
+            thread.join()
+        self._wait_for_the_end()
         return self._scheduling.ns_per_switch()
+
+    def _wait_for_the_end(self) -> None:
+        """Until the traced threads are gone: join() returns a little before."""
+        deadline = time.monotonic() + 1.0
+        while self._probe.live_threads():
+            if time.monotonic() > deadline:
+                raise TracerUnavailable("this kernel miscounts: the end of a thread was not seen")
+            time.sleep(0.001)
 
     def environment(self) -> dict[str, str]:
         """What a host must find in its environment to tell us which function runs on its threads."""
@@ -252,6 +259,11 @@ def _row(total: Total, owners: _Owners) -> SyscallRow:
     name = syscall_name(total.number)
     moved = total.result if name in MOVES_BYTES else 0
     return SyscallRow(owners.of(total.owner), name, total.count, total.ns, moved)
+
+
+def _sleep_often() -> None:
+    for _ in range(_SLEEPS):
+        time.sleep(1e-6)
 
 
 def _ns_per_getppid() -> float:

@@ -105,8 +105,10 @@ static __always_inline void connecting(u64 sk)
 	struct socket socket = {.tcp = 1};
 	struct traffic *counted;
 
-	if (!thread)
+	if (!thread) {
+		sockets.delete(&sk);	/* of who had the address before */
 		return;
+	}
 	socket.owner = owner_of(thread);
 	sockets.update(&sk, &socket);
 	counted = traffic_of(socket.owner, 1);
@@ -140,7 +142,7 @@ int on_retransmit(struct bpf_raw_tracepoint_args *ctx)
 	struct socket *socket = sockets.lookup(&sk);
 	struct traffic *counted;
 
-	if (!socket || !socket->owner)
+	if (!socket || !socket->owner || socket->state != OPEN)
 		return 0;
 	counted = traffic_of(socket->owner, 1);
 	if (counted)

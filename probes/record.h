@@ -114,7 +114,7 @@ struct traffic {
 	u64 received;	/* bytes */
 	u64 blocked;	/* ns, inside the calls that sent and received */
 	u64 connects;
-	u64 retransmits;	/* segments */
+	u64 retransmits;	/* packets, each of a segment or several */
 	u64 samples;	/* of the two below */
 	u64 srtt;	/* sum of us */
 	u64 cwnd;	/* sum of segments */

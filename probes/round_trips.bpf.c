@@ -22,7 +22,7 @@ int on_tcp_probe(struct record *ctx)
 	struct socket *socket = sockets.lookup(&sk);
 	struct traffic *counted;
 
-	if (!socket || !socket->owner)
+	if (!socket || !socket->owner || socket->state != OPEN)
 		return 0;
 	socket->tcp = 1;	/* also one that is older than the trace */
 	counted = traffic_of(socket->owner, 1);

@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 from tracing import attached, traced, traced_host
 
-from cwasi_fastpath.probes.probe import Probe
-from cwasi_fastpath.probes.scheduling import Scheduling
 from cwasi_fastpath.trace_report import SchedulingRow, TraceReport
 from cwasi_fastpath.tracer import Tracer
 
@@ -185,23 +183,6 @@ def test_threads_of_a_child_are_its_own(tracer: Tracer) -> None:
     assert len(sleeps) == 7
     assert all(row.voluntary >= 1 and (row.unseen or row.off_cpu_ns >= 10_000_000) for row in sleeps)
     assert scheduling(report, "[sh]").voluntary >= 7
-
-
-def test_what_a_kernel_does_not_tell_is_named_and_the_rest_is_counted() -> None:
-    class Absent(Scheduling):
-        programs = (("sched_no_such_event", "on_switch"),)
-
-    with attached():  # or skip
-        absent = Absent()
-        probe = Probe([absent])
-    try:
-        (lack,) = probe.missing
-        assert (lack.name, lack.remedy) == ("scheduling", absent.remedy)
-        assert "sched_no_such_event" in lack.reason
-        assert probe.counters == []
-        probe.forget()
-    finally:
-        probe.close()
 
 
 def test_the_report_says_it_as_text_and_as_json() -> None:

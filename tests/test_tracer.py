@@ -15,9 +15,6 @@ from pathlib import Path
 import pytest
 from tracing import attached, calls, traced, traced_host
 
-from cwasi_fastpath.probes.network import Network
-from cwasi_fastpath.probes.probe import Counter
-from cwasi_fastpath.probes.scheduling import Scheduling
 from cwasi_fastpath.trace_report import Process, TraceReport
 from cwasi_fastpath.tracer import Tracer
 
@@ -96,22 +93,6 @@ for thread in threads: thread.join()
     for i in range(8):
         assert calls(report, f"f{i}") == (503 * (i + 2), 503 * 2 * (i + 1))
     assert sum(row.count for row in report.rows if row.syscall == "write") == 503 * sum(range(2, 10))
-
-
-@pytest.mark.parametrize("counter", [Scheduling, Network], ids=lambda counter: counter.name)
-def test_what_a_kernel_lacks_is_named_and_the_rest_is_counted(
-    counter: type[Counter], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Here the second of its tracepoints: the first does not stay behind alone."""
-    first, *_ = counter.programs
-    monkeypatch.setattr(counter, "programs", (first, ("no_such_event", counter.programs[1][1])))
-    with attached() as tracer:
-        report = traced_host(tracer, 'enter(ask({"function": "rest"})["id"]); write(23); os.sched_yield(); enter(0)')
-        (lack,) = [lack for lack in report.missing if lack.name == counter.name]
-        assert "no_such_event" in lack.reason and lack.remedy == counter.remedy
-        assert calls(report, "rest") == (23, 23)
-        empty = {"scheduling": report.scheduling, "network": report.network}
-        assert [name for name, rows in empty.items() if not rows] == [counter.name]
 
 
 def test_a_call_is_charged_to_who_entered_it(tracer: Tracer) -> None:
