@@ -11,20 +11,27 @@ with its token is.
 from __future__ import annotations
 
 import json
+import logging
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from . import errors
+from .control import Handler, handle
 from .endpoint import RECEIVER, SENDER
 from .lease import SECONDS, Lease, Server, Watch
+from .mail import Mail
 from .placement import Placement, elsewhere
 from .registry import ROLES
+from .request import Answer, Body, Request
 from .runtime import ADDRESS
 
 _LOOK = 0.02
 """Seconds between two looks for an answer."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,26 +150,80 @@ class ClusterName:
 
 
 class FarTie:
-    """What a connection is to a peer on this node: it tells of the peer's death, and the peer of ours."""
+    """What a connection is to a peer on this node: it tells of the peer's death, and the peer of ours; and carries
+    requests and answers, by the server.
+    """
 
     def __init__(self, cluster: ClusterName, peer: FarPeer) -> None:
         self.peer = peer
         self._cluster = cluster
         self._watch: Watch | None = None
+        self._mail = Mail(cluster.server, cluster.lease.token, peer.token, str(peer))
+        self._handlers: Mapping[str, Handler] = {}
+        self._owner = os.getpid()
 
     def when_gone(self, callback: Callable[[bool], None]) -> None:
         """As Connection.when_gone, some seconds late, on the keeper's thread."""
-        self._watch = self._cluster.watch(self.peer, callback)
+
+        def gone(died: bool) -> None:
+            self._mail.end(f"{self.peer} {'is gone' if died else 'has left'}")
+            callback(died)
+
+        self._watch = self._cluster.watch(self.peer, gone)
+
+    def serve(self, handlers: Mapping[str, Handler]) -> None:
+        """From now on reads what the peer says: its requests are the handlers', by kind, on a thread of their own."""
+        self._handlers = handlers
+        self._mail.start(self._asked)
+
+    def _asked(self, message: Body) -> None:
+        """Raises ValueError for what is no request."""
+        request = Request(self, message, [])
+        handler = self._handlers.get(request.kind) if request.channel == self._cluster.name else None
+        if handler is None:
+            request.refuse(errors.NoSuchChannel(f"nobody here answers {request.kind!r} to another node"))
+            return
+        handle(handler, request)
+
+    def request(
+        self, kind: str, body: Body | None = None, fds: Sequence[int] = (), *, channel: str, timeout: float | None
+    ) -> Answer:
+        """As Connection.request; to be called when it serves.
+
+        Raises Timeout, PeerDied, RedisUnavailable, what the peer refused it with, and BadSpec where there are
+        descriptors.
+        """
+        if fds:
+            raise errors.BadSpec(f"{kind!r} to {self.peer}: descriptors cannot go to another node")
+        return self._mail.request(kind, body or {}, channel=channel, timeout=timeout)
+
+    def mention(self, kind: str, body: Body | None = None, *, channel: str) -> None:
+        """As Connection.mention."""
+        self.send({"ask": kind, "channel": channel, "body": body or {}})
+
+    def send(self, message: Body, fds: Sequence[int] = ()) -> None:
+        """An answer, or what needs none. The peer may miss it. Raises BadSpec."""
+        if fds:
+            raise errors.BadSpec(f"an answer to {self.peer}: descriptors cannot go to another node")
+        try:
+            if not self._mail.send(message):
+                _log.warning("%s reads nothing", self.peer)
+        except errors.RedisUnavailable as error:
+            _log.warning("%s is not told: %s", self.peer, error)
 
     def close(self) -> None:
         """Leaves, with a bye."""
+        if self._owner != os.getpid():
+            return   # a forked copy
         self.hang_up()
+        self._mail.close()
         self._cluster.bye()
 
     def hang_up(self) -> None:
         """Leaves without a bye, but keeps its name; does not wait."""
         if self._watch is not None:
             self._watch.over = True
+        self._mail.end(f"the channel to {self.peer} is closed")
 
 
 def _parsed(data: bytes | None) -> dict[str, Any] | None:

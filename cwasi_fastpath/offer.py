@@ -73,19 +73,21 @@ class Offer:
 
     def _asked(self, request: Request) -> None:
         """A receiver is there. Raises what rules it out."""
-        peer = of_peer(request.connection.peer, request.body.get("placement"))
+        connection = request.connection
+        assert isinstance(connection, Connection)   # those of other nodes ask by the cluster's registry
+        peer = of_peer(connection.peer, request.body.get("placement"))
         with self._changed:
             if self._meeting is not None or self._confirmed:
                 raise errors.Busy(f"channel {self._named.name!r} has a receiver already")
-            decision = self._decision(peer, str(request.connection.peer))
+            decision = self._decision(peer, str(connection.peer))
             body, fds, link = self._made(decision)
             try:
                 request.answer(body, fds)
             finally:
                 close_all(fds)
-            self._meeting = Meeting(request.connection, decision, peer, link)
-        request.connection.stranger = False
-        request.connection.when_gone(lambda died: self._lost(request.connection))
+            self._meeting = Meeting(connection, decision, peer, link)
+        connection.stranger = False
+        connection.when_gone(lambda died: self._lost(connection))
 
     def _decision(self, peer: Placement, who: str) -> Decision:
         """Raises NoTransport; the receiver is told, and we go on waiting for one that can be served."""

@@ -21,9 +21,8 @@ from functools import partial
 
 from . import errors
 from . import transport as transports
-from .connection import Connection
 from .endpoint import RECEIVER, SENDER
-from .meeting import Meeting, NamedEnd
+from .meeting import Meeting, NamedEnd, Tie
 from .modes import Transport, mode_of
 from .placement import edge_facts
 from .policy import Decision, Request, ruled_out
@@ -71,8 +70,6 @@ class NamedSwitch:
         meeting, sender = self._named.meeting, self._named.end
         if meeting is None or not isinstance(sender, Sender):
             raise errors.ChannelClosed(f"channel {self._named.name!r}: its sender is closed")
-        if not isinstance(meeting.connection, Connection):
-            raise errors.BadSpec(f"channel {self._named.name!r}: its receiver is on another node; it cannot switch yet")
         decision = self._decided(target, meeting)
         link = link_to(target, key=self._named.name)
         try:
@@ -92,7 +89,7 @@ class NamedSwitch:
         finally:
             link.close()
 
-    def _give_up(self, sender: Sender, connection: Connection, epoch: int, mine: Link) -> None:
+    def _give_up(self, sender: Sender, connection: Tie, epoch: int, mine: Link) -> None:
         """Takes the offer back; also after a time-out, as the receiver may have agreed all the same."""
         with suppress(errors.ChannelClosed):   # then it reads on to the end, and no further
             if sender.epoch == epoch:
@@ -109,7 +106,7 @@ class NamedSwitch:
             raise errors.NoTransport(f"channel {self._named.name!r}: {transport}: {obstacle}")
         return Decision(mode_of(transport, facts.locality), transport, "a switch was asked for", ())
 
-    def _offer(self, connection: Connection, body: Body, fds: list[int], until: float | None) -> None:
+    def _offer(self, connection: Tie, body: Body, fds: list[int], until: float | None) -> None:
         why: errors.Busy | None = None
         pause, last = _AGAIN
         while True:
@@ -143,7 +140,7 @@ class NamedFollower:
         self._named = named
         turn = InTurn()   # or an offer might be withdrawn before it is there
         for kind, work in (("switch", self._asked), ("withdraw", self._withdrawn)):
-            named.listen(kind, partial(self._heard, turn.handler(work)))
+            named.listen(kind, partial(self._heard, turn.handler(work)), far=True)
 
     def _heard(self, handler: Callable[[Asked], None], request: Asked) -> None:
         """On the control thread: others than our sender do not get to wait before it."""

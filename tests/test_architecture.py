@@ -33,7 +33,7 @@ LAYERS = [
     {"census"},
     {"registry", "description"},
     {"control"},
-    {"connection", "request", "placement", "runtime"},
+    {"connection", "mail", "request", "placement", "runtime"},
     {"policy"},
     {"credentials", "claim", "descriptors", "lease"},
     {"_native", "cpu", "metrics", "modes", "names", "output"},
