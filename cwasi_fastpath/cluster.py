@@ -4,8 +4,10 @@ Each end holds a lease of its name. The receiver asks the sender whose lease it 
 token in its name, and so on; all keys expire. The lease of a peer that is not there any more is its death, unless a bye
 with its token is.
 
-    receiver -> sender   ask (token, placement); met (token)
+    receiver -> sender   ask (token, where it would listen); met (token)
     sender -> receiver   answer (link, decision, placement, or why not)
+
+Afterwards they have mail (see there) for all that they ask each other.
 """
 
 from __future__ import annotations
@@ -91,9 +93,10 @@ class ClusterName:
 
     # ---- the receiver's side ----
 
-    def ask(self, peer: FarPeer) -> bool:
-        """Asks a sender to meet; false while another one asks."""
-        return self.server.put(self._key("ask", peer.token), self.lease.token.encode(), only_new=True)
+    def ask(self, peer: FarPeer, listens: Body | None) -> bool:
+        """Asks a sender to meet; false while another one asks. listens: where it would find us by TCP."""
+        body = {"token": self.lease.token, "listens": listens}
+        return self.server.put(self._key("ask", peer.token), json.dumps(body).encode(), only_new=True)
 
     def answer(self, peer: FarPeer, until: float | None) -> dict[str, Any] | None:
         """What it answers; None where it does not in time, or is gone."""
@@ -112,11 +115,13 @@ class ClusterName:
 
     # ---- the sender's side ----
 
-    def asked(self) -> FarPeer | None:
-        """A receiver that asks, and that holds the name."""
-        token = self.server.take(self._key("ask", self.lease.token))
-        peer = self.peer() if token is not None else None
-        return peer if peer is not None and token is not None and peer.token.encode() == token else None
+    def asked(self) -> tuple[FarPeer, object] | None:
+        """A receiver that asks, and that holds the name; and where it says that it would listen."""
+        asking = _parsed(self.server.take(self._key("ask", self.lease.token)))
+        peer = self.peer() if asking is not None else None
+        if peer is None or asking is None or asking.get("token") != peer.token:
+            return None
+        return peer, asking.get("listens")
 
     def reply(self, peer: FarPeer, body: dict[str, Any]) -> None:
         """Answers it."""
@@ -130,15 +135,7 @@ class ClusterName:
 
     def watch(self, peer: FarPeer, gone: Callable[[bool], None]) -> Watch:
         """Calls gone(whether it died) when the peer's lease is not there any more."""
-
-        def told() -> None:
-            try:
-                died = self.server.get(self._key("bye", peer.token)) is None
-            except errors.RedisUnavailable:
-                died = True
-            gone(died)
-
-        return Watch(self.server, self._lease_key(self._other), peer.value, told)
+        return Watch(self.server, self._lease_key(self._other), peer.value, self._key("bye", peer.token), gone)
 
     def bye(self) -> None:
         """Leaves, and says so."""
@@ -156,6 +153,8 @@ class FarTie:
 
     def __init__(self, cluster: ClusterName, peer: FarPeer) -> None:
         self.peer = peer
+        self.url = cluster.server.url
+        """Of the server."""
         self._cluster = cluster
         self._watch: Watch | None = None
         self._mail = Mail(cluster.server, cluster.lease.token, peer.token, str(peer))
@@ -166,7 +165,8 @@ class FarTie:
         """As Connection.when_gone, some seconds late, on the keeper's thread."""
 
         def gone(died: bool) -> None:
-            self._mail.end(f"{self.peer} {'is gone' if died else 'has left'}")
+            what = "is gone, or it or we have lost the registry's server" if died else "has left"
+            self._mail.end(f"{self.peer} {what}")
             callback(died)
 
         self._watch = self._cluster.watch(self.peer, gone)

@@ -29,6 +29,8 @@ SERVER_SECONDS = 2.0
 """That the server may take for an answer."""
 
 _RENEW = 1.0
+_RENEWALS = 3
+"""After so many of them it must be back in a server that was restarted."""
 _VALUE_BYTES = 1 << 16
 
 _RENEWED = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
@@ -191,11 +193,14 @@ class Lease:
 class Watch:
     """Looks after the lease of a peer."""
 
-    def __init__(self, server: Server, key: str, value: bytes, gone: Callable[[], None]) -> None:
-        """gone: called once, on the keeper's thread, when that lease is not there any more."""
+    def __init__(self, server: Server, key: str, value: bytes, bye: str, gone: Callable[[bool], None]) -> None:
+        """bye: the key of its farewell. gone: called once, on the keeper's thread, when that lease is not there any
+        more, and the peer has had no time to renew it in a server that had lost it; with whether there is no farewell.
+        """
         self._server = server
         self._key = key
         self._value = value
+        self._bye = bye
         self._gone = gone
         self._seen = time.monotonic()
         self.over = False
@@ -204,14 +209,19 @@ class Watch:
     def _look(self) -> bool:
         if self.over:
             return False
+        died, patience = True, SECONDS
         try:
-            if self._server.get(self._key) == self._value:
+            found = self._server.get(self._key)
+            if found == self._value:
                 self._seen = time.monotonic()
                 return True
+            died = self._server.get(self._bye) is None
+            patience = _RENEWALS * _RENEW if died and found is None else 0.0
         except RedisUnavailable:
-            if time.monotonic() - self._seen < SECONDS:
-                return True
-        self._gone()
+            pass
+        if time.monotonic() - self._seen < patience:
+            return True
+        self._gone(died)
         return False
 
 

@@ -21,7 +21,7 @@ from .placement import Placement
 from .policy import Decision
 from .registry import ROLES
 from .request import Answer, Body, Way
-from .transport import Link, call_off, settle
+from .transport import Link, call_off, notices_itself, settle
 
 WAITING, OPEN, PEER_GONE, CLOSED = "waiting", "open", "peer gone", "closed"
 
@@ -178,6 +178,9 @@ class NamedEnd:
         end, links = self.end, self._links()
         if end is None:
             return
+        if self.meeting is not None and isinstance(self.meeting.connection, FarTie):
+            # Only its lease is gone for sure: it may have lost the registry's server, and not us.
+            links = [link for link in links if not notices_itself(link)]
         pumped = [link for link in links if link.transport is Transport.REDIS]
         if self.role == RECEIVER and pumped and len(pumped) < len(links):
             # What is in the server still comes, by a ring whose other side is in this process and lives. The other

@@ -25,7 +25,7 @@ LAYERS = [
     {"offer", "search"},
     {"_wasmtime", "channel", "calibration", "durable", "workflow"},
     {"switch"},
-    {"meeting"},
+    {"meeting", "reach"},
     {"cluster"},
     {"transport"},
     {"sender", "receiver", "tidy"},

@@ -162,7 +162,7 @@ def test_a_late_answer_is_nobodys(ends: Ends) -> None:
     kept: list[Request] = []
     ends.handlers[1]["keep"] = kept.append
     ends.handlers[1]["echo"] = echo
-    with pytest.raises(cwasi.Timeout, match="has not answered 'keep' within 0.1 s"):
+    with pytest.raises(cwasi.Timeout, match=r"has not answered 'keep' within 0\.1 s"):
         ends.ask("keep", timeout=0.1)
     eventually(lambda: kept)
     kept[0].answer({"late": 1})
@@ -302,7 +302,7 @@ def test_who_waits_when_the_peer_is_gone(redis_server: RedisServer, start: Start
     tie.serve({})
     asking = start(tie.request, "x", {}, channel="lab", timeout=None)
     os.kill(pid, signal.SIGKILL)
-    with pytest.raises(cwasi.PeerDied, match="a process of node .* is gone"):
+    with pytest.raises(cwasi.PeerDied, match=r"a process of node .* is gone"):
         asking.result(HANG)
     with pytest.raises(cwasi.PeerDied, match="is gone"):
         tie.request("x", {}, channel="lab", timeout=None)
