@@ -135,17 +135,18 @@ class Offer:
     def far_asked(self, peer: FarPeer, tie: FarTie, listens: object) -> Body:
         """Decides for it; what it is to be told. listens: where it would. Raises NoTransport, Busy."""
         decision, link = self._far_decision(peer, listens)
+        body: Body = {"decision": asdict(decision), "placement": self._named.here.as_plain()}
+        if link is None:
+            body, _, link = self._made(decision)   # redis, which has no descriptors
         try:
+            if decision.transport is Transport.REDIS:
+                body["link"] = reach.marked(body["link"])
             with self._changed:
                 if self._meeting is not None or self._confirmed:
                     raise errors.Busy(f"channel {self._named.name!r} has a receiver already")
-                body: Body = {"decision": asdict(decision), "placement": self._named.here.as_plain()}
-                if link is None:
-                    body, _, link = self._made(decision)   # redis, which has no descriptors
                 self._meeting = Meeting(tie, decision, peer.placement, link)
         except BaseException:
-            if link is not None:
-                link.close()
+            link.close()
             raise
         return body
 

@@ -1,15 +1,21 @@
-"""TCP between two nodes whose processes met by name: that of the receiver listens where the other one reaches it, and
-says so.
+"""What two nodes reach whose processes met by name: each other by TCP, and a Redis server that is the same for both.
 
-Where that is says CWASI_ADDRESS; without it, it is the address from which this node reaches the registry's server. What
-a link exports goes through that server, with its key: who can read there can take the sender's place.
+By TCP the process of the receiver listens, and says where. That says CWASI_ADDRESS; without it, it is the address from
+which this node reaches the registry's server. What a link exports goes through that server, with its key: who can read
+there can take the sender's place.
+
+A URL may mean one server here and another one there. So the sender leaves a mark in the one that it means.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import os
+import secrets
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 from . import errors
@@ -18,6 +24,7 @@ from .endpoint import SENDER
 from .modes import Transport
 from .request import Body
 from .transport import Link, address
+from .transport.redis_client import Address, close, connect, public, told
 from .transport.tcp import PATIENCE, WINDOW
 
 ENVIRONMENT = "CWASI_ADDRESS"
@@ -28,6 +35,10 @@ NOWHERE = f"the receiver's node has no address at which others reach it (set {EN
 _SECONDS = 2.0
 """For the other node to take a connection."""
 _REDIS_PORT = 6379
+_MARK_SECONDS = 60.0
+"""For a receiver to look for a mark: as long as a switch may take that another process asked for."""
+_LOOKED_SECONDS = 5.0
+"""For which it stays, once it has."""
 
 
 def listening(server: str, host: str | None = None, port: int = 0) -> Link:
@@ -80,6 +91,43 @@ def reached(said: object, seconds: float | None = None) -> Link:
             raise
         raise errors.TcpUnavailable(f"tcp: nobody listens at {host} port {port}") from error
     return link
+
+
+# ---- redis ----
+
+
+def marked(description: Body) -> Body:
+    """What a link to a server exports, with a mark that it has there for some seconds. Raises RedisUnavailable."""
+    mark = secrets.token_hex(16)
+    with _client(description["url"]) as client:
+        client.set(_key(mark), b"", px=int(_MARK_SECONDS * 1000))
+    return {**description, "mark": mark}
+
+
+def check_mark(description: Body) -> None:
+    """Raises NoTransport where our server has no such mark, RedisUnavailable, BadSpec."""
+    url, mark = str(description.get("url")), str(description.get("mark"))
+    with _client(url) as client:
+        if not client.pexpire(_key(mark), int(_LOOKED_SECONDS * 1000)):
+            raise errors.NoTransport(
+                f"redis at {public(url)} is another server for the receiver than for the sender: give a URL that means "
+                "the same one on both nodes"
+            )
+
+
+def _key(mark: str) -> str:
+    return f"cwasi:registry:mark:{mark}"
+
+
+@contextmanager
+def _client(url: str) -> Iterator[Any]:
+    where = Address.parse(url)
+    client = connect(url)
+    try:
+        with told(where):
+            yield client
+    finally:
+        close(client)
 
 
 def _dishonest() -> errors.Corrupted:

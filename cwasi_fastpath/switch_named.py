@@ -102,6 +102,8 @@ class NamedSwitch:
             description, fds = link.export(SENDER)
             mine = transports.join(description, [os.dup(fd) for fd in fds])
             description, fds = link.export(RECEIVER)
+            if isinstance(connection, FarTie) and link.transport is Transport.REDIS:
+                description = reach.marked(description)
             try:
                 self._offer(connection, {**body, "link": description}, fds, until)
             except BaseException:

@@ -22,6 +22,9 @@ import pytest
 import redis_servers
 from channels import HANG
 
+import cwasi_fastpath as cwasi
+from cwasi_fastpath import reach
+
 PORT = 6399
 CWASI = [sys.executable, "-P", "-m", "cwasi_fastpath.cli"]
 
@@ -256,9 +259,10 @@ def finish(ends: Ends) -> None:
 
 
 def keys(nodes: Nodes) -> set[str]:
-    """What is in the server, but for farewells, which expire."""
+    """What is in the server, but for farewells and marks, which expire."""
     with nodes.server.client() as client:
-        return {key.decode() for key in client.keys("*") if not key.startswith(b"cwasi:registry:bye:")}
+        found = [key.decode() for key in client.keys("*")]
+    return {key for key in found if not key.startswith(("cwasi:registry:bye:", "cwasi:registry:mark:"))}
 
 
 def switch(ends: Ends, target: str, timeout: float = HANG) -> dict[str, Any]:
@@ -312,6 +316,50 @@ def test_an_address_that_is_not_ours(nodes: Nodes) -> None:
         told = rx.heard("transport", "error")
         assert told["error"] == "TcpUnavailable"
         assert "CWASI_ADDRESS: tcp: cannot listen at 10.84.7.77" in told["message"]
+
+
+def test_the_receiver_dies_before_it_is_found(nodes: Nodes) -> None:
+    """The name is free again when its lease has run out."""
+    with nodes.near.run(SENDER, transport="tcp") as tx:
+        killed = COMMON + """
+from cwasi_fastpath.cluster import ClusterName
+ClusterName.confirm = lambda *words: os.kill(os.getpid(), signal.SIGKILL)
+cwasi.open_receiver("lab", timeout=60)
+"""
+        with nodes.far.run(killed) as rx:
+            assert rx.ended() == -signal.SIGKILL
+        until = time.monotonic() + HANG
+        while "cwasi:registry:lab:receiver" in keys(nodes):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        with nodes.far.run(RECEIVER) as rx:
+            assert tx.heard("transport", "error")["transport"] == "tcp"
+            rx.heard("number")
+            finish((tx, rx))
+
+
+def test_the_sender_dies_before_it_comes(nodes: Nodes) -> None:
+    """Nobody has ever connected: so it is the lease that tells."""
+    killed = COMMON + """
+from cwasi_fastpath.transport.tcp import TcpLink
+TcpLink.open = lambda *words: os.kill(os.getpid(), signal.SIGKILL)
+cwasi.open_sender("lab", timeout=60, transport="tcp")
+"""
+    with nodes.near.run(killed) as tx, nodes.far.run(RECEIVER) as rx:
+        assert tx.ended() == -signal.SIGKILL
+        told = rx.heard("all", "failed")
+        assert (told.get("failed"), told.get("number")) == ("PeerDied", 0)
+
+
+@pytest.mark.parametrize("listens", [
+    3, [], {}, {"host": "10.84.7.2"}, {"host": "10.84.7.2", "port": 0, "key": "00" * 32},
+    {"host": "example.org", "port": 80, "key": "00" * 32}, {"host": "0.0.0.0", "port": 80, "key": "00" * 32},
+    {"host": "127.0.0.1", "port": 80, "key": "xx"}, {"host": "127.0.0.1", "port": 80, "key": "00"},
+    {"host": "127.0.0.1", "port": 1 << 70, "key": "00" * 32},
+])  # fmt: skip
+def test_a_receiver_that_lies_about_where_it_listens(listens: object) -> None:
+    with pytest.raises(cwasi.Corrupted, match="did not say where it listens"):
+        reach.reached(listens)
 
 
 def test_an_address_that_nobody_reaches(nodes: Nodes) -> None:
@@ -372,6 +420,21 @@ def test_what_cannot_be(nodes: Nodes, open_ends: Callable[..., Ends], target: st
     finish(ends)
 
 
+def test_a_url_that_means_another_server_there(nodes: Nodes, open_ends: Callable[..., Ends], tmp_path: Path) -> None:
+    """Each node has one on its own loopback."""
+    ends = open_ends()
+    options = redis_servers.on_loopback(PORT)
+    with (
+        redis_servers.Server(tmp_path / "near", *options, inside=nodes.near.inside),
+        redis_servers.Server(tmp_path / "far", *options, inside=nodes.far.inside),
+    ):
+        told = switch(ends, f"redis://127.0.0.1:{PORT}")
+        assert (told.get("error"), told.get("transport")) == ("NoTransport", "tcp"), told
+        assert "is another server for the receiver than for the sender" in told["message"]
+        switched(ends, "redis")
+        finish(ends)
+
+
 def test_a_receiver_that_is_stopped_is_asked_in_vain(open_ends: Callable[..., Ends]) -> None:
     """For so short a time that it keeps its name."""
     ends = open_ends()
@@ -428,7 +491,7 @@ def test_the_server_is_killed_and_comes_back(nodes: Nodes, open_ends: Callable[.
     nodes.server.kill()
     told = switch(ends, "redis")
     assert (told.get("error"), told.get("transport")) == ("RedisUnavailable", "tcp"), told
-    assert "does not answer" in told["message"] and "start redis-server" in told["message"]
+    assert "does not answer" in told["message"] and "redis-server (apt install" in told["message"]
     assert told["message"].endswith("; the channel stays on tcp")
     nodes.server.start()
     switched_in_the_end(ends, "redis")
