@@ -15,25 +15,31 @@ import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 from urllib.parse import urlsplit
 
 from . import errors
 from . import transport as transports
+from ._native import lib
 from .endpoint import SENDER
-from .modes import Transport
 from .request import Body
 from .transport import Link, address
 from .transport.redis_client import Address, close, connect, public, told
-from .transport.tcp import PATIENCE, WINDOW
+from .transport.tcp import PATIENCE, WINDOW, TcpLink
+from .transport.tls import TlsFiles
 
 ENVIRONMENT = "CWASI_ADDRESS"
 """The address of this machine, or its name, at which other nodes reach it."""
+TLS = "CWASI_TLS"
+"""Three files, with colons between them, as TlsFiles has them: then nothing goes between nodes by TCP without TLS."""
 
 NOWHERE = f"the receiver's node has no address at which others reach it (set {ENVIRONMENT} there)"
 
 _SECONDS = 2.0
 """For the other node to take a connection."""
+_PATIENCE = 10.0
+"""Seconds for it to greet us."""
 _REDIS_PORT = 6379
 _MARK_SECONDS = 60.0
 """For a receiver to look for a mark: as long as a switch may take that another process asked for."""
@@ -50,7 +56,7 @@ def listening(server: str, host: str | None = None, port: int = 0) -> Link:
     if at is None:
         raise errors.TcpUnavailable(f"tcp: {NOWHERE}")
     try:
-        return transports.create(Transport.TCP, listen=(at, port))
+        return TcpLink.create(at, port, tls=_files())
     except (errors.TcpUnavailable, errors.BadSpec) as error:
         if host is None and ENVIRONMENT in os.environ:
             raise type(error)(f"{ENVIRONMENT}: {error}") from error
@@ -63,21 +69,26 @@ def listening_if_possible(server: str) -> Link | None:
 
 
 def described(link: Link) -> Body:
-    """What the sender's process is to be told of it."""
-    return link.export(SENDER)[0]
+    """What the sender's process is to be told of it. It has files of its own."""
+    description = link.export(SENDER)[0]
+    return {**description, "tls": description["tls"] is not None}
 
 
 def reached(said: object, seconds: float | None = None) -> Link:
     """The sender's side of what the receiver's process said. seconds: that it may take.
 
-    Raises TcpUnavailable where it cannot be reached, Corrupted.
+    Raises TcpUnavailable where it cannot be reached, or only one side wants TLS, Corrupted, BadSpec.
     """
+    files = _files()
     match said:
+        case {"tls": bool(tls)} if tls != (files is not None):
+            raise errors.TcpUnavailable(f"tcp: only one of the two nodes wants TLS: set {TLS} on both, or on neither")
         case {"host": str(host), "port": int(port), "key": str(key)} if _is_address(host) and 0 < port < 1 << 16:
+            plain = None if files is None else asdict(files)
             try:
                 link = transports.join(
                     {"transport": "tcp", "role": SENDER, "reader": 0, "host": host, "port": port, "key": key,
-                     "others": [], "window": WINDOW, "patience": PATIENCE, "tls": None}, []
+                     "others": [], "window": WINDOW, "patience": PATIENCE, "tls": plain}, []
                 )  # fmt: skip
             except (LookupError, TypeError, ValueError) as error:
                 raise _dishonest() from error
@@ -128,6 +139,28 @@ def _client(url: str) -> Iterator[Any]:
             yield client
     finally:
         close(client)
+
+
+def opened(link: Link, seconds: float | None) -> Any:
+    """The sender's end, when it is connected: so nothing is sent to whom TLS or the key refuses.
+
+    Raises TcpUnavailable where that takes longer, and what open raises.
+    """
+    pointer = link.open(SENDER)
+    if isinstance(link, TcpLink) and not link.connects(_PATIENCE if seconds is None else min(_PATIENCE, seconds)):
+        lib.cwasi_channel_free(pointer)
+        raise errors.TcpUnavailable("tcp: who listens there is not the receiver, or does not trust us")
+    return pointer
+
+
+def _files() -> TlsFiles | None:
+    told = os.environ.get(TLS)
+    if not told:
+        return None
+    names = told.split(":")
+    if len(names) != 3:
+        raise errors.BadSpec(f"{TLS}={told}: give three files, AUTHORITY:CERTIFICATE:KEY")
+    return TlsFiles(*names)
 
 
 def _dishonest() -> errors.Corrupted:

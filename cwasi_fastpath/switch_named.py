@@ -84,7 +84,9 @@ class NamedSwitch:
             mine = self._agreed(target, meeting.connection, body, until)
             # Before anything can go that way: whoever closes the sender then waits until it is out.
             self._named.went_on(replace(meeting, decision=decision, link=mine))
-            sender.leave_for(mine.open(SENDER), decision.mode, left(until))
+            far = isinstance(meeting.connection, FarTie)
+            pointer = reach.opened(mine, left(until)) if far else mine.open(SENDER)
+            sender.leave_for(pointer, decision.mode, left(until))
         except BaseException as error:
             self._give_up(sender, meeting.connection, epoch, mine)
             if isinstance(error, errors.Error) and isinstance(meeting.connection, FarTie):

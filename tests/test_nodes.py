@@ -21,6 +21,7 @@ from typing import Any, Self
 import pytest
 import redis_servers
 from channels import HANG
+from test_transport_tls import Authority
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import reach
@@ -446,6 +447,43 @@ def test_a_receiver_that_is_stopped_is_asked_in_vain(open_ends: Callable[..., En
     assert (told.get("error"), told.get("transport")) == ("Timeout", "tcp"), told
     switched(ends, "redis")
     finish(ends)
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> dict[str, dict[str, str]]:
+    """The environment of each node; strange is one that nobody trusts."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl (apt install openssl)")
+    ours, others = Authority(tmp_path / "ours"), Authority(tmp_path / "others")
+    found = {"near": ours.files("near", "10.84.7.1"), "far": ours.files("far", "10.84.7.2"),
+             "strange": others.files("far", "10.84.7.2")}  # fmt: skip
+    return {name: {"CWASI_TLS": f"{one.authority}:{one.certificate}:{one.key}"} for name, one in found.items()}
+
+
+def test_tls(nodes: Nodes, tls: dict[str, dict[str, str]]) -> None:
+    with nodes.near.run(SENDER, tls["near"], transport="tcp") as tx, nodes.far.run(RECEIVER, tls["far"]) as rx:
+        ends = tx, rx
+        assert tx.heard("transport", "error")["transport"] == "tcp"
+        rx.heard("number")
+        switched(ends, "redis")
+        switched(ends, "tcp")
+        finish(ends)
+
+
+@pytest.mark.parametrize("who", ["strange", None])
+def test_tls_with_whom_it_cannot_be(nodes: Nodes, tls: dict[str, dict[str, str]], who: str | None) -> None:
+    """Nothing goes there, and the channel stays where it is."""
+    theirs = tls[who] if who else None
+    with nodes.near.run(SENDER, tls["near"], transport="redis") as tx, nodes.far.run(RECEIVER, theirs) as rx:
+        ends = tx, rx
+        assert tx.heard("transport", "error")["transport"] == "redis"
+        rx.heard("number")
+        told = switch(ends, "tcp")
+        assert (told.get("error"), told.get("transport")) == ("TcpUnavailable", "redis"), told
+        words = "is not the receiver, or does not trust us" if who else "only one of the two nodes wants TLS"
+        assert words in told["message"]
+        switched(ends, "redis")
+        finish(ends)
 
 
 # ---- deaths ----
