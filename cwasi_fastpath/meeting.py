@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, Self
 from weakref import ReferenceType, finalize, ref
 
 from . import control, registry, watch
 from .claim import Claim
-from .cluster import ClusterName
+from .cluster import ClusterName, FarTie
 from .description import EndDescription, counted, publish, withdraw
 from .endpoint import RECEIVER, Endpoint
 from .lease import Server
@@ -20,17 +20,14 @@ from .names import checked
 from .placement import Placement
 from .policy import Decision
 from .registry import ROLES
-from .transport import Link, call_off, settle
+from .request import Answer, Body, Way
+from .transport import Link, call_off, notices_itself, settle
 
 WAITING, OPEN, PEER_GONE, CLOSED = "waiting", "open", "peer gone", "closed"
 
 
-class Tie(Protocol):
+class Tie(Way, Protocol):
     """What holds two processes together: a connection on this node, leases across nodes."""
-
-    @property
-    def peer(self) -> object:
-        """Who it is, as text."""
 
     def when_gone(self, callback: Callable[[bool], None]) -> None:
         """Calls callback(whether it died) when the peer is gone."""
@@ -40,6 +37,16 @@ class Tie(Protocol):
 
     def hang_up(self) -> None:
         """Leaves without one; does not wait."""
+
+    def request(
+        self, kind: str, body: Body | None = None, fds: Sequence[int] = (), *, channel: str, timeout: float | None
+    ) -> Answer:
+        """Asks the peer, whose handler for `kind` answers. Raises Timeout, PeerDied, what the peer refused it with;
+        across nodes RedisUnavailable, and BadSpec where there are descriptors.
+        """
+
+    def mention(self, kind: str, body: Body | None = None, *, channel: str) -> None:
+        """Says something that the peer may miss."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,8 @@ class NamedEnd:
         self._since = time.monotonic()
         self._end: ReferenceType[Endpoint] | None = None
         self._undo: list[Callable[[], None]] = []
+        self._far: dict[str, control.Handler] = {}
+        """Those that a peer of another node may ask."""
         self._before: list[Meeting] = []
         """With the link from before the last switch, by which something may still come."""
         self._left = False
@@ -97,9 +106,14 @@ class NamedEnd:
             self.cluster = ClusterName(server, self.name, self.role, self.here, self._presence.address)
         publish(self.describe)
 
-    def listen(self, kind: str, handler: control.Handler) -> None:
-        """Requests of that kind for this channel are the handler's, until this end is closed."""
+    def listen(self, kind: str, handler: control.Handler, *, far: bool = False) -> None:
+        """Requests of that kind for this channel are the handler's, until this end is closed.
+
+        far: also those of a peer on another node, which come on a thread of their own; else only those of this node.
+        """
         control.on(kind, handler, self.name)
+        if far:
+            self._far[kind] = handler
         self._undo.append(lambda: control.off(kind, handler, self.name))
 
     def opened(self, end: Endpoint, meeting: Meeting) -> None:
@@ -118,6 +132,8 @@ class NamedEnd:
 
         end.on_close = closed
         meeting.connection.when_gone(self._peer_gone)
+        if isinstance(meeting.connection, FarTie):
+            meeting.connection.serve(self._far)
 
     def went_on(self, meeting: Meeting) -> None:
         """The channel has another link now, or will have when it goes there; which it has done the last time."""
@@ -162,6 +178,9 @@ class NamedEnd:
         end, links = self.end, self._links()
         if end is None:
             return
+        if self.meeting is not None and isinstance(self.meeting.connection, FarTie):
+            # Only its lease is gone for sure: it may have lost the registry's server, and not us.
+            links = [link for link in links if not notices_itself(link)]
         pumped = [link for link in links if link.transport is Transport.REDIS]
         if self.role == RECEIVER and pumped and len(pumped) < len(links):
             # What is in the server still comes, by a ring whose other side is in this process and lives. The other

@@ -15,17 +15,18 @@ With a registry in a Redis server (see cluster) they also meet across nodes; who
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
-from . import calibration, registry
+from . import calibration, reach, registry
+from .cluster import FarTie
 from .descriptors import allow_many
 from .endpoint import RECEIVER, SENDER
 from .lease import Server
 from .meeting import NamedEnd
-from .modes import Locality, Mode, Transport, parse_mode, parse_transport
+from .modes import Mode, Transport, parse_mode, parse_transport
 from .offer import Offer
 from .placement import Placement, edge_facts, here
 from .policy import CostPolicy, Decision, Policy, decide
-from .policy.decision import available
 from .receiver import Receiver
 from .search import Search
 from .sender import Sender
@@ -53,20 +54,17 @@ def open_sender(
     trust domain. mode, transport: leave the policy only this choice. redis: URL of a server, which makes that transport
     possible. registry: URL of a server where a receiver on another node finds us, by default that in CWASI_REGISTRY;
     without one only those on this node do. policy: CostPolicy by default.
-    Raises Timeout, Busy for a name that has a sender, BadName, BadSpec, RegistryUnavailable, RedisUnavailable.
+    Raises Timeout, Busy for a name that has a sender, BadName, BadSpec, RegistryUnavailable, RedisUnavailable,
+    TcpUnavailable where a receiver of another node cannot be reached after all.
     """
     server = _server(registry)
     carried_by = redis or (server.url if server is not None else None)
     chosen = policy if policy is not None else CostPolicy(calibration.costs(carried_by))
     asked = parse_mode(mode), parse_transport(transport)
 
-    def decided(peer: Placement, mine: Placement) -> Decision:
-        facts = edge_facts(mine, peer)
-        # A tcp receiver is given its listening socket, which cannot go to another node.
-        offered = available(carried_by) - {Transport.TCP} if facts.locality is Locality.ELSEWHERE else None
-        return decide(
-            chosen, facts, f"channel {name!r}", mode=asked[0], asked=asked[1], redis=carried_by, offered=offered
-        )
+    def decided(peer: Placement, mine: Placement, missing: Mapping[Transport, str]) -> Decision:
+        facts, what = edge_facts(mine, peer), f"channel {name!r}"
+        return decide(chosen, facts, what, mode=asked[0], asked=asked[1], redis=carried_by, missing=missing)
 
     allow_many()
     with NamedEnd(name, SENDER, here(trust)) as named:
@@ -75,14 +73,16 @@ def open_sender(
         _knock(name)
         meeting = offer.taken(timeout)
         try:
-            sender = Sender(meeting.link.open(SENDER), name, meeting.decision.mode)
+            far = isinstance(meeting.connection, FarTie)
+            pointer = reach.opened(meeting.link, None) if far else meeting.link.open(SENDER)
+            sender = Sender(pointer, name, meeting.decision.mode)
         except BaseException:
             meeting.link.close()
             meeting.connection.hang_up()
             raise
         tidy(sender)
         named.opened(sender, meeting)
-        sender.switcher = NamedSwitch(named).switch
+        sender.switcher = NamedSwitch(named, carried_by).switch
         return sender
 
 
@@ -93,7 +93,8 @@ def open_receiver(
 
     Waits for it (timeout: seconds; None: for ever). trust: the label of our trust domain. registry: URL of a server
     where we find a sender on another node, by default that in CWASI_REGISTRY; without one only those on this node.
-    Raises Timeout, Busy for a name that has a receiver, BadName, NoTransport, RegistryUnavailable, RedisUnavailable.
+    Raises Timeout, Busy for a name that has a receiver, BadName, NoTransport, RegistryUnavailable, RedisUnavailable,
+    TcpUnavailable for a CWASI_ADDRESS that is none of this machine.
     """
     server = _server(registry)
     allow_many()

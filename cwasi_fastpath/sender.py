@@ -39,9 +39,11 @@ class Sender(Endpoint):
     def switch(self, target: str, timeout: float | None = 5.0) -> None:
         """Goes on by another transport, live: nothing is lost, doubled or out of order. From any thread.
 
-        target: ring, pipe, or the URL of a Redis server. timeout: seconds in which the receivers must have agreed, and
-        the old transport must have had room for the last word.
-        Raises Timeout, BadSpec, and what send raises; then the channel goes on as before.
+        target: ring, pipe, tcp, tcp://HOST:PORT where the receiver is to listen, or the URL of a Redis server; for ends
+        that met in one, redis means that. timeout: seconds in which the receivers must have agreed, and the old
+        transport must have had room for the last word.
+        Raises Timeout, BadSpec, NoTransport, RedisUnavailable, TcpUnavailable, and what send raises; then the channel
+        goes on as before.
         """
         if self.switcher is None:
             raise BadSpec(f"{self!r}: nobody here knows its receivers; it cannot switch")

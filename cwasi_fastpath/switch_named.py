@@ -1,6 +1,7 @@
 """A live switch of a channel whose two ends met by name, each in a process of its own.
 
     sender -> receiver   switch (epoch, link, decision), with descriptors -> nothing; withdraw (epoch) -> nothing
+    across nodes, to tcp: switch (epoch, where to listen, decision) -> link
     anybody -> sender    switch-to (target, timeout) -> epoch, transport, mode
 
 The receiver is given its end of the new link over the connection of the two, and its control thread hands that to the
@@ -19,22 +20,22 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 
-from . import errors
+from . import errors, reach
 from . import transport as transports
-from .connection import Connection
+from .cluster import FarTie
 from .endpoint import RECEIVER, SENDER
-from .meeting import Meeting, NamedEnd
+from .meeting import Meeting, NamedEnd, Tie
 from .modes import Transport, mode_of
 from .placement import edge_facts
 from .policy import Decision, Request, ruled_out
 from .receiver import Receiver
-from .request import Body, InTurn
+from .request import Answer, Body, InTurn
 from .request import Request as Asked
 from .search import checked_decision, joined, opened
 from .sender import Sender
 from .switch import left, until_of, wish
-from .transport import Link
-from .transport.target import link_to, transport_of
+from .transport import Link, call_off
+from .transport.target import host_and_port, link_to, transport_of
 
 _AGAIN = (0.001, 0.05)
 """Seconds after which a busy receiver is asked again, at first and at last."""
@@ -46,8 +47,10 @@ _AGAIN = (0.001, 0.05)
 class NamedSwitch:
     """What a sender that met its receiver by name needs to go on elsewhere."""
 
-    def __init__(self, named: NamedEnd) -> None:
+    def __init__(self, named: NamedEnd, redis: str | None = None) -> None:
+        """redis: the server that is meant by its name alone."""
         self._named = named
+        self._redis = redis
         self._one = threading.Lock()
         """One switch at a time."""
         self._process = os.getpid()
@@ -71,34 +74,55 @@ class NamedSwitch:
         meeting, sender = self._named.meeting, self._named.end
         if meeting is None or not isinstance(sender, Sender):
             raise errors.ChannelClosed(f"channel {self._named.name!r}: its sender is closed")
-        if not isinstance(meeting.connection, Connection):
-            raise errors.BadSpec(f"channel {self._named.name!r}: its receiver is on another node; it cannot switch yet")
+        if target == Transport.REDIS and self._redis is not None:
+            target = self._redis
         decision = self._decided(target, meeting)
+        epoch = sender.epoch + 1
+        body: Body = {"epoch": epoch, "decision": asdict(decision)}
+        mine: Link | None = None
+        try:
+            mine = self._agreed(target, meeting.connection, body, until)
+            # Before anything can go that way: whoever closes the sender then waits until it is out.
+            self._named.went_on(replace(meeting, decision=decision, link=mine))
+            far = isinstance(meeting.connection, FarTie)
+            pointer = reach.opened(mine, left(until)) if far else mine.open(SENDER)
+            sender.leave_for(pointer, decision.mode, left(until))
+        except BaseException as error:
+            self._give_up(sender, meeting.connection, epoch, mine)
+            if isinstance(error, errors.Error) and isinstance(meeting.connection, FarTie):
+                raise type(error)(f"{error}; the channel stays on {meeting.decision.transport}") from error
+            raise
+
+    def _agreed(self, target: str, connection: Tie, body: Body, until: float | None) -> Link:
+        """Our side of a link of which the receiver has its own."""
+        if isinstance(connection, FarTie) and transport_of(target) is Transport.TCP:
+            at = host_and_port(target) if target != Transport.TCP else None
+            answer = self._offer(connection, {**body, "listen": at}, [], until)
+            return reach.reached(answer.body.get("link"), left(until))
         link = link_to(target, key=self._named.name)
         try:
             description, fds = link.export(SENDER)
             mine = transports.join(description, [os.dup(fd) for fd in fds])
             description, fds = link.export(RECEIVER)
-            epoch = sender.epoch + 1
-            body: Body = {"epoch": epoch, "link": description, "decision": asdict(decision)}
+            if isinstance(connection, FarTie) and link.transport is Transport.REDIS:
+                description = reach.marked(description)
             try:
-                self._offer(meeting.connection, body, fds, until)
-                # Before anything can go that way: whoever closes the sender then waits until it is out.
-                self._named.went_on(replace(meeting, decision=decision, link=mine))
-                sender.leave_for(mine.open(SENDER), decision.mode, left(until))
+                self._offer(connection, {**body, "link": description}, fds, until)
             except BaseException:
-                self._give_up(sender, meeting.connection, epoch, mine)
+                call_off(mine)
                 raise
+            return mine
         finally:
             link.close()
 
-    def _give_up(self, sender: Sender, connection: Connection, epoch: int, mine: Link) -> None:
+    def _give_up(self, sender: Sender, connection: Tie, epoch: int, mine: Link | None) -> None:
         """Takes the offer back; also after a time-out, as the receiver may have agreed all the same."""
         with suppress(errors.ChannelClosed):   # then it reads on to the end, and no further
             if sender.epoch == epoch:
                 return   # there was a signal, just after it has gone there
             connection.mention("withdraw", {"epoch": epoch}, channel=self._named.name)
-        self._named.went_back(mine)
+        if mine is not None:
+            self._named.went_back(mine)
 
     def _decided(self, target: str, meeting: Meeting) -> Decision:
         """Raises NoTransport for what the facts forbid."""
@@ -109,13 +133,12 @@ class NamedSwitch:
             raise errors.NoTransport(f"channel {self._named.name!r}: {transport}: {obstacle}")
         return Decision(mode_of(transport, facts.locality), transport, "a switch was asked for", ())
 
-    def _offer(self, connection: Connection, body: Body, fds: list[int], until: float | None) -> None:
+    def _offer(self, connection: Tie, body: Body, fds: list[int], until: float | None) -> Answer:
         why: errors.Busy | None = None
         pause, last = _AGAIN
         while True:
             try:
-                connection.request("switch", body, fds, channel=self._named.name, timeout=left(until))
-                return
+                return connection.request("switch", body, fds, channel=self._named.name, timeout=left(until))
             except errors.Busy as busy:
                 why = busy
             except errors.Timeout:
@@ -143,7 +166,7 @@ class NamedFollower:
         self._named = named
         turn = InTurn()   # or an offer might be withdrawn before it is there
         for kind, work in (("switch", self._asked), ("withdraw", self._withdrawn)):
-            named.listen(kind, partial(self._heard, turn.handler(work)))
+            named.listen(kind, partial(self._heard, turn.handler(work)), far=True)
 
     def _heard(self, handler: Callable[[Asked], None], request: Asked) -> None:
         """On the control thread: others than our sender do not get to wait before it."""
@@ -170,14 +193,27 @@ class NamedFollower:
         decision = checked_decision(self._named.name, request.body, meeting.peer, self._named.here)
         self._detached(receiver, epoch)   # what was offered before
         self._named.settled()
-        link = joined(request.body.get("link"), decision.transport, fds)
+        link, told = self._link(request, decision.transport, fds)
         try:
             receiver.attach(opened(link), epoch, decision.mode)
         except BaseException:
             link.close()
             raise
         self._named.went_on(replace(meeting, decision=decision, link=link))
-        request.answer()
+        request.answer(told)
+
+    def _link(self, request: Asked, transport: Transport, fds: list[int]) -> tuple[Link, Body]:
+        """And what the sender is to be told of it."""
+        if not isinstance(request.connection, FarTie) or transport is not Transport.TCP:
+            return joined(request.body.get("link"), transport, fds), {}
+        match request.body.get("listen"):
+            case [str(host), int(port)]:
+                link = reach.listening(request.connection.url, host, port)
+            case None:
+                link = reach.listening(request.connection.url)
+            case _:
+                raise errors.Corrupted(f"channel {self._named.name!r}: a switch to tcp, and nowhere")
+        return link, {"link": reach.described(link)}
 
     def _withdrawn(self, request: Asked, fds: list[int]) -> None:
         _, receiver, epoch = self._of_our_sender(request)
