@@ -59,7 +59,7 @@ def test_resets_lose_and_double_nothing(link: TcpLink, start: Start) -> None:
         sending = start(lambda: [tx.send(message(number)) for number in range(COUNT)])
         receiving = start(receives_all, rx, COUNT)
         while not receiving.done():
-            time.sleep(0.1)   # a way that never lasts long enough for a greeting is given up
+            time.sleep(0.02)
             proxy.cut()
         receiving.result(HANG)
         sending.result(HANG)
@@ -300,6 +300,42 @@ def test_the_handshake_proves_both_sides() -> None:
         changed = bytearray(answer)
         changed[position] ^= 1
         assert handshake.proof(key, hello, bytes(changed)) is None
+
+
+@pytest.mark.parametrize("when", ["before", "between"])
+def test_a_listener_that_is_shut_keeps_nobody_busy(start: Start, when: str) -> None:
+    """Who passed it on holds it too."""
+    made = TcpLink.create(patience=1.0)
+    listener = socket.socket(fileno=os.dup(made.export(RECEIVER)[1][0]))
+    rx = cwasi.Receiver(made.open(RECEIVER), "lab")
+    with Proxy(made.export(SENDER)[0]["port"]) as proxy:
+        far = by_way_of(made, proxy.port)
+        tx = cwasi.Sender(far.open(SENDER), "lab")
+        if when == "between":
+            tx.send(b"came")
+            assert rx.recv(timeout=HANG) == b"came"
+        receiving = start(rx.recv)
+        listener.shutdown(socket.SHUT_RDWR)
+        proxy.refuse()
+        with pytest.raises(cwasi.PeerDied):
+            receiving.result(HANG)
+    listener.close()
+    for end in (rx, tx, far, made):
+        end.close()
+
+
+def test_a_listener_that_is_none_is_refused(link: TcpLink) -> None:
+    description, _ = link.export(RECEIVER)
+    ours, theirs = socket.socketpair()
+    bound, (read, write) = socket.socket(), os.pipe()
+    bound.bind(("127.0.0.1", 0))
+    for descriptor in (ours.fileno(), bound.fileno(), read):
+        with pytest.raises(ValueError, match="listens"):
+            join(description, [descriptor])
+    for held in (ours, theirs, bound):
+        held.close()
+    for descriptor in (read, write):
+        os.close(descriptor)
 
 
 # ---- what cannot be ----

@@ -78,6 +78,8 @@ class TcpLink:
         role = description["role"]
         if not _honest(plain) or role not in (SENDER, RECEIVER) or len(fds) > (role == RECEIVER):
             raise ValueError("not what a tcp link exports")
+        if fds and not address.listens(fds[0]):
+            raise ValueError("not a socket that listens")
         return cls(plain, socket.socket(fileno=fds[0]) if fds else None, {role})
 
     def open(self, role: int, function: str | None = None, reader: int = 0) -> Any:
@@ -126,6 +128,11 @@ class TcpLink:
     def export(self, role: int, reader: int = 0) -> tuple[dict[str, Any], list[int]]:
         description = {"transport": self.transport.value, "role": role, **self._plain}
         return description, [self._listener.fileno()] if role == RECEIVER and self._listener is not None else []
+
+    @property
+    def why(self) -> str | None:
+        """What is known of why the other side is gone."""
+        return next((keeper.why for keeper in self._keepers if keeper.why), None)
 
     def peer_died(self, end: Endpoint, peer: int = 0) -> None:
         end.peer_died()
