@@ -51,12 +51,14 @@ int channel_unused(const cwasi_channel *c, int role)
            !c->has_frame;
 }
 
-int cwasi_channel_open_tcp(int role, uint64_t window, cwasi_tcp **keeper, cwasi_channel **out)
+int cwasi_channel_open_tcp(int role, uint64_t window, unsigned readers, cwasi_tcp **keepers, cwasi_channel **out)
 {
     endpoint *end;
-    int rc = role_valid(role) ? tcp_open(role, window, keeper, &end) : -EINVAL;
-    if (rc == 0 && (rc = channel_new(end, out)) < 0)
-        cwasi_tcp_leave(*keeper, 0);
+    int rc = role_valid(role) ? tcp_open(role, window, readers, keepers, &end) : -EINVAL;
+    if (rc < 0 || (rc = channel_new(end, out)) == 0)
+        return rc;
+    for (unsigned i = 0; i < readers; i++)
+        cwasi_tcp_leave(keepers[i], 0);
     return rc;
 }
 

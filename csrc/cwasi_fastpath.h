@@ -59,9 +59,10 @@ int cwasi_channel_hand_over(cwasi_channel *c, cwasi_handover *h);
  * has left from one that died, and they are no bells. */
 int cwasi_channel_open_pipe(int role, const int *pipes, const int *backs, unsigned readers, cwasi_channel **out);
 /* An end over TCP, which needs a keeper: see below. window: bytes of messages that a sender keeps until they are
- * received, 1 MiB to 1 GiB; a longer message goes alone. */
+ * received, 1 MiB to 1 GiB; a longer message goes alone. readers: of a sender; it has a connection to each of them, with
+ * a window and a keeper of its own, for which keepers has room. Of a receiver, 1. */
 typedef struct cwasi_tcp cwasi_tcp;
-int cwasi_channel_open_tcp(int role, uint64_t window, cwasi_tcp **keeper, cwasi_channel **out);
+int cwasi_channel_open_tcp(int role, uint64_t window, unsigned readers, cwasi_tcp **keepers, cwasi_channel **out);
 /* One receiver of what several receive, in turn. The sources, which nobody may have used, are its own from now on;
  * -EINVAL leaves them alone. A source that ends is left out; the last one ends the whole, with -ECONNRESET if any of
  * them did not finish. */

@@ -174,7 +174,7 @@ struct endpoint {
 
 int ring_open(int memfd, int role, unsigned reader, const int *bells, endpoint **out);
 int pipe_open(int role, const int *pipes, const int *backs, unsigned readers, endpoint **out);
-int tcp_open(int role, uint64_t window, cwasi_tcp **keeper, endpoint **out);
+int tcp_open(int role, uint64_t window, unsigned readers, cwasi_tcp **keepers, endpoint **out);
 /* Owns the sources from now on, also when it fails. */
 int gather_open(endpoint **sources, unsigned count, endpoint **out);
 

@@ -108,6 +108,125 @@ def test_a_way_that_stays_broken_is_given_up(start: Start) -> None:
             end.close()
 
 
+# ---- several receivers ----
+
+
+def fan(link: TcpLink, readers: int) -> tuple[cwasi.Sender, list[cwasi.Receiver]]:
+    rxs = [cwasi.Receiver(link.open(RECEIVER, reader=reader), "lab") for reader in range(readers)]
+    return cwasi.Sender(link.open(SENDER), "lab"), rxs
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)], ids=str)
+def test_a_message_longer_than_the_window_goes_to_all_at_once(start: Start, order: tuple[int, ...]) -> None:
+    """One reads it all before another begins."""
+    link = TcpLink.create(readers=3, window=1 << 20)
+    tx, rxs = fan(link, 3)
+    sent = [content(number, 10_000 if number % 2 else 5 << 20) for number in range(6)]
+    sending = start(lambda: [tx.send(message) for message in sent])
+    for message in sent:
+        for reader in order:
+            assert rxs[reader].recv(timeout=HANG) == message
+    sending.result(HANG)
+    with pytest.raises(cwasi.WouldWait):
+        tx.send(sent[0], timeout=0)
+    for end in (tx, *rxs, link):
+        end.close()
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_inside_a_message_longer_than_the_window(start: Start, leaves: bool) -> None:
+    """A receiver leaves, or the sender is stopped."""
+    link = TcpLink.create(readers=2, window=1 << 20)
+    tx, rxs = fan(link, 2)
+    message = content(1, 40 << 20)
+    sending = start(tx.send, message)
+    assert rxs[1].peek(HANG)[0] == len(message)
+    if leaves:
+        rxs[1].close()
+        assert rxs[0].recv(HANG) == message
+        sending.result(HANG)
+        tx.send(b"goes on")
+        assert rxs[0].recv(HANG) == b"goes on" and tx.metrics().lost_peers == 0
+    else:
+        tx.stop()
+        with pytest.raises(cwasi.Cancelled):
+            sending.result(HANG)
+        tx.close()
+        for rx in rxs:
+            with pytest.raises(cwasi.PeerDied):
+                rx.recv(HANG)
+    for end in (tx, *rxs, link):
+        end.close()
+
+
+def test_each_way_is_cut_for_itself(start: Start) -> None:
+    link = TcpLink.create(readers=2)
+    description = link.export(SENDER)[0]
+    with Proxy(description["port"]) as one, Proxy(description["others"][0][0]) as other:
+        others = [[other.port, description["others"][0][1]]]
+        far = by_way_of(link, one.port, others=others)
+        rxs = [cwasi.Receiver(link.open(RECEIVER, reader=reader), "lab") for reader in range(2)]
+        tx = cwasi.Sender(far.open(SENDER), "lab")
+        sending = start(lambda: [tx.send(message(number)) for number in range(1000)])
+        receiving = [start(receives_all, rx, 1000) for rx in rxs]
+        while not all(done.done() for done in receiving):
+            time.sleep(0.05)
+            one.cut()
+            time.sleep(0.05)
+            other.cut()
+        for done in (*receiving, sending):
+            done.result(HANG)
+        assert tx.metrics().lost_peers == 0
+        one.refuse()
+        with pytest.raises(cwasi.PeerDied):
+            rxs[0].recv(HANG)
+        while tx.metrics().lost_peers == 0:
+            tx.send(b"x", timeout=HANG)
+            assert rxs[1].recv(HANG) == b"x"
+        for end in (tx, *rxs, far, link):
+            end.close()
+
+
+def test_a_receiver_that_died_before_the_sender_came(link: TcpLink) -> None:
+    made = TcpLink.create(readers=2)
+    far = TcpLink.joined(made.export(SENDER)[0], [])
+    rx = cwasi.Receiver(made.open(RECEIVER, reader=1), "lab")
+    made.close()   # and with it the door of the first
+    tx = cwasi.Sender(far.open(SENDER), "lab")
+    while tx.metrics().lost_peers == 0:
+        tx.send(b"x", timeout=HANG)
+        assert rx.recv(HANG) == b"x"
+    for end in (tx, rx, far, made):
+        end.close()
+
+
+def test_several_over_a_fork() -> None:
+    """No keeper is there; the sender itself sees to all."""
+    (tx,), rxs = cwasi.open_ends("lab", receivers=2, transport="tcp")
+
+    def child() -> None:
+        for rx in rxs:
+            rx.abandon()
+        for number in range(200):
+            tx.send(message(number))
+        tx.send(bytes(70_000_000))
+        tx.finish(linger=HANG)
+
+    pid = in_child(child)
+    tx.abandon()
+    for rx in reversed(rxs):
+        receives_all(rx, 150)
+    for rx in rxs:
+        for number in range(150, 200):
+            assert rx.recv(timeout=HANG) == message(number)
+    assert all(rx.recv(timeout=HANG) == bytes(70_000_000) for rx in reversed(rxs))
+    for rx in rxs:
+        with pytest.raises(cwasi.ChannelClosed):
+            rx.recv(timeout=HANG)
+        rx.close()
+    assert status_of(pid) == 0
+
+
 # ---- what the sender knows ----
 
 

@@ -53,9 +53,9 @@ class SenderKeeper(Keeper):
         tls: ssl.SSLContext | None,
         function: str | None,
         address: tuple[str, int],
-        first: socket.socket,
+        first: socket.socket | None,
     ) -> None:
-        """first: a connection that nobody has greeted yet."""
+        """first: a connection that nobody has greeted yet, or None."""
         super().__init__(tcp, key, patience, tls, function)
         self._address = address
         self._trying: socket.socket | None = first
