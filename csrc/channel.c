@@ -141,6 +141,12 @@ void channel_count_sent(cwasi_channel *c, uint64_t length)
     count_up(&c->line.now->stats.bytes, length);
 }
 
+int channel_intact(cwasi_channel *c)
+{
+    uint64_t unread;
+    return c->line.now->torn ? c->line.now->torn : line_lost(&c->line, &unread);
+}
+
 static int send_frame(cwasi_channel *c, const void *data, uint64_t length, const uint64_t *stamp, deadline until)
 {
     if (length > load_relaxed(&c->limit))
@@ -151,7 +157,7 @@ static int send_frame(cwasi_channel *c, const void *data, uint64_t length, const
     if (rc < 0)
         return rc;
     cwasi_frame frame = channel_new_frame(c, length, stamp);
-    rc = c->line.now->torn;
+    rc = channel_intact(c);
     if (rc == 0)
         rc = c->line.now->ops->send(c->line.now, &frame, data, until);
     if (rc == 0)
@@ -372,6 +378,11 @@ void cwasi_channel_peer_died(cwasi_channel *c, unsigned peer)
 uint64_t cwasi_channel_unread(cwasi_channel *c)
 {
     return line_unread(&c->line);
+}
+
+int cwasi_channel_lost(cwasi_channel *c, uint64_t *unread)
+{
+    return line_lost(&c->line, unread) < 0;
 }
 
 /* Waits for the end to be free and takes it for good; -EALREADY if it was closed before. Another thread that is just

@@ -121,6 +121,9 @@ void cwasi_channel_peer_died(cwasi_channel *c, unsigned peer);
 /* For a sender: messages that were sent and not received, by the slowest reader, also one that has left; 0 where it
  * cannot be told. */
 uint64_t cwasi_channel_unread(cwasi_channel *c);
+/* For a sender: 1 once a transport that it has left by a switch died before all was received, after which nothing can be
+ * sent; *unread: how many messages on it were not, as far as the transport knows. Else 0. */
+int cwasi_channel_lost(cwasi_channel *c, uint64_t *unread);
 /* Gives the memory of an empty ring, or of what is lent to pipes, back, if this is its sender and nobody is using it: 1;
  * else 0. */
 int cwasi_channel_trim(cwasi_channel *c);

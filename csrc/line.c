@@ -119,6 +119,11 @@ int line_detach(line *l, uint32_t epoch)
 
 /* ---- sender ---- */
 
+static int outcome(endpoint *e)
+{
+    return e->ops->outcome ? e->ops->outcome(e) : endpoint_unread(e) == 0;
+}
+
 /* Frees those of the transports before whose messages are all read, or of which it cannot be told. */
 static void forget_read(line *l)
 {
@@ -126,11 +131,12 @@ static void forget_read(line *l)
     lock(l);
     for (endpoint **at = &l->before; *at && !l->finished;) {
         endpoint *e = *at;
-        if (endpoint_unread(e) > 0) {
+        if (outcome(e) != 1) {
             at = &e->before;
             continue;
         }
         *at = e->before;
+        store_relaxed(&l->behind, load_relaxed(&l->behind) - 1);
         e->before = read;
         read = e;
     }
@@ -157,6 +163,7 @@ int line_leave(line *l, endpoint *next, deadline until)
     move_to(l, next);
     old->before = l->before;
     l->before = old;
+    store_relaxed(&l->behind, load_relaxed(&l->behind) + 1);
     unlock(l);
     forget_read(l);
     FAULT_POINT(line_leave_ends);
@@ -254,6 +261,23 @@ uint64_t line_unread(line *l)
         unread += endpoint_unread(e);
     unlock(l);
     return unread;
+}
+
+int line_lost(line *l, uint64_t *unread)
+{
+    *unread = 0;
+    if (load_relaxed(&l->behind) == 0)
+        return 0;
+    int rc = 0;
+    lock(l);
+    for (endpoint *e = l->before; e && !l->finished; e = e->before) {
+        if (outcome(e) != -ECONNRESET)
+            continue;
+        rc = -ECONNRESET;
+        *unread += endpoint_unread(e);
+    }
+    unlock(l);
+    return rc;
 }
 
 void line_stats(line *l, cwasi_stats *out)

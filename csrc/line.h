@@ -14,6 +14,7 @@ typedef struct line {
     endpoint *now;
     endpoint *next;           /* receiver: attached, and not yet in use; or NULL */
     endpoint *before;         /* sender: left, but not yet read to its end; or NULL. Linked by their own `before` */
+    atomic_u32 behind;        /* how many there are before */
     atomic_u32 lock;          /* held for moments, by who changes these or uses them from outside */
     atomic_u32 epoch;         /* how many transports there were before */
     uint64_t seq;             /* of the next frame on this transport */
@@ -44,6 +45,8 @@ unsigned line_bells(line *l, int *descriptors, unsigned room);
 uint32_t line_mode(line *l);
 void line_set_mode(line *l, uint32_t mode);
 uint64_t line_unread(line *l);
+/* Sender: 0, or -ECONNRESET once one of the transports before has died with messages that nobody has read; how many. */
+int line_lost(line *l, uint64_t *unread);
 void line_stats(line *l, cwasi_stats *out);
 /* In a forked child: who held it is in the parent. */
 void line_forked(line *l);

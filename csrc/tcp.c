@@ -140,7 +140,7 @@ static const endpoint_ops TCP = {
     .send = tcp_send, .peek = tcp_peek, .take = tcp_take,
     .look = tcp_look, .arm = tcp_arm, .disarm = tcp_disarm,
     .wake = tcp_wake, .peer_died = tcp_peer_died, .unread = tcp_unread, .trim = tcp_trim,
-    .leave = tcp_leave, .finish = tcp_finish, .destroy = tcp_destroy,
+    .leave = tcp_leave, .outcome = tcp_outcome, .finish = tcp_finish, .destroy = tcp_destroy,
 };
 
 int tcp_end_open(int role, uint64_t window, tcp_end **out)

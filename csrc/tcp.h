@@ -169,6 +169,7 @@ void tcp_destroy(endpoint *e);
 void tcp_peer_died(endpoint *e, unsigned peer);
 int tcp_send(endpoint *e, const cwasi_frame *frame, const void *data, deadline until);
 int tcp_leave(endpoint *e, const cwasi_frame *last, deadline until);
+int tcp_outcome(endpoint *e);
 uint64_t tcp_unread(endpoint *e);
 int tcp_trim(endpoint *e);
 void tcp_sender_finish(tcp_end *t, deadline until);

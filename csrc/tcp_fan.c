@@ -229,6 +229,18 @@ static uint64_t fan_unread(endpoint *e)
     return most;
 }
 
+/* Those that have read it all go on, whatever became of the others. */
+static int fan_outcome(endpoint *e)
+{
+    tcp_fan *f = (tcp_fan *)e;
+    int rc = -ECONNRESET;
+    for (unsigned i = 0; i < f->count; i++) {
+        int of = tcp_outcome(&f->end[i]->base);
+        rc = of == 0 || rc == 0 ? 0 : MAX(of, rc);
+    }
+    return rc;
+}
+
 static int fan_trim(endpoint *e)
 {
     tcp_fan *f = (tcp_fan *)e;
@@ -256,7 +268,7 @@ static void fan_destroy(endpoint *e)
 
 static const endpoint_ops FAN = {
     .send = fan_send, .leave = fan_leave, .wake = fan_wake, .peer_died = fan_peer_died,
-    .unread = fan_unread, .trim = fan_trim, .finish = fan_finish, .destroy = fan_destroy,
+    .unread = fan_unread, .outcome = fan_outcome, .trim = fan_trim, .finish = fan_finish, .destroy = fan_destroy,
 };
 
 int tcp_fan_open(uint64_t window, unsigned readers, cwasi_tcp **keepers, endpoint **out)

@@ -220,6 +220,16 @@ uint64_t tcp_unread(endpoint *e)
     return sent - MIN(returned, sent);
 }
 
+int tcp_outcome(endpoint *e)
+{
+    tcp_end *t = (tcp_end *)e;
+    pthread_mutex_lock(&t->lock);
+    tcp_read_records_beside(t);
+    int over = t->out.taken == t->out.sent;   /* with the last frame, which says where it goes on */
+    pthread_mutex_unlock(&t->lock);
+    return over ? 1 : endpoint_stopped(e) == -ECONNRESET ? -ECONNRESET : 0;
+}
+
 int tcp_trim(endpoint *e)
 {
     tcp_end *t = (tcp_end *)e;
