@@ -59,9 +59,10 @@ int cwasi_channel_hand_over(cwasi_channel *c, cwasi_handover *h);
  * has left from one that died, and they are no bells. */
 int cwasi_channel_open_pipe(int role, const int *pipes, const int *backs, unsigned readers, cwasi_channel **out);
 /* An end over TCP, which needs a keeper: see below. window: bytes of messages that a sender keeps until they are
- * received, 1 MiB to 1 GiB; a longer message goes alone. */
+ * received, 1 MiB to 1 GiB; a longer message goes alone. readers: of a sender; it has a connection to each of them, with
+ * a window and a keeper of its own, for which keepers has room. Of a receiver, 1. */
 typedef struct cwasi_tcp cwasi_tcp;
-int cwasi_channel_open_tcp(int role, uint64_t window, cwasi_tcp **keeper, cwasi_channel **out);
+int cwasi_channel_open_tcp(int role, uint64_t window, unsigned readers, cwasi_tcp **keepers, cwasi_channel **out);
 /* One receiver of what several receive, in turn. The sources, which nobody may have used, are its own from now on;
  * -EINVAL leaves them alone. A source that ends is left out; the last one ends the whole, with -ECONNRESET if any of
  * them did not finish. */
@@ -123,6 +124,9 @@ void cwasi_channel_peer_died(cwasi_channel *c, unsigned peer);
 /* For a sender: messages that were sent and not received, by the slowest reader, also one that has left; 0 where it
  * cannot be told. */
 uint64_t cwasi_channel_unread(cwasi_channel *c);
+/* For a sender: 1 once a transport that it has left by a switch died before all was received, after which nothing can be
+ * sent; *unread: how many messages on it were not, as far as the transport knows. Else 0. */
+int cwasi_channel_lost(cwasi_channel *c, uint64_t *unread);
 /* Gives the memory of an empty ring, or of what is lent to pipes, back, if this is its sender and nobody is using it: 1;
  * else 0. */
 int cwasi_channel_trim(cwasi_channel *c);

@@ -112,6 +112,8 @@ typedef struct {
  * - Frames arrive whole, once, in order. What a dead or finished sender has committed can still be received.
  * - leave: sends a frame without payload that is the last one here, though the channel goes on elsewhere. Where peek
  *   comes to it, it fills the frame in and gives -EREMCHG, again and again.
+ * - outcome: of a sender's end that was left: 1 if all is read, 0 while that is not known, -ECONNRESET if it never will
+ *   be. By any thread. Without it, all is read when nothing is unread.
  * - Errors: EAGAIN, ETIMEDOUT, EINTR, ECANCELED (stopped), EPIPE (finished), ECONNRESET (failed or died), EBADMSG (the
  *   shared memory or the stream holds what no honest peer writes). */
 /* Where a record is. Offsets and lengths are bytes in the window area. */
@@ -156,6 +158,7 @@ typedef struct {
     int (*offer)(endpoint *e, void *data, uint64_t capacity);
     int (*withdraw)(endpoint *e);
     int (*leave)(endpoint *e, const cwasi_frame *last, deadline until);
+    int (*outcome)(endpoint *e);
     int (*finish)(endpoint *e, int failed, deadline until);
     void (*destroy)(endpoint *e);
     const window_ops *windows;   /* or NULL */
@@ -174,7 +177,7 @@ struct endpoint {
 
 int ring_open(int memfd, int role, unsigned reader, const int *bells, endpoint **out);
 int pipe_open(int role, const int *pipes, const int *backs, unsigned readers, endpoint **out);
-int tcp_open(int role, uint64_t window, cwasi_tcp **keeper, endpoint **out);
+int tcp_open(int role, uint64_t window, unsigned readers, cwasi_tcp **keepers, endpoint **out);
 /* Owns the sources from now on, also when it fails. */
 int gather_open(endpoint **sources, unsigned count, endpoint **out);
 

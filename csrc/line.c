@@ -55,6 +55,7 @@ static void keep_before(line *l, endpoint *old)
 {
     old->before = l->before;
     l->before = old;
+    store_relaxed(&l->behind, load_relaxed(&l->behind) + 1);
 }
 
 static void end_of(endpoint *e)
@@ -129,6 +130,12 @@ int line_detach(line *l, uint32_t epoch)
 }
 
 /* ---- sender ---- */
+
+/* 1: its messages are all read, or it cannot tell; 0: not yet; -ECONNRESET: some never will be. */
+static int outcome(endpoint *e)
+{
+    return e->ops->outcome ? e->ops->outcome(e) : endpoint_unread(e) == 0;
+}
 
 int line_leave(line *l, endpoint *next, deadline until)
 {
@@ -244,26 +251,44 @@ uint64_t line_unread(line *l)
 
 void line_tidy(line *l)
 {
-    endpoint *read = NULL;
+    endpoint *done = NULL;
     lock(l);
     for (endpoint **at = &l->before; *at && !l->finished;) {
         endpoint *e = *at;
-        if (endpoint_unread(e) > 0) {
+        if (e->role == CWASI_SENDER && outcome(e) != 1) {
             at = &e->before;
             continue;
         }
         *at = e->before;
-        e->before = read;
-        read = e;
+        store_relaxed(&l->behind, load_relaxed(&l->behind) - 1);
+        e->before = done;
+        done = e;
     }
     unlock(l);
-    while (read) {
-        endpoint *e = read;
-        read = e->before;
+    while (done) {
+        endpoint *e = done;
+        done = e->before;
         if (e->role == CWASI_SENDER)
             e->ops->finish(e, 0, deadline_after(0));
         e->ops->destroy(e);
     }
+}
+
+int line_lost(line *l, uint64_t *unread)
+{
+    *unread = 0;
+    if (load_relaxed(&l->behind) == 0)
+        return 0;
+    int rc = 0;
+    lock(l);
+    for (endpoint *e = l->before; e && !l->finished; e = e->before) {
+        if (outcome(e) != -ECONNRESET)
+            continue;
+        rc = -ECONNRESET;
+        *unread += endpoint_unread(e);
+    }
+    unlock(l);
+    return rc;
 }
 
 void line_stats(line *l, cwasi_stats *out)

@@ -70,6 +70,7 @@ class Channel:
         self.decisions[edge] = decision
         for ours in (self.senders[edge[0]], self.receivers[edge[1]]):
             ours.why = partial(transports.why, [link])
+        self.senders[edge[0]].why_before = partial(transports.why, [before])
         if done is not None:
             done.close()
 
@@ -194,6 +195,7 @@ def open_ends(
         end.why = partial(transports.why, links)
     _close_after_the_last(links, (*txs, *rxs))
     for number, tx in enumerate(txs):
+        tx.why_before = partial(transports.why, links)
         tx.switcher = _switcher(tx, number, senders, rxs, links)
     return txs, rxs
 

@@ -9,7 +9,7 @@ from typing import Any
 from . import watch
 from ._native import check, ffi, lib, timeout_ns
 from .endpoint import SENDER, Endpoint, first_ns, goes_on, patiently
-from .errors import BadSpec
+from .errors import BadSpec, PeerDied
 from .modes import Mode
 from .tidy import tidy_switches
 
@@ -22,6 +22,8 @@ class Sender(Endpoint):
     role = SENDER
     switcher: Callable[[str, float | None], None] | None = None
     """Who can take this end and its receivers to another transport."""
+    why_before: Callable[[], str | None] = staticmethod(lambda: None)
+    """As why, of the transports that it has left by a switch."""
 
     def send(self, data: Data, timeout: float | None = None) -> None:
         """Sends one message of 0 to 2^30 bytes; returns when the transport has taken it.
@@ -35,6 +37,22 @@ class Sender(Endpoint):
             if goes_on(rc, timeout):
                 rc = patiently(lambda ns: lib.cwasi_channel_send(self.pointer, buffer, len(buffer), ns), timeout)
             self._checked(rc, f"send of {len(buffer)} bytes")
+
+    def _checked(self, rc: int, what: str) -> int:
+        """As every end, and says of a death how much was not received."""
+        if rc == -errno.ECONNRESET:
+            raise PeerDied(f"{self!r}: {what}: {self._death()}")
+        return super()._checked(rc, what)
+
+    def _death(self) -> str:
+        before, unread = ffi.new("uint64_t *"), self.unread
+        missing = f"; {unread} messages were not received" if unread else ""
+        if lib.cwasi_channel_lost(self.pointer, before):
+            death = "a transport that it left by a switch died before all was received"
+            missing, why = f"{missing}, {before[0]} of them sent by that one", self.why_before()
+        else:
+            death, why = "the other side failed or died", self.why()
+        return f"{death}{missing}{f': {why}' if why else ''}"
 
     def switch(self, target: str, timeout: float | None = 5.0) -> None:
         """Goes on by another transport, live: nothing is lost, doubled or out of order. From any thread.

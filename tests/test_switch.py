@@ -162,7 +162,10 @@ def test_who_sends_without_waiting_is_told_that_it_would_have_to(start: Start) -
 
 
 @pytest.mark.parametrize(("senders", "receivers"), [(1, 3), (3, 1), (2, 2)])
-def test_several(start: Start, senders: int, receivers: int) -> None:
+@pytest.mark.parametrize(
+    ("targets", "times"), [(["pipe", "ring"], SWITCHES), (["tcp", "ring"], 30), (["pipe", "tcp"], 30)], ids=str
+)
+def test_several(start: Start, senders: int, receivers: int, targets: list[str], times: int) -> None:
     """The first sender goes to and fro; the others are not disturbed."""
     txs, rxs = cwasi.open_ends("lab", senders, receivers)
     with closing(*txs, *rxs):
@@ -185,12 +188,12 @@ def test_several(start: Start, senders: int, receivers: int) -> None:
             return nexts
 
         receiving = [start(receive, rx) for rx in rxs]
-        switches = start(switch_often, txs[0], ["pipe", "ring"], SWITCHES)
+        switches = start(switch_often, txs[0], targets, times)
         switches.add_done_callback(lambda _: done.set())
         sent = [task.result(HANG) for task in sending]
         assert [task.result(HANG) for task in receiving] == [sent] * receivers
         switches.result(HANG)
-        assert [rx.epoch_of(0) for rx in rxs] == [SWITCHES] * receivers
+        assert [rx.epoch_of(0) for rx in rxs] == [times] * receivers
 
 
 def test_a_task_that_waits_follows() -> None:

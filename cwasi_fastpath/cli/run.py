@@ -114,12 +114,10 @@ def _with_server(workflow: Workflow, options: Options) -> RunReport:
     from dataclasses import replace
 
     from ..deployment import run as run_workflow
-    from ..modes import Mode, Transport
+    from ..modes import Transport
     from ..redis_server import RedisServer
 
-    several = any(len(channel.receivers) > 1 for channel in workflow.channels)   # remote, only Redis can have them
-    needed = options.transport is Transport.REDIS or (options.mode is Mode.REMOTE and several)
-    if options.redis is not None or not needed:
+    if options.redis is not None or options.transport is not Transport.REDIS:
         return run_workflow(workflow, options)
     with RedisServer() as server:
         return run_workflow(workflow, replace(options, redis=server.url))

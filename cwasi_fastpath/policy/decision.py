@@ -12,6 +12,10 @@ from ..metrics import Observation
 from ..modes import EdgeFacts, Locality, Mode, Transport, mode_of, nearest_mode
 
 
+RECEIVERS_MAX = 60
+"""Of one sender, where no server has the messages for all of them: CWASI_READERS_MAX of the data plane."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One edge for which a transport is wanted."""
@@ -68,8 +72,8 @@ def ruled_out(request: Request, transport: Transport) -> str | None:
         return "the peer is on another node"
     if not facts.same_trust and transport is Transport.RING:
         return "the functions are in different trust domains and may not share memory"
-    if request.receivers > 1 and transport not in SEVERAL:
-        return f"it has one receiver, not {request.receivers}"
+    if request.receivers > RECEIVERS_MAX and transport is not Transport.REDIS:
+        return f"it has at most {RECEIVERS_MAX} receivers, not {request.receivers}"
     if request.mode is not None and mode is not request.mode:
         if request.mode < nearest_mode(facts.locality):
             return f"{request.mode} was asked for, but the peer is {facts.locality}"
@@ -79,14 +83,11 @@ def ruled_out(request: Request, transport: Transport) -> str | None:
     return None
 
 
-SEVERAL = (Transport.RING, Transport.PIPE, Transport.REDIS)
-"""Those that can have several receivers, the better first."""
-
-
 def for_several(requests: Sequence[Request]) -> Transport:
     """The best that all edges of a channel with several receivers can have; the last where there is none."""
-    possible = [kind for kind in SEVERAL if all(ruled_out(request, kind) is None for request in requests)]
-    return possible[0] if possible else SEVERAL[-1]
+    kinds = list(Transport)   # the better first
+    possible = [kind for kind in kinds if all(ruled_out(request, kind) is None for request in requests)]
+    return possible[0] if possible else kinds[-1]
 
 
 def available(redis: str | None) -> frozenset[Transport]:

@@ -97,7 +97,8 @@ def create(
     readers: how many receivers it has.
     redis: the server's URL, and key: how the stream's name there begins, or all of it where the URL says `durable=1`;
     both only for the redis transport.
-    listen: where the receiver of a tcp link listens, host and port; by default any port of 127.0.0.1.
+    listen: where the receiver of a tcp link listens, host and port, others at the ports that follow; by default any
+    port of 127.0.0.1.
     Raises OSError when the kernel refuses, RedisUnavailable, TcpUnavailable.
     """
     if transport is Transport.RING:
@@ -109,11 +110,9 @@ def create(
 
         return PipeLink.create(readers)
     if transport is Transport.TCP:
-        if readers != 1:
-            raise BadSpec(f"{transport} has one receiver, not {readers}: use a ring, pipes or redis")
         from .tcp import TcpLink
 
-        return TcpLink.create(*(listen or ()))
+        return TcpLink.create(*(listen or ()), readers=readers)
     if redis is None:
         raise BadSpec("the redis transport needs the URL of a server, for example unix:///run/redis/redis.sock")
     from .redis import RedisLink

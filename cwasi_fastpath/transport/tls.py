@@ -11,6 +11,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from .. import attribution
 from ..errors import BadSpec
 
 _CHUNK = 256 * 1024
+_PART_SECONDS = 1.0
 _NEED = (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError)
 _SILENT = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}
 
@@ -88,6 +90,8 @@ class Pump(threading.Thread):
         self.why = ""
         self.silent = False
         """It ended because nothing came back from the other node."""
+        self.refused = False
+        """The other side does not take our certificate, and says so."""
         self.told, self._tell = socket.socketpair()
         """told: readable when it is known."""
 
@@ -105,6 +109,7 @@ class Pump(threading.Thread):
                 self._move(secure)
         except (OSError, ValueError) as error:   # ssl's own are OSErrors
             self.silent = isinstance(error, OSError) and error.errno in _SILENT
+            self.refused = isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or "")
             self.why = self.why or str(error)
         finally:
             self.agreed = bool(self.agreed)
@@ -119,11 +124,22 @@ class Pump(threading.Thread):
         try:
             secure.do_handshake()
         except BaseException:
+            with suppress(OSError):
+                self._part(secure)
             secure.close()
             raise
         secure.setblocking(False)
         self._plain.setblocking(False)
         return secure
+
+    def _part(self, secure: ssl.SSLSocket) -> None:
+        """What is closed with something unread is reset, and with it what the other side is told."""
+        socket.socket.shutdown(secure, socket.SHUT_WR)
+        until = time.monotonic() + _PART_SECONDS
+        while (left := until - time.monotonic()) > 0:
+            secure.settimeout(left)
+            if not socket.socket.recv(secure, _CHUNK):
+                return
 
     def _move(self, secure: ssl.SSLSocket) -> None:
         """What waits for the other side, in both directions; each is closed when its source has hung up."""

@@ -65,7 +65,7 @@ static void hostile_sender(void)
 {
     cwasi_channel *rx;
     cwasi_tcp *keeper;
-    if (cwasi_channel_open_tcp(CWASI_RECEIVER, TCP_WINDOW_LEAST, &keeper, &rx) < 0)
+    if (cwasi_channel_open_tcp(CWASI_RECEIVER, TCP_WINDOW_LEAST, 1, &keeper, &rx) < 0)
         abort();
     int fd = -1;
     for (uint64_t connections = 1 + take(&in, 1) % 3, seq = 0; connections > 0; connections--) {
@@ -95,7 +95,7 @@ static void hostile_receiver(void)
     static const uint8_t message[LONGEST];
     cwasi_channel *tx;
     cwasi_tcp *keeper;
-    if (cwasi_channel_open_tcp(CWASI_SENDER, TCP_WINDOW_LEAST, &keeper, &tx) < 0)
+    if (cwasi_channel_open_tcp(CWASI_SENDER, TCP_WINDOW_LEAST, 1, &keeper, &tx) < 0)
         abort();
     int fd = -1;
     for (int steps = 0; steps < 20; steps++) {
