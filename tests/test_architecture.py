@@ -33,10 +33,11 @@ LAYERS = [
     {"census"},
     {"registry", "description"},
     {"control"},
+    {"process_facts"},
     {"connection", "request", "placement", "runtime"},
     {"policy"},
     {"credentials", "claim", "descriptors", "lease"},
-    {"_native", "cpu", "metrics", "modes", "names", "output"},
+    {"_native", "cpu", "metrics", "modes", "names", "network", "output"},
     {"errors", "_cwasi", "_build"},
 ]
 LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}
