@@ -7,7 +7,8 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -22,14 +23,15 @@ from ._native import lib
 from .channel import Channel, Edge
 from .cpu import usable_cores
 from .descriptors import allow_many
+from .edges import answers_name, decide_all
 from .endpoint import RECEIVER, SENDER, Endpoint
 from .guest import Guest, Streams
 from .metrics import Observation
-from .modes import EdgeFacts, Mode, Transport, parse_mode, parse_transport
+from .modes import Mode, Transport, parse_mode, parse_transport
 from .names import LONGEST, checked
 from .output import Output
 from .placement import edge_facts, here
-from .policy import CostPolicy, Decision, Policy, Request, decide
+from .policy import CostPolicy, Decision, Policy
 from .published import Published
 from .switch import left, until_of
 from .switch_channel import switch_channel
@@ -50,11 +52,6 @@ class _Choice:
     observation: Observation | None
 
 
-def answers_name(channel: str, caller: str) -> str:
-    """The channel on which the answers to the requests of `caller` come back."""
-    return f"{channel}.answers.{caller}"
-
-
 def _shared_output() -> Output | None:
     """For what guests print to this process's standard output, unless it is a terminal, or closed."""
     try:
@@ -62,12 +59,6 @@ def _shared_output() -> Output | None:
     except OSError:
         return None
     return None if os.isatty(_STDOUT) else Output(_STDOUT)
-
-
-def edge_named(channel: str, sender: str, receiver: str, receivers: int) -> str:
-    """An edge, for messages."""
-    several = f", one of {receivers} receivers" if receivers > 1 else ""
-    return f"channel {channel!r} from {sender} to {receiver}{several}"
 
 
 def _failure_of(guest: Guest) -> BaseException | None:
@@ -85,39 +76,6 @@ def _listed(guests: Guest | Sequence[Guest]) -> list[Guest]:
 
 def _each(port: Port, guests: Sequence[Guest]) -> Sequence[str | None]:
     return [port] * len(guests) if port is None or isinstance(port, str) else port
-
-
-def decide_all(
-    policy: Policy,
-    channel: str,
-    edges: Mapping[Edge, EdgeFacts],
-    *,
-    mode: Mode | None = None,
-    asked: Transport | None = None,
-    redis: str | None = None,
-    observation: Observation | None = None,
-) -> dict[Edge, Decision]:
-    """Asks the policy for every edge of a channel. Several receivers get the same transport. Raises NoTransport."""
-    from .policy.decision import available, for_several
-
-    receivers = len({receiver for _, receiver in edges})
-    if receivers > 1 and asked is None:
-        offered = available(redis)
-        requests = [Request(facts, observation, mode, None, offered, receivers) for facts in edges.values()]
-        asked = for_several(requests)
-    return {
-        (sender, receiver): decide(
-            policy,
-            facts,
-            edge_named(channel, sender, receiver, receivers),
-            mode=mode,
-            asked=asked,
-            redis=redis,
-            observation=observation,
-            receivers=receivers,
-        )
-        for (sender, receiver), facts in edges.items()
-    }
 
 
 class Host:
@@ -146,6 +104,8 @@ class Host:
         self._guests: dict[str, Guest] = {}
         self._channels: dict[str, Channel] = {}
         self._published = Published(self)
+        self.switcher = ""
+        """The address of the process that switches its channels, where that is another one."""
         self._switching = threading.Lock()
         """One switch at a time."""
         self._closed = False
@@ -274,14 +234,23 @@ class Host:
         elsewhere = {name for edge in found.decisions for name in edge} - placed.keys()
         if elsewhere:
             raise errors.BadSpec(
-                f"channel {channel!r}: {', '.join(sorted(elsewhere))} run in other processes; only a channel whose "
-                "ends are all in one process, or met by name, can switch"
+                f"channel {channel!r}: {', '.join(sorted(elsewhere))} run in other processes; who connects these can "
+                "switch it"
             )
         facts = {edge: edge_facts(placed[edge[0]], placed[edge[1]]) for edge in found.decisions}
+        with self.changing(channel, timeout):
+            switch_channel(found, facts, target, left(until))
+
+    @contextmanager
+    def changing(self, channel: str, timeout: float | None) -> Iterator[Channel]:
+        """A channel, for who takes ends of it to another transport, one at a time. Raises BadSpec, Timeout."""
+        found = self._channels.get(channel)
+        if found is None:
+            raise errors.BadSpec(f"there is no channel {channel!r} here")
         if not self._switching.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
             raise errors.Timeout(f"channel {channel!r}: another switch is under way in this host")
         try:
-            switch_channel(found, facts, target, left(until))
+            yield found
         finally:
             self._switching.release()
 

@@ -29,11 +29,11 @@ from .modes import Transport, mode_of
 from .placement import edge_facts
 from .policy import Decision, Request, ruled_out
 from .receiver import Receiver
-from .request import Answer, Body, InTurn
+from .request import Answer, Body, InTurn, duplicates
 from .request import Request as Asked
 from .search import checked_decision, joined, opened
 from .sender import Sender
-from .switch import left, until_of, wish
+from .switch import left, open_in_time, until_of, wish
 from .transport import Link, call_off
 from .transport.target import host_and_port, link_to, transport_of
 
@@ -84,8 +84,8 @@ class NamedSwitch:
             mine = self._agreed(target, meeting.connection, body, until)
             # Before anything can go that way: whoever closes the sender then waits until it is out.
             self._named.went_on(replace(meeting, decision=decision, link=mine))
-            far = isinstance(meeting.connection, FarTie)
-            pointer = reach.opened(mine, left(until)) if far else mine.open(SENDER)
+            far = isinstance(meeting.connection, FarTie) and mine.transport is Transport.TCP
+            pointer = reach.opened(mine, left(until)) if far else open_in_time(mine, SENDER, until)
             sender.leave_for(pointer, decision.mode, left(until))
         except BaseException as error:
             self._give_up(sender, meeting.connection, epoch, mine)
@@ -102,7 +102,7 @@ class NamedSwitch:
         link = link_to(target, key=self._named.name)
         try:
             description, fds = link.export(SENDER)
-            mine = transports.join(description, [os.dup(fd) for fd in fds])
+            mine = transports.join(description, duplicates(fds))
             description, fds = link.export(RECEIVER)
             if isinstance(connection, FarTie) and link.transport is Transport.REDIS:
                 description = reach.marked(description)
