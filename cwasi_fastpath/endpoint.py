@@ -156,6 +156,12 @@ class Endpoint(Managed):
             if self._pointer is not None:
                 lib.cwasi_channel_hung_up(self._pointer, bell)
 
+    def tidy(self) -> None:
+        """Frees what is left of transports from which it has gone on."""
+        with self._closing:
+            if self._pointer is not None:
+                lib.cwasi_channel_tidy(self._pointer)
+
     def abandon(self) -> None:
         """Frees the copy of this end that a fork left in this process, without a word to the peer: the other process
         goes on using it. Raises Busy.

@@ -11,6 +11,7 @@ from ._native import check, ffi, lib, timeout_ns
 from .endpoint import SENDER, Endpoint, first_ns, goes_on, patiently
 from .errors import BadSpec
 from .modes import Mode
+from .tidy import tidy_switches
 
 Data = bytes | bytearray | memoryview
 
@@ -58,6 +59,7 @@ class Sender(Endpoint):
         rc = lib.cwasi_channel_switch(own, pointer, timeout_ns(timeout))
         check(rc, f"{self!r}: switch")
         watch.watch_more(self)
+        tidy_switches(self)
 
     def pass_switch(self, epoch: int, timeout: float | None = None) -> None:
         """Passes on that the sender whose messages this end sends on goes on elsewhere. Raises what send raises."""
