@@ -185,7 +185,7 @@ class _FarOffer:
         self._until = 0.0
 
     def look(self) -> None:
-        """Whether one asks, or has its end. Raises RegistryUnavailable, RedisUnavailable."""
+        """Whether one asks, or has its end. Raises RegistryUnavailable, RedisUnavailable, BadSpec."""
         self._cluster.check()
         if self._peer is None:
             if (asking := self._cluster.asked()) is not None:
@@ -201,6 +201,8 @@ class _FarOffer:
             body = self._offer.far_asked(peer, FarTie(self._cluster, peer), listens)
         except errors.Error as error:
             self._cluster.reply(peer, {"error": type(error).__name__, "message": str(error)})
+            if isinstance(error, errors.BadSpec):
+                raise   # what we were given is wrong, whoever asks
             return
         self._peer, self._until = peer, time.monotonic() + SECONDS
         self._cluster.reply(peer, body)

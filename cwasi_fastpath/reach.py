@@ -57,15 +57,20 @@ def listening(server: str, host: str | None = None, port: int = 0) -> Link:
         raise errors.TcpUnavailable(f"tcp: {NOWHERE}")
     try:
         return TcpLink.create(at, port, tls=_files())
-    except (errors.TcpUnavailable, errors.BadSpec) as error:
-        if host is None and ENVIRONMENT in os.environ:
-            raise type(error)(f"{ENVIRONMENT}: {error}") from error
+    except errors.TcpUnavailable as error:
+        if host is None and os.environ.get(ENVIRONMENT):
+            raise errors.TcpUnavailable(f"{ENVIRONMENT}: {error}") from error
         raise
 
 
 def listening_if_possible(server: str) -> Link | None:
-    """None where nobody said where, and the server is on this node. Raises TcpUnavailable, BadSpec."""
-    return listening(server) if os.environ.get(ENVIRONMENT) or _towards(server) else None
+    """None where nobody said where, and there is no such address. Raises TcpUnavailable for what was said, BadSpec."""
+    try:
+        return listening(server)
+    except errors.TcpUnavailable:
+        if os.environ.get(ENVIRONMENT):
+            raise
+        return None
 
 
 def described(link: Link) -> Body:

@@ -557,6 +557,32 @@ def test_the_server_stays_away(nodes: Nodes, open_ends: Callable[..., Ends]) -> 
     finish(ends)
 
 
+@pytest.mark.parametrize("pause", [0.0, 0.005, 0.02])
+def test_the_server_is_killed_in_a_switch(nodes: Nodes, open_ends: Callable[..., Ends], pause: float) -> None:
+    """From tcp to tcp nothing depends on it but the agreement."""
+    ends = open_ends()
+    ends[0].say("switch", "tcp", HANG)
+    time.sleep(pause)   # any moment will do
+    nodes.server.kill()
+    told = ends[0].heard("switched", "error")
+    assert told.get("switched") == "tcp" or told["error"] == "RedisUnavailable", told
+    finish(ends)
+
+
+def test_a_receiver_that_was_stopped_for_too_long(open_ends: Callable[..., Ends]) -> None:
+    """It has lost its name, but not the messages."""
+    ends = open_ends()
+    ends[1].signal(signal.SIGSTOP)
+    try:
+        until = time.monotonic() + HANG
+        while (told := switch(ends, "redis", 0.1))["error"] != "PeerDied":
+            assert told["error"] == "Timeout" and time.monotonic() < until, told
+    finally:
+        ends[1].signal(signal.SIGCONT)
+    assert told["message"].endswith("; the channel stays on tcp")
+    finish(ends)
+
+
 # ---- the cable ----
 
 
@@ -579,3 +605,14 @@ def test_the_cable_is_pulled_in_a_switch_and_put_back(
         assert told["transport"] == before
         switched_in_the_end(ends, target)
     finish(ends)
+
+
+@pytest.mark.parametrize("target", ["tcp", "redis"])
+def test_the_cable_is_pulled_in_a_switch_for_good(nodes: Nodes, open_ends: Callable[..., Ends], target: str) -> None:
+    """Both are told; what had come is the beginning of what was sent."""
+    tx, rx = open_ends(transport="redis" if target == "tcp" else "tcp")
+    tx.say("switch", target, 1.0)
+    nodes.far.cable("down")
+    told, theirs = tx.heard("failed"), rx.heard("failed", "all")
+    assert told["failed"] == "PeerDied" and theirs.get("failed") == "PeerDied", (told, theirs)
+    assert theirs["number"] <= told["sent"]
