@@ -13,7 +13,9 @@ from .metrics import ChannelMetrics, EndReport, Observation, channel_metrics
 from .modes import Mode, Transport
 from .placement import Placement, edge_facts, here
 from .policy import CostPolicy, Decision
-from .process import HostProcess, SpannedChannel, supervise
+from .process import HostProcess, supervise
+from .spanned import SpannedChannel
+from .switch_spanned import SpannedSwitch
 from .workflow import FunctionSpec, Workflow
 
 
@@ -130,34 +132,43 @@ def _run_here(workflow: Workflow, options: Options) -> RunReport:
 
 
 def _run_apart(workflow: Workflow, options: Options, groups: list[list[FunctionSpec]]) -> RunReport:
-    decisions = _decide_apart(workflow, options, groups)
+    placements = _placements(groups)
+    decisions = _decide_apart(workflow, options, placements)
     processes: list[HostProcess] = []
-    try:
-        for group in groups:
-            processes.append(HostProcess(group, options.timeout))
-        by_function = {
-            function.name: process for group, process in zip(groups, processes, strict=True) for function in group
-        }
-        for channel in _links_apart(workflow, decisions):
-            channel.connect(by_function, options.redis, options.sample)
-        seconds, outcomes = supervise(processes, options.timeout)
-    finally:
-        for process in processes:
-            process.close()
+    with SpannedSwitch() as switches:
+        try:
+            for group in groups:
+                processes.append(HostProcess(group, options.timeout, switches.address))
+            by_function = {
+                function.name: process for group, process in zip(groups, processes, strict=True) for function in group
+            }
+            channels = _links_apart(workflow, decisions)
+            for channel in channels:
+                channel.connect(by_function, options.redis, options.sample)
+            switches.serve(channels, by_function, placements)
+            seconds, outcomes = supervise(processes, options.timeout)
+        finally:
+            for process in processes:
+                process.close()
     ends = [report for outcome in outcomes for report in outcome.ends]
     cpu_seconds = {name: seconds for outcome in outcomes for name, seconds in outcome.cpu_seconds.items()}
     return RunReport(_edge_reports(decisions, ends), seconds, cpu_seconds, len(outcomes))
 
 
+def _placements(groups: list[list[FunctionSpec]]) -> dict[str, Placement]:
+    """Of each function."""
+    return {
+        function.name: replace(here(function.trust), process=-1 - number)   # pids come later
+        for number, group in enumerate(groups)
+        for function in group
+    }
+
+
 def _decide_apart(
-    workflow: Workflow, options: Options, groups: list[list[FunctionSpec]]
+    workflow: Workflow, options: Options, placements: Mapping[str, Placement]
 ) -> dict[str, dict[Edge, Decision]]:
     """For each channel, those of answers included, a decision for each edge."""
     policy = CostPolicy(calibration.costs(options.redis))
-    placements: dict[str, Placement] = {}
-    for number, group in enumerate(groups):
-        for function in group:
-            placements[function.name] = replace(here(function.trust), process=-1 - number)   # pids come later
 
     def decided(channel: str, edges: Sequence[Edge]) -> dict[Edge, Decision]:
         return decide_all(

@@ -7,7 +7,8 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -146,6 +147,8 @@ class Host:
         self._guests: dict[str, Guest] = {}
         self._channels: dict[str, Channel] = {}
         self._published = Published(self)
+        self.switcher = ""
+        """The address of the process that switches its channels, where that is another one."""
         self._switching = threading.Lock()
         """One switch at a time."""
         self._closed = False
@@ -274,14 +277,23 @@ class Host:
         elsewhere = {name for edge in found.decisions for name in edge} - placed.keys()
         if elsewhere:
             raise errors.BadSpec(
-                f"channel {channel!r}: {', '.join(sorted(elsewhere))} run in other processes; only a channel whose "
-                "ends are all in one process, or met by name, can switch"
+                f"channel {channel!r}: {', '.join(sorted(elsewhere))} run in other processes; who connects these can "
+                "switch it"
             )
         facts = {edge: edge_facts(placed[edge[0]], placed[edge[1]]) for edge in found.decisions}
+        with self.changing(channel, timeout):
+            switch_channel(found, facts, target, left(until))
+
+    @contextmanager
+    def changing(self, channel: str, timeout: float | None) -> Iterator[Channel]:
+        """A channel, for who takes ends of it to another transport, one at a time. Raises BadSpec, Timeout."""
+        found = self._channels.get(channel)
+        if found is None:
+            raise errors.BadSpec(f"there is no channel {channel!r} here")
         if not self._switching.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
             raise errors.Timeout(f"channel {channel!r}: another switch is under way in this host")
         try:
-            switch_channel(found, facts, target, left(until))
+            yield found
         finally:
             self._switching.release()
 

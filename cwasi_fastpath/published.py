@@ -26,6 +26,9 @@ _log = logging.getLogger(__name__)
 class Publisher(Protocol):
     """A host."""
 
+    switcher: str
+    """The address of the process that switches its channels; nothing where it does so itself."""
+
     @property
     def channels(self) -> Sequence[Channel]:
         """All that were opened there."""
@@ -60,7 +63,9 @@ class Published:
         publish(self.describe)
 
     def listen(self, channel: str) -> None:
-        """Requests to switch that channel are answered until the end."""
+        """Requests to switch that channel are answered until the end, unless another process does."""
+        if self._host.switcher:
+            return
         handler = self._turn.handler(partial(self._switch, channel))
         control.on("switch-to", handler, channel)
         self._handlers.append((handler, channel))
@@ -112,6 +117,7 @@ class Published:
             explanations=explained(edges),
             metrics=counted(found[0]) if found is not None else {},
             unread=found[1] if found is not None and end.role == SENDER else None,
+            switcher=self._host.switcher,
         )
 
 

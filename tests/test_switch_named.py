@@ -475,7 +475,7 @@ def test_by_command(fork: Fork) -> None:
 def test_a_process_that_answers_nonsense(monkeypatch: pytest.MonkeyPatch, answer: dict[str, str]) -> None:
     from cwasi_fastpath import switch_asked
 
-    monkeypatch.setattr(switch_asked, "holders", lambda channel, role: ["0" * 16])
+    monkeypatch.setattr(switch_asked, "switchers", lambda channel: ["0" * 16])
     monkeypatch.setattr(switch_asked.registry, "ask", lambda *words, **more: answer)
     with pytest.raises(cwasi.PeerDied, match="answered nonsense"):
         switch_asked.ask("lab", "ring", 1.0)

@@ -128,7 +128,7 @@ class TcpLink:
         return description, [self._listener.fileno()] if role == RECEIVER and self._listener is not None else []
 
     def peer_died(self, end: Endpoint, peer: int = 0) -> None:
-        end.peer_died()
+        end.peer_died(peer)
 
     def give_up(self) -> None:
         """Nobody comes any more: close need not wait for that."""
