@@ -431,6 +431,9 @@ void cwasi_channel_forked(cwasi_channel *c)
     line_forked(&c->line);
     store_relaxed(&c->awaited, 0);
     try_claim(&c->owner, TENDED, FREE);
+    /* Who is inside is there in the middle of something: this copy can only be given up. */
+    if (load_relaxed(&c->owner) != FREE)
+        store_relaxed(&c->owner, CLOSED);
 }
 
 void cwasi_channel_stats(cwasi_channel *c, cwasi_stats *out)

@@ -97,7 +97,8 @@ void cwasi_channel_hung_up(cwasi_channel *c, int bell);
 int cwasi_channel_attach(cwasi_channel *c, unsigned source, cwasi_channel *fresh, uint32_t epoch);
 /* Takes it back; -EALREADY where the sender has gone there, or this end was closed, which has told it so. */
 int cwasi_channel_detach(cwasi_channel *c, unsigned source, uint32_t epoch);
-/* Waits for a moment between two messages, and for room to tell the receiver. An error changes nothing. */
+/* Waits for a moment between two messages, and for room to tell the receiver. An error changes nothing. -EINTR: a signal
+ * came, or it is time to look for one; `fresh` is there still, and the call may be made again. */
 int cwasi_channel_switch(cwasi_channel *c, cwasi_channel *fresh, int64_t timeout_ns);
 /* For who passes messages on: the sender's last word here, as it was received. */
 int cwasi_channel_pass_switch(cwasi_channel *c, uint32_t epoch, int64_t timeout_ns);

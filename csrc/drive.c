@@ -113,7 +113,10 @@ static int go_on(const cwasi_drive *d, cwasi_channel *receiver, cwasi_channel **
         cwasi_channel_free(next[0]);
         return rc;
     }
-    return cwasi_channel_switch(d->tx, next[0], -1);
+    do
+        rc = cwasi_channel_switch(d->tx, next[0], -1);
+    while (rc == -EINTR);
+    return rc;
 }
 
 int cwasi_drive_switching(const cwasi_drive *d, int64_t period_ns, cwasi_channel *receiver, cwasi_channel **fresh,

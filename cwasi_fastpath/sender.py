@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -53,7 +54,15 @@ class Sender(Endpoint):
         """
         own = self._pointer_for(pointer)
         lib.cwasi_channel_set_mode(pointer, mode)
+        until = None if timeout is None else time.monotonic() + timeout
         rc = lib.cwasi_channel_switch(own, pointer, timeout_ns(timeout))
+        try:
+            while rc == -errno.EINTR:   # in between, signals (Ctrl-C) are handled
+                left = None if until is None else max(0.0, until - time.monotonic())
+                rc = lib.cwasi_channel_switch(self.pointer, pointer, timeout_ns(left))
+        except BaseException:
+            lib.cwasi_channel_free(pointer)
+            raise
         check(rc, f"{self!r}: switch")
         watch.watch_more(self)
 

@@ -380,3 +380,33 @@ def test_a_running_command_is_told(guests: Path, runtime_directory: Path) -> Non
             assert {(end["transport"], end["epoch"]) for end in ends if end["role"] == "sender"} == {("pipe", 1)}
         finally:
             command.terminate()
+
+
+INTERRUPTED = """
+import os, signal, threading
+import cwasi_fastpath as cwasi
+signal.signal(signal.SIGINT, signal.default_int_handler)
+tx, rx = cwasi.open_channel("lab")
+sent = 0
+while tx.try_send(b""):
+    sent += 1
+noticed = threading.Event()
+signal.signal(signal.SIGUSR1, lambda *_: noticed.set())
+threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    tx.switch("ring", timeout=None)
+except KeyboardInterrupt:
+    print("interrupted", noticed.is_set(), tx.epoch)
+for _ in range(sent):
+    rx.recv(0)
+tx.switch("pipe", timeout=0)
+tx.send(b"on")
+print(rx.recv(0), tx.epoch, rx.epoch)
+"""
+
+
+def test_ctrl_c_ends_a_switch_without_a_time_out() -> None:
+    """Another signal does not; and all is as it was."""
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=HANG)
+    assert (done.stdout, done.stderr) == ("interrupted True 0\nb'on' 1 1\n", "")

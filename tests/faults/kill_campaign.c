@@ -187,7 +187,10 @@ static int go_on(cwasi_channel *c, uint64_t seq)
         return 0;
     cwasi_channel *next = fresh[number];
     fresh[number] = NULL;
-    int rc = cwasi_channel_switch(c, next, FOREVER);
+    int rc;
+    do
+        rc = cwasi_channel_switch(c, next, FOREVER);
+    while (rc == -EINTR);
     if (rc == 0)
         CHECK_EQ(cwasi_channel_epoch(c, 0), number);
     look_at_bells(c);
