@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol, Self
 from weakref import ReferenceType, finalize, ref
 
@@ -20,7 +21,7 @@ from .names import checked
 from .placement import Placement
 from .policy import Decision
 from .registry import ROLES
-from .transport import Link, call_off, settle
+from .transport import Link, call_off, settle, why
 
 WAITING, OPEN, PEER_GONE, CLOSED = "waiting", "open", "peer gone", "closed"
 
@@ -107,6 +108,7 @@ class NamedEnd:
         self.meeting = meeting
         self.state = OPEN
         self._end = ref(end)
+        self._explain()
         _named[self.name, self.role] = self
         # Who forgets to close it has not finished it: then there is no bye.
         forgotten = finalize(end, control.later, self._leave)
@@ -124,6 +126,7 @@ class NamedEnd:
         assert self.meeting is not None   # or there was nothing to go on from
         done, self._before = self._before, [self.meeting]
         self.meeting = meeting
+        self._explain()
         if self._left:   # meanwhile, perhaps before it could be seen
             meeting.link.close()
         if self._died:
@@ -140,11 +143,17 @@ class NamedEnd:
         """It will not, after all."""
         if self._before and self.meeting is not None and self.meeting.link is link:
             self.meeting = self._before.pop()
+            self._explain()
         call_off(link)
 
     def _links(self) -> list[Link]:
         """All that something may still come by."""
         return [meeting.link for meeting in (*self._before, self.meeting) if meeting is not None]
+
+    def _explain(self) -> None:
+        """The end can say why its peer is gone."""
+        if (end := self.end) is not None:
+            end.why = partial(why, self._links())
 
     @property
     def end(self) -> Endpoint | None:

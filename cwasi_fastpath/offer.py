@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from .lease import SECONDS
 from .meeting import Meeting, NamedEnd
 from .placement import Placement, of_peer
 from .policy import Decision
-from .request import Body, Request, close_all
+from .request import Body, Request, close_all, duplicates
 from .transport import Link
 
 _LOOK = 0.1
@@ -100,10 +99,14 @@ class Offer:
         link = transports.create(decision.transport, redis=self._redis, key=self._named.name)
         try:
             description, fds = link.export(SENDER)
-            mine = transports.join(description, [os.dup(fd) for fd in fds])
+            mine = transports.join(description, duplicates(fds))
             description, fds = link.export(RECEIVER)
             body = {"link": description, "decision": asdict(decision), "placement": self._named.here.as_plain()}
-            return body, [os.dup(fd) for fd in fds], mine
+            try:
+                return body, duplicates(fds), mine
+            except OSError:
+                mine.close()
+                raise
         finally:
             link.close()
 

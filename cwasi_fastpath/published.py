@@ -18,7 +18,7 @@ from .placement import here
 from .policy import Decision
 from .registry import ROLES
 from .request import InTurn, Request
-from .switch import wish
+from .switch import only_one, wish
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +71,7 @@ class Published:
         self._handlers.append((handler, channel))
 
     def _switch(self, channel: str, request: Request, fds: list[int]) -> None:
+        only_one(request)
         self._host.switch(channel, *wish(request))
         found = next(item for item in self._host.channels if item.name == channel)
         request.answer({"transport": str(found.transport), "mode": str(found.mode)})

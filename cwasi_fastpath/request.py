@@ -83,6 +83,18 @@ def close_all(fds: list[int]) -> None:
         os.close(fds.pop())
 
 
+def duplicates(fds: Sequence[int]) -> list[int]:
+    """A copy of each, which is the caller's. Raises OSError; then there is none."""
+    found: list[int] = []
+    try:
+        for fd in fds:
+            found.append(os.dup(fd))
+    except OSError:
+        close_all(found)
+        raise
+    return found
+
+
 Work = Callable[[Request, list[int]], None]
 """Answers a request, which came with these descriptors. Those that are left in the list are closed."""
 

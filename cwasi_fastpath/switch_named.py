@@ -28,11 +28,11 @@ from .modes import Transport, mode_of
 from .placement import edge_facts
 from .policy import Decision, Request, ruled_out
 from .receiver import Receiver
-from .request import Body, InTurn
+from .request import Body, InTurn, duplicates
 from .request import Request as Asked
 from .search import checked_decision, joined, opened
 from .sender import Sender
-from .switch import left, until_of, wish
+from .switch import left, open_in_time, until_of, wish
 from .transport import Link
 from .transport.target import link_to, transport_of
 
@@ -77,7 +77,7 @@ class NamedSwitch:
         link = link_to(target, key=self._named.name)
         try:
             description, fds = link.export(SENDER)
-            mine = transports.join(description, [os.dup(fd) for fd in fds])
+            mine = transports.join(description, duplicates(fds))
             description, fds = link.export(RECEIVER)
             epoch = sender.epoch + 1
             body: Body = {"epoch": epoch, "link": description, "decision": asdict(decision)}
@@ -85,7 +85,7 @@ class NamedSwitch:
                 self._offer(meeting.connection, body, fds, until)
                 # Before anything can go that way: whoever closes the sender then waits until it is out.
                 self._named.went_on(replace(meeting, decision=decision, link=mine))
-                sender.leave_for(mine.open(SENDER), decision.mode, left(until))
+                sender.leave_for(open_in_time(mine, SENDER, until), decision.mode, left(until))
             except BaseException:
                 self._give_up(sender, meeting.connection, epoch, mine)
                 raise

@@ -15,7 +15,7 @@ from .host import Host
 from .modes import Mode, Transport
 from .policy import Decision
 from .request import close_all
-from .switch import left
+from .switch import left, open_in_time
 
 _PATIENCE = 1.0
 """Seconds for another switch in this process, which our parent does not know of, to end."""
@@ -91,7 +91,7 @@ class SwitchPart:
         decisions = {(one, other): decision_of(plain) for one, other, plain in message["decisions"]}
         link = _joined(message, fds)
         try:
-            end = link.open(SENDER, function)
+            end = open_in_time(link, SENDER, message["until"], function=function)
             # Before anything can go that way: whoever closes the sender then waits until it is out.
             for edge, decision in decisions.items():
                 channel.went_on(SENDER, edge, decision, link)

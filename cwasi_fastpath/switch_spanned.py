@@ -23,7 +23,7 @@ from .policy import Decision
 from .process import HostProcess, NotRunning
 from .request import InTurn, Request
 from .spanned import SpannedChannel
-from .switch import left, until_of, wish
+from .switch import left, only_one, until_of, wish
 from .switch_channel import check, decided
 from .transport import Link
 from .transport.target import link_to, transport_of
@@ -85,6 +85,7 @@ class SpannedSwitch:
             self._handlers.append((handler, name))
 
     def _asked(self, name: str, request: Request, fds: list[int]) -> None:
+        only_one(request)
         self.switch(name, *wish(request))
         edges = self._channels[name].decisions.values()
         request.answer({"transport": next(iter(edges)).transport, "mode": str(max(one.mode for one in edges))})

@@ -479,3 +479,50 @@ def test_a_process_that_answers_nonsense(monkeypatch: pytest.MonkeyPatch, answer
     monkeypatch.setattr(switch_asked.registry, "ask", lambda *words, **more: answer)
     with pytest.raises(cwasi.PeerDied, match="answered nonsense"):
         switch_asked.ask("lab", "ring", 1.0)
+
+
+def test_why_the_peer_is_gone(start: Start) -> None:
+    """A named end says what its transport knows, also after a switch."""
+    with RedisServer() as server:
+        opening = start(cwasi.open_sender, "lab", timeout=HANG, transport="redis", redis=f"{server.url}?patience=1")
+        with cwasi.open_receiver("lab", timeout=HANG) as rx:
+            tx: cwasi.Sender = opening.result(HANG)   # type: ignore[assignment]
+            tx.send(b"by redis")
+            assert rx.recv(HANG) == b"by redis"
+            for target in ("ring", f"{server.url}?patience=1"):
+                tx.switch(target, timeout=HANG)
+                tx.send(b"on")
+                assert rx.recv(HANG) == b"on"
+            os.kill(server.pid, signal.SIGKILL)
+            with pytest.raises(cwasi.PeerDied, match="redis at "):
+                rx.recv(HANG)
+            tx.finish(failed=True)
+            tx.close()
+
+
+@pytest.mark.parametrize("how", ["named", "threads"])
+def test_a_server_that_does_not_answer(start: Start, how: str) -> None:
+    """The time-out holds, the channel goes on as before, and what waits for the server goes when it answers."""
+    with RedisServer() as server:
+        if how == "named":
+            opening = start(cwasi.open_sender, "lab", timeout=HANG)
+            rx = cwasi.open_receiver("lab", timeout=HANG)
+            tx: cwasi.Sender = opening.result(HANG)   # type: ignore[assignment]
+        else:
+            tx, rx = cwasi.open_channel("lab")
+        with tx, rx:
+            os.kill(server.pid, signal.SIGSTOP)
+            try:
+                with pytest.raises(cwasi.Timeout):
+                    tx.switch(server.url, timeout=0.3)
+                tx.send(b"on")
+                assert rx.recv(HANG) == b"on"
+            finally:
+                os.kill(server.pid, signal.SIGCONT)
+            tx.switch(server.url, timeout=HANG)
+            tx.send(b"by redis")
+            assert rx.recv(HANG) == b"by redis" and tx.epoch == 1
+        until = time.monotonic() + HANG
+        while any(thread.name.startswith(("redis ", "cwasi switch")) for thread in threading.enumerate()):
+            assert time.monotonic() < until, threading.enumerate()
+            time.sleep(0.01)
