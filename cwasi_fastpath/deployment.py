@@ -132,13 +132,14 @@ def _run_here(workflow: Workflow, options: Options) -> RunReport:
 
 
 def _run_apart(workflow: Workflow, options: Options, groups: list[list[FunctionSpec]]) -> RunReport:
+    apart = len({function.trust for function in workflow.functions}) > 1
     placements = _placements(groups)
     decisions = _decide_apart(workflow, options, placements)
     processes: list[HostProcess] = []
     with SpannedSwitch() as switches:
         try:
             for group in groups:
-                processes.append(HostProcess(group, options.timeout, switches.address))
+                processes.append(HostProcess(group, options.timeout, switches.address, shielded=apart))
             by_function = {
                 function.name: process for group, process in zip(groups, processes, strict=True) for function in group
             }

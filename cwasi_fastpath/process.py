@@ -55,10 +55,13 @@ class NotRunning(errors.ChannelClosed):
 class HostProcess:
     """A host in a child process."""
 
-    def __init__(self, functions: Sequence[FunctionSpec], timeout: float | None, switcher: str = "") -> None:
+    def __init__(
+        self, functions: Sequence[FunctionSpec], timeout: float | None, switcher: str = "", *, shielded: bool = False
+    ) -> None:
         """Starts the process and lets it compile the functions, without waiting for it.
 
-        switcher: the address at which others can ask for a switch of its channels.
+        switcher: the address at which others can ask for a switch of its channels. shielded: from other processes of
+        our user.
         """
         self.functions = [function.name for function in functions]
         self.neighbours: list[tuple[HostProcess, str, Edge]] = []
@@ -80,7 +83,7 @@ class HostProcess:
             )
         try:
             plain = [_as_plain(function) for function in functions]
-            self._send({"load": plain, "timeout": timeout, "switcher": switcher})
+            self._send({"load": plain, "timeout": timeout, "switcher": switcher, "shielded": shielded})
         except BaseException:
             self.close()
             raise

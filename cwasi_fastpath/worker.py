@@ -16,6 +16,7 @@ from . import errors, transport, watch
 from .host import Host
 from .metrics import EndReport
 from .process import MESSAGE_BYTES
+from .shield import shield
 from .switch_part import SwitchPart, decision_of
 
 _MAX_FDS = 253   # the most that the kernel passes at once
@@ -55,6 +56,8 @@ class _Child:
 
     def _handle(self, message: dict[str, Any], fds: list[int]) -> None:
         if "load" in message:
+            if message["shielded"]:
+                shield()
             self._host = Host(policy=_NoChoice(), timeout=message["timeout"])
             self._host.switcher = message["switcher"]
             self._part = SwitchPart(self._host, self._answer)

@@ -40,7 +40,7 @@ LAYERS = [
     {"connection", "request", "placement", "runtime"},
     {"policy"},
     {"credentials", "claim", "descriptors", "lease"},
-    {"_native", "cpu", "metrics", "modes", "names", "network", "output"},
+    {"_native", "cpu", "metrics", "modes", "names", "network", "output", "shield"},
     {"errors", "_cwasi", "_build"},
 ]
 LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}

@@ -74,6 +74,7 @@ def run(
     """
     from ..deployment import Options
     from ..modes import parse_mode, parse_transport
+    from ..shield import shield
     from ..workflow import Workflow
 
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -86,6 +87,8 @@ def run(
         raise click.UsageError(f"--trust names a function that is not run: {', '.join(sorted(unknown))}")
     if not 0 < sample < 1 << 32 or sample & (sample - 1):
         raise click.UsageError(f"--sample {sample}: use a power of two, for example 1, 64 or 1024")
+    if len({spec.trust for spec in specs}) > 1:
+        shield()   # what we connect passes through us
     if as_json:
         _keep_for_the_report()
     options = Options(parse_mode(mode), parse_transport(transport), redis, timeout, sample, _observations(observed))
