@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 
 from . import calibration
 from .channel import Edge
-from .host import Host, answers_name, decide_all
+from .edges import answers_name, decide_all
+from .host import Host
 from .metrics import ChannelMetrics, EndReport, Observation, channel_metrics
 from .modes import Mode, Transport
 from .placement import Placement, edge_facts, here

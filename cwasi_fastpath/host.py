@@ -23,14 +23,15 @@ from ._native import lib
 from .channel import Channel, Edge
 from .cpu import usable_cores
 from .descriptors import allow_many
+from .edges import answers_name, decide_all
 from .endpoint import RECEIVER, SENDER, Endpoint
 from .guest import Guest, Streams
 from .metrics import Observation
-from .modes import EdgeFacts, Mode, Transport, parse_mode, parse_transport
+from .modes import Mode, Transport, parse_mode, parse_transport
 from .names import LONGEST, checked
 from .output import Output
 from .placement import edge_facts, here
-from .policy import CostPolicy, Decision, Policy, Request, decide
+from .policy import CostPolicy, Decision, Policy
 from .published import Published
 from .switch import left, until_of
 from .switch_channel import switch_channel
@@ -51,11 +52,6 @@ class _Choice:
     observation: Observation | None
 
 
-def answers_name(channel: str, caller: str) -> str:
-    """The channel on which the answers to the requests of `caller` come back."""
-    return f"{channel}.answers.{caller}"
-
-
 def _shared_output() -> Output | None:
     """For what guests print to this process's standard output, unless it is a terminal, or closed."""
     try:
@@ -63,12 +59,6 @@ def _shared_output() -> Output | None:
     except OSError:
         return None
     return None if os.isatty(_STDOUT) else Output(_STDOUT)
-
-
-def edge_named(channel: str, sender: str, receiver: str, receivers: int) -> str:
-    """An edge, for messages."""
-    several = f", one of {receivers} receivers" if receivers > 1 else ""
-    return f"channel {channel!r} from {sender} to {receiver}{several}"
 
 
 def _failure_of(guest: Guest) -> BaseException | None:
@@ -86,39 +76,6 @@ def _listed(guests: Guest | Sequence[Guest]) -> list[Guest]:
 
 def _each(port: Port, guests: Sequence[Guest]) -> Sequence[str | None]:
     return [port] * len(guests) if port is None or isinstance(port, str) else port
-
-
-def decide_all(
-    policy: Policy,
-    channel: str,
-    edges: Mapping[Edge, EdgeFacts],
-    *,
-    mode: Mode | None = None,
-    asked: Transport | None = None,
-    redis: str | None = None,
-    observation: Observation | None = None,
-) -> dict[Edge, Decision]:
-    """Asks the policy for every edge of a channel. Several receivers get the same transport. Raises NoTransport."""
-    from .policy.decision import available, for_several
-
-    receivers = len({receiver for _, receiver in edges})
-    if receivers > 1 and asked is None:
-        offered = available(redis)
-        requests = [Request(facts, observation, mode, None, offered, receivers) for facts in edges.values()]
-        asked = for_several(requests)
-    return {
-        (sender, receiver): decide(
-            policy,
-            facts,
-            edge_named(channel, sender, receiver, receivers),
-            mode=mode,
-            asked=asked,
-            redis=redis,
-            observation=observation,
-            receivers=receivers,
-        )
-        for (sender, receiver), facts in edges.items()
-    }
 
 
 class Host:

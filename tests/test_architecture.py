@@ -21,7 +21,7 @@ LAYERS = [
     {"process", "worker"},
     {"switch_part"},
     {"host", "tracer"},
-    {"published", "switch_channel"},
+    {"edges", "published", "switch_channel"},
     {"guest", "tracer_socket", "probes"},
     {"rendezvous"},
     {"switch_named", "switch_asked"},
