@@ -14,8 +14,9 @@ from .metrics import ChannelMetrics, EndReport, Observation, channel_metrics
 from .modes import Mode, Transport
 from .placement import Placement, edge_facts, here
 from .policy import CostPolicy, Decision
-from .process import HostProcess, supervise
+from .process import HostProcess
 from .spanned import SpannedChannel
+from .supervision import supervise
 from .switch_spanned import SpannedSwitch
 from .workflow import FunctionSpec, Workflow
 

@@ -17,7 +17,7 @@ LAYERS = [
     {"bench", "soak"},
     {"deployment", "redis_server"},
     {"switch_spanned"},
-    {"spanned"},
+    {"spanned", "supervision"},
     {"process", "worker"},
     {"switch_part"},
     {"host", "tracer"},
