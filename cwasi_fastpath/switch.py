@@ -129,7 +129,8 @@ def switch_here(
             attached.append(target)
         sender.leave_for(open_in_time(link, SENDER, until), mode, left(until))
         if limit is not None:
-            sender.limit(limit)
+            with suppress(errors.ChannelClosed):   # it has gone there all the same
+                sender.limit(limit)
     except BaseException:
         if not sender.closed and attached and sender.epoch == epoch:
             raise   # Ctrl-C, just after it has gone there

@@ -72,7 +72,7 @@ class SwitchPart:
             end = link.open(RECEIVER, edge[1], message["reader"])
             receiver.attach(end, epoch, decision.mode, source=source)
         except BaseException:
-            link.close()
+            transport.call_off(link)
             raise
         channel.went_on(RECEIVER, edge, decision, link)
 
@@ -91,10 +91,10 @@ class SwitchPart:
         decisions = {(one, other): decision_of(plain) for one, other, plain in message["decisions"]}
         link = _joined(message, fds)
         try:
-            end = open_in_time(link, SENDER, message["until"], function=function)
             # Before anything can go that way: whoever closes the sender then waits until it is out.
             for edge, decision in decisions.items():
                 channel.went_on(SENDER, edge, decision, link)
+            end = open_in_time(link, SENDER, message["until"], function=function)
             sender.leave_for(end, max(one.mode for one in decisions.values()), left(message["until"]))
         except BaseException:
             for edge in decisions:
@@ -102,7 +102,8 @@ class SwitchPart:
             transport.call_off(link)
             raise
         if message["limit"] is not None:
-            sender.limit(message["limit"])
+            with suppress(errors.ChannelClosed):   # it has gone there all the same
+                sender.limit(message["limit"])
 
 
 def decision_of(plain: Message) -> Decision:
