@@ -197,7 +197,7 @@ class NamedFollower:
         try:
             receiver.attach(opened(link), epoch, decision.mode)
         except BaseException:
-            link.close()
+            transports.call_off(link)
             raise
         self._named.went_on(replace(meeting, decision=decision, link=link))
         request.answer(told)

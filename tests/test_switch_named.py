@@ -529,3 +529,33 @@ def test_a_server_that_does_not_answer(start: Start, how: str) -> None:
         while any(thread.name.startswith(("redis ", "cwasi switch")) for thread in threading.enumerate()):
             assert time.monotonic() < until, threading.enumerate()
             time.sleep(0.01)
+
+
+@pytest.mark.parametrize("abandons", [True, False])
+def test_a_parent_whose_child_sends_does_not_switch_it(fork: Fork, abandons: bool) -> None:
+    """It says so where it has given its own copy up; else it notices, and the child goes on."""
+    receiving = fork(receive_all)
+    with cwasi.open_sender("lab", timeout=HANG) as tx:
+        ours, theirs = socket.socketpair()
+
+        def child() -> None:
+            ours.close()
+            for number in range(10):
+                tx.send(message(number))
+            theirs.send(b"sent")
+            assert theirs.recv(5) == b"go on"
+            for number in range(10, 20):
+                tx.send(message(number))
+            tx.send(b"")
+
+        pid = fork(child)
+        theirs.close()
+        assert ours.recv(5) == b"sent"
+        if abandons:
+            tx.abandon()
+        done = switch("lab", "pipe")
+        assert done.returncode == 74 and ("is closed" if abandons else "corrupted") in done.stderr, done
+        ours.send(b"go on")
+        assert status_of(pid) == 0
+        assert status_of(receiving) == 0
+        ours.close()
