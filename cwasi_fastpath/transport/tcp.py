@@ -181,7 +181,7 @@ class TcpLink:
         return next((keeper.why for keeper in self._keepers if keeper.why), None)
 
     def peer_died(self, end: Endpoint, peer: int = 0) -> None:
-        end.peer_died()
+        end.peer_died(peer)
 
     def give_up(self) -> None:
         """Nobody comes any more: close need not wait for that."""
