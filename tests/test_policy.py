@@ -207,7 +207,7 @@ def test_several_receivers_have_what_all_of_them_can() -> None:
     served = frozenset(Transport)
     assert for_several([Request(FAR, available=served, receivers=2)] * 2) is Transport.TCP
     assert for_several([Request(FAR, available=served, receivers=RECEIVERS_MAX + 1)]) is Transport.REDIS
-    assert for_several([Request(HERE, mode=Mode.REMOTE, transport=Transport.RING)]) is Transport.REDIS, "it says why not"
+    assert for_several([Request(HERE, mode=Mode.REMOTE, transport=Transport.RING)]) is Transport.REDIS, "says why"
     assert RECEIVERS_MAX == lib.CWASI_READERS_MAX
 
 

@@ -28,7 +28,8 @@ def measure(case: Case, count: int) -> Sample:
         return _raw_latency(case, count)
     runs = {
         Path.HOP: _hop, Path.YIELD: _yield, Path.WAKE: _wake, Path.COPY: _copy, Path.BUFFERS: _buffers,
-        Path.VMSPLICE: _lending, Path.VMSPLICE_COPY: _lending, Path.RAW_TCP: _written, Path.RAW_PIPE: _written, Path.RAW_UNIX: _written, Path.TCP_TURNS: _turns,
+        Path.VMSPLICE: _lending, Path.VMSPLICE_COPY: _lending, Path.RAW_TCP: _written,
+        Path.RAW_PIPE: _written, Path.RAW_UNIX: _written, Path.TCP_TURNS: _turns,
     }  # fmt: skip
     return runs[case.path](case, count)
 

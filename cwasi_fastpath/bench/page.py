@@ -41,7 +41,8 @@ svg line { stroke-width: 2 } svg .grid { stroke-width: 1 }
 """
 _COLOURED = (
     Path.RING, Path.WINDOWS, Path.PIPE, Path.TCP, Path.TLS, Path.REDIS, Path.LIST, Path.STREAM,
-    Path.TUNED_LIST, Path.TUNED_STREAM, Path.RAW_PIPE, Path.VMSPLICE, Path.RAW_UNIX, Path.RAW_TCP, Path.ICEORYX, Path.ZMQ, Path.MP_PIPE, Path.MP_SHARED, Path.STDIO,
+    Path.TUNED_LIST, Path.TUNED_STREAM, Path.RAW_PIPE, Path.VMSPLICE, Path.RAW_UNIX, Path.RAW_TCP,
+    Path.ICEORYX, Path.ZMQ, Path.MP_PIPE, Path.MP_SHARED, Path.STDIO,
 )  # fmt: skip
 
 

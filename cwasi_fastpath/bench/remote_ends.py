@@ -41,7 +41,7 @@ class RemoteEnds:
         left = [tx, rx]
 
         def closed(end: Endpoint) -> None:
-            left.remove(end)   # type: ignore[arg-type]
+            left.remove(end)
             if not left:
                 link.close()
 

@@ -40,7 +40,8 @@ _OPTIONS = (
     click.option("--seed", type=int, default=1, show_default=True, help="Of the order of cases and of the intervals."),
     click.option("--quick", is_flag=True, help="2 rounds of 2 sizes in some 15 seconds: to see that it works."),
     click.option("--json", "as_json", is_flag=True, help="Print all values of all rounds as JSON."),
-    click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with plots to this file."),
+    click.option("--html", type=click.Path(dir_okay=False, path_type=Path),
+                 help="Write a page with plots to this file."),
 )  # fmt: skip
 
 

@@ -10,7 +10,6 @@ from .. import errors
 from ..metrics import Observation
 from ..modes import EdgeFacts, Locality, Mode, Transport, mode_of, nearest_mode
 
-
 RECEIVERS_MAX = 60
 """Of one sender, where no server has the messages for all of them: CWASI_READERS_MAX of the data plane."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import secrets
 import socket
-import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -47,8 +46,8 @@ class TcpLink:
     longest_whole = LONGEST_WHOLE
 
     def __init__(self, plain: dict[str, Any], listeners: dict[int, tuple[socket.socket, str]], *, sends: bool) -> None:
-        """plain: where the receivers listen, their keys and the bounds, to be passed on. listeners: with their keys, of the
-        receivers that are left to give out. sends: the sender is left, too.
+        """plain: where the receivers listen, their keys and the bounds, to be passed on. listeners: with their keys, of
+        the receivers that are left to give out. sends: the sender is left, too.
         """
         self._plain = plain
         self._listeners = listeners
@@ -60,8 +59,8 @@ class TcpLink:
         cls, host: str = "127.0.0.1", port: int = 0, *, readers: int = 1, window: int = WINDOW,
         patience: float = PATIENCE, tls: TlsFiles | None = None,
     ) -> Self:  # fmt: skip
-        """host, port: where the receiver listens; port 0 takes any. readers: how many there are; the others listen at the
-        ports that follow. Raises TcpUnavailable, BadSpec.
+        """host, port: where the receiver listens; port 0 takes any. readers: how many there are; the others listen at
+        the ports that follow. Raises TcpUnavailable, BadSpec.
         """
         if not 0 < readers <= READERS_MAX:
             raise errors.BadSpec(f"tcp to {readers} receivers: give 1 to {READERS_MAX}")
