@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from . import calibration
 from .channel import Edge
@@ -15,6 +16,9 @@ from .placement import Placement, edge_facts, here
 from .policy import CostPolicy, Decision
 from .process import HostProcess, SpannedChannel, supervise
 from .workflow import FunctionSpec, Workflow
+
+if TYPE_CHECKING:
+    from .transport.tls import TlsFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,8 @@ class Options:
     """One message in so many is timed (a power of two)."""
     observed: Mapping[str, Observation] = field(default_factory=dict)
     """By channel, what an earlier run measured: the policy predicts from it."""
+    tls: TlsFiles | None = None
+    """What both ends of each channel over tcp show each other."""
 
 
 def run(workflow: Workflow, options: Options) -> RunReport:
@@ -94,7 +100,7 @@ def _groups(workflow: Workflow, mode: Mode | None) -> list[list[FunctionSpec]]:
 
 
 def _run_here(workflow: Workflow, options: Options) -> RunReport:
-    with Host(timeout=options.timeout, redis=options.redis) as host:
+    with Host(timeout=options.timeout, redis=options.redis, tls=options.tls) as host:
         guests = {
             function.name: host.load(
                 function.path,
@@ -139,7 +145,7 @@ def _run_apart(workflow: Workflow, options: Options, groups: list[list[FunctionS
             function.name: process for group, process in zip(groups, processes, strict=True) for function in group
         }
         for channel in _links_apart(workflow, decisions):
-            channel.connect(by_function, options.redis, options.sample)
+            channel.connect(by_function, options.redis, options.sample, options.tls)
         seconds, outcomes = supervise(processes, options.timeout)
     finally:
         for process in processes:

@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import errors, transport
 from .channel import Edge
@@ -27,6 +27,9 @@ from .endpoint import RECEIVER, SENDER
 from .metrics import EndMetrics, EndReport
 from .policy import Decision
 from .workflow import End, FunctionSpec
+
+if TYPE_CHECKING:
+    from .transport.tls import TlsFiles
 
 MESSAGE_BYTES = 1 << 18
 """The longest message of either side."""
@@ -155,7 +158,9 @@ class SpannedChannel:
     private: bool = False
     """The functions do not know it by name."""
 
-    def connect(self, processes: Mapping[str, HostProcess], redis: str | None, sample: int) -> None:
+    def connect(
+        self, processes: Mapping[str, HostProcess], redis: str | None, sample: int, tls: TlsFiles | None
+    ) -> None:
         """Makes its links and hands each process, found by function, its ends."""
         first = self.receivers[0][0]
         links = []
@@ -163,7 +168,7 @@ class SpannedChannel:
             for sender, _ in self.senders:
                 kind = self.decisions[sender, first].transport
                 key = transport.key_of(self.name, sender, len(self.senders))
-                links.append(transport.create(kind, readers=len(self.receivers), redis=redis, key=key))
+                links.append(transport.create(kind, readers=len(self.receivers), redis=redis, key=key, tls=tls))
             for number, end in enumerate(self.senders):
                 message = self._message(SENDER, end, sample, self.backs[number : number + 1])
                 processes[end[0]].join(message, [links[number].export(SENDER)])

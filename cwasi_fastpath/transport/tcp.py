@@ -69,7 +69,7 @@ class TcpLink:
         if not patience > 0:
             raise errors.BadSpec(f"a patience of {patience} s: use a time above 0")
         if tls is not None:
-            tls.context(server=True)   # what is wrong with the files is said now
+            tls.check(host)   # what is wrong with the files is said now
         listeners: list[socket.socket] = []
         try:
             for reader in range(readers):
