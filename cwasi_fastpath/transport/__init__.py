@@ -45,7 +45,8 @@ Where a transport offers it
 - `fan_out`: several receivers each get every message. The slowest holds up the sender; one that leaves or dies holds it
   up no longer, and those that died are counted (`lost_peers`).
 - `reconnect`: a connection that breaks while both ends live is made again, and nothing is lost or doubled. Where it
-  cannot be made in a bounded time, the peer counts as dead. Until then a sender goes on as long as there is room.
+  cannot be made in a bounded time, the peer counts as dead; as long as the other side answers, and proves who it is, it
+  does not. Until then a sender goes on as long as there is room.
 """
 
 from __future__ import annotations
