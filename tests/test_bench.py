@@ -463,6 +463,7 @@ def test_every_transport_has_latency_and_throughput_at_every_size() -> None:
     cases = transport_cases((64, MIB), cores=2)
     # Of two sizes: five transports, four raw ways, one of which only streams, and two of Redis.
     assert len({case.key for case in cases}) == len(cases) == 2 * (2 * 5 + 4 + 3 + 2 * 2)
+    assert {case.kind for case in transport_cases((100_000_000,), cores=2)} == {Kind.LATENCY}
     assert {case.cores for case in transport_cases((64,), cores=1)} == {Cores.ANY}
 
 

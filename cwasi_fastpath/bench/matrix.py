@@ -102,7 +102,7 @@ def all_cases(sizes: tuple[int, ...], *, cores: int, full: bool = False) -> tupl
 
 
 def transport_cases(sizes: tuple[int, ...], *, cores: int) -> tuple[Case, ...]:
-    """Each transport, and what the kernel and a server have without it, for latency and throughput at every size."""
+    """Each transport, and what the kernel and a server have without it, for latency and throughput by size."""
     both = (Kind.LATENCY, Kind.THROUGHPUT)
     cases = [
         *(Case(kind, path, size, Ends.C, Cores.TWO)
@@ -114,7 +114,8 @@ def transport_cases(sizes: tuple[int, ...], *, cores: int) -> tuple[Case, ...]:
           if kind is Kind.THROUGHPUT or path is not Path.VMSPLICE),
         *(Case(kind, path, size, Ends.PYTHON, Cores.ANY) for kind in both for path in PLAIN_PATHS for size in sizes),
     ]  # fmt: skip
-    return tuple(case for case in cases if cores > 1 or case.cores is not Cores.TWO)
+    kept = [case for case in cases if case.kind is Kind.LATENCY or case.size <= _LARGE]
+    return tuple(case for case in kept if cores > 1 or case.cores is not Cores.TWO)
 
 
 def _ways(size: int, full: bool) -> list[_Way]:
