@@ -225,8 +225,8 @@ int64_t cwasi_drive_lend(int pipe, uint8_t *buffers, uint64_t room, const uint8_
 int64_t cwasi_drive_read(int pipe, uint8_t *to, uint64_t size, uint64_t count);
 /* Writes `count` messages to a pipe or socket: ns. */
 int64_t cwasi_drive_write(int fd, const uint8_t *from, uint64_t size, uint64_t count);
-/* Two threads, one of them first, pass a message to and fro over a socket, `count` times: ns. */
-int64_t cwasi_drive_turns(int fd, uint8_t *message, uint64_t size, uint64_t count, int first);
+/* Two threads, one of them first, pass a message to and fro over a socket or two pipes, `count` times: ns. */
+int64_t cwasi_drive_turns(int in, int out, uint8_t *message, uint64_t size, uint64_t count, int first);
 /* Two threads, 0 and 1, take turns `count` times, and give their core away while it is not theirs: ns. */
 int64_t cwasi_drive_yield(uint32_t *turn, uint32_t mine, uint64_t count);
 

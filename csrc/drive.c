@@ -274,11 +274,11 @@ int64_t cwasi_drive_write(int fd, const uint8_t *from, uint64_t size, uint64_t c
     return rc < 0 ? rc : now_ns() - start;
 }
 
-int64_t cwasi_drive_turns(int fd, uint8_t *message, uint64_t size, uint64_t count, int first)
+int64_t cwasi_drive_turns(int in, int out, uint8_t *message, uint64_t size, uint64_t count, int first)
 {
     int64_t start = now_ns(), rc = 0;
     for (uint64_t i = 0; i < 2 * count && rc >= 0; i++)
-        rc = (i + (first ? 0 : 1)) % 2 == 0 ? write_all(fd, message, size) : cwasi_drive_read(fd, message, size, 1);
+        rc = (i + (first ? 0 : 1)) % 2 == 0 ? write_all(out, message, size) : cwasi_drive_read(in, message, size, 1);
     return rc < 0 ? rc : now_ns() - start;
 }
 

@@ -258,7 +258,7 @@ def _dispatch(request: Request) -> None:
 def handle(handler: Handler, request: Request) -> None:
     """Refuses what the handler raises."""
     try:
-        found[-1](request)
+        handler(request)
     except Exception as error:
         if not isinstance(error, errors.Error):
             _log.exception("a request of %s failed", request.connection.peer)

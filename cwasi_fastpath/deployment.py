@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from . import calibration
 from .channel import Edge
@@ -19,6 +20,9 @@ from .spanned import SpannedChannel
 from .supervision import supervise
 from .switch_spanned import SpannedSwitch
 from .workflow import FunctionSpec, Workflow
+
+if TYPE_CHECKING:
+    from .transport.tls import TlsFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,8 @@ class Options:
     """One message in so many is timed (a power of two)."""
     observed: Mapping[str, Observation] = field(default_factory=dict)
     """By channel, what an earlier run measured: the policy predicts from it."""
+    tls: TlsFiles | None = None
+    """What both ends of each channel over tcp show each other."""
 
 
 def run(workflow: Workflow, options: Options) -> RunReport:
@@ -98,7 +104,7 @@ def _groups(workflow: Workflow, mode: Mode | None) -> list[list[FunctionSpec]]:
 
 
 def _run_here(workflow: Workflow, options: Options) -> RunReport:
-    with Host(timeout=options.timeout, redis=options.redis) as host:
+    with Host(timeout=options.timeout, redis=options.redis, tls=options.tls) as host:
         guests = {
             function.name: host.load(
                 function.path,
@@ -138,7 +144,7 @@ def _run_apart(workflow: Workflow, options: Options, groups: list[list[FunctionS
     placements = _placements(groups)
     decisions = _decide_apart(workflow, options, placements)
     processes: list[HostProcess] = []
-    with SpannedSwitch() as switches:
+    with SpannedSwitch(options.tls) as switches:
         try:
             for group in groups:
                 processes.append(HostProcess(group, options.timeout, switches.address, shielded=apart))
@@ -147,7 +153,7 @@ def _run_apart(workflow: Workflow, options: Options, groups: list[list[FunctionS
             }
             channels = _links_apart(workflow, decisions)
             for channel in channels:
-                channel.connect(by_function, options.redis, options.sample)
+                channel.connect(by_function, options.redis, options.sample, options.tls)
             switches.serve(channels, by_function, placements)
             seconds, outcomes = supervise(processes, options.timeout)
         finally:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import wasmtime
 
@@ -36,6 +36,9 @@ from .published import Published
 from .switch import left, until_of
 from .switch_channel import switch_channel
 from .transport import Link
+
+if TYPE_CHECKING:
+    from .transport.tls import TlsFiles
 
 _STOP_SECONDS = 2.0
 _STDOUT = 1
@@ -82,17 +85,23 @@ class Host:
     """Runs functions and connects them. Use it in a `with` block, or close it."""
 
     def __init__(
-        self, *, policy: Policy | None = None, timeout: float | None = None, redis: str | None = None
+        self,
+        *,
+        policy: Policy | None = None,
+        timeout: float | None = None,
+        redis: str | None = None,
+        tls: TlsFiles | None = None,
     ) -> None:
         """policy: who picks mode and transport; CostPolicy, calibrated now (a few milliseconds), by default.
 
         timeout: seconds that a run may take. Guests are then compiled with interruption points, which costs tight
         loops up to a factor of 3; without it a guest that never ends can be ended only with the process.
-        redis: URL of a server, for edges that need the remote mode.
+        redis: URL of a server, for edges that need the remote mode. tls: what its ends over tcp show each other.
         Raises RedisUnavailable.
         """
         self.policy = policy if policy is not None else CostPolicy(calibration.costs(redis))
         self.redis = redis
+        self.tls = tls
         self.timeout = timeout
         config = wasmtime.Config()
         config.epoch_interruption = timeout is not None
@@ -239,7 +248,7 @@ class Host:
             )
         facts = {edge: edge_facts(placed[edge[0]], placed[edge[1]]) for edge in found.decisions}
         with self.changing(channel, timeout):
-            switch_channel(found, facts, target, left(until))
+            switch_channel(found, facts, target, left(until), self.tls)
 
     @contextmanager
     def changing(self, channel: str, timeout: float | None) -> Iterator[Channel]:
@@ -255,7 +264,7 @@ class Host:
             self._switching.release()
 
     def _link(self, key: str, decision: Decision, readers: int = 1) -> Link:
-        return transports.create(decision.transport, readers=readers, redis=self.redis, key=key)
+        return transports.create(decision.transport, readers=readers, redis=self.redis, key=key, tls=self.tls)
 
     def _channel(self, name: str, decisions: Mapping[Edge, Decision]) -> Channel:
         """The channel of that name, which another end of it may have made."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import transport
 from .channel import Edge
@@ -12,6 +12,9 @@ from .endpoint import RECEIVER, SENDER
 from .policy import Decision
 from .process import HostProcess
 from .workflow import End
+
+if TYPE_CHECKING:
+    from .transport.tls import TlsFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,9 @@ class SpannedChannel:
     private: bool = False
     """The functions do not know it by name."""
 
-    def connect(self, processes: Mapping[str, HostProcess], redis: str | None, sample: int) -> None:
+    def connect(
+        self, processes: Mapping[str, HostProcess], redis: str | None, sample: int, tls: TlsFiles | None
+    ) -> None:
         """Makes its links and hands each process, found by function, its ends."""
         first = self.receivers[0][0]
         links = []
@@ -36,7 +41,7 @@ class SpannedChannel:
             for sender, _ in self.senders:
                 kind = self.decisions[sender, first].transport
                 key = transport.key_of(self.name, sender, len(self.senders))
-                links.append(transport.create(kind, readers=len(self.receivers), redis=redis, key=key))
+                links.append(transport.create(kind, readers=len(self.receivers), redis=redis, key=key, tls=tls))
             for number, end in enumerate(self.senders):
                 message = self._message(SENDER, end, sample, self.backs[number : number + 1])
                 processes[end[0]].join(message, [links[number].export(SENDER)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from . import errors
 from . import transport as transports
@@ -14,9 +15,14 @@ from .policy import Decision, Request, ruled_out
 from .switch import Target, left, switch_here
 from .transport.target import link_to, transport_of
 
+if TYPE_CHECKING:
+    from .transport.tls import TlsFiles
 
-def switch_channel(channel: Channel, facts: Mapping[Edge, EdgeFacts], target: str, timeout: float | None) -> None:
-    """Takes the channel to another transport. facts: of every edge.
+
+def switch_channel(
+    channel: Channel, facts: Mapping[Edge, EdgeFacts], target: str, timeout: float | None, tls: TlsFiles | None = None
+) -> None:
+    """Takes the channel to another transport. facts: of every edge. tls: for tcp.
 
     Raises BadSpec, NoTransport, Timeout and what send raises; those senders that
     have gone there before stay there.
@@ -26,7 +32,8 @@ def switch_channel(channel: Channel, facts: Mapping[Edge, EdgeFacts], target: st
     for edge in channel.decisions:
         check(channel.name, edge, facts[edge], transport_of(target), len(receivers))
     for number, sender in enumerate(senders):
-        link = link_to(target, key=transports.key_of(channel.name, sender, len(senders)), readers=len(receivers))
+        key = transports.key_of(channel.name, sender, len(senders))
+        link = link_to(target, key=key, readers=len(receivers), tls=tls)
         edges = [(sender, receiver) for receiver in receivers]
         mode = max(mode_of(link.transport, facts[edge].locality) for edge in edges)
         targets = [Target(channel.receivers[receiver], number) for receiver in receivers]

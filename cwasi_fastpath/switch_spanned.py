@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from . import control, errors
 from . import transport as transports
@@ -28,6 +28,9 @@ from .switch_channel import check, decided
 from .transport import Link
 from .transport.target import link_to, transport_of
 
+if TYPE_CHECKING:
+    from .transport.tls import TlsFiles
+
 _AGAIN = (0.001, 0.05)
 """Seconds after which a busy receiver is asked again, at first and at last."""
 _PATIENCE = 2.0
@@ -37,7 +40,9 @@ _PATIENCE = 2.0
 class SpannedSwitch:
     """Switches the channels of host processes. Use it in a `with` block around their lives."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: TlsFiles | None = None) -> None:
+        """tls: for links over tcp."""
+        self._tls = tls
         self._channels: dict[str, SpannedChannel] = {}
         self._processes: Mapping[str, HostProcess] = {}
         self._placements: Mapping[str, Placement] = {}
@@ -105,7 +110,7 @@ class SpannedSwitch:
                 check(name, edge, facts[edge], transport_of(target), len(channel.receivers))
             for number, (sender, _) in enumerate(channel.senders):
                 key = transports.key_of(name, sender, len(channel.senders))
-                link = link_to(target, key=key, readers=len(channel.receivers))
+                link = link_to(target, key=key, readers=len(channel.receivers), tls=self._tls)
                 try:
                     edges = {
                         edge: decided(link.transport, facts[edge]) for edge in channel.decisions if edge[0] == sender

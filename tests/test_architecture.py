@@ -125,7 +125,7 @@ HEADERS = {
     "channel.h": {"channel", "channel_switch", "channel_wait", "channel_window"},
     "line.h": {"line", "channel", "channel_switch", "channel_wait", "channel_window", "gather"},
     "handover.h": {"handover", "ring", "ring_sender", "ring_reader", "ring_window"},
-    "tcp.h": {"tcp", "tcp_sender", "tcp_records", "tcp_receiver", "tcp_window"},
+    "tcp.h": {"tcp", "tcp_sender", "tcp_records", "tcp_receiver", "tcp_window", "tcp_fan"},
     "pipe.h": {"pipe", "pipe_sender", "pipe_staging", "pipe_reader"},
     "window.h": {"window"},
     "guest.h": {"guest", "hostcall", "hostcall_window"},

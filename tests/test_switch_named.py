@@ -135,7 +135,10 @@ def test_nonsense_is_refused(fork: Fork, body: dict[str, object]) -> None:
         assert status_of(pid) == 0
 
 
-TCP = {"role": 2, "host": "127.0.0.1", "port": 9, "key": "00" * 32, "window": 1 << 20, "patience": 1.0, "tls": None}
+TCP = {
+    "role": 2, "reader": 0, "host": "127.0.0.1", "port": 9, "key": "00" * 32, "others": [], "window": 1 << 20,
+    "patience": 1.0, "tls": None,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -149,6 +152,7 @@ TCP = {"role": 2, "host": "127.0.0.1", "port": 9, "key": "00" * 32, "window": 1 
         ("tcp", {**TCP, "key": "no hex"}, 1),
         ("tcp", {**TCP, "patience": "long"}, 1),
         ("tcp", {**TCP, "role": 1}, 1),
+        ("tcp", {**TCP, "others": [[9]]}, 1),
     ],
 )
 def test_links_that_nobody_exports_leave_nothing(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import random
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from channels import HANG, Start, content, in_child, status_of
 from proxy import Proxy
@@ -419,6 +424,82 @@ def test_the_handshake_proves_both_sides() -> None:
         changed = bytearray(answer)
         changed[position] ^= 1
         assert handshake.proof(key, hello, bytes(changed)) is None
+
+
+def mutated(rng: random.Random, frames: int) -> bytes:
+    """What a sender writes, and what it answers, some bits changed."""
+    plain = bytearray(handshake.hello() + rng.randbytes(handshake.ANSWER_BYTES))
+    for number in range(frames):
+        length = rng.choice((0, 1, 24, 100, 1 << 20, 1 << 30, 0xFFFFFFFE, 0xFFFFFFFF))
+        plain += struct.pack("<QQII", number, 0, length, 0)
+    for _ in range(rng.randrange(1, 40)):
+        plain[rng.randrange(len(plain))] ^= 1 << rng.randrange(8)
+    return bytes(plain)
+
+
+def knocks(rng: random.Random, address: tuple[str, int], frames: int) -> None:
+    """A stranger, who writes as much as it may."""
+    with socket.create_connection(address) as stranger, suppress(OSError):
+        stranger.sendall(mutated(rng, frames))
+        if rng.random() < 0.5:
+            stranger.shutdown(socket.SHUT_WR)
+
+
+def comes_in(rng: random.Random, link: TcpLink, frames: int) -> None:
+    """A sender that knows the key, and then writes what no honest one does."""
+    plain = link.export(SENDER)[0]
+    key = bytes.fromhex(plain["key"])
+    with socket.create_connection((plain["host"], plain["port"])) as connection, suppress(OSError):
+        answer = handshake.answer(key, connection.recv(handshake.HELLO_BYTES, socket.MSG_WAITALL))
+        assert answer is not None
+        connection.sendall(answer)
+        connection.recv(handshake.PROOF_BYTES, socket.MSG_WAITALL)
+        connection.sendall(mutated(rng, frames)[handshake.HELLO_BYTES + handshake.ANSWER_BYTES :])
+
+
+def garbage(link: TcpLink, connections: int, frames: int) -> None:
+    rng = random.Random(7)
+    address = (link.export(SENDER)[0]["host"], link.export(SENDER)[0]["port"])
+    rx, tx = cwasi.Receiver(link.open(RECEIVER), "lab"), cwasi.Sender(link.open(SENDER), "lab")
+    for number in range(2 * connections):
+        if number == connections:   # what is warm by now does not grow
+            gc.collect()
+            before = psutil.Process().memory_info().rss, psutil.Process().num_fds()
+        knocks(rng, address, frames)
+        if number % 10 == 0:
+            tx.send(message(number))
+            assert rx.recv(timeout=HANG) == message(number)
+    gc.collect()
+    until = time.monotonic() + HANG
+    while psutil.Process().num_fds() > before[1] + STRANGERS_MAX:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert psutil.Process().memory_info().rss < before[0] + (8 << 20)
+    for end in (tx, rx):
+        end.close()
+
+
+def test_garbage_on_the_port(link: TcpLink) -> None:
+    garbage(link, 150, 100)
+
+
+@pytest.mark.stress
+def test_a_million_frames_of_garbage_on_the_port(link: TcpLink) -> None:
+    garbage(link, 1000, 500)
+
+
+def test_garbage_from_who_knows_the_key() -> None:
+    """It gets as far as its receiver, which takes what is right, and then gives an error."""
+    rng = random.Random(8)
+    for _ in range(30):
+        link = TcpLink.create(patience=0.1)
+        rx = cwasi.Receiver(link.open(RECEIVER), "lab")
+        comes_in(rng, link, 200)
+        with pytest.raises((cwasi.Corrupted, cwasi.PeerDied, cwasi.ChannelClosed, cwasi.errors.Moved)):
+            while True:
+                rx.recv(timeout=HANG)
+        rx.close()
+        link.close()
 
 
 @pytest.mark.parametrize("when", ["before", "between"])

@@ -68,12 +68,12 @@ class TcpLink:
             raise errors.BadSpec(f"a window of {window} bytes: use 1 MiB to 1 GiB")
         if not patience > 0:
             raise errors.BadSpec(f"a patience of {patience} s: use a time above 0")
-        if tls is not None:
-            tls.context(server=True)   # what is wrong with the files is said now
         listeners: list[socket.socket] = []
         try:
             for reader in range(readers):
                 listeners.append(address.listen(host, port and port + reader))
+            if tls is not None:
+                tls.check(listeners[0].getsockname()[0])   # what is wrong with the files is said now
         except BaseException:
             for listener in listeners:
                 listener.close()

@@ -21,6 +21,7 @@ from ..errors import BadSpec
 
 _CHUNK = 256 * 1024
 _PART_SECONDS = 1.0
+_FLIGHTS = 3
 _NEED = (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError)
 _SILENT = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}
 
@@ -59,6 +60,27 @@ class TlsFiles:
                 f"tls: {self.certificate} and {self.key} are not a certificate and its private key: {error}"
             ) from error
         return context
+
+
+    def check(self, host: str) -> None:
+        """Whether two sides that have these files, the receiver's at `host`, will trust each other. Raises BadSpec."""
+        there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+        sides = (
+            self.context(server=False).wrap_bio(there, back, server_hostname=host),
+            self.context(server=True).wrap_bio(back, there, server_side=True),
+        )
+        try:
+            for _ in range(_FLIGHTS):
+                for side in sides:
+                    with suppress(*_NEED):
+                        side.do_handshake()
+        except ssl.SSLCertVerificationError as error:
+            raise BadSpec(
+                f"tls: {self.certificate} will not be trusted at {host}: {error.verify_message}. Give a certificate "
+                f"that {self.authority} has signed, that is valid now and that names {host}"
+            ) from error
+        except (ssl.SSLError, ValueError) as error:
+            raise BadSpec(f"tls: {self.certificate}: {error}") from error
 
 
 class _Locked(Exception):
