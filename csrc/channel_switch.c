@@ -61,13 +61,14 @@ static int tend(cwasi_channel *c, deadline until)
     return 0;
 }
 
+/* next: NULL where the channel goes on in another process. */
 static int leave(cwasi_channel *c, endpoint *next, deadline until)
 {
     for (;;) {
         int rc = tend(c, until);
         if (rc < 0)
             return rc;
-        rc = line_leave(&c->line, next, deadline_after(0));
+        rc = next ? line_leave(&c->line, next, deadline_after(0)) : line_depart(&c->line, deadline_after(0));
         channel_leave(c);
         if (rc != -EAGAIN)
             return rc;
@@ -88,6 +89,22 @@ int cwasi_channel_switch(cwasi_channel *c, cwasi_channel *fresh, int64_t timeout
     if (rc < 0)
         give_up(next);
     return rc;
+}
+
+int cwasi_channel_depart(cwasi_channel *c, int64_t timeout_ns)
+{
+    add_relaxed(&c->awaited, 1);
+    int rc = c->role == CWASI_SENDER ? leave(c, NULL, deadline_after(timeout_ns)) : -EINVAL;
+    sub_relaxed(&c->awaited, 1);
+    return rc;
+}
+
+int cwasi_channel_begin(cwasi_channel *c, uint32_t epoch)
+{
+    if (!channel_unused(c, c->role))
+        return -EINVAL;
+    store_relaxed(&c->line.epoch, epoch);
+    return 0;
 }
 
 int cwasi_channel_pass_switch(cwasi_channel *c, uint32_t epoch, int64_t timeout_ns)

@@ -27,6 +27,19 @@ _LOOK = 0.1
 _log = logging.getLogger(__name__)
 
 
+def made(named: NamedEnd, decision: Decision, redis: str | None) -> tuple[Body, list[int], Link]:
+    """Makes a link: what to tell the receiver, with descriptors for it that are ours to close; the sender's side."""
+    link = transports.create(decision.transport, redis=redis, key=named.name)
+    try:
+        description, fds = link.export(SENDER)
+        mine = transports.join(description, [os.dup(fd) for fd in fds])
+        description, fds = link.export(RECEIVER)
+        body = {"link": description, "decision": asdict(decision), "placement": named.here.as_plain()}
+        return body, [os.dup(fd) for fd in fds], mine
+    finally:
+        link.close()
+
+
 class Offer:
     """What a sender has for the receiver that comes first; on the control thread until it is taken."""
 
@@ -78,7 +91,7 @@ class Offer:
             if self._meeting is not None or self._confirmed:
                 raise errors.Busy(f"channel {self._named.name!r} has a receiver already")
             decision = self._decision(peer, str(request.connection.peer))
-            body, fds, link = self._made(decision)
+            body, fds, link = made(self._named, decision, self._redis)
             try:
                 request.answer(body, fds)
             finally:
@@ -94,18 +107,6 @@ class Offer:
         except errors.NoTransport as error:
             _log.warning("%s is refused: %s", who, error)
             raise
-
-    def _made(self, decision: Decision) -> tuple[Body, list[int], Link]:
-        """Makes the link: what to tell the receiver, with descriptors for it that are ours to close; and our side."""
-        link = transports.create(decision.transport, redis=self._redis, key=self._named.name)
-        try:
-            description, fds = link.export(SENDER)
-            mine = transports.join(description, [os.dup(fd) for fd in fds])
-            description, fds = link.export(RECEIVER)
-            body = {"link": description, "decision": asdict(decision), "placement": self._named.here.as_plain()}
-            return body, [os.dup(fd) for fd in fds], mine
-        finally:
-            link.close()
 
     def _met(self, request: Request) -> None:
         with self._changed:
@@ -130,7 +131,7 @@ class Offer:
             if self._meeting is not None:
                 raise errors.Busy(f"channel {self._named.name!r} has a receiver already")
             decision = self._decision(peer.placement, str(peer))
-            body, fds, link = self._made(decision)
+            body, fds, link = made(self._named, decision, self._redis)
             self._meeting = Meeting(tie, decision, peer.placement, link)
         if fds:
             close_all(fds)

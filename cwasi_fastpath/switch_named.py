@@ -2,6 +2,9 @@
 
     sender -> receiver   switch (epoch, link, decision), with descriptors -> nothing; withdraw (epoch) -> nothing
     anybody -> sender    switch-to (target, timeout) -> epoch, transport, mode
+    heir -> receiver     introduce (token, placement) -> placement
+
+With a token the sender's end of the new link is in another process, which has introduced itself (see handover).
 
 The receiver is given its end of the new link over the connection of the two, and its control thread hands that to the
 end, whatever the thread that receives is doing. Then the sender goes, and the receiver follows by itself. A receiver
@@ -16,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 from . import errors
@@ -25,7 +28,7 @@ from .connection import Connection
 from .endpoint import RECEIVER, SENDER
 from .meeting import Meeting, NamedEnd
 from .modes import Transport, mode_of
-from .placement import edge_facts
+from .placement import Placement, edge_facts, of_peer
 from .policy import Decision, Request, ruled_out
 from .receiver import Receiver
 from .request import Body, InTurn
@@ -48,8 +51,6 @@ class NamedSwitch:
 
     def __init__(self, named: NamedEnd) -> None:
         self._named = named
-        self._one = threading.Lock()
-        """One switch at a time."""
         self._process = os.getpid()
         named.listen("switch-to", InTurn().handler(self._asked))
 
@@ -60,12 +61,12 @@ class NamedSwitch:
             raise errors.BadSpec(
                 f"channel {self._named.name!r}: this is a forked copy; the process that opened the sender can switch it"
             )
-        if not self._one.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
+        if not self._named.turn.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
             raise errors.Timeout(f"channel {self._named.name!r}: another switch is under way")
         try:
             self._switch(target, until)
         finally:
-            self._one.release()
+            self._named.turn.release()
 
     def _switch(self, target: str, until: float | None) -> None:
         meeting, sender = self._named.meeting, self._named.end
@@ -82,10 +83,11 @@ class NamedSwitch:
             epoch = sender.epoch + 1
             body: Body = {"epoch": epoch, "link": description, "decision": asdict(decision)}
             try:
-                self._offer(meeting.connection, body, fds, until)
+                offer_switch(meeting.connection, self._named.name, body, fds, until)
                 # Before anything can go that way: whoever closes the sender then waits until it is out.
-                self._named.went_on(replace(meeting, decision=decision, link=mine))
+                self._named.went_on(replace(meeting, decision=decision, link=mine, epoch=epoch))
                 sender.leave_for(mine.open(SENDER), decision.mode, left(until))
+                self._named.look()   # it may have died meanwhile
             except BaseException:
                 self._give_up(sender, meeting.connection, epoch, mine)
                 raise
@@ -109,22 +111,6 @@ class NamedSwitch:
             raise errors.NoTransport(f"channel {self._named.name!r}: {transport}: {obstacle}")
         return Decision(mode_of(transport, facts.locality), transport, "a switch was asked for", ())
 
-    def _offer(self, connection: Connection, body: Body, fds: list[int], until: float | None) -> None:
-        why: errors.Busy | None = None
-        pause, last = _AGAIN
-        while True:
-            try:
-                connection.request("switch", body, fds, channel=self._named.name, timeout=left(until))
-                return
-            except errors.Busy as busy:
-                why = busy
-            except errors.Timeout:
-                if why is not None:
-                    raise errors.Timeout(str(why)) from why
-                raise
-            time.sleep(pause)
-            pause = min(2 * pause, last)
-
     def _asked(self, request: Asked, fds: list[int]) -> None:
         """Somebody wants us to switch."""
         self.switch(*wish(request))
@@ -133,17 +119,38 @@ class NamedSwitch:
         request.answer({"transport": str(meeting.decision.transport), "mode": str(meeting.decision.mode)})
 
 
+def offer_switch(connection: Connection, name: str, body: Body, fds: list[int], until: float | None) -> None:
+    """Offers the receiver its end of a link. Raises Timeout, and what it refuses it with."""
+    why: errors.Busy | None = None
+    pause, last = _AGAIN
+    while True:
+        try:
+            connection.request("switch", body, fds, channel=name, timeout=left(until))
+            return
+        except errors.Busy as busy:
+            why = busy
+        except errors.Timeout:
+            if why is not None:
+                raise errors.Timeout(str(why)) from why
+            raise
+        time.sleep(pause)
+        pause = min(2 * pause, last)
+
+
 # ---- the receiver's side ----
 
 
 class NamedFollower:
-    """What a receiver that met its sender by name needs to follow it."""
+    """What a receiver that met its sender by name needs to follow it, also to another process."""
 
     def __init__(self, named: NamedEnd) -> None:
         self._named = named
+        self._heir: _Heir | None = None
+        """Who came last and said that it will go on in the sender's place."""
         turn = InTurn()   # or an offer might be withdrawn before it is there
         for kind, work in (("switch", self._asked), ("withdraw", self._withdrawn)):
             named.listen(kind, partial(self._heard, turn.handler(work)))
+        named.listen("introduce", self._introduced)
 
     def _heard(self, handler: Callable[[Asked], None], request: Asked) -> None:
         """On the control thread: others than our sender do not get to wait before it."""
@@ -152,21 +159,45 @@ class NamedFollower:
 
     def _of_our_sender(self, request: Asked) -> tuple[Meeting, Receiver, int]:
         """Raises Busy for others, ChannelClosed, Corrupted."""
-        meeting, receiver, epoch = self._named.meeting, self._named.end, request.body.get("epoch")
-        if meeting is None:
+        receiver, epoch = self._named.end, request.body.get("epoch")
+        if self._named.meeting is None:
             raise errors.Busy(f"channel {self._named.name!r}: its receiver is not there yet")
         if not isinstance(receiver, Receiver):
             raise errors.ChannelClosed(f"channel {self._named.name!r}: its receiver is closed")
-        if request.connection is not meeting.connection:
+        meeting = self._named.meeting_of(receiver.epoch)
+        if meeting is None or request.connection is not meeting.connection:
+            if request.connection is self._named.meeting.connection:
+                raise self._behind()
             raise errors.Busy(f"channel {self._named.name!r} has another sender")
         if not isinstance(epoch, int) or not 0 < epoch < 1 << 32:
             raise errors.Corrupted(f"channel {self._named.name!r}: a switch to epoch {str(epoch)[:20]}")
         return meeting, receiver, epoch
 
+    def _behind(self) -> errors.Busy:
+        return errors.Busy(f"channel {self._named.name!r}: its receiver has not read to the last switch yet")
+
+    def _introduced(self, request: Asked) -> None:
+        peer = of_peer(request.connection.peer, request.body.get("placement"))
+        self._heir = _Heir(request.connection, peer, str(request.body.get("token")))
+        request.answer({"placement": self._named.here.as_plain()})
+
+    def _next_sender(self, meeting: Meeting, token: object) -> Meeting:
+        """Whom we have to do with after the switch. Raises Busy, Corrupted."""
+        if token is None:
+            return meeting
+        heir = self._heir
+        if heir is None or heir.token != token:
+            raise errors.Busy(f"channel {self._named.name!r}: who goes on in its sender's place is not there")
+        if heir.peer.trust != meeting.peer.trust:
+            raise errors.Corrupted(f"channel {self._named.name!r}: its sender would go to another trust domain")
+        heir.connection.stranger = False
+        return replace(meeting, connection=heir.connection, peer=heir.peer)
+
     def _asked(self, request: Asked, fds: list[int]) -> None:
         meeting, receiver, epoch = self._of_our_sender(request)
         if receiver.epoch != epoch - 1:
-            raise errors.Busy(f"channel {self._named.name!r}: its receiver has not read to the last switch yet")
+            raise self._behind()
+        meeting = self._next_sender(meeting, request.body.get("token"))
         decision = checked_decision(self._named.name, request.body, meeting.peer, self._named.here)
         self._detached(receiver, epoch)   # what was offered before
         self._named.settled()
@@ -176,7 +207,7 @@ class NamedFollower:
         except BaseException:
             link.close()
             raise
-        self._named.went_on(replace(meeting, decision=decision, link=link))
+        self._named.went_on(replace(meeting, decision=decision, link=link, epoch=epoch))
         request.answer()
 
     def _withdrawn(self, request: Asked, fds: list[int]) -> None:
@@ -190,3 +221,13 @@ class NamedFollower:
             receiver.detach(epoch)
             if (meeting := self._named.meeting) is not None:
                 self._named.went_back(meeting.link)
+
+
+@dataclass(frozen=True, slots=True)
+class _Heir:
+    """A process that will go on in the place of our sender."""
+
+    connection: Connection
+    peer: Placement
+    token: str
+    """By which our sender means it."""
