@@ -35,7 +35,7 @@ from .registry import ROLES
 from .request import Request, close_all
 from .sender import Sender
 from .switch import left, until_of
-from .switch_named import offer_switch
+from .switch_named import offered
 
 _LOOK = 0.5
 """Seconds after which who waits looks whether its end was closed."""
@@ -191,6 +191,7 @@ class _Move:
 
     def __init__(self, named: NamedEnd, meeting: Meeting, questions: _Questions) -> None:
         self._named = named
+        self._meeting = meeting
         self._questions = questions
         self._token = secrets.token_hex(16)
         if not isinstance(meeting.connection, Connection):
@@ -201,7 +202,6 @@ class _Move:
         """The last step: it is the successor's from now on."""
         asked.request.answer({}, self._named.lent())
         self._named.forget()
-        asked.request.connection.stranger = False
 
 
 class _SenderMove(_Move):
@@ -212,15 +212,17 @@ class _SenderMove(_Move):
     def done(self, asked: _Asked) -> bool:
         """Whether the successor has taken over."""
         epoch = self._sender.epoch + 1
+        left_off = False
         try:
             asked.request.answer({"token": self._token})
             asked = self._questions.next("inherit")
             self._offer(asked, epoch)
             asked.request.answer({"epoch": epoch})
             asked = self._questions.next("succeeded")
+            left_off = True   # or soon: there may be a signal just after it
             self._sender.depart(left(self._questions.until))
         except BaseException as error:
-            if self._sender.closed or self._sender.epoch != epoch:   # else there was a signal, just after it
+            if not left_off or self._sender.closed or self._sender.epoch != epoch:
                 self._peer.mention("withdraw", {"epoch": epoch}, channel=self._named.name)
                 asked.refuse(error)
                 if isinstance(error, errors.Error):
@@ -235,7 +237,8 @@ class _SenderMove(_Move):
         told = asked.request.body
         body = {"epoch": epoch, "link": told.get("link"), "decision": told.get("decision"), "token": self._token}
         try:
-            offer_switch(self._peer, self._named.name, body, asked.fds, self._questions.until)
+            if not offered(self._named, self._meeting, body, asked.fds, self._questions.until):
+                raise errors.Busy(f"channel {self._named.name!r}: its receiver has just gone on in another process")
         finally:
             close_all(asked.fds)
 

@@ -208,6 +208,11 @@ class NamedEnd:
                 self._tell_of_death(meeting)
 
     @property
+    def link(self) -> Link | None:
+        """By which the channel goes, or will when it goes there."""
+        return self.meeting.link if self.meeting is not None else None
+
+    @property
     def alone(self) -> bool:
         """Nobody is at the other side any more."""
         return self.meeting is not None and all(meeting.connection in self._gone for meeting in self.meetings)

@@ -64,11 +64,13 @@ class NamedSwitch:
         if not self._named.turn.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
             raise errors.Timeout(f"channel {self._named.name!r}: another switch is under way")
         try:
-            self._switch(target, until)
+            while not self._switched(target, until):
+                pass
         finally:
             self._named.turn.release()
 
-    def _switch(self, target: str, until: float | None) -> None:
+    def _switched(self, target: str, until: float | None) -> bool:
+        """False where the receiver has gone on in another process meanwhile."""
         meeting, sender = self._named.meeting, self._named.end
         if meeting is None or not isinstance(sender, Sender):
             raise errors.ChannelClosed(f"channel {self._named.name!r}: its sender is closed")
@@ -83,11 +85,14 @@ class NamedSwitch:
             epoch = sender.epoch + 1
             body: Body = {"epoch": epoch, "link": description, "decision": asdict(decision)}
             try:
-                offer_switch(meeting.connection, self._named.name, body, fds, until)
+                if not offered(self._named, meeting, body, fds, until):
+                    self._named.went_back(mine)
+                    return False
                 # Before anything can go that way: whoever closes the sender then waits until it is out.
                 self._named.went_on(replace(meeting, decision=decision, link=mine, epoch=epoch))
                 sender.leave_for(mine.open(SENDER), decision.mode, left(until))
                 self._named.look()   # it may have died meanwhile
+                return True
             except BaseException:
                 self._give_up(sender, meeting.connection, epoch, mine)
                 raise
@@ -97,7 +102,7 @@ class NamedSwitch:
     def _give_up(self, sender: Sender, connection: Connection, epoch: int, mine: Link) -> None:
         """Takes the offer back; also after a time-out, as the receiver may have agreed all the same."""
         with suppress(errors.ChannelClosed):   # then it reads on to the end, and no further
-            if sender.epoch == epoch:
+            if sender.epoch == epoch and self._named.link is mine:
                 return   # there was a signal, just after it has gone there
             connection.mention("withdraw", {"epoch": epoch}, channel=self._named.name)
         self._named.went_back(mine)
@@ -119,22 +124,30 @@ class NamedSwitch:
         request.answer({"transport": str(meeting.decision.transport), "mode": str(meeting.decision.mode)})
 
 
-def offer_switch(connection: Connection, name: str, body: Body, fds: list[int], until: float | None) -> None:
-    """Offers the receiver its end of a link. Raises Timeout, and what it refuses it with."""
+def offered(named: NamedEnd, meeting: Meeting, body: Body, fds: list[int], until: float | None) -> bool:
+    """Offers the receiver its end of a link; in named.turn, which others may have while the receiver is busy: it may
+    just go on in another process. False where it has. Raises Timeout, and what it refuses it with.
+    """
+    assert isinstance(meeting.connection, Connection)
     why: errors.Busy | None = None
     pause, last = _AGAIN
-    while True:
+    while named.meeting is meeting:
         try:
-            connection.request("switch", body, fds, channel=name, timeout=left(until))
-            return
+            meeting.connection.request("switch", body, fds, channel=named.name, timeout=left(until))
+            return True
         except errors.Busy as busy:
             why = busy
         except errors.Timeout:
             if why is not None:
                 raise errors.Timeout(str(why)) from why
             raise
-        time.sleep(pause)
+        named.turn.release()
+        try:
+            time.sleep(pause)
+        finally:
+            named.turn.acquire()
         pause = min(2 * pause, last)
+    return False
 
 
 # ---- the receiver's side ----

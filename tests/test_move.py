@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,9 +17,8 @@ import pytest
 from channels import HANG, Fork, Start, control_ended, status_of
 
 import cwasi_fastpath as cwasi
-from cwasi_fastpath import control, meeting, registry, runtime
-from cwasi_fastpath.connection import Connection
-from cwasi_fastpath.endpoint import RECEIVER, SENDER
+from cwasi_fastpath import meeting, runtime
+from cwasi_fastpath.endpoint import SENDER
 from cwasi_fastpath.redis_server import RedisServer
 
 STAGES = 4
@@ -166,6 +167,8 @@ def test_it_comes_back(fork: Fork, gates: Gates, start: Start) -> None:
         rx.hand_over(HANG)
         tx.send(b"sent")
         with cwasi.open_receiver("lab", timeout=HANG, successor=True) as back:
+            while tx.epoch < 2:
+                time.sleep(0.001)   # until then the one before passes on what comes
             tx.send(b"home", HANG)
             assert back.recv(HANG) == b"home"
             assert status_of(pid) == 0
@@ -296,16 +299,250 @@ def test_another_trust_domain(fork: Fork, gates: Gates, start: Start) -> None:
         assert rx.recv(HANG) == b"x"
 
 
-@pytest.mark.parametrize("role", ["sender", "receiver"])
-def test_the_other_side_is_gone(fork: Fork, start: Start, role: str) -> None:
-    other = "receiver" if role == "sender" else "sender"
-    pid = fork(lambda: (getattr(cwasi, f"open_{other}")("lab", timeout=HANG), signal.pause()))
-    with getattr(cwasi, f"open_{role}")("lab", timeout=HANG) as end:
-        moving = start(end.hand_over, HANG)
+def test_the_receiver_is_gone(fork: Fork, start: Start) -> None:
+    pid = fork(lambda: (cwasi.open_receiver("lab", timeout=HANG), signal.pause()))
+    with cwasi.open_sender("lab", timeout=HANG) as tx:
+        moving = start(tx.hand_over, HANG)
         time.sleep(0.05)
         os.kill(pid, signal.SIGKILL)
-        with pytest.raises(cwasi.PeerDied, match="the other side is gone"):
-            moving.result(HANG)
-        with pytest.raises(cwasi.PeerDied, match="the other side is gone"):
-            end.hand_over(HANG)
+        for failing in (moving.result, tx.hand_over):
+            with pytest.raises(cwasi.PeerDied, match="the other side is gone"):
+                failing(HANG)
     assert status_of(pid) == -signal.SIGKILL
+
+
+# ---- kills ----
+
+
+def dies(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dies_at(where: str, after: bool = False) -> None:
+    """From now on this process, a child, is killed when it comes to that method, or has done it."""
+    module, kind, name = where.split(".")
+    owner = getattr(importlib.import_module(f"cwasi_fastpath.{module}"), kind)
+    method = getattr(owner, name)
+
+    def done(*given: object, **named: object) -> None:
+        method(*given, **named)
+        dies()
+
+    setattr(owner, name, done if after else dies)
+
+
+BEFORE = ["successor.Successor._met", "successor.Successor._sender_on", "successor.Successor._take_name"]
+IN_VAIN = {"sender": BEFORE[1:], "receiver": [BEFORE[0], BEFORE[2]]}
+
+
+@pytest.mark.parametrize(("role", "step"), [(role, step) for role, steps in IN_VAIN.items() for step in steps])
+def test_a_successor_that_is_killed_before_it_takes_over(
+    fork: Fork, gates: Gates, start: Start, role: str, step: str
+) -> None:
+    """It has never been, and the next one does it."""
+
+    def killed() -> None:
+        gates.wait(1)
+        dies_at(step)
+        getattr(cwasi, f"open_{role}")("lab", timeout=HANG, successor=True)
+
+    def second() -> None:
+        gates.wait(2)
+        with getattr(cwasi, f"open_{role}")("lab", timeout=HANG, successor=True) as end:
+            if role == "receiver":
+                assert list(end) == [message(number) for number in range(1, 4)]
+            else:
+                for number in range(2, 4):
+                    end.send(message(number))
+
+    pids = fork(killed), fork(second)
+    opening = start(cwasi.open_sender, "lab", timeout=HANG)
+    rx = cwasi.open_receiver("lab", timeout=HANG)
+    tx = opening.result(HANG)
+    assert isinstance(tx, cwasi.Sender)
+    end: cwasi.Sender | cwasi.Receiver = tx if role == "sender" else rx
+    tx.send(message(0))
+    assert rx.recv(HANG) == message(0)
+    moving = start(end.hand_over, HANG)
+    gates.open(1)
+    assert status_of(pids[0]) == -signal.SIGKILL
+    tx.send(message(1))   # goes on as before
+    gates.open(2)
+    moving.result(HANG)
+    if role == "sender":
+        assert list(rx) == [message(number) for number in range(1, 4)]
+    else:
+        while tx.epoch == 0:
+            time.sleep(0.001)
+        tx.send(message(2))
+        tx.send(message(3))
+        tx.close()
+    assert status_of(pids[1]) == 0
+    for left in (tx, rx):
+        left.close()
+
+
+@pytest.mark.parametrize(
+    ("step", "after"),
+    [
+        ("handover._SenderMove._offer", False), ("handover._SenderMove._offer", True),
+        ("sender.Sender.depart", True), ("handover._SenderMove._give_name", True),
+    ],
+)   # fmt: skip
+def test_a_sender_that_is_killed_while_it_hands_over(
+    fork: Fork, gates: Gates, step: str, after: bool
+) -> None:
+    """What it had sent comes; then the end of it all, or what its successor sends if that knows that it is one."""
+
+    def first() -> None:
+        tx = cwasi.open_sender("lab", timeout=HANG)
+        for number in range(3):
+            tx.send(message(number))
+        dies_at(step, after)
+        gates.open(1)
+        tx.hand_over(HANG)
+
+    def second() -> None:
+        gates.wait(1)
+        with cwasi.open_sender("lab", timeout=5, successor=True) as tx:
+            tx.send(message(3))
+
+    pids = fork(first), fork(second)
+    with cwasi.open_receiver("lab", timeout=HANG) as rx:
+        for number in range(3):
+            assert rx.recv(HANG) == message(number)
+        assert status_of(pids[0]) == -signal.SIGKILL
+        if step.endswith("_give_name"):
+            assert list(rx) == [message(3)]
+            assert status_of(pids[1]) == 0
+        else:
+            with pytest.raises(cwasi.PeerDied):
+                rx.recv(HANG)
+            assert status_of(pids[1]) == 1
+
+
+@pytest.mark.parametrize("passes_on", [False, True])
+def test_a_receiver_that_is_killed_while_it_hands_over(
+    fork: Fork, gates: Gates, start: Start, passes_on: bool
+) -> None:
+    """Its successor gets a part from the beginning, without a gap, and both sides learn of it."""
+
+    def first() -> None:
+        rx = cwasi.open_receiver("lab", timeout=HANG)
+        assert rx.recv(HANG) == message(0)
+        if passes_on:
+            forward, left = cwasi.Sender.forward, iter(range(20))
+
+            def some(tx: cwasi.Sender, data: bytes, stamp: int, timeout: float | None = None) -> None:
+                forward(tx, data, stamp, timeout)
+                if next(left, None) is None:
+                    dies()
+
+            cwasi.Sender.forward = some   # type: ignore[method-assign]
+        else:
+            dies_at("handover._ReceiverMove._give_name", after=True)
+        gates.open(1)
+        rx.hand_over(HANG)
+
+    def second() -> None:
+        gates.wait(1)
+        with cwasi.open_receiver("lab", timeout=HANG, successor=True) as rx:
+            number = 1
+            with pytest.raises(cwasi.PeerDied):
+                while True:
+                    assert rx.recv(HANG) == message(number)
+                    number += 1
+            assert number == (22 if passes_on else 1)
+
+    pids = fork(first), fork(second)
+    with cwasi.open_sender("lab", timeout=HANG) as tx:
+        with pytest.raises((cwasi.PeerDied, cwasi.ChannelClosed)):
+            for number in range(1_000_000):
+                tx.send(message(number), HANG)
+        assert status_of(pids[0]) == -signal.SIGKILL
+        assert status_of(pids[1]) == 0
+
+
+@pytest.mark.parametrize("step", ["switch_moved.NamedMove._serve", "switch_moved.NamedMove._switch"])
+def test_a_sender_that_is_killed_while_its_receiver_moves(fork: Fork, gates: Gates, start: Start, step: str) -> None:
+    """All that it had sent comes, to the old one or the new one; then it is told."""
+
+    def send() -> None:
+        tx = cwasi.open_sender("lab", timeout=HANG)
+        for number in range(100):
+            tx.send(message(number))
+        dies_at(step)
+        gates.open(1)
+        signal.pause()
+
+    def second() -> None:
+        gates.wait(2)
+        rx = cwasi.open_receiver("lab", timeout=HANG, successor=True)
+        for number in range(1, 100):
+            assert rx.recv(HANG) == message(number)
+        with pytest.raises(cwasi.PeerDied):
+            rx.recv(HANG)
+        rx.close()
+
+    pids = fork(send), fork(second)
+    with cwasi.open_receiver("lab", timeout=HANG) as rx:
+        assert rx.recv(HANG) == message(0)
+        gates.wait(1)
+        gates.open(2)
+        rx.hand_over(HANG)
+        assert status_of(pids[0]) == -signal.SIGKILL
+        assert status_of(pids[1]) == 0
+
+
+def test_a_successor_that_is_killed_afterwards(fork: Fork, gates: Gates, start: Start) -> None:
+    """The sender learns of it, and so does who has not passed on all yet."""
+
+    def second() -> None:
+        gates.wait(1)
+        rx = cwasi.open_receiver("lab", timeout=HANG, successor=True)
+        assert rx.recv(HANG) == message(1)
+        dies()
+
+    def send() -> None:
+        with cwasi.open_sender("lab", timeout=HANG) as tx:
+            for number in range(1_000_000):
+                tx.send(message(number), HANG)
+
+    pid = fork(second)
+    sending = start(send)
+    rx = cwasi.open_receiver("lab", timeout=HANG)
+    assert rx.recv(HANG) == message(0)
+    gates.open(1)
+    with suppress(cwasi.PeerDied):   # unless it had passed on all by then
+        rx.hand_over(HANG)
+    assert rx.closed
+    with pytest.raises(cwasi.PeerDied):
+        sending.result(HANG)
+    assert status_of(pid) == -signal.SIGKILL
+
+
+def test_nothing_is_left(fork: Fork, start: Start) -> None:
+    """In a process to which an end comes back again and again."""
+
+    def child() -> None:
+        for _ in range(12):
+            with cwasi.open_receiver("lab", timeout=HANG, successor=True) as rx:
+                rx.hand_over(HANG)
+
+    pid = fork(child)
+    opening = start(cwasi.open_sender, "lab", timeout=HANG)
+    rx = cwasi.open_receiver("lab", timeout=HANG)
+    before: tuple[int, int] | None = None
+    with opening.result(HANG) as tx:   # type: ignore[attr-defined]
+        for number in range(12):
+            tx.send(message(number))
+            rx.hand_over(HANG)
+            rx = cwasi.open_receiver("lab", timeout=HANG, successor=True)
+            assert rx.recv(HANG) == message(number)
+            while tx.epoch < 2 * number + 2:
+                time.sleep(0.001)
+            held = psutil.Process().num_fds(), threading.active_count()
+            before = before or (held if number == 3 else None)
+        assert before is not None and held[0] <= before[0] + 4 and held[1] <= before[1] + 1
+        assert status_of(pid) == 0
+        rx.close()
