@@ -242,6 +242,11 @@ def _dispatch(request: Request) -> None:
     if handler is None:
         request.refuse(errors.NoSuchChannel(f"nobody here answers {request.kind!r} for channel {request.channel!r}"))
         return
+    handle(handler, request)
+
+
+def handle(handler: Handler, request: Request) -> None:
+    """Refuses what the handler raises."""
     try:
         handler(request)
     except Exception as error:

@@ -113,10 +113,16 @@ class HandOver:
 
     def _heir(self, request: Request) -> Placement:
         """Where the successor is. Raises BadSpec where it may not be one."""
-        heir, trust = of_peer(request.connection.peer, request.body.get("placement")), self._named.here.trust
+        heir, trust = of_peer(_near(request).peer, request.body.get("placement")), self._named.here.trust
         if heir.trust != trust:
             raise errors.BadSpec(f"{self} is of trust domain {trust!r}; so must be its successor, not {heir.trust!r}")
         return heir
+
+
+def _near(request: Request) -> Connection:
+    """Only processes of this node are asked in."""
+    assert isinstance(request.connection, Connection)
+    return request.connection
 
 
 @dataclass(slots=True)
@@ -151,7 +157,7 @@ class _Questions:
             if asked is None:
                 continue   # one that was here before
             if asked.request.kind.startswith("succeed-"):
-                self._connection = asked.request.connection
+                self._connection = _near(asked.request)
                 self._connection.when_gone(lambda died: self._asked.put(None))
                 return asked
             asked.refuse(errors.Busy(f"{self._what}: that comes too late"))
@@ -229,7 +235,7 @@ class _SenderMove(_Move):
                     return False
                 raise
         self._give_name(asked)
-        asked.request.connection.close()   # with a bye, which the last end here would take along
+        _near(asked.request).close()   # with a bye, which the last end here would take along
         self._sender.close()   # and waits until what was sent is out
         return True
 
@@ -237,7 +243,7 @@ class _SenderMove(_Move):
         told = asked.request.body
         body = {"epoch": epoch, "link": told.get("link"), "decision": told.get("decision"), "token": self._token}
         try:
-            if not offered(self._named, self._meeting, body, asked.fds, self._questions.until):
+            if offered(self._named, self._meeting, body, asked.fds, self._questions.until) is None:
                 raise errors.Busy(f"channel {self._named.name!r}: its receiver has just gone on in another process")
         finally:
             close_all(asked.fds)
@@ -271,7 +277,7 @@ class _ReceiverMove(_Move):
                         return False
                     raise
                 self._give_name(asked)
-                self._pass_on(passed, asked.request.connection)
+                self._pass_on(passed, _near(asked.request))
         finally:
             close_all(fds)
             link.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,7 +14,7 @@ from weakref import ReferenceType, finalize, ref
 
 from . import control, registry
 from .claim import Claim
-from .cluster import ClusterName
+from .cluster import ClusterName, FarTie
 from .description import EndDescription, counted, publish, withdraw
 from .endpoint import RECEIVER, Endpoint
 from .errors import ChannelClosed
@@ -24,17 +24,14 @@ from .names import checked
 from .placement import Placement
 from .policy import Decision
 from .registry import ROLES
-from .transport import Link, call_off, settle
+from .request import Answer, Body, Way
+from .transport import Link, call_off, notices_itself, settle
 
 WAITING, OPEN, MOVING, PEER_GONE, CLOSED = "waiting", "open", "moving", "peer gone", "closed"
 
 
-class Tie(Protocol):
+class Tie(Way, Protocol):
     """What holds two processes together: a connection on this node, leases across nodes."""
-
-    @property
-    def peer(self) -> object:
-        """Who it is, as text."""
 
     def when_gone(self, callback: Callable[[bool], None]) -> None:
         """Calls callback(whether it died) when the peer is gone."""
@@ -44,6 +41,16 @@ class Tie(Protocol):
 
     def hang_up(self) -> None:
         """Leaves without one; does not wait."""
+
+    def request(
+        self, kind: str, body: Body | None = None, fds: Sequence[int] = (), *, channel: str, timeout: float | None
+    ) -> Answer:
+        """Asks the peer, whose handler for `kind` answers. Raises Timeout, PeerDied, what the peer refused it with;
+        across nodes RedisUnavailable, and BadSpec where there are descriptors.
+        """
+
+    def mention(self, kind: str, body: Body | None = None, *, channel: str) -> None:
+        """Says something that the peer may miss."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,8 @@ class NamedEnd:
         self._since = time.monotonic()
         self._end: ReferenceType[Endpoint] | None = None
         self._undo: list[Callable[[], None]] = []
+        self._far: dict[str, control.Handler] = {}
+        """Those that a peer of another node may ask."""
         self._before: list[Meeting] = []
         """With the link from before the last switch, by which something may still come."""
         self._left = False
@@ -128,9 +137,14 @@ class NamedEnd:
         """Of this process, in the runtime directory."""
         return self._presence.address
 
-    def listen(self, kind: str, handler: control.Handler) -> None:
-        """Requests of that kind for this channel are the handler's, until this end is closed."""
+    def listen(self, kind: str, handler: control.Handler, *, far: bool = False) -> None:
+        """Requests of that kind for this channel are the handler's, until this end is closed.
+
+        far: also those of a peer on another node, which come on a thread of their own; else only those of this node.
+        """
         control.on(kind, handler, self.name)
+        if far:
+            self._far[kind] = handler
         self._undo.append(lambda: control.off(kind, handler, self.name))
 
     def opened(self, end: Endpoint, meeting: Meeting) -> None:
@@ -152,6 +166,8 @@ class NamedEnd:
 
     def _tie(self, meeting: Meeting) -> None:
         meeting.connection.when_gone(partial(self._peer_gone, meeting.connection))
+        if isinstance(meeting.connection, FarTie):
+            meeting.connection.serve(self._far)
 
     def went_on(self, meeting: Meeting) -> None:
         """The channel has another link now, or will have when it goes there; which it has done the last time."""
@@ -222,6 +238,8 @@ class NamedEnd:
         end = self.end
         if end is None:
             return
+        if isinstance(meeting.connection, FarTie) and notices_itself(meeting.link):
+            return   # only its lease is gone for sure: it may have lost the registry's server, and not us
         if self.role == RECEIVER and meeting.link.transport is not Transport.REDIS:
             end.peer_died_in(meeting.epoch)
             return

@@ -17,6 +17,7 @@ With a registry in a Redis server (see cluster) they also meet across nodes; who
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from . import calibration, registry
 from .descriptors import allow_many
@@ -24,11 +25,10 @@ from .endpoint import RECEIVER, SENDER
 from .handover import HandOver
 from .lease import Server
 from .meeting import NamedEnd
-from .modes import Locality, Mode, Transport, parse_mode, parse_transport
+from .modes import Mode, Transport, parse_mode, parse_transport
 from .offer import Offer
 from .placement import Placement, edge_facts, here
 from .policy import CostPolicy, Decision, Policy, decide
-from .policy.decision import available
 from .receiver import Receiver
 from .search import Search
 from .sender import Sender
@@ -69,13 +69,9 @@ def open_sender(
     chosen = policy if policy is not None else CostPolicy(calibration.costs(carried_by))
     asked = parse_mode(mode), parse_transport(transport)
 
-    def decided(peer: Placement, mine: Placement) -> Decision:
-        facts = edge_facts(mine, peer)
-        # A tcp receiver is given its listening socket, which cannot go to another node.
-        offered = available(carried_by) - {Transport.TCP} if facts.locality is Locality.ELSEWHERE else None
-        return decide(
-            chosen, facts, f"channel {name!r}", mode=asked[0], asked=asked[1], redis=carried_by, offered=offered
-        )
+    def decided(peer: Placement, mine: Placement, missing: Mapping[Transport, str]) -> Decision:
+        facts, what = edge_facts(mine, peer), f"channel {name!r}"
+        return decide(chosen, facts, what, mode=asked[0], asked=asked[1], redis=carried_by, missing=missing)
 
     allow_many()
     until = until_of(timeout)
@@ -94,7 +90,7 @@ def open_sender(
                 raise
             named.opened(sender, meeting)
         tidy(sender)
-        sender.switcher = NamedSwitch(named).switch
+        sender.switcher = NamedSwitch(named, carried_by).switch
         sender.mover = HandOver(named).hand_over
         return sender
 

@@ -11,7 +11,7 @@ from .connection import Connection
 from .endpoint import RECEIVER, SENDER, Endpoint, begun
 from .lease import Server
 from .meeting import Meeting, NamedEnd
-from .offer import made
+from .offer import Decided, made
 from .placement import Placement, of_peer
 from .policy import Decision
 from .receiver import Receiver
@@ -120,14 +120,14 @@ class Successor:
 
     # ---- of a sender ----
 
-    def sender(self, decided: Callable[[Placement, Placement], Decision], redis: str | None) -> Sender:
+    def sender(self, decided: Decided, redis: str | None) -> Sender:
         """Takes it over. Raises NoTransport, and what has it tried again."""
         token = self._greeted().get("token")
         tie = self._peer(RECEIVER)
         try:
             said = self._asked_peer(tie, "introduce", token).body.get("placement")
             peer = of_peer(tie.peer, said)
-            decision = decided(peer, self._named.here)
+            decision = decided(peer, self._named.here, {})
             body, fds, link = made(self._named, decision, redis)
             try:
                 return self._sender_on(tie, decision, peer, link, body, fds)

@@ -10,16 +10,14 @@ heir that hangs up before `go` has never been.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from . import errors
 from .connection import Connection
 from .endpoint import SENDER
 from .meeting import Meeting, NamedEnd
-from .offer import made
-from .placement import Placement, of_peer
-from .policy import Decision
+from .offer import Decided, made
+from .placement import of_peer
 from .request import InTurn, Request, close_all
 from .sender import Sender
 
@@ -38,9 +36,7 @@ class _Heir:
 class NamedMove:
     """What a sender that met its receiver by name needs to follow it to another process."""
 
-    def __init__(
-        self, named: NamedEnd, decided: Callable[[Placement, Placement], Decision], redis: str | None
-    ) -> None:
+    def __init__(self, named: NamedEnd, decided: Decided, redis: str | None) -> None:
         self._named = named
         self._decided = decided
         self._redis = redis
@@ -81,16 +77,18 @@ class NamedMove:
         meeting, sender = named.meeting, named.end
         if meeting is None or not isinstance(sender, Sender):
             raise errors.ChannelClosed(f"channel {named.name!r}: its sender is closed")
-        peer = of_peer(request.connection.peer, request.body.get("placement"))
-        decision = self._decided(peer, named.here)
+        connection = request.connection
+        assert isinstance(connection, Connection)   # only those of this node may ask it
+        peer = of_peer(connection.peer, request.body.get("placement"))
+        decision = self._decided(peer, named.here, {})
         epoch = sender.epoch + 1
         body, passed, link = made(named, decision, self._redis)
-        heir = self._heir = _Heir(request.connection)
+        heir = self._heir = _Heir(connection)
         there = False
         try:
             request.answer({**body, "epoch": epoch}, passed)
-            request.connection.stranger = False
-            request.connection.when_gone(lambda died: heir.told.set())
+            connection.stranger = False
+            connection.when_gone(lambda died: heir.told.set())
             heir.told.wait()
             if heir.go is not None:
                 self._switch(sender, Meeting(heir.connection, decision, peer, link, epoch))

@@ -1,6 +1,7 @@
 """A live switch of a channel whose two ends met by name, each in a process of its own.
 
     sender -> receiver   switch (epoch, link, decision), with descriptors -> nothing; withdraw (epoch) -> nothing
+    across nodes, to tcp: switch (epoch, where to listen, decision) -> link
     anybody -> sender    switch-to (target, timeout) -> epoch, transport, mode
     heir -> receiver     introduce (token, placement) -> placement
 
@@ -22,22 +23,23 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
-from . import errors
+from . import errors, reach
 from . import transport as transports
+from .cluster import FarTie
 from .connection import Connection
 from .endpoint import RECEIVER, SENDER
-from .meeting import Meeting, NamedEnd
+from .meeting import Meeting, NamedEnd, Tie
 from .modes import Transport, mode_of
 from .placement import Placement, edge_facts, of_peer
 from .policy import Decision, Request, ruled_out
 from .receiver import Receiver
-from .request import Body, InTurn
+from .request import Answer, Body, InTurn
 from .request import Request as Asked
 from .search import checked_decision, joined, opened
 from .sender import Sender
 from .switch import left, until_of, wish
-from .transport import Link
-from .transport.target import link_to, transport_of
+from .transport import Link, call_off
+from .transport.target import host_and_port, link_to, transport_of
 
 _AGAIN = (0.001, 0.05)
 """Seconds after which a busy receiver is asked again, at first and at last."""
@@ -49,8 +51,10 @@ _AGAIN = (0.001, 0.05)
 class NamedSwitch:
     """What a sender that met its receiver by name needs to go on elsewhere."""
 
-    def __init__(self, named: NamedEnd) -> None:
+    def __init__(self, named: NamedEnd, redis: str | None = None) -> None:
+        """redis: the server that is meant by its name alone."""
         self._named = named
+        self._redis = redis
         self._process = os.getpid()
         named.listen("switch-to", InTurn().handler(self._asked))
 
@@ -74,38 +78,57 @@ class NamedSwitch:
         meeting, sender = self._named.meeting, self._named.end
         if meeting is None or not isinstance(sender, Sender):
             raise errors.ChannelClosed(f"channel {self._named.name!r}: its sender is closed")
-        if not isinstance(meeting.connection, Connection):
-            raise errors.BadSpec(f"channel {self._named.name!r}: its receiver is on another node; it cannot switch yet")
+        if target == Transport.REDIS and self._redis is not None:
+            target = self._redis
         decision = self._decided(target, meeting)
+        epoch = sender.epoch + 1
+        body: Body = {"epoch": epoch, "decision": asdict(decision)}
+        mine: Link | None = None
+        try:
+            mine = self._agreed(target, meeting, body, until)
+            if mine is None:
+                return False
+            # Before anything can go that way: whoever closes the sender then waits until it is out.
+            self._named.went_on(replace(meeting, decision=decision, link=mine, epoch=epoch))
+            sender.leave_for(mine.open(SENDER), decision.mode, left(until))
+            self._named.look()   # it may have died meanwhile
+            return True
+        except BaseException as error:
+            self._give_up(sender, meeting.connection, epoch, mine)
+            if isinstance(error, errors.Error) and isinstance(meeting.connection, FarTie):
+                raise type(error)(f"{error}; the channel stays on {meeting.decision.transport}") from error
+            raise
+
+    def _agreed(self, target: str, meeting: Meeting, body: Body, until: float | None) -> Link | None:
+        """Our side of a link of which the receiver has its own; None where it has gone on in another process."""
+        if isinstance(meeting.connection, FarTie) and transport_of(target) is Transport.TCP:
+            at = host_and_port(target) if target != Transport.TCP else None
+            answer = offered(self._named, meeting, {**body, "listen": at}, [], until)
+            return reach.reached(answer.body.get("link"), left(until)) if answer is not None else None
         link = link_to(target, key=self._named.name)
         try:
             description, fds = link.export(SENDER)
             mine = transports.join(description, [os.dup(fd) for fd in fds])
             description, fds = link.export(RECEIVER)
-            epoch = sender.epoch + 1
-            body: Body = {"epoch": epoch, "link": description, "decision": asdict(decision)}
             try:
-                if not offered(self._named, meeting, body, fds, until):
-                    self._named.went_back(mine)
-                    return False
-                # Before anything can go that way: whoever closes the sender then waits until it is out.
-                self._named.went_on(replace(meeting, decision=decision, link=mine, epoch=epoch))
-                sender.leave_for(mine.open(SENDER), decision.mode, left(until))
-                self._named.look()   # it may have died meanwhile
-                return True
+                if offered(self._named, meeting, {**body, "link": description}, fds, until) is not None:
+                    return mine
             except BaseException:
-                self._give_up(sender, meeting.connection, epoch, mine)
+                call_off(mine)
                 raise
+            call_off(mine)
+            return None
         finally:
             link.close()
 
-    def _give_up(self, sender: Sender, connection: Connection, epoch: int, mine: Link) -> None:
+    def _give_up(self, sender: Sender, connection: Tie, epoch: int, mine: Link | None) -> None:
         """Takes the offer back; also after a time-out, as the receiver may have agreed all the same."""
         with suppress(errors.ChannelClosed):   # then it reads on to the end, and no further
             if sender.epoch == epoch and self._named.link is mine:
                 return   # there was a signal, just after it has gone there
             connection.mention("withdraw", {"epoch": epoch}, channel=self._named.name)
-        self._named.went_back(mine)
+        if mine is not None:
+            self._named.went_back(mine)
 
     def _decided(self, target: str, meeting: Meeting) -> Decision:
         """Raises NoTransport for what the facts forbid."""
@@ -124,17 +147,15 @@ class NamedSwitch:
         request.answer({"transport": str(meeting.decision.transport), "mode": str(meeting.decision.mode)})
 
 
-def offered(named: NamedEnd, meeting: Meeting, body: Body, fds: list[int], until: float | None) -> bool:
+def offered(named: NamedEnd, meeting: Meeting, body: Body, fds: list[int], until: float | None) -> Answer | None:
     """Offers the receiver its end of a link; in named.turn, which others may have while the receiver is busy: it may
-    just go on in another process. False where it has. Raises Timeout, and what it refuses it with.
+    just go on in another process. None where it has. Raises Timeout, and what it refuses it with.
     """
-    assert isinstance(meeting.connection, Connection)
     why: errors.Busy | None = None
     pause, last = _AGAIN
     while named.meeting is meeting:
         try:
-            meeting.connection.request("switch", body, fds, channel=named.name, timeout=left(until))
-            return True
+            return meeting.connection.request("switch", body, fds, channel=named.name, timeout=left(until))
         except errors.Busy as busy:
             why = busy
         except errors.Timeout:
@@ -147,7 +168,7 @@ def offered(named: NamedEnd, meeting: Meeting, body: Body, fds: list[int], until
         finally:
             named.turn.acquire()
         pause = min(2 * pause, last)
-    return False
+    return None
 
 
 # ---- the receiver's side ----
@@ -162,7 +183,7 @@ class NamedFollower:
         """Who came last and said that it will go on in the sender's place."""
         turn = InTurn()   # or an offer might be withdrawn before it is there
         for kind, work in (("switch", self._asked), ("withdraw", self._withdrawn)):
-            named.listen(kind, partial(self._heard, turn.handler(work)))
+            named.listen(kind, partial(self._heard, turn.handler(work)), far=True)
         named.listen("introduce", self._introduced)
 
     def _heard(self, handler: Callable[[Asked], None], request: Asked) -> None:
@@ -190,8 +211,10 @@ class NamedFollower:
         return errors.Busy(f"channel {self._named.name!r}: its receiver has not read to the last switch yet")
 
     def _introduced(self, request: Asked) -> None:
-        peer = of_peer(request.connection.peer, request.body.get("placement"))
-        self._heir = _Heir(request.connection, peer, str(request.body.get("token")))
+        connection = request.connection
+        assert isinstance(connection, Connection)   # only those of this node may ask it
+        peer = of_peer(connection.peer, request.body.get("placement"))
+        self._heir = _Heir(connection, peer, str(request.body.get("token")))
         request.answer({"placement": self._named.here.as_plain()})
 
     def _next_sender(self, meeting: Meeting, token: object) -> Meeting:
@@ -214,14 +237,27 @@ class NamedFollower:
         decision = checked_decision(self._named.name, request.body, meeting.peer, self._named.here)
         self._detached(receiver, epoch)   # what was offered before
         self._named.settled()
-        link = joined(request.body.get("link"), decision.transport, fds)
+        link, told = self._link(request, decision.transport, fds)
         try:
             receiver.attach(opened(link), epoch, decision.mode)
         except BaseException:
             link.close()
             raise
         self._named.went_on(replace(meeting, decision=decision, link=link, epoch=epoch))
-        request.answer()
+        request.answer(told)
+
+    def _link(self, request: Asked, transport: Transport, fds: list[int]) -> tuple[Link, Body]:
+        """And what the sender is to be told of it."""
+        if not isinstance(request.connection, FarTie) or transport is not Transport.TCP:
+            return joined(request.body.get("link"), transport, fds), {}
+        match request.body.get("listen"):
+            case [str(host), int(port)]:
+                link = reach.listening(request.connection.url, host, port)
+            case None:
+                link = reach.listening(request.connection.url)
+            case _:
+                raise errors.Corrupted(f"channel {self._named.name!r}: a switch to tcp, and nowhere")
+        return link, {"link": reach.described(link)}
 
     def _withdrawn(self, request: Asked, fds: list[int]) -> None:
         _, receiver, epoch = self._of_our_sender(request)

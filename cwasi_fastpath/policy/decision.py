@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
 from .. import errors
@@ -26,6 +27,8 @@ class Request:
     """What this host can offer; redis only where a server is known."""
     receivers: int = 1
     """How many the sender has on this channel: what carries its messages is the same for all of them."""
+    missing: Mapping[Transport, str] = field(default_factory=dict)
+    """What of that is not there for this edge, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,8 @@ def ruled_out(request: Request, transport: Transport) -> str | None:
     mode = mode_of(transport, facts.locality)
     if transport not in request.available:
         return "no server is configured (give a Redis URL)" if transport is Transport.REDIS else "not available"
+    if transport in request.missing:
+        return request.missing[transport]
     if not facts.same_user and mode is not Mode.REMOTE:
         return "the functions belong to different users"
     if facts.locality is Locality.ELSEWHERE and mode is not Mode.REMOTE:
@@ -99,13 +104,13 @@ def decide(
     redis: str | None = None,
     observation: Observation | None = None,
     receivers: int = 1,
-    offered: frozenset[Transport] | None = None,
+    missing: Mapping[Transport, str] = MappingProxyType({}),
 ) -> Decision:
-    """Asks the policy for one edge. what: names the edge. offered: all that there is, if it is not what a host has.
+    """Asks the policy for one edge. what: names the edge. missing: what this edge cannot have of what a host has.
 
     Raises NoTransport with every obstacle.
     """
-    request = Request(facts, observation, mode, asked, offered or available(redis), receivers)
+    request = Request(facts, observation, mode, asked, available(redis), receivers, missing)
     decision = policy.decide(request)
     if decision is not None and (obstacle := ruled_out(request, decision.transport)) is not None:
         raise errors.NoTransport(f"{what}: the policy chose {decision.transport}, which cannot be: {obstacle}")

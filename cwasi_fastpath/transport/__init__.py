@@ -158,6 +158,11 @@ def why(links: Sequence[Link]) -> str | None:
     return next((text for text in (getattr(link, "why", None) for link in links) if text), None)
 
 
+def notices_itself(link: Link) -> bool:
+    """Whether it notices a death by itself, and so knows better than others."""
+    return bool(getattr(link, "connected", False))
+
+
 def settle(link: Link, timeout: float | None) -> None:
     """To be called when one was left and read to its end, before the next. Raises Busy where that takes longer."""
     if (wait := getattr(link, "settle", None)) is not None:

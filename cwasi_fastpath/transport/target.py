@@ -28,11 +28,11 @@ def link_to(target: str, *, key: str, readers: int = 1) -> Link:
     transport = transport_of(target)
     if transport is Transport.REDIS:
         return create(transport, readers=readers, redis=target, key=key)
-    listen = _host_and_port(target) if target.startswith("tcp://") else None
+    listen = host_and_port(target) if target.startswith("tcp://") else None
     return create(transport, readers=readers, listen=listen)
 
 
-def _host_and_port(url: str) -> tuple[str, int]:
+def host_and_port(url: str) -> tuple[str, int]:
     """Of tcp://HOST:PORT. Raises BadSpec."""
     try:
         parts = urlsplit(url)

@@ -127,6 +127,11 @@ class TcpLink:
         description = {"transport": self.transport.value, "role": role, **self._plain}
         return description, [self._listener.fileno()] if role == RECEIVER and self._listener is not None else []
 
+    @property
+    def connected(self) -> bool:
+        """Whether it ever was: from then on it is told when the other side is gone."""
+        return any(keeper.up.is_set() for keeper in self._keepers)
+
     def peer_died(self, end: Endpoint, peer: int = 0) -> None:
         end.peer_died()
 
