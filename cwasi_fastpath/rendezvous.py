@@ -33,7 +33,7 @@ from .receiver import Receiver
 from .search import Search
 from .sender import Sender
 from .successor import Successor
-from .switch import left, until_of
+from .switch import until_of
 from .switch_moved import NamedMove
 from .switch_named import NamedFollower, NamedSwitch
 from .tidy import tidy
@@ -81,7 +81,7 @@ def open_sender(
         sender = Successor(named, until, only=successor).claimed(server, lambda heir: heir.sender(decided, carried_by))
         if sender is None:
             _knock(name)
-            meeting = offer.taken(left(until))
+            meeting = offer.taken(timeout)
             try:
                 sender = Sender(meeting.link.open(SENDER), name, meeting.decision.mode)
             except BaseException:
@@ -118,7 +118,7 @@ def open_receiver(
         NamedFollower(named)   # before the sender knows that we have met
         receiver = Successor(named, until, only=successor).claimed(server, Successor.receiver)
         if receiver is None:
-            receiver, meeting = search.found(left(until))
+            receiver, meeting = search.found(timeout)
             named.opened(receiver, meeting)
         receiver.mover = HandOver(named).hand_over
         return receiver

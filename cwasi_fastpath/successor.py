@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from . import control, errors, registry
@@ -22,6 +23,8 @@ from .sender import Sender
 from .switch import left
 from .transport import Link, call_off
 
+_GREETING = 2.0
+"""Seconds for a process that has the name to say whether it hands it over."""
 _AGAIN = 0.02
 """Seconds after which it is tried again."""
 
@@ -58,6 +61,8 @@ class Successor:
             if end is not None:
                 return end
             if left(self._until) == 0:
+                if busy is not None:
+                    raise busy
                 raise errors.Timeout(f"channel {self._named.name!r}: nobody has handed its {self._role} over in time")
             time.sleep(_AGAIN)
 
@@ -81,15 +86,24 @@ class Successor:
                 self._predecessor.hang_up()
         return None
 
-    def _ask(self, word: str, body: Body | None = None, fds: list[int] | None = None) -> Answer:
+    def _ask(
+        self, word: str, body: Body | None = None, fds: Sequence[int] = (), seconds: float = math.inf
+    ) -> Answer:
+        """seconds: that it may take at most."""
         assert self._predecessor is not None
-        return self._predecessor.request(
-            f"{word}-{self._role}", body, fds or (), channel=self._named.name, timeout=left(self._until)
-        )
+        rest = left(self._until)
+        timeout = None if rest is None and seconds == math.inf else min(seconds, seconds if rest is None else rest)
+        return self._predecessor.request(f"{word}-{self._role}", body, fds, channel=self._named.name, timeout=timeout)
 
     def _greeted(self) -> Body:
         """The token by which the peer knows us, and whether it is there."""
-        return self._ask("succeed", {"placement": self._named.here.as_plain()}).body
+        body = {"placement": self._named.here.as_plain()}
+        if self._only:
+            return self._ask("succeed", body).body
+        try:
+            return self._ask("succeed", body, seconds=_GREETING).body
+        except errors.Timeout:
+            raise errors.NoSuchChannel from None   # it is stopped, or so
 
     def _peer(self, role: int) -> Connection:
         """Raises PeerDied."""
