@@ -260,6 +260,9 @@ int cwasi_guest_grant(cwasi_guest *g, const char *name, cwasi_channel *channel);
 /* Gives the channel that was granted last a way back, and so makes its messages requests: a sender has one receiver of
  * answers, a receiver has a sender of answers for each of its sources, in their order. Must outlive the guest, too. */
 int cwasi_guest_grant_back(cwasi_guest *g, cwasi_channel *back);
+/* Stops the guest between two messages, from any thread: where it would wait for, or receive, another one (or send, if
+ * it receives none), it gets ECANCELED; what it has received it may still pass on. 0 takes that back. */
+void cwasi_guest_stop(cwasi_guest *g, int stopped);
 void cwasi_guest_free(cwasi_guest *g);
 /* cdef: end */
 

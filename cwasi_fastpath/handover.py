@@ -19,12 +19,14 @@ import os
 import queue
 import secrets
 import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
 from . import control, errors
 from .connection import Connection
-from .endpoint import RECEIVER, SENDER
+from .endpoint import RECEIVER, SENDER, Endpoint
 from .meeting import MOVING, OPEN, PEER_GONE, Meeting, NamedEnd
 from .modes import Transport, mode_of
 from .offer import made
@@ -311,6 +313,21 @@ class _ReceiverMove(_Move):
                 if died:
                     what = "its successor has died before it had all that was left for it"
                     raise errors.PeerDied(f"{self._receiver!r}: {what}") from error
+
+
+def hand_over_all(ends: Sequence[Endpoint], until: float | None) -> None:
+    """All that are open, in whatever order their successors come. Raises what the first that fails raises."""
+    still = [end for end in ends if not end.closed]
+    with ThreadPoolExecutor(max_workers=max(1, len(still))) as threads:
+        moves = [threads.submit(end.hand_over, left(until)) for end in still]
+        try:
+            for move in moves:
+                move.result()
+        except BaseException as error:
+            if not isinstance(error, Exception):   # Ctrl-C: none of the others is to be waited for
+                for end in still:
+                    end.close()
+            raise
 
 
 def pass_on(source: Receiver, target: Sender) -> None:

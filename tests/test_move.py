@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -545,4 +546,70 @@ def test_nothing_is_left(fork: Fork, start: Start) -> None:
             before = before or (held if number == 3 else None)
         assert before is not None and held[0] <= before[0] + 4 and held[1] <= before[1] + 1
         assert status_of(pid) == 0
+        rx.close()
+
+
+# ---- guests ----
+
+
+def test_a_guest_moves(fork: Fork, gates: Gates, guests: Path) -> None:
+    """From host to host, in the middle of a pipeline; what it has received it passes on before."""
+
+    def hosts(stage: int) -> None:
+        gates.wait(stage)
+        later = stage > 0
+        into = cwasi.open_receiver("to-echo", timeout=HANG, successor=later)
+        out = cwasi.open_sender("from-echo", timeout=HANG, successor=later)
+        with cwasi.Host() as host:
+            echo = host.load(guests / "echo.wasm", stderr=os.devnull)
+            host.attach(echo, into, port="in")
+            host.attach(echo, out, port="out")
+            running = threading.Thread(target=host.run)
+            running.start()
+            if stage < STAGES - 1:
+                while into.metrics().messages < 100:
+                    time.sleep(0.001)
+                gates.open(stage + 1)
+                host.move_out(echo, HANG)
+                assert into.closed and out.closed
+            running.join()
+
+    pids = stages(fork, hosts)
+    done, sent = threading.Event(), 0
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        opening = pool.submit(cwasi.open_sender, "to-echo", timeout=HANG)
+        rx = cwasi.open_receiver("from-echo", timeout=HANG)
+        tx = opening.result(HANG)
+
+        def send() -> int:
+            number = 0
+            while not done.is_set():
+                tx.send(message(number), HANG)
+                number += 1
+            tx.close()
+            return number
+
+        sending = pool.submit(send)
+        with rx:
+            while (tx.epoch, rx.epoch) != (STAGES - 1, STAGES - 1) or sent < 10_000:
+                assert rx.recv(HANG) == message(sent)
+                sent += 1
+            done.set()
+            for data in rx:
+                assert data == message(sent)
+                sent += 1
+        assert sent == sending.result(HANG)
+    assert [status_of(pid) for pid in pids] == [0] * STAGES
+
+
+def test_a_guest_that_computes_on(guests: Path, start: Start) -> None:
+    """It is not stopped, and goes on as if nothing had been."""
+    opening = start(cwasi.open_sender, "lab", timeout=HANG)
+    rx = cwasi.open_receiver("lab", timeout=HANG)
+    with opening.result(HANG), cwasi.Host(timeout=HANG) as host:   # type: ignore[attr-defined]
+        spin = host.load(guests / "spin.wasm")
+        with pytest.raises(cwasi.BadSpec, match="cannot use channel 'lab'"):
+            host.attach(spin, rx)
+        with pytest.raises(cwasi.BadSpec, match="ends that others cannot find by name"):
+            host.move_out(spin, 0.1)
         rx.close()
