@@ -346,7 +346,12 @@ class Host:
             if not self._changed.wait_for(lambda: guest not in self._running, left(until)):
                 guest.stop_between(False)
                 raise errors.Timeout(f"function {guest.name} computes on, and waits for no message")
-        hand_over_all(guest.ends, until)
+        try:
+            hand_over_all(guest.ends, until)
+        except BaseException:
+            if guest not in self._started:
+                guest.stop_between(False)
+            raise
 
     def _end_of(self, guest: Guest, channel: str) -> Endpoint:
         found = self._channels[channel]

@@ -602,14 +602,31 @@ def test_a_guest_moves(fork: Fork, gates: Gates, guests: Path) -> None:
     assert [status_of(pid) for pid in pids] == [0] * STAGES
 
 
-def test_a_guest_that_computes_on(guests: Path, start: Start) -> None:
-    """It is not stopped, and goes on as if nothing had been."""
+COMPUTES = """
+(module
+  (import "cwasi_v1" "channel_mode" (func (param i32) (result i32)))
+  (memory (export "memory") 1)
+  (func (export "_start") (loop (br 0))))
+"""
+
+
+def test_a_guest_that_cannot_move(start: Start, module: Callable[..., Path], guests: Path) -> None:
+    """It goes on as if nothing had been."""
     opening = start(cwasi.open_sender, "lab", timeout=HANG)
     rx = cwasi.open_receiver("lab", timeout=HANG)
     with opening.result(HANG), cwasi.Host(timeout=HANG) as host:   # type: ignore[attr-defined]
-        spin = host.load(guests / "spin.wasm")
+        spin, computes = host.load(guests / "spin.wasm"), host.load(module(COMPUTES), "computes")
         with pytest.raises(cwasi.BadSpec, match="cannot use channel 'lab'"):
             host.attach(spin, rx)
         with pytest.raises(cwasi.BadSpec, match="ends that others cannot find by name"):
             host.move_out(spin, 0.1)
-        rx.close()
+        host.attach(computes, rx)
+        running = start(host.run, computes)
+        while not host._running:
+            time.sleep(0.001)
+        with pytest.raises(cwasi.Timeout, match="function computes computes on"):
+            host.move_out(computes, 0.1)
+        assert not computes.stopped and not running.done()
+        host.close()
+        with pytest.raises(cwasi.GuestTimeout):
+            running.result(HANG)
