@@ -66,7 +66,7 @@ class HandOver:
         asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
 
         def heard(request: Request) -> None:
-            asked.put(_Asked(request, request.take_fds()))
+            asked.put(_Asked(request, request.take_fds() if request.kind.startswith("inherit-") else []))
 
         kinds = [f"{word}-{self._role}" for word in _WORDS]
         if named.state == PEER_GONE and named.role == RECEIVER:
@@ -104,7 +104,7 @@ class HandOver:
                 return _SenderMove(named, meeting, end, questions).done(first)
             assert isinstance(end, Receiver)
             return _ReceiverMove(named, meeting, end, questions, heir).done(first)
-        except errors.BadSpec as error:
+        except (errors.BadSpec, errors.BadName) as error:   # of what it asks
             first.refuse(error)
             return False
         except BaseException as error:
@@ -208,6 +208,7 @@ class _Move:
 
     def _give_name(self, asked: _Asked) -> None:
         """The last step: it is the successor's from now on."""
+        self._named.leave_cluster()
         asked.request.answer({}, self._named.lent())
         self._named.forget()
 

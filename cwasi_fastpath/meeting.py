@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -17,7 +18,7 @@ from .claim import Claim
 from .cluster import ClusterName, FarTie
 from .description import EndDescription, counted, publish, withdraw
 from .endpoint import RECEIVER, Endpoint
-from .errors import ChannelClosed
+from .errors import Busy, ChannelClosed, RedisUnavailable
 from .lease import Server
 from .modes import Transport
 from .names import checked
@@ -26,6 +27,8 @@ from .policy import Decision
 from .registry import ROLES
 from .request import Answer, Body, Way
 from .transport import Link, call_off, notices_itself, settle
+
+_log = logging.getLogger(__name__)
 
 WAITING, OPEN, MOVING, PEER_GONE, CLOSED = "waiting", "open", "moving", "peer gone", "closed"
 
@@ -114,9 +117,17 @@ class NamedEnd:
             self.cluster = ClusterName(server, self.name, self.role, self.here, self.address)
         publish(self.describe)
 
-    def inherit(self, descriptor: int) -> None:
-        """Takes the name over from the process that has passed its lock on. Raises Corrupted, RegistryUnavailable."""
+    def inherit(self, descriptor: int, server: Server | None) -> None:
+        """Takes the name over from the process that has passed its lock on, and in the cluster's registry set it free.
+
+        Raises Corrupted, RegistryUnavailable.
+        """
         self._claim = registry.inherit(self.name, self.role, self.address, descriptor)
+        if server is not None:
+            try:
+                self.cluster = ClusterName(server, self.name, self.role, self.here, self.address)
+            except (Busy, RedisUnavailable) as error:   # its peer is here all the same
+                _log.warning("channel %s: other nodes cannot find it: %s", self.name, error)
         publish(self.describe)
 
     def claim_again(self) -> None:
@@ -131,6 +142,11 @@ class NamedEnd:
         """The name is another process's from now on."""
         if self._claim is not None:
             self._claim.forget()
+
+    def leave_cluster(self) -> None:
+        """Gives the name free there."""
+        if self.cluster is not None:
+            self.cluster.lease.release()
 
     @property
     def address(self) -> str:

@@ -40,6 +40,7 @@ class Successor:
         self._until = until
         self._only = only
         self._role = ROLES[named.role]
+        self._server: Server | None = None
         self._predecessor: Connection | None = None
         self._taken = False
         """Nobody can go back any more."""
@@ -50,6 +51,7 @@ class Successor:
         Raises Busy where another process has it and keeps it, Timeout, and as NamedEnd.claim.
         """
         busy: errors.Error | None = None
+        self._server = server
         while True:
             if not self._only:
                 try:
@@ -99,9 +101,9 @@ class Successor:
         """The token by which the peer knows us, and whether it is there."""
         body = {"placement": self._named.here.as_plain()}
         if self._only:
-            return self._ask("succeed", body).body
+            return _plain(self._ask("succeed", body))
         try:
-            return self._ask("succeed", body, seconds=_GREETING).body
+            return _plain(self._ask("succeed", body, seconds=_GREETING))
         except errors.Timeout:
             raise errors.NoSuchChannel from None   # it is stopped, or so
 
@@ -124,11 +126,16 @@ class Successor:
         """From here on only we can go on. However long the predecessor needs for its last word."""
         assert self._predecessor is not None
         self._taken = True
-        answer = self._predecessor.request(f"succeeded-{self._role}", channel=self._named.name)
+        try:
+            answer = self._predecessor.request(f"succeeded-{self._role}", channel=self._named.name)
+        except errors.PeerDied as error:
+            raise errors.PeerDied(
+                f"channel {self._named.name!r}: who handed its {self._role} over died over it; the channel has ended"
+            ) from error
         try:
             if len(answer.fds) != 1:
                 raise errors.Corrupted(f"channel {self._named.name!r}: its predecessor did not hand its name over")
-            self._named.inherit(answer.fds.pop())
+            self._named.inherit(answer.fds.pop(), self._server)
         finally:
             close_all(answer.fds)
 
@@ -139,7 +146,7 @@ class Successor:
         token = self._greeted().get("token")
         tie = self._peer(RECEIVER)
         try:
-            said = self._asked_peer(tie, "introduce", token).body.get("placement")
+            said = _plain(self._asked_peer(tie, "introduce", token)).get("placement")
             peer = of_peer(tie.peer, said)
             decision = decided(peer, self._named.here, {})
             body, fds, link = made(self._named, decision, redis)
@@ -157,7 +164,7 @@ class Successor:
     def _sender_on(
         self, tie: Connection, decision: Decision, peer: Placement, link: Link, body: Body, fds: list[int]
     ) -> Sender:
-        epoch = _epoch(self._ask("inherit", body, fds).body)
+        epoch = _epoch(_plain(self._ask("inherit", body, fds)))
         close_all(fds)   # or its death would be hidden
         sender = Sender(begun(link.open(SENDER), epoch), self._named.name, decision.mode)
         try:
@@ -190,7 +197,10 @@ class Successor:
         tie = self._peer(SENDER)
         try:
             answer = self._asked_peer(tie, "prepare", token)
-            return self._met(tie, answer, _epoch(answer.body))
+            try:
+                return self._met(tie, answer, _epoch(answer.body))
+            finally:
+                close_all(answer.fds)
         except errors.ChannelClosed:
             tie.hang_up()
             return None
@@ -230,6 +240,12 @@ class Successor:
             return Meeting(tie, decision, peer, joined(answer.body.get("link"), decision.transport, answer.fds), epoch)
         finally:
             close_all(answer.fds)
+
+
+def _plain(answer: Answer) -> Body:
+    """What came without descriptors; those of who is not honest are closed."""
+    close_all(answer.fds)
+    return answer.body
 
 
 def _epoch(body: Body) -> int:

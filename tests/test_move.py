@@ -18,8 +18,8 @@ import pytest
 from channels import HANG, Fork, Start, control_ended, status_of
 
 import cwasi_fastpath as cwasi
-from cwasi_fastpath import meeting, runtime
-from cwasi_fastpath.endpoint import SENDER
+from cwasi_fastpath import meeting, registry, runtime
+from cwasi_fastpath.endpoint import RECEIVER, SENDER
 from cwasi_fastpath.redis_server import RedisServer
 
 STAGES = 4
@@ -310,6 +310,41 @@ def test_the_receiver_is_gone(fork: Fork, start: Start) -> None:
             with pytest.raises(cwasi.PeerDied, match="the other side is gone"):
                 failing(HANG)
     assert status_of(pid) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("role", ["sender", "receiver"])
+def test_strangers_that_ask_what_they_may_not(start: Start, fork: Fork, gates: Gates, role: str) -> None:
+    """They are refused, nothing of theirs stays, and an honest successor comes all the same."""
+
+    def ask(kind: str, body: dict[str, object], error: type[Exception]) -> None:
+        address = registry.holder("lab", RECEIVER if kind.endswith("receiver") or kind == "introduce" else SENDER)
+        assert address is not None
+        with pytest.raises(error):
+            registry.ask(address.address, kind, body, channel="lab", timeout=HANG)
+
+    def child() -> None:
+        gates.wait(1)
+        for kind in ("inherit", "succeeded"):
+            ask(f"{kind}-{role}", {"link": {"transport": "ring"}, "decision": 3}, cwasi.Busy)
+        ask(f"succeed-{role}", {"placement": {"trust": "\x1b"}}, cwasi.Error)
+        ask("prepare", {"token": None}, cwasi.Busy)
+        ask("prepare", {"token": "x", "placement": []}, cwasi.Busy)
+        ask("successor", {"token": "x"}, cwasi.Busy)
+        ask("go", {}, cwasi.Busy)
+        ask("introduce", {"placement": {"trust": 7}}, cwasi.BadName)
+        held = registry.holder("lab", SENDER if role == "sender" else RECEIVER)
+        assert held is not None
+        registry.ask(held.address, f"succeed-{role}", {}, channel="lab", timeout=HANG)   # and then hangs up
+        with getattr(cwasi, f"open_{role}")("lab", timeout=HANG, successor=True):
+            pass
+
+    pid = fork(child)
+    opening = start(cwasi.open_sender, "lab", timeout=HANG)
+    with cwasi.open_receiver("lab", timeout=HANG) as rx, opening.result(HANG) as tx:   # type: ignore[attr-defined]
+        moving = start((tx if role == "sender" else rx).hand_over, HANG)
+        gates.open(1)
+        moving.result(HANG)
+        assert status_of(pid) == 0
 
 
 # ---- kills ----
