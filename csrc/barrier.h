@@ -43,9 +43,6 @@ static inline void set_once(atomic_u64 *p, uint64_t to)
 #define sub_ordered(p, v) atomic_fetch_sub_explicit((p), (v), memory_order_seq_cst)
 #define sub_relaxed(p, v) atomic_fetch_sub_explicit((p), (v), memory_order_relaxed)
 
-/* Of holders: the last one sees all that the others did. */
-#define sub_ordered(p, v) atomic_fetch_sub_explicit((p), (v), memory_order_seq_cst)
-
 /* A counter with one writer, which others may read meanwhile. */
 static inline void count_up(atomic_u64 *p, uint64_t v)
 {

@@ -85,6 +85,8 @@ int cwasi_channel_switch(cwasi_channel *c, cwasi_channel *fresh, int64_t timeout
         return -EINVAL;
     add_relaxed(&c->awaited, 1);
     int rc = c->role == CWASI_SENDER ? leave(c, next, deadline_after(timeout_ns)) : -EINVAL;
+    if (rc == 0)
+        line_tidy(&c->line);   /* while the sender may be sending already */
     sub_relaxed(&c->awaited, 1);
     if (rc < 0)
         give_up(next);
@@ -118,6 +120,13 @@ int cwasi_channel_pass_switch(cwasi_channel *c, uint32_t epoch, int64_t timeout_
     rc = end->torn ? end->torn : end->ops->leave(end, &last, until);
     channel_leave(c);
     return rc;
+}
+
+void cwasi_channel_tidy(cwasi_channel *c)
+{
+    line *l;
+    for (unsigned i = 0; (l = channel_line(c, i)); i++)
+        line_tidy(l);
 }
 
 uint32_t cwasi_channel_epoch(cwasi_channel *c, unsigned source)

@@ -99,6 +99,9 @@ int cwasi_channel_attach(cwasi_channel *c, unsigned source, cwasi_channel *fresh
 int cwasi_channel_detach(cwasi_channel *c, unsigned source, uint32_t epoch);
 /* Waits for a moment between two messages, and for room to tell the receiver. An error changes nothing. */
 int cwasi_channel_switch(cwasi_channel *c, cwasi_channel *fresh, int64_t timeout_ns);
+/* Frees what is left of transports from which this end has gone on. Done at each switch; who wants the memory back
+ * before the next one calls it once in a while. */
+void cwasi_channel_tidy(cwasi_channel *c);
 /* For who passes messages on: the sender's last word here, as it was received. */
 int cwasi_channel_pass_switch(cwasi_channel *c, uint32_t epoch, int64_t timeout_ns);
 /* A move of an end to another process. The other side has its end of the next transport, as for a switch, and whose own

@@ -51,9 +51,15 @@ static void move_to(line *l, endpoint *end)
     store_relaxed(&l->epoch, load_relaxed(&l->epoch) + 1);
 }
 
-static void end_of(endpoint *e, int failed)
+static void keep_before(line *l, endpoint *old)
 {
-    e->ops->finish(e, failed, deadline_after(0));
+    old->before = l->before;
+    l->before = old;
+}
+
+static void end_of(endpoint *e)
+{
+    e->ops->finish(e, 0, deadline_after(0));
     e->ops->destroy(e);
 }
 
@@ -73,8 +79,12 @@ static int follow(line *l, const cwasi_frame *last)
         l->next = NULL;
     }
     unlock(l);
-    if (rc == 0)
-        end_of(old, 0);
+    if (rc == 0) {
+        old->ops->finish(old, 0, deadline_after(0));
+        lock(l);
+        keep_before(l, old);
+        unlock(l);
+    }
     FAULT_POINT(line_follow_ends);
     return rc;
 }
@@ -93,6 +103,7 @@ int line_peek(line *l, cwasi_frame *frame, deadline until)
 
 int line_attach(line *l, endpoint *next, uint32_t epoch)
 {
+    line_tidy(l);
     lock(l);
     int rc = l->finished ? -EBADF : l->next ? -EBUSY : epoch == next_epoch(l) ? 0 : -EINVAL;
     if (rc == 0) {
@@ -113,34 +124,11 @@ int line_detach(line *l, uint32_t epoch)
     unlock(l);
     if (!next)
         return -EALREADY;
-    end_of(next, 0);
+    end_of(next);
     return 0;
 }
 
 /* ---- sender ---- */
-
-/* Frees those of the transports before whose messages are all read, or of which it cannot be told. */
-static void forget_read(line *l)
-{
-    endpoint *read = NULL;
-    lock(l);
-    for (endpoint **at = &l->before; *at && !l->finished;) {
-        endpoint *e = *at;
-        if (endpoint_unread(e) > 0) {
-            at = &e->before;
-            continue;
-        }
-        *at = e->before;
-        e->before = read;
-        read = e;
-    }
-    unlock(l);
-    while (read) {
-        endpoint *e = read;
-        read = e->before;
-        end_of(e, 0);
-    }
-}
 
 static int send_last(line *l, deadline until)
 {
@@ -173,10 +161,8 @@ int line_leave(line *l, endpoint *next, deadline until)
         return rc;
     lock(l);
     move_to(l, next);
-    old->before = l->before;
-    l->before = old;
+    keep_before(l, old);
     unlock(l);
-    forget_read(l);
     FAULT_POINT(line_leave_ends);
     return 0;
 }
@@ -274,13 +260,37 @@ void line_set_mode(line *l, uint32_t mode)
 
 uint64_t line_unread(line *l)
 {
-    forget_read(l);
+    line_tidy(l);
     lock(l);
     uint64_t unread = endpoint_unread(l->now);
     for (endpoint *e = l->before; e; e = e->before)
         unread += endpoint_unread(e);
     unlock(l);
     return unread;
+}
+
+void line_tidy(line *l)
+{
+    endpoint *read = NULL;
+    lock(l);
+    for (endpoint **at = &l->before; *at && !l->finished;) {
+        endpoint *e = *at;
+        if (endpoint_unread(e) > 0) {
+            at = &e->before;
+            continue;
+        }
+        *at = e->before;
+        e->before = read;
+        read = e;
+    }
+    unlock(l);
+    while (read) {
+        endpoint *e = read;
+        read = e->before;
+        if (e->role == CWASI_SENDER)
+            e->ops->finish(e, 0, deadline_after(0));
+        e->ops->destroy(e);
+    }
 }
 
 void line_stats(line *l, cwasi_stats *out)
@@ -307,7 +317,8 @@ int line_finish(line *l, int failed, deadline until)
     int rc = l->now->ops->finish(l->now, failed, until);
     if (l->next)
         l->next->ops->finish(l->next, failed, deadline_after(0));
-    for (endpoint *e = l->before; e; e = e->before)
+    /* A receiver has told those before when it left them. */
+    for (endpoint *e = l->before; e && e->role == CWASI_SENDER; e = e->before)
         e->ops->finish(e, failed, deadline_after(0));
     return rc;
 }

@@ -13,7 +13,7 @@
 typedef struct line {
     endpoint *now;
     endpoint *next;           /* receiver: attached, and not yet in use; or NULL */
-    endpoint *before;         /* sender: left, but not yet read to its end; or NULL. Linked by their own `before` */
+    endpoint *before;         /* left, and not yet freed; or NULL. Linked by their own `before` */
     atomic_u32 lock;          /* held for moments, by who changes these or uses them from outside */
     atomic_u32 epoch;         /* how many transports there were before */
     uint64_t seq;             /* of the next frame on this transport */
@@ -49,6 +49,9 @@ unsigned line_bells(line *l, int *descriptors, unsigned room);
 uint32_t line_mode(line *l);
 void line_set_mode(line *l, uint32_t mode);
 uint64_t line_unread(line *l);
+/* Frees those that were left and are read to their end, or of which that cannot be told. Not done on the way: to give
+ * back the memory of a busy ring takes as long as some hundred messages. */
+void line_tidy(line *l);
 void line_stats(line *l, cwasi_stats *out);
 /* In a forked child: who held it is in the parent. */
 void line_forked(line *l);

@@ -94,7 +94,7 @@ int ring_peek(endpoint *e, cwasi_frame *frame, deadline until)
     *frame = (cwasi_frame){shared->seq, shared->stamp, shared->length, shared->epoch};
     r->handed = (frame->stamp & FRAME_HANDED) != 0;
     frame->stamp &= ~FRAME_HANDED;
-    if (r->handed && !handover_done(r->handover, r->cursor))
+    if (r->handed && !handover_has(r->handover, r->cursor))
         return -EBADMSG;
     if (frame->length == FRAME_SWITCH)
         return -EREMCHG;

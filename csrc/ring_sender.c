@@ -136,15 +136,15 @@ static void publish_piece(ring *r)
     rewind_if_empty(r, SECTION);
 }
 
-/* Into the buffer of a reader that waits for it, if there is one here. 1, 0 or -errno. Only on one core: on two, where
- * both copy at the same time, by pieces, it would take longer. */
+/* Into the buffer of a reader that waits for it, if there is one here. 1, 0 or -errno. */
 static int hand_over(ring *r, const cwasi_frame *frame, const void *data)
 {
     cwasi_frame announced = *frame;
-    if (!r->handover || frame->length < HANDED_FROM || load_relaxed(r->waiter.peer_core) != current_core())
+    int beside = load_relaxed(r->waiter.peer_core) == current_core();
+    if (!r->handover || frame->length < (beside ? HANDED_FROM : SHARED_FROM))
         return 0;
     int rc = ring_usable(r);
-    if (rc < 0 || !handover_copy(r->handover, r->cursor, data, frame->length))
+    if (rc < 0 || !(beside ? handover_copy : handover_begin)(r->handover, r->cursor, data, frame->length))
         return rc;
     /* The offer says that all before is read: there is room. */
     announced.stamp |= FRAME_HANDED;
@@ -152,7 +152,10 @@ static int hand_over(ring *r, const cwasi_frame *frame, const void *data)
     r->cursor += sizeof announced;
     ring_publish_whole(r);
     count_up(&r->base.stats.copied_bytes, frame->length);
-    sched_yield();   /* while it is in that core's cache */
+    if (beside)
+        sched_yield();   /* while it is in that core's cache */
+    else
+        handover_finish(r->handover);
     return 1;
 }
 

@@ -202,9 +202,11 @@ class FarTie:
         self.send({"ask": kind, "channel": channel, "body": body or {}})
 
     def send(self, message: Body, fds: Sequence[int] = ()) -> None:
-        """An answer, or what needs none. The peer may miss it. Raises BadSpec."""
+        """An answer, or what needs none. The peer may miss it: so it does where the server is away. Raises BadSpec."""
         if fds:
             raise errors.BadSpec(f"an answer to {self.peer}: descriptors cannot go to another node")
+        if self._owner != os.getpid():
+            return   # a forked copy
         try:
             if not self._mail.send(message):
                 _log.warning("%s reads nothing", self.peer)

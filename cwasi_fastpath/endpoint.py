@@ -177,6 +177,12 @@ class Endpoint(Managed):
             raise errors.BadSpec(f"{self!r} was not opened by name; nobody can find its successor")
         self.mover(timeout)
 
+    def tidy(self) -> None:
+        """Frees what is left of transports from which it has gone on."""
+        with self._closing:
+            if self._pointer is not None:
+                lib.cwasi_channel_tidy(self._pointer)
+
     def abandon(self) -> None:
         """Frees the copy of this end that a fork left in this process, without a word to the peer: the other process
         goes on using it. Raises Busy.

@@ -132,7 +132,9 @@ class _Named:
 
             what, remedy = "does not answer", "start redis-server (apt install redis-server) or give another URL"
             if isinstance(value, redis.ResponseError):
-                what, remedy = "refuses", "delete what others have put under cwasi:registry:*, or give another URL"
+                what, remedy = "refuses", "permit cwasi:registry:* to this user, or give another URL"
+                if str(value).startswith("WRONGTYPE"):
+                    remedy = "delete what others have put under cwasi:registry:*, or give another URL"
             raise RedisUnavailable(f"registry at {self._url} {what}: {value}; {remedy}") from value
 
 

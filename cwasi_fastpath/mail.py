@@ -85,6 +85,8 @@ class Mail:
 
     def request(self, kind: str, body: Body, *, channel: str, timeout: float | None) -> Answer:
         """Raises Timeout, PeerDied, RedisUnavailable, BadSpec, and what the peer refused it with."""
+        if self._owner != os.getpid():
+            raise errors.PeerDied(f"the mail with {self._who} is that of the process that was forked")
         if threading.current_thread() is self._thread:
             raise errors.BadSpec(f"{kind!r} to {self._who}: asked on the thread that reads the answer")
         until = None if timeout is None else time.monotonic() + timeout
@@ -105,7 +107,7 @@ class Mail:
 
     def _number(self, waiting: _Waiting) -> int:
         with self._lock:
-            if self._over.is_set() or self._owner != os.getpid():
+            if self._over.is_set():
                 raise errors.PeerDied(self._why)
             self._last_sent += 1
             self._waiting[self._last_sent] = waiting

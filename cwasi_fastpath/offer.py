@@ -136,17 +136,18 @@ class Offer:
     def far_asked(self, peer: FarPeer, tie: FarTie, listens: object) -> Body:
         """Decides for it; what it is to be told. listens: where it would. Raises NoTransport, Busy."""
         decision, link = self._far_decision(peer, listens)
+        body: Body = {"decision": asdict(decision), "placement": self._named.here.as_plain()}
+        if link is None:
+            body, _, link = made(self._named, decision, self._redis)   # redis, which has no descriptors
         try:
+            if decision.transport is Transport.REDIS:
+                body["link"] = reach.marked(body["link"])
             with self._changed:
                 if self._meeting is not None or self._confirmed:
                     raise errors.Busy(f"channel {self._named.name!r} has a receiver already")
-                body: Body = {"decision": asdict(decision), "placement": self._named.here.as_plain()}
-                if link is None:
-                    body, _, link = made(self._named, decision, self._redis)   # redis, which has no descriptors
                 self._meeting = Meeting(tie, decision, peer.placement, link)
         except BaseException:
-            if link is not None:
-                link.close()
+            link.close()
             raise
         return body
 
@@ -182,7 +183,7 @@ class _FarOffer:
         self._until = 0.0
 
     def look(self) -> None:
-        """Whether one asks, or has its end. Raises RegistryUnavailable, RedisUnavailable."""
+        """Whether one asks, or has its end. Raises RegistryUnavailable, RedisUnavailable, BadSpec."""
         self._cluster.check()
         if self._peer is None:
             if (asking := self._cluster.asked()) is not None:
@@ -198,6 +199,8 @@ class _FarOffer:
             body = self._offer.far_asked(peer, FarTie(self._cluster, peer), listens)
         except errors.Error as error:
             self._cluster.reply(peer, {"error": type(error).__name__, "message": str(error)})
+            if isinstance(error, errors.BadSpec):
+                raise   # what we were given is wrong, whoever asks
             return
         self._peer, self._until = peer, time.monotonic() + SECONDS
         self._cluster.reply(peer, body)

@@ -12,6 +12,7 @@ from ._native import check, ffi, lib
 from .endpoint import DESCRIPTORS_MAX, PATIENCE, RECEIVER, Endpoint, end_metrics, first_ns, goes_on, patiently
 from .metrics import EndMetrics
 from .modes import Mode
+from .tidy import tidy_switches
 
 
 class Receiver(Endpoint):
@@ -157,6 +158,7 @@ class Receiver(Endpoint):
             raise errors.Busy(f"{self!r}: it has not read to the last switch yet")
         check(rc, f"{self!r}: switch to epoch {epoch}")
         watch.watch_more(self)
+        tidy_switches(self)
 
     def detach(self, epoch: int, *, source: int = 0) -> None:
         """Takes the next transport back. Raises OSError where the sender has gone there, or this end has finished."""

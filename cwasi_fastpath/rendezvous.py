@@ -19,7 +19,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from . import calibration, registry
+from . import calibration, reach, registry
+from .cluster import FarTie
 from .descriptors import allow_many
 from .endpoint import RECEIVER, SENDER
 from .handover import HandOver
@@ -62,7 +63,8 @@ def open_sender(
     without one only those on this node do. policy: CostPolicy by default. successor: goes on in the place of the
     end of that name that another process has, and waits until it hands that over (Sender.hand_over). Without it, too,
     where it does just now.
-    Raises Timeout, Busy for a name that has a sender, BadName, BadSpec, RegistryUnavailable, RedisUnavailable.
+    Raises Timeout, Busy for a name that has a sender, BadName, BadSpec, RegistryUnavailable, RedisUnavailable,
+    TcpUnavailable where a receiver of another node cannot be reached after all.
     """
     server = _server(registry)
     carried_by = redis or (server.url if server is not None else None)
@@ -83,7 +85,9 @@ def open_sender(
             _knock(name)
             meeting = offer.taken(timeout)
             try:
-                sender = Sender(meeting.link.open(SENDER), name, meeting.decision.mode)
+                far = isinstance(meeting.connection, FarTie)
+                pointer = reach.opened(meeting.link, None) if far else meeting.link.open(SENDER)
+                sender = Sender(pointer, name, meeting.decision.mode)
             except BaseException:
                 meeting.link.close()
                 meeting.connection.hang_up()
@@ -108,7 +112,8 @@ def open_receiver(
     Waits for it (timeout: seconds; None: for ever). trust: the label of our trust domain. registry: URL of a server
     where we find a sender on another node, by default that in CWASI_REGISTRY; without one only those on this node.
     successor: as for open_sender.
-    Raises Timeout, Busy for a name that has a receiver, BadName, NoTransport, RegistryUnavailable, RedisUnavailable.
+    Raises Timeout, Busy for a name that has a receiver, BadName, NoTransport, RegistryUnavailable, RedisUnavailable,
+    TcpUnavailable for a CWASI_ADDRESS that is none of this machine.
     """
     server = _server(registry)
     allow_many()

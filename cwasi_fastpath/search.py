@@ -161,9 +161,11 @@ def checked_decision(name: str, body: dict[str, Any], peer: Placement, here: Pla
 
 
 def joined(description: object, transport: Transport, fds: list[int]) -> Link:
-    """The link that a sender passed on, which owns the descriptors. Raises Corrupted."""
+    """The link that a sender passed on, which owns the descriptors. Raises Corrupted, NoTransport, RedisUnavailable."""
     if not isinstance(description, dict) or description.get("transport") != transport:
         raise _dishonest("a link")
+    if "mark" in description:
+        reach.check_mark(description)
     try:
         link = transports.join(description, fds[:])
     except (LookupError, TypeError, ValueError) as error:

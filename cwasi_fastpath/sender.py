@@ -11,6 +11,7 @@ from ._native import check, ffi, lib, timeout_ns
 from .endpoint import SENDER, Endpoint, first_ns, goes_on, patiently
 from .errors import BadSpec
 from .modes import Mode
+from .tidy import tidy_switches
 
 Data = bytes | bytearray | memoryview
 
@@ -38,9 +39,11 @@ class Sender(Endpoint):
     def switch(self, target: str, timeout: float | None = 5.0) -> None:
         """Goes on by another transport, live: nothing is lost, doubled or out of order. From any thread.
 
-        target: ring, pipe, or the URL of a Redis server. timeout: seconds in which the receivers must have agreed, and
-        the old transport must have had room for the last word.
-        Raises Timeout, BadSpec, and what send raises; then the channel goes on as before.
+        target: ring, pipe, tcp, tcp://HOST:PORT where the receiver is to listen, or the URL of a Redis server; for ends
+        that met in one, redis means that. timeout: seconds in which the receivers must have agreed, and the old
+        transport must have had room for the last word.
+        Raises Timeout, BadSpec, NoTransport, RedisUnavailable, TcpUnavailable, and what send raises; then the channel
+        goes on as before.
         """
         if self.switcher is None:
             raise BadSpec(f"{self!r}: nobody here knows its receivers; it cannot switch")
@@ -56,6 +59,7 @@ class Sender(Endpoint):
         rc = lib.cwasi_channel_switch(own, pointer, timeout_ns(timeout))
         check(rc, f"{self!r}: switch")
         watch.watch_more(self)
+        tidy_switches(self)
 
     def depart(self, timeout: float | None) -> None:
         """The last word here, between two messages: those that follow come from another process, whose end of the next

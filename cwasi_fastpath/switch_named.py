@@ -90,7 +90,9 @@ class NamedSwitch:
                 return False
             # Before anything can go that way: whoever closes the sender then waits until it is out.
             self._named.went_on(replace(meeting, decision=decision, link=mine, epoch=epoch))
-            sender.leave_for(mine.open(SENDER), decision.mode, left(until))
+            far = isinstance(meeting.connection, FarTie)
+            pointer = reach.opened(mine, left(until)) if far else mine.open(SENDER)
+            sender.leave_for(pointer, decision.mode, left(until))
             self._named.look()   # it may have died meanwhile
             return True
         except BaseException as error:
@@ -110,6 +112,8 @@ class NamedSwitch:
             description, fds = link.export(SENDER)
             mine = transports.join(description, [os.dup(fd) for fd in fds])
             description, fds = link.export(RECEIVER)
+            if isinstance(meeting.connection, FarTie) and link.transport is Transport.REDIS:
+                description = reach.marked(description)
             try:
                 if offered(self._named, meeting, {**body, "link": description}, fds, until) is not None:
                     return mine

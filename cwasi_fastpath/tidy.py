@@ -1,4 +1,6 @@
-"""Gives back the memory of rings that were busy and are not any more: one thread of the process looks now and then."""
+"""Gives back the memory of rings that were busy and are not any more, and what is left of transports from which an end
+has gone on: one thread of the process looks now and then.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,10 @@ import os
 import threading
 import time
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 if TYPE_CHECKING:
+    from .endpoint import Endpoint
     from .sender import Sender
 
 THREAD = "cwasi tidy"
@@ -20,24 +23,38 @@ _LONGEST = 30.0
 
 _seen: WeakKeyDictionary[Sender, tuple[int, bool]] = WeakKeyDictionary()
 """Of each sender, how many messages it had sent at the last look, and whether it was tidied since."""
+_gone_on: WeakSet[Endpoint] = WeakSet()
 _lock = threading.RLock()
 _started = False
 
 
 def tidy(sender: Sender) -> None:
     """From now on the memory of its ring is given back when it is idle."""
-    global _started
     with _lock:
         _seen[sender] = 0, True
-        if not _started:
-            threading.Thread(target=_run, name=THREAD, daemon=True).start()
-            _started = True
+        _start()
+
+
+def tidy_switches(end: Endpoint) -> None:
+    """From now on what it leaves behind in a switch is freed."""
+    with _lock:
+        _gone_on.add(end)
+        _start()
+
+
+def _start() -> None:
+    global _started
+    if not _started:
+        threading.Thread(target=_run, name=THREAD, daemon=True).start()
+        _started = True
 
 
 def look() -> bool:
     """Tidies the senders that have been idle since the last look; whether any was not."""
     with _lock:
-        senders = list(_seen.items())
+        senders, ends = list(_seen.items()), list(_gone_on)
+    for end in ends:
+        end.tidy()
     busy = False
     for sender, (before, tidied) in senders:
         with _lock:
@@ -65,6 +82,7 @@ def _before_fork() -> None:
 
 def _after_fork_in_parent() -> None:
     _seen.clear()
+    _gone_on.clear()
     _lock.release()
 
 
@@ -72,6 +90,7 @@ def _after_fork_in_child() -> None:
     global _lock, _started
     _lock, _started = threading.RLock(), False
     _seen.clear()
+    _gone_on.clear()
 
 
 os.register_at_fork(

@@ -98,13 +98,12 @@ Elsewhere = Callable[[Callable[[], object]], int]
 
 
 def keys(redis_server: RedisServer) -> set[str]:
-    """What is in the server, but for farewells, which expire."""
+    """What is in the server, but for farewells and marks, which expire."""
     import redis
 
     with redis.Redis.from_url(redis_server.url) as client:
-        return {key.decode() for key in client.keys("*")} - {
-            key.decode() for key in client.keys("cwasi:registry:bye:*")
-        }
+        found = [key.decode() for key in client.keys("*")]
+    return {key for key in found if not key.startswith(("cwasi:registry:bye:", "cwasi:registry:mark:"))}
 
 
 # ---- leases ----

@@ -21,6 +21,10 @@ from typing import Any, Self
 import pytest
 import redis_servers
 from channels import HANG
+from test_transport_tls import Authority
+
+import cwasi_fastpath as cwasi
+from cwasi_fastpath import reach
 
 PORT = 6399
 CWASI = [sys.executable, "-P", "-m", "cwasi_fastpath.cli"]
@@ -256,9 +260,10 @@ def finish(ends: Ends) -> None:
 
 
 def keys(nodes: Nodes) -> set[str]:
-    """What is in the server, but for farewells, which expire."""
+    """What is in the server, but for farewells and marks, which expire."""
     with nodes.server.client() as client:
-        return {key.decode() for key in client.keys("*") if not key.startswith(b"cwasi:registry:bye:")}
+        found = [key.decode() for key in client.keys("*")]
+    return {key for key in found if not key.startswith(("cwasi:registry:bye:", "cwasi:registry:mark:"))}
 
 
 def switch(ends: Ends, target: str, timeout: float = HANG) -> dict[str, Any]:
@@ -312,6 +317,50 @@ def test_an_address_that_is_not_ours(nodes: Nodes) -> None:
         told = rx.heard("transport", "error")
         assert told["error"] == "TcpUnavailable"
         assert "CWASI_ADDRESS: tcp: cannot listen at 10.84.7.77" in told["message"]
+
+
+def test_the_receiver_dies_before_it_is_found(nodes: Nodes) -> None:
+    """The name is free again when its lease has run out."""
+    with nodes.near.run(SENDER, transport="tcp") as tx:
+        killed = COMMON + """
+from cwasi_fastpath.cluster import ClusterName
+ClusterName.confirm = lambda *words: os.kill(os.getpid(), signal.SIGKILL)
+cwasi.open_receiver("lab", timeout=60)
+"""
+        with nodes.far.run(killed) as rx:
+            assert rx.ended() == -signal.SIGKILL
+        until = time.monotonic() + HANG
+        while "cwasi:registry:lab:receiver" in keys(nodes):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        with nodes.far.run(RECEIVER) as rx:
+            assert tx.heard("transport", "error")["transport"] == "tcp"
+            rx.heard("number")
+            finish((tx, rx))
+
+
+def test_the_sender_dies_before_it_comes(nodes: Nodes) -> None:
+    """Nobody has ever connected: so it is the lease that tells."""
+    killed = COMMON + """
+from cwasi_fastpath.transport.tcp import TcpLink
+TcpLink.open = lambda *words: os.kill(os.getpid(), signal.SIGKILL)
+cwasi.open_sender("lab", timeout=60, transport="tcp")
+"""
+    with nodes.near.run(killed) as tx, nodes.far.run(RECEIVER) as rx:
+        assert tx.ended() == -signal.SIGKILL
+        told = rx.heard("all", "failed")
+        assert (told.get("failed"), told.get("number")) == ("PeerDied", 0)
+
+
+@pytest.mark.parametrize("listens", [
+    3, [], {}, {"host": "10.84.7.2"}, {"host": "10.84.7.2", "port": 0, "key": "00" * 32},
+    {"host": "example.org", "port": 80, "key": "00" * 32}, {"host": "0.0.0.0", "port": 80, "key": "00" * 32},
+    {"host": "127.0.0.1", "port": 80, "key": "xx"}, {"host": "127.0.0.1", "port": 80, "key": "00"},
+    {"host": "127.0.0.1", "port": 1 << 70, "key": "00" * 32},
+])  # fmt: skip
+def test_a_receiver_that_lies_about_where_it_listens(listens: object) -> None:
+    with pytest.raises(cwasi.Corrupted, match="did not say where it listens"):
+        reach.reached(listens)
 
 
 def test_an_address_that_nobody_reaches(nodes: Nodes) -> None:
@@ -372,6 +421,21 @@ def test_what_cannot_be(nodes: Nodes, open_ends: Callable[..., Ends], target: st
     finish(ends)
 
 
+def test_a_url_that_means_another_server_there(nodes: Nodes, open_ends: Callable[..., Ends], tmp_path: Path) -> None:
+    """Each node has one on its own loopback."""
+    ends = open_ends()
+    options = redis_servers.on_loopback(PORT)
+    with (
+        redis_servers.Server(tmp_path / "near", *options, inside=nodes.near.inside),
+        redis_servers.Server(tmp_path / "far", *options, inside=nodes.far.inside),
+    ):
+        told = switch(ends, f"redis://127.0.0.1:{PORT}")
+        assert (told.get("error"), told.get("transport")) == ("NoTransport", "tcp"), told
+        assert "is another server for the receiver than for the sender" in told["message"]
+        switched(ends, "redis")
+        finish(ends)
+
+
 def test_a_receiver_that_is_stopped_is_asked_in_vain(open_ends: Callable[..., Ends]) -> None:
     """For so short a time that it keeps its name."""
     ends = open_ends()
@@ -383,6 +447,43 @@ def test_a_receiver_that_is_stopped_is_asked_in_vain(open_ends: Callable[..., En
     assert (told.get("error"), told.get("transport")) == ("Timeout", "tcp"), told
     switched(ends, "redis")
     finish(ends)
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> dict[str, dict[str, str]]:
+    """The environment of each node; strange is one that nobody trusts."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl (apt install openssl)")
+    ours, others = Authority(tmp_path / "ours"), Authority(tmp_path / "others")
+    found = {"near": ours.files("near", "10.84.7.1"), "far": ours.files("far", "10.84.7.2"),
+             "strange": others.files("far", "10.84.7.2")}  # fmt: skip
+    return {name: {"CWASI_TLS": f"{one.authority}:{one.certificate}:{one.key}"} for name, one in found.items()}
+
+
+def test_tls(nodes: Nodes, tls: dict[str, dict[str, str]]) -> None:
+    with nodes.near.run(SENDER, tls["near"], transport="tcp") as tx, nodes.far.run(RECEIVER, tls["far"]) as rx:
+        ends = tx, rx
+        assert tx.heard("transport", "error")["transport"] == "tcp"
+        rx.heard("number")
+        switched(ends, "redis")
+        switched(ends, "tcp")
+        finish(ends)
+
+
+@pytest.mark.parametrize("who", ["strange", None])
+def test_tls_with_whom_it_cannot_be(nodes: Nodes, tls: dict[str, dict[str, str]], who: str | None) -> None:
+    """Nothing goes there, and the channel stays where it is."""
+    theirs = tls[who] if who else None
+    with nodes.near.run(SENDER, tls["near"], transport="redis") as tx, nodes.far.run(RECEIVER, theirs) as rx:
+        ends = tx, rx
+        assert tx.heard("transport", "error")["transport"] == "redis"
+        rx.heard("number")
+        told = switch(ends, "tcp")
+        assert (told.get("error"), told.get("transport")) == ("TcpUnavailable", "redis"), told
+        words = "is not the receiver, or does not trust us" if who else "only one of the two nodes wants TLS"
+        assert words in told["message"]
+        switched(ends, "redis")
+        finish(ends)
 
 
 # ---- deaths ----
@@ -428,7 +529,7 @@ def test_the_server_is_killed_and_comes_back(nodes: Nodes, open_ends: Callable[.
     nodes.server.kill()
     told = switch(ends, "redis")
     assert (told.get("error"), told.get("transport")) == ("RedisUnavailable", "tcp"), told
-    assert "does not answer" in told["message"] and "start redis-server" in told["message"]
+    assert "does not answer" in told["message"] and "redis-server (apt install" in told["message"]
     assert told["message"].endswith("; the channel stays on tcp")
     nodes.server.start()
     switched_in_the_end(ends, "redis")
@@ -456,6 +557,32 @@ def test_the_server_stays_away(nodes: Nodes, open_ends: Callable[..., Ends]) -> 
     finish(ends)
 
 
+@pytest.mark.parametrize("pause", [0.0, 0.005, 0.02])
+def test_the_server_is_killed_in_a_switch(nodes: Nodes, open_ends: Callable[..., Ends], pause: float) -> None:
+    """From tcp to tcp nothing depends on it but the agreement."""
+    ends = open_ends()
+    ends[0].say("switch", "tcp", HANG)
+    time.sleep(pause)   # any moment will do
+    nodes.server.kill()
+    told = ends[0].heard("switched", "error")
+    assert told.get("switched") == "tcp" or told["error"] == "RedisUnavailable", told
+    finish(ends)
+
+
+def test_a_receiver_that_was_stopped_for_too_long(open_ends: Callable[..., Ends]) -> None:
+    """It has lost its name, but not the messages."""
+    ends = open_ends()
+    ends[1].signal(signal.SIGSTOP)
+    try:
+        until = time.monotonic() + HANG
+        while (told := switch(ends, "redis", 0.1))["error"] != "PeerDied":
+            assert told["error"] == "Timeout" and time.monotonic() < until, told
+    finally:
+        ends[1].signal(signal.SIGCONT)
+    assert told["message"].endswith("; the channel stays on tcp")
+    finish(ends)
+
+
 # ---- the cable ----
 
 
@@ -478,3 +605,14 @@ def test_the_cable_is_pulled_in_a_switch_and_put_back(
         assert told["transport"] == before
         switched_in_the_end(ends, target)
     finish(ends)
+
+
+@pytest.mark.parametrize("target", ["tcp", "redis"])
+def test_the_cable_is_pulled_in_a_switch_for_good(nodes: Nodes, open_ends: Callable[..., Ends], target: str) -> None:
+    """Both are told; what had come is the beginning of what was sent."""
+    tx, rx = open_ends(transport="redis" if target == "tcp" else "tcp")
+    tx.say("switch", target, 1.0)
+    nodes.far.cable("down")
+    told, theirs = tx.heard("failed"), rx.heard("failed", "all")
+    assert told["failed"] == "PeerDied" and theirs.get("failed") == "PeerDied", (told, theirs)
+    assert theirs["number"] <= told["sent"]

@@ -100,3 +100,31 @@ def test_what_a_forked_child_has_sent_is_not_tidied_away_by_its_parent() -> None
             tidy.look()
         assert not tx.trim()
         assert [rx.recv(timeout=HANG) for _ in range(5)] == [b"%d" % number * 1000 for number in range(5)]
+
+
+def test_what_a_switch_leaves_behind_is_freed() -> None:
+    before = mapped()
+    tx, rx = cwasi.open_channel("lab")
+    with tx, rx:
+        tx.switch("pipe")
+        tx.send(b"on")
+        assert rx.recv() == b"on"
+        assert mapped() > before, "not while messages wait for it"
+        tidy.look()
+        assert mapped() == before
+        tx.switch("ring")
+        tx.send(b"unread")
+        assert rx.peek()[0] == len(b"unread"), "it has come to the ring"
+        tx.switch("pipe")
+        tidy.look()
+        assert mapped() > before, "the receiver has not read it to its end"
+        assert rx.recv() == b"unread"
+        tx.send(b"on")
+        assert rx.recv() == b"on"
+        tidy.look()
+        assert mapped() == before
+
+
+def mapped() -> int:
+    """How many mappings of rings there are."""
+    return Path("/proc/self/maps").read_text().count("cwasi-ring")

@@ -27,7 +27,7 @@ class Request:
     """What this host can offer; redis only where a server is known."""
     receivers: int = 1
     """How many the sender has on this channel: what carries its messages is the same for all of them."""
-    missing: Mapping[Transport, str] = field(default_factory=dict)
+    missing: Mapping[Transport, str] = field(default_factory=dict, hash=False)
     """What of that is not there for this edge, and why."""
 
 

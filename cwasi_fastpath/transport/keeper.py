@@ -57,6 +57,8 @@ class Keeper(threading.Thread):
         self._left = False
         self.up = threading.Event()
         """The first connection is in use, or there never will be one."""
+        self.ended = False
+        """There will be none any more."""
         with _lock:
             _all.add(self)
 
@@ -67,6 +69,7 @@ class Keeper(threading.Thread):
             _log.warning("%s: %s", self.name, error)
             lib.cwasi_tcp_give_up(self._tcp)
         finally:
+            self.ended = True
             self.up.set()
             self.leave()
 

@@ -132,6 +132,11 @@ class TcpLink:
         """Whether it ever was: from then on it is told when the other side is gone."""
         return any(keeper.up.is_set() for keeper in self._keepers)
 
+    def connects(self, seconds: float) -> bool:
+        """Waits until it is; whether it was in time, and has not been refused."""
+        until = time.monotonic() + seconds
+        return all(one.up.wait(max(0.0, until - time.monotonic())) and not one.ended for one in self._keepers)
+
     def peer_died(self, end: Endpoint, peer: int = 0) -> None:
         end.peer_died()
 

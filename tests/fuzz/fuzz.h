@@ -2,8 +2,11 @@
 #ifndef CWASI_FUZZ_H
 #define CWASI_FUZZ_H
 
+#include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 
 typedef struct {
     const uint8_t *at, *end;
@@ -15,6 +18,16 @@ static inline uint64_t take(bytes *from, int count)
     for (int i = 0; i < count && from->at < from->end; i++)
         value |= (uint64_t)*from->at++ << 8 * i;
     return value;
+}
+
+/* What an end may answer, however its peer behaves; anything else ends the campaign. */
+static inline void known_result(int64_t rc)
+{
+    if (rc >= 0 || rc == -EAGAIN || rc == -ETIMEDOUT || rc == -EPIPE || rc == -ECONNRESET || rc == -EBADMSG ||
+        rc == -EMSGSIZE || rc == -EREMCHG)
+        return;
+    fprintf(stderr, "unknown result: %lld\n", (long long)rc);
+    abort();
 }
 
 /* What libFuzzer calls, or standalone.c where there is none. */

@@ -20,15 +20,6 @@ void fault_passed(const char *label)
     (void)label;
 }
 
-static void known(int64_t rc)
-{
-    if (rc >= 0 || rc == -EAGAIN || rc == -EPIPE || rc == -ECONNRESET || rc == -EBADMSG || rc == -EMSGSIZE ||
-        rc == -EREMCHG)
-        return;
-    fprintf(stderr, "unknown result: %lld\n", (long long)rc);
-    abort();
-}
-
 /* Bytes as they come, or a frame with the right number, and what should follow it, or less. */
 static void write_some(int fd, uint64_t seq, uint32_t epoch)
 {
@@ -51,7 +42,7 @@ static void receive(cwasi_channel *rx)
     uint64_t capacity = take(&in, 2) % LONGEST;
     uint8_t *to = malloc(capacity ? capacity : 1);
     int64_t rc = cwasi_channel_recv(rx, to, capacity, 0);
-    known(rc);
+    known_result(rc);
     if (rc > (int64_t)capacity)
         abort();
     free(to);
@@ -60,8 +51,8 @@ static void receive(cwasi_channel *rx)
 static void call(cwasi_channel *rx)
 {
     switch (take(&in, 1) % 4) {
-    case 0: known(cwasi_channel_peek(rx, NULL, 0)); break;
-    case 1: known(channel_drop(rx, deadline_after(0))); break;
+    case 0: known_result(cwasi_channel_peek(rx, NULL, 0)); break;
+    case 1: known_result(channel_drop(rx, deadline_after(0))); break;
     default: receive(rx); break;
     }
 }

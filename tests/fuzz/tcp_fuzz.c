@@ -20,15 +20,6 @@ void fault_passed(const char *label)
     (void)label;
 }
 
-static void known(int64_t rc)
-{
-    if (rc >= 0 || rc == -EAGAIN || rc == -EPIPE || rc == -ECONNRESET || rc == -EBADMSG || rc == -EMSGSIZE ||
-        rc == -ETIMEDOUT)
-        return;
-    fprintf(stderr, "unknown result: %lld\n", (long long)rc);
-    abort();
-}
-
 /* A new connection of the end; the peer's side of it. */
 static int connect_end(cwasi_tcp *t)
 {
@@ -63,7 +54,7 @@ static void receive(cwasi_channel *rx)
     uint64_t capacity = take(&in, 2) % LONGEST;
     uint8_t *to = malloc(capacity ? capacity : 1);
     int64_t rc = cwasi_channel_recv(rx, to, capacity, 0);
-    known(rc);
+    known_result(rc);
     if (rc > (int64_t)capacity)
         abort();
     free(to);
@@ -84,8 +75,8 @@ static void hostile_sender(void)
         for (uint64_t pieces = take(&in, 1) % 8; pieces > 0; pieces--)
             write_some(fd, seq++);
         if (connections > 1 && take(&in, 1) % 2)
-            known(cwasi_channel_peek(rx, NULL, 0));
-        known(cwasi_tcp_tend(keeper) < 0 ? -EPIPE : 0);
+            known_result(cwasi_channel_peek(rx, NULL, 0));
+        known_result(cwasi_tcp_tend(keeper) < 0 ? -EPIPE : 0);
     }
     shutdown(fd, SHUT_WR);
     cwasi_tcp_leave(keeper, 0);
@@ -93,7 +84,7 @@ static void hostile_sender(void)
         if (take(&in, 1) % 4)
             receive(rx);
         else
-            known(channel_drop(rx, deadline_after(0)));
+            known_result(channel_drop(rx, deadline_after(0)));
     }
     cwasi_channel_free(rx);
     close(fd);
@@ -120,7 +111,7 @@ static void hostile_receiver(void)
             break;
         case 2: cwasi_tcp_tend(keeper); break;
         case 3: cwasi_channel_unread(tx); break;
-        default: known(cwasi_channel_send(tx, message, take(&in, 2) % LONGEST, 0)); break;
+        default: known_result(cwasi_channel_send(tx, message, take(&in, 2) % LONGEST, 0)); break;
         }
     }
     cwasi_channel_close(tx, (int)take(&in, 1) & 1, 0);
