@@ -375,6 +375,11 @@ void cwasi_channel_peer_died(cwasi_channel *c, unsigned peer)
     line_peer_died(&c->line, peer);
 }
 
+void cwasi_channel_peer_died_in(cwasi_channel *c, uint32_t epoch)
+{
+    line_peer_died_in(&c->line, epoch);
+}
+
 uint64_t cwasi_channel_unread(cwasi_channel *c)
 {
     return line_unread(&c->line);

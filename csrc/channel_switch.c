@@ -71,6 +71,7 @@ static int tend(cwasi_channel *c, deadline until, int64_t signals)
     return 0;
 }
 
+/* next: NULL where the channel goes on in another process. */
 static int leave(cwasi_channel *c, endpoint *next, deadline until)
 {
     int64_t signals = now_ns() + PATIENCE_NS;
@@ -78,7 +79,7 @@ static int leave(cwasi_channel *c, endpoint *next, deadline until)
         int rc = tend(c, until, signals);
         if (rc < 0)
             return rc;
-        rc = line_leave(&c->line, next, deadline_after(0));
+        rc = next ? line_leave(&c->line, next, deadline_after(0)) : line_depart(&c->line, deadline_after(0));
         channel_leave(c);
         if (rc != -EAGAIN)
             return rc;
@@ -106,6 +107,22 @@ int cwasi_channel_switch(cwasi_channel *c, cwasi_channel *fresh, int64_t timeout
     if (rc < 0)
         give_up(next);
     return rc;
+}
+
+int cwasi_channel_depart(cwasi_channel *c, int64_t timeout_ns)
+{
+    add_relaxed(&c->awaited, 1);
+    int rc = c->role == CWASI_SENDER ? leave(c, NULL, deadline_after(timeout_ns)) : -EINVAL;
+    sub_relaxed(&c->awaited, 1);
+    return rc;
+}
+
+int cwasi_channel_begin(cwasi_channel *c, uint32_t epoch)
+{
+    if (!channel_unused(c, c->role))
+        return -EINVAL;
+    store_relaxed(&c->line.epoch, epoch);
+    return 0;
 }
 
 int cwasi_channel_pass_switch(cwasi_channel *c, uint32_t epoch, int64_t timeout_ns)

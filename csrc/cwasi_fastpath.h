@@ -106,6 +106,12 @@ int cwasi_channel_switch(cwasi_channel *c, cwasi_channel *fresh, int64_t timeout
 void cwasi_channel_tidy(cwasi_channel *c);
 /* For who passes messages on: the sender's last word here, as it was received. */
 int cwasi_channel_pass_switch(cwasi_channel *c, uint32_t epoch, int64_t timeout_ns);
+/* A move of an end to another process. The other side has its end of the next transport, as for a switch, and whose own
+ * end is there. Sender: the last word here; after it nothing can be sent here (-EBADF). As cwasi_channel_switch. */
+int cwasi_channel_depart(cwasi_channel *c, int64_t timeout_ns);
+/* An end that was opened and not used is the successor of one of another process, in the epoch that the channel has come
+ * to. */
+int cwasi_channel_begin(cwasi_channel *c, uint32_t epoch);
 /* How many switches this end has made. */
 uint32_t cwasi_channel_epoch(cwasi_channel *c, unsigned source);
 
@@ -122,6 +128,8 @@ void cwasi_channel_stop(cwasi_channel *c);
 /* The process of that peer (which sender, which reader; 0 where there is one) has ended: what it sent before can still
  * be received, then -ECONNRESET. A sender goes on while it has other readers. */
 void cwasi_channel_peer_died(cwasi_channel *c, unsigned peer);
+/* The same for an end with one peer that goes on in another process: only what comes by the transport of that epoch. */
+void cwasi_channel_peer_died_in(cwasi_channel *c, uint32_t epoch);
 /* For a sender: messages that were sent and not received, by the slowest reader, also one that has left; 0 where it
  * cannot be told. */
 uint64_t cwasi_channel_unread(cwasi_channel *c);
@@ -260,6 +268,9 @@ int cwasi_guest_grant(cwasi_guest *g, const char *name, cwasi_channel *channel);
 /* Gives the channel that was granted last a way back, and so makes its messages requests: a sender has one receiver of
  * answers, a receiver has a sender of answers for each of its sources, in their order. Must outlive the guest, too. */
 int cwasi_guest_grant_back(cwasi_guest *g, cwasi_channel *back);
+/* Stops the guest between two messages, from any thread: where it would wait for, or receive, another one (or send, if
+ * it receives none), it gets ECANCELED; what it has received it may still pass on. 0 takes that back. */
+void cwasi_guest_stop(cwasi_guest *g, int stopped);
 void cwasi_guest_free(cwasi_guest *g);
 /* cdef: end */
 

@@ -24,12 +24,20 @@ static inline uint64_t record_size(uint64_t length)
 /* ---- wait.c ---- */
 typedef struct {
     int64_t at;               /* CLOCK_MONOTONIC ns; INT64_MAX: never; 0: do not wait */
-    int interruptible;        /* a signal ends the wait, with -EINTR */
+    int interruptible;        /* what else ends the wait: 0 or one of the following */
 } deadline;
+
+/* BY_SIGNAL: a signal does, with -EINTR. BY_WORD: the word that the thread has named does, with -ECANCELED, in a moment
+ * after it was set. */
+enum { BY_SIGNAL = 1, BY_WORD = 2 };
 
 int64_t now_ns(void);
 deadline deadline_after(int64_t timeout_ns);
 deadline deadline_interruptible(int64_t timeout_ns);
+deadline deadline_by_word(int64_t timeout_ns, const atomic_u32 *word);
+/* When the next sleep ends; and afterwards whether the wait does: 0, -ETIMEDOUT or -ECANCELED. */
+int64_t wait_slice(deadline until);
+int wait_over(deadline until);
 
 enum { AWAKE = 0, ON_FUTEX = 1, ON_BELL = 2 };   /* values of a parked word: how its owner sleeps */
 

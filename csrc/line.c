@@ -137,7 +137,7 @@ static int outcome(endpoint *e)
     return e->ops->outcome ? e->ops->outcome(e) : endpoint_unread(e) == 0;
 }
 
-int line_leave(line *l, endpoint *next, deadline until)
+static int send_last(line *l, deadline until)
 {
     endpoint *old = l->now;
     cwasi_frame last = {.seq = l->seq, .length = FRAME_SWITCH, .epoch = next_epoch(l)};
@@ -145,9 +145,27 @@ int line_leave(line *l, endpoint *next, deadline until)
         return old->torn ? old->torn : -ENOTSUP;
     FAULT_POINT(line_leave_begins);
     int rc = old->ops->leave(old, &last, until);
+    if (rc == 0)
+        FAULT_POINT(line_leave_told);
+    return rc;
+}
+
+int line_depart(line *l, deadline until)
+{
+    int rc = send_last(l, until);
     if (rc < 0)
         return rc;
-    FAULT_POINT(line_leave_told);
+    l->now->torn = -EBADF;   /* no other frame can follow it */
+    store_relaxed(&l->epoch, next_epoch(l));
+    return 0;
+}
+
+int line_leave(line *l, endpoint *next, deadline until)
+{
+    endpoint *old = l->now;
+    int rc = send_last(l, until);
+    if (rc < 0)
+        return rc;
     lock(l);
     move_to(l, next);
     keep_before(l, old);
@@ -173,6 +191,15 @@ void line_peer_died(line *l, unsigned peer)
     endpoint_peer_died(l->now, peer);
     if (l->next)
         endpoint_peer_died(l->next, peer);
+    unlock(l);
+}
+
+void line_peer_died_in(line *l, uint32_t epoch)
+{
+    lock(l);
+    endpoint *one = epoch == load_relaxed(&l->epoch) ? l->now : epoch == next_epoch(l) ? l->next : NULL;
+    if (one)
+        endpoint_peer_died(one, 0);
     unlock(l);
 }
 

@@ -28,6 +28,9 @@ void line_init(line *l, endpoint *end);
 int line_peek(line *l, cwasi_frame *frame, deadline until);
 /* Sender, inside: the messages from here on go by `next`, which is the line's from now on. An error changes nothing. */
 int line_leave(line *l, endpoint *next, deadline until);
+/* Sender, inside: the messages from here on come from another process, by the transport of the next epoch, and none from
+ * here. An error changes nothing. */
+int line_depart(line *l, deadline until);
 
 /* The following are for any thread. */
 /* Receiver: `next`, which is the line's from now on, is the transport of that epoch. -EBUSY: there is one already;
@@ -37,6 +40,8 @@ int line_attach(line *l, endpoint *next, uint32_t epoch);
 int line_detach(line *l, uint32_t epoch);
 void line_stop(line *l, int error);
 void line_peer_died(line *l, unsigned peer);
+/* The same only of the transport of that epoch, where a line goes on to another process. */
+void line_peer_died_in(line *l, uint32_t epoch);
 /* The peer behind this descriptor has ended, if it is a bell of one of the transports and has hung up. */
 void line_hung_up(line *l, int bell);
 /* Our sides of the bells; how many. */

@@ -35,7 +35,7 @@ class EndDescription:
     pid: int
     """As who asked sees it; as the process knows itself, where that one cannot see it."""
     state: str
-    """waiting (for its peer), open, peer gone, closed."""
+    """waiting (for its peer), open, moving (to another process), peer gone, closed."""
     trust: str
     transport: str | None
     """None before it has met its peer."""

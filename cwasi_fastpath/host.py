@@ -26,6 +26,7 @@ from .descriptors import allow_many
 from .edges import answers_name, decide_all
 from .endpoint import RECEIVER, SENDER, Endpoint
 from .guest import Guest, Streams
+from .handover import hand_over_all
 from .metrics import Observation
 from .modes import Mode, Transport, parse_mode, parse_transport
 from .names import LONGEST, checked
@@ -298,6 +299,37 @@ class Host:
             ways = [self._end_of(guest, back) for back in backs]
             guest.grant(checked(port or name, "channel"), end, ways)
         return end
+
+    def attach(self, guest: Guest, end: Endpoint, *, port: str | None = None) -> None:
+        """Gives a guest of this host an end that was opened by name (open_sender, open_receiver), and owns it from now
+        on. port: what the guest calls the channel where that is not its name. Raises BadSpec.
+        """
+        self._check_able(guest, end.name)
+        guest.grant(checked(port or end.name, "channel"), end)
+
+    def move_out(self, guest: Guest, timeout: float | None = None) -> None:
+        """Stops a guest, and hands its ends over to the processes that open them next, each as Endpoint.hand_over.
+
+        The guest may finish what it has received; where it would begin with another message it gets ECANCELED, and is
+        expected to end. Messages that it has received count as received, whatever it has done with them.
+        timeout: seconds for all of it. Raises BadSpec for one that has ended, or has ends that were not opened by name,
+        Timeout where it goes on all the same, which it then may, and what hand_over raises; then it can be tried again.
+        """
+        self._check_mine(guest)
+        if guest.ended or not guest.ends or any(end.mover is None for end in guest.ends):
+            raise errors.BadSpec(f"function {guest.name} has ended, or has ends that others cannot find by name")
+        until = until_of(timeout)
+        guest.stop_between()
+        with self._changed:
+            if not self._changed.wait_for(lambda: guest not in self._running, left(until)):
+                guest.stop_between(False)
+                raise errors.Timeout(f"function {guest.name} computes on, and waits for no message")
+        try:
+            hand_over_all(guest.ends, until)
+        except BaseException:
+            if guest not in self._started:
+                guest.stop_between(False)
+            raise
 
     def _end_of(self, guest: Guest, channel: str) -> Endpoint:
         found = self._channels[channel]

@@ -32,6 +32,23 @@ Decided = Callable[[Placement, Placement, Mapping[Transport, str]], Decision]
 """What carries an edge, given where the receiver is and where we are; and why what is missing is not there."""
 
 
+def made(named: NamedEnd, decision: Decision, redis: str | None) -> tuple[Body, list[int], Link]:
+    """Makes a link: what to tell the receiver, with descriptors for it that are ours to close; the sender's side."""
+    link = transports.create(decision.transport, redis=redis, key=named.name)
+    try:
+        description, fds = link.export(SENDER)
+        mine = transports.join(description, duplicates(fds))
+        description, fds = link.export(RECEIVER)
+        body = {"link": description, "decision": asdict(decision), "placement": named.here.as_plain()}
+        try:
+            return body, duplicates(fds), mine
+        except OSError:
+            mine.close()
+            raise
+    finally:
+        link.close()
+
+
 class Offer:
     """What a sender has for the receiver that comes first; on the control thread until it is taken."""
 
@@ -85,7 +102,7 @@ class Offer:
             if self._meeting is not None or self._confirmed:
                 raise errors.Busy(f"channel {self._named.name!r} has a receiver already")
             decision = self._decision(peer, str(connection.peer))
-            body, fds, link = self._made(decision)
+            body, fds, link = made(self._named, decision, self._redis)
             try:
                 request.answer(body, fds)
             finally:
@@ -101,22 +118,6 @@ class Offer:
         except errors.NoTransport as error:
             _log.warning("%s is refused: %s", who, error)
             raise
-
-    def _made(self, decision: Decision) -> tuple[Body, list[int], Link]:
-        """Makes the link: what to tell the receiver, with descriptors for it that are ours to close; and our side."""
-        link = transports.create(decision.transport, redis=self._redis, key=self._named.name)
-        try:
-            description, fds = link.export(SENDER)
-            mine = transports.join(description, duplicates(fds))
-            description, fds = link.export(RECEIVER)
-            body = {"link": description, "decision": asdict(decision), "placement": self._named.here.as_plain()}
-            try:
-                return body, duplicates(fds), mine
-            except OSError:
-                mine.close()
-                raise
-        finally:
-            link.close()
 
     def _met(self, request: Request) -> None:
         with self._changed:
@@ -140,7 +141,7 @@ class Offer:
         decision, link = self._far_decision(peer, listens)
         body: Body = {"decision": asdict(decision), "placement": self._named.here.as_plain()}
         if link is None:
-            body, _, link = self._made(decision)   # redis, which has no descriptors
+            body, _, link = made(self._named, decision, self._redis)   # redis, which has no descriptors
         try:
             if decision.transport is Transport.REDIS:
                 body["link"] = reach.marked(body["link"])

@@ -145,6 +145,7 @@ def _answered(work: Work, request: Request, fds: list[int]) -> None:
     try:
         work(request, fds)
     except Exception as error:
+        close_all(fds)   # before it is told: then nothing is left here
         request.refuse(error)
     finally:
         close_all(fds)

@@ -88,6 +88,12 @@ class Sender(Endpoint):
         watch.watch_more(self)
         tidy_switches(self)
 
+    def depart(self, timeout: float | None) -> None:
+        """The last word here, between two messages: those that follow come from another process, whose end of the next
+        transport the receiver has the other end of. Raises Timeout, and what send raises; then all stays as it was.
+        """
+        check(lib.cwasi_channel_depart(self.pointer, timeout_ns(timeout)), f"{self!r}: hand over")
+
     def pass_switch(self, epoch: int, timeout: float | None = None) -> None:
         """Passes on that the sender whose messages this end sends on goes on elsewhere. Raises what send raises."""
         rc = patiently(lambda ns: lib.cwasi_channel_pass_switch(self.pointer, epoch, ns), timeout)
