@@ -145,9 +145,10 @@ static int send_last(line *l, deadline until)
         return old->torn ? old->torn : -ENOTSUP;
     FAULT_POINT(line_leave_begins);
     int rc = old->ops->leave(old, &last, until);
-    if (rc == 0)
-        FAULT_POINT(line_leave_told);
-    return rc;
+    if (rc < 0)
+        return rc;
+    FAULT_POINT(line_leave_told);
+    return 0;
 }
 
 int line_depart(line *l, deadline until)

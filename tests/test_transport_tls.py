@@ -22,7 +22,7 @@ import cwasi_fastpath as cwasi
 from cwasi_fastpath.endpoint import RECEIVER, SENDER
 from cwasi_fastpath.modes import Mode, Transport
 from cwasi_fastpath.policy import Decision
-from cwasi_fastpath.process import SpannedChannel
+from cwasi_fastpath.spanned import SpannedChannel
 from cwasi_fastpath.transport.tcp import TcpLink
 from cwasi_fastpath.transport.tls import TlsFiles
 

@@ -145,7 +145,7 @@ static void write_to_a_socket(void)
     CHECK_EQ(message[1][SIZE - 1], 6);
     close(joined[1]);
     CHECK_EQ(cwasi_drive_write(joined[0], message[0], SIZE, 1), -EPIPE);
-    CHECK_EQ(cwasi_drive_turns(joined[0], message[0], SIZE, 1, 0), -ECONNRESET);
+    CHECK_EQ(cwasi_drive_turns(joined[0], joined[0], message[0], SIZE, 1, 0), -ECONNRESET);
     close(joined[0]);
 }
 
