@@ -51,12 +51,14 @@ int channel_unused(const cwasi_channel *c, int role)
            !c->has_frame;
 }
 
-int cwasi_channel_open_tcp(int role, uint64_t window, cwasi_tcp **keeper, cwasi_channel **out)
+int cwasi_channel_open_tcp(int role, uint64_t window, unsigned readers, cwasi_tcp **keepers, cwasi_channel **out)
 {
     endpoint *end;
-    int rc = role_valid(role) ? tcp_open(role, window, keeper, &end) : -EINVAL;
-    if (rc == 0 && (rc = channel_new(end, out)) < 0)
-        cwasi_tcp_leave(*keeper, 0);
+    int rc = role_valid(role) ? tcp_open(role, window, readers, keepers, &end) : -EINVAL;
+    if (rc < 0 || (rc = channel_new(end, out)) == 0)
+        return rc;
+    for (unsigned i = 0; i < readers; i++)
+        cwasi_tcp_leave(keepers[i], 0);
     return rc;
 }
 
@@ -139,6 +141,12 @@ void channel_count_sent(cwasi_channel *c, uint64_t length)
     count_up(&c->line.now->stats.bytes, length);
 }
 
+int channel_intact(cwasi_channel *c)
+{
+    uint64_t unread;
+    return c->line.now->torn ? c->line.now->torn : line_lost(&c->line, &unread);
+}
+
 static int send_frame(cwasi_channel *c, const void *data, uint64_t length, const uint64_t *stamp, deadline until)
 {
     if (length > load_relaxed(&c->limit))
@@ -149,7 +157,7 @@ static int send_frame(cwasi_channel *c, const void *data, uint64_t length, const
     if (rc < 0)
         return rc;
     cwasi_frame frame = channel_new_frame(c, length, stamp);
-    rc = c->line.now->torn;
+    rc = channel_intact(c);
     if (rc == 0)
         rc = c->line.now->ops->send(c->line.now, &frame, data, until);
     if (rc == 0)
@@ -367,9 +375,19 @@ void cwasi_channel_peer_died(cwasi_channel *c, unsigned peer)
     line_peer_died(&c->line, peer);
 }
 
+void cwasi_channel_peer_died_in(cwasi_channel *c, uint32_t epoch)
+{
+    line_peer_died_in(&c->line, epoch);
+}
+
 uint64_t cwasi_channel_unread(cwasi_channel *c)
 {
     return line_unread(&c->line);
+}
+
+int cwasi_channel_lost(cwasi_channel *c, uint64_t *unread)
+{
+    return line_lost(&c->line, unread) < 0;
 }
 
 /* Waits for the end to be free and takes it for good; -EALREADY if it was closed before. Another thread that is just
@@ -431,6 +449,9 @@ void cwasi_channel_forked(cwasi_channel *c)
     line_forked(&c->line);
     store_relaxed(&c->awaited, 0);
     try_claim(&c->owner, TENDED, FREE);
+    /* Who is inside is there in the middle of something: this copy can only be given up. */
+    if (load_relaxed(&c->owner) != FREE)
+        store_relaxed(&c->owner, CLOSED);
 }
 
 void cwasi_channel_stats(cwasi_channel *c, cwasi_stats *out)

@@ -31,6 +31,8 @@ int channel_enter_sender(cwasi_channel *c, deadline until);
 void channel_leave(cwasi_channel *c);
 /* The frame of the next message; stamp: NULL to take one when it is this message's turn. */
 cwasi_frame channel_new_frame(const cwasi_channel *c, uint64_t length, const uint64_t *stamp);
+/* Sender, inside: 0, or why nothing can be sent any more. */
+int channel_intact(cwasi_channel *c);
 void channel_count_sent(cwasi_channel *c, uint64_t length);
 /* Makes c->frame the next message. */
 int channel_next_frame(cwasi_channel *c, deadline until);

@@ -7,6 +7,8 @@
 #include <time.h>
 
 static const struct timespec PAUSE = {0, 20000};
+/* So long a wait goes on without a look at signals that came between two pauses. */
+static const int64_t PATIENCE_NS = 500000000;
 
 /* Its end of a transport, which is no longer its own; or NULL, and it is freed. */
 static endpoint *end_of(cwasi_channel *fresh, int role)
@@ -48,48 +50,79 @@ int cwasi_channel_detach(cwasi_channel *c, unsigned source, uint32_t epoch)
 
 /* ---- sender ---- */
 
+static int pause_until(deadline until, int64_t signals)
+{
+    int64_t now = now_ns();
+    if (now >= until.at)
+        return -ETIMEDOUT;
+    return nanosleep(&PAUSE, NULL) < 0 || now >= signals ? -EINTR : 0;
+}
+
 /* Gets in between two messages. */
-static int tend(cwasi_channel *c, deadline until)
+static int tend(cwasi_channel *c, deadline until, int64_t signals)
 {
     while (!try_claim(&c->owner, FREE, TENDED)) {
         if (load_relaxed(&c->owner) >= CLOSING)
             return -EBADF;
-        if (now_ns() >= until.at)
-            return -ETIMEDOUT;
-        nanosleep(&PAUSE, NULL);
+        int rc = pause_until(until, signals);
+        if (rc < 0)
+            return rc;
     }
     return 0;
 }
 
+/* next: NULL where the channel goes on in another process. */
 static int leave(cwasi_channel *c, endpoint *next, deadline until)
 {
+    int64_t signals = now_ns() + PATIENCE_NS;
     for (;;) {
-        int rc = tend(c, until);
+        int rc = tend(c, until, signals);
         if (rc < 0)
             return rc;
-        rc = line_leave(&c->line, next, deadline_after(0));
+        rc = next ? line_leave(&c->line, next, deadline_after(0)) : line_depart(&c->line, deadline_after(0));
         channel_leave(c);
         if (rc != -EAGAIN)
             return rc;
-        if (now_ns() >= until.at)
-            return -ETIMEDOUT;
-        nanosleep(&PAUSE, NULL);   /* the old transport is full */
+        rc = pause_until(until, signals);   /* the old transport is full */
+        if (rc < 0)
+            return rc;
     }
 }
 
 int cwasi_channel_switch(cwasi_channel *c, cwasi_channel *fresh, int64_t timeout_ns)
 {
-    endpoint *next = end_of(fresh, CWASI_SENDER);
-    if (!next)
+    if (!channel_unused(fresh, CWASI_SENDER) || c->role != CWASI_SENDER) {
+        cwasi_channel_free(fresh);
         return -EINVAL;
+    }
+    endpoint *next = fresh->line.now;
     add_relaxed(&c->awaited, 1);
-    int rc = c->role == CWASI_SENDER ? leave(c, next, deadline_after(timeout_ns)) : -EINVAL;
+    int rc = leave(c, next, deadline_after(timeout_ns));
     if (rc == 0)
         line_tidy(&c->line);   /* while the sender may be sending already */
     sub_relaxed(&c->awaited, 1);
+    if (rc == -EINTR)
+        return rc;
+    free(fresh);
     if (rc < 0)
         give_up(next);
     return rc;
+}
+
+int cwasi_channel_depart(cwasi_channel *c, int64_t timeout_ns)
+{
+    add_relaxed(&c->awaited, 1);
+    int rc = c->role == CWASI_SENDER ? leave(c, NULL, deadline_after(timeout_ns)) : -EINVAL;
+    sub_relaxed(&c->awaited, 1);
+    return rc;
+}
+
+int cwasi_channel_begin(cwasi_channel *c, uint32_t epoch)
+{
+    if (!channel_unused(c, c->role))
+        return -EINVAL;
+    store_relaxed(&c->line.epoch, epoch);
+    return 0;
 }
 
 int cwasi_channel_pass_switch(cwasi_channel *c, uint32_t epoch, int64_t timeout_ns)

@@ -68,6 +68,8 @@ int channel_commit(cwasi_channel *c, uint32_t epoch, uint64_t offset, uint64_t l
     cwasi_frame frame = channel_new_frame(c, length, NULL);
     rc = usable(c, epoch);
     if (rc == 0)
+        rc = channel_intact(c);
+    if (rc == 0)
         rc = c->line.now->ops->windows->commit(c->line.now, &frame, offset);
     if (rc == 0)
         channel_count_sent(c, length);

@@ -59,9 +59,10 @@ int cwasi_channel_hand_over(cwasi_channel *c, cwasi_handover *h);
  * has left from one that died, and they are no bells. */
 int cwasi_channel_open_pipe(int role, const int *pipes, const int *backs, unsigned readers, cwasi_channel **out);
 /* An end over TCP, which needs a keeper: see below. window: bytes of messages that a sender keeps until they are
- * received, 1 MiB to 1 GiB; a longer message goes alone. */
+ * received, 1 MiB to 1 GiB; a longer message goes alone. readers: of a sender; it has a connection to each of them, with
+ * a window and a keeper of its own, for which keepers has room. Of a receiver, 1. */
 typedef struct cwasi_tcp cwasi_tcp;
-int cwasi_channel_open_tcp(int role, uint64_t window, cwasi_tcp **keeper, cwasi_channel **out);
+int cwasi_channel_open_tcp(int role, uint64_t window, unsigned readers, cwasi_tcp **keepers, cwasi_channel **out);
 /* One receiver of what several receive, in turn. The sources, which nobody may have used, are its own from now on;
  * -EINVAL leaves them alone. A source that ends is left out; the last one ends the whole, with -ECONNRESET if any of
  * them did not finish. */
@@ -97,13 +98,20 @@ void cwasi_channel_hung_up(cwasi_channel *c, int bell);
 int cwasi_channel_attach(cwasi_channel *c, unsigned source, cwasi_channel *fresh, uint32_t epoch);
 /* Takes it back; -EALREADY where the sender has gone there, or this end was closed, which has told it so. */
 int cwasi_channel_detach(cwasi_channel *c, unsigned source, uint32_t epoch);
-/* Waits for a moment between two messages, and for room to tell the receiver. An error changes nothing. */
+/* Waits for a moment between two messages, and for room to tell the receiver. An error changes nothing. -EINTR: a signal
+ * came, or it is time to look for one; `fresh` is there still, and the call may be made again. */
 int cwasi_channel_switch(cwasi_channel *c, cwasi_channel *fresh, int64_t timeout_ns);
 /* Frees what is left of transports from which this end has gone on. Done at each switch; who wants the memory back
  * before the next one calls it once in a while. */
 void cwasi_channel_tidy(cwasi_channel *c);
 /* For who passes messages on: the sender's last word here, as it was received. */
 int cwasi_channel_pass_switch(cwasi_channel *c, uint32_t epoch, int64_t timeout_ns);
+/* A move of an end to another process. The other side has its end of the next transport, as for a switch, and whose own
+ * end is there. Sender: the last word here; after it nothing can be sent here (-EBADF). As cwasi_channel_switch. */
+int cwasi_channel_depart(cwasi_channel *c, int64_t timeout_ns);
+/* An end that was opened and not used is the successor of one of another process, in the epoch that the channel has come
+ * to. */
+int cwasi_channel_begin(cwasi_channel *c, uint32_t epoch);
 /* How many switches this end has made. */
 uint32_t cwasi_channel_epoch(cwasi_channel *c, unsigned source);
 
@@ -120,9 +128,14 @@ void cwasi_channel_stop(cwasi_channel *c);
 /* The process of that peer (which sender, which reader; 0 where there is one) has ended: what it sent before can still
  * be received, then -ECONNRESET. A sender goes on while it has other readers. */
 void cwasi_channel_peer_died(cwasi_channel *c, unsigned peer);
+/* The same for an end with one peer that goes on in another process: only what comes by the transport of that epoch. */
+void cwasi_channel_peer_died_in(cwasi_channel *c, uint32_t epoch);
 /* For a sender: messages that were sent and not received, by the slowest reader, also one that has left; 0 where it
  * cannot be told. */
 uint64_t cwasi_channel_unread(cwasi_channel *c);
+/* For a sender: 1 once a transport that it has left by a switch died before all was received, after which nothing can be
+ * sent; *unread: how many messages on it were not, as far as the transport knows. Else 0. */
+int cwasi_channel_lost(cwasi_channel *c, uint64_t *unread);
 /* Gives the memory of an empty ring, or of what is lent to pipes, back, if this is its sender and nobody is using it: 1;
  * else 0. */
 int cwasi_channel_trim(cwasi_channel *c);
@@ -220,8 +233,8 @@ int64_t cwasi_drive_lend(int pipe, uint8_t *buffers, uint64_t room, const uint8_
 int64_t cwasi_drive_read(int pipe, uint8_t *to, uint64_t size, uint64_t count);
 /* Writes `count` messages to a pipe or socket: ns. */
 int64_t cwasi_drive_write(int fd, const uint8_t *from, uint64_t size, uint64_t count);
-/* Two threads, one of them first, pass a message to and fro over a socket, `count` times: ns. */
-int64_t cwasi_drive_turns(int fd, uint8_t *message, uint64_t size, uint64_t count, int first);
+/* Two threads, one of them first, pass a message to and fro over a socket or two pipes, `count` times: ns. */
+int64_t cwasi_drive_turns(int in, int out, uint8_t *message, uint64_t size, uint64_t count, int first);
 /* Two threads, 0 and 1, take turns `count` times, and give their core away while it is not theirs: ns. */
 int64_t cwasi_drive_yield(uint32_t *turn, uint32_t mine, uint64_t count);
 
@@ -255,6 +268,9 @@ int cwasi_guest_grant(cwasi_guest *g, const char *name, cwasi_channel *channel);
 /* Gives the channel that was granted last a way back, and so makes its messages requests: a sender has one receiver of
  * answers, a receiver has a sender of answers for each of its sources, in their order. Must outlive the guest, too. */
 int cwasi_guest_grant_back(cwasi_guest *g, cwasi_channel *back);
+/* Stops the guest between two messages, from any thread: where it would wait for, or receive, another one (or send, if
+ * it receives none), it gets ECANCELED; what it has received it may still pass on. 0 takes that back. */
+void cwasi_guest_stop(cwasi_guest *g, int stopped);
 void cwasi_guest_free(cwasi_guest *g);
 /* cdef: end */
 

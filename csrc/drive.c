@@ -113,7 +113,10 @@ static int go_on(const cwasi_drive *d, cwasi_channel *receiver, cwasi_channel **
         cwasi_channel_free(next[0]);
         return rc;
     }
-    return cwasi_channel_switch(d->tx, next[0], -1);
+    do
+        rc = cwasi_channel_switch(d->tx, next[0], -1);
+    while (rc == -EINTR);
+    return rc;
 }
 
 int cwasi_drive_switching(const cwasi_drive *d, int64_t period_ns, cwasi_channel *receiver, cwasi_channel **fresh,
@@ -271,11 +274,11 @@ int64_t cwasi_drive_write(int fd, const uint8_t *from, uint64_t size, uint64_t c
     return rc < 0 ? rc : now_ns() - start;
 }
 
-int64_t cwasi_drive_turns(int fd, uint8_t *message, uint64_t size, uint64_t count, int first)
+int64_t cwasi_drive_turns(int in, int out, uint8_t *message, uint64_t size, uint64_t count, int first)
 {
     int64_t start = now_ns(), rc = 0;
     for (uint64_t i = 0; i < 2 * count && rc >= 0; i++)
-        rc = (i + (first ? 0 : 1)) % 2 == 0 ? write_all(fd, message, size) : cwasi_drive_read(fd, message, size, 1);
+        rc = (i + (first ? 0 : 1)) % 2 == 0 ? write_all(out, message, size) : cwasi_drive_read(in, message, size, 1);
     return rc < 0 ? rc : now_ns() - start;
 }
 

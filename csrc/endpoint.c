@@ -65,16 +65,17 @@ static int any_ready(void *arg)
 int poll_until(struct pollfd *fds, unsigned count, deadline until)
 {
     struct timespec left, *timeout = NULL;
-    if (until.at != INT64_MAX) {
-        int64_t ns = until.at - now_ns();
+    int64_t at = wait_slice(until);
+    if (at != INT64_MAX) {
+        int64_t ns = at - now_ns();
         ns = MAX(ns, 0);
         left = (struct timespec){ns / 1000000000, ns % 1000000000};
         timeout = &left;
     }
     int rc = ppoll(fds, count, timeout, NULL);
     if (rc < 0)
-        return errno == EINTR && !until.interruptible ? 0 : -errno;
-    return rc == 0 ? -ETIMEDOUT : 0;
+        return errno == EINTR && until.interruptible != BY_SIGNAL ? 0 : -errno;
+    return rc == 0 ? wait_over(until) : 0;
 }
 
 /* Room for what all of them fill in, which a look may have changed. 0, -ENOTSUP or -ENOMEM. */

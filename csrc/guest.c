@@ -28,13 +28,29 @@ uint8_t *guest_slice(const span *memory, uint32_t at, uint32_t length)
     return (uint64_t)at + length <= memory->size ? memory->base + at : NULL;
 }
 
-int guest_deadline(uint32_t ms, deadline *until)
+/* What a guest makes of a message it may send all the same. Only one that receives nothing begins by sending. */
+static int begins(const cwasi_guest *g, int role)
+{
+    return role == CWASI_RECEIVER || !g->receives;
+}
+
+int guest_deadline(cwasi_guest *g, int role, uint32_t ms, deadline *until)
 {
     int32_t signed_ms = (int32_t)ms;
     if (signed_ms < -1)
         return -EINVAL;
-    *until = deadline_after(signed_ms < 0 ? -1 : (int64_t)signed_ms * 1000000);
-    return 0;
+    int64_t ns = signed_ms < 0 ? -1 : (int64_t)signed_ms * 1000000;
+    if (!begins(g, role)) {
+        *until = deadline_after(ns);
+        return 0;
+    }
+    *until = deadline_by_word(ns, &g->stopped);
+    return load_relaxed(&g->stopped) ? -ECANCELED : 0;
+}
+
+void cwasi_guest_stop(cwasi_guest *g, int stopped)
+{
+    store_relaxed(&g->stopped, stopped != 0);
 }
 
 grant *guest_handle(cwasi_guest *g, uint32_t h)
@@ -77,6 +93,7 @@ int cwasi_guest_grant(cwasi_guest *g, const char *name, cwasi_channel *channel)
     g->grants = grown;
     grant *added = &grown[g->count++];
     *added = (grant){.channel = channel, .role = channel_role(channel)};
+    g->receives |= added->role == CWASI_RECEIVER;
     memcpy(added->name, name, length + 1);
     return 0;
 }

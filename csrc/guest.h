@@ -52,6 +52,8 @@ struct cwasi_guest {
     grant *grants;
     cwasi_channel *answers;   /* where the next reply goes, or NULL */
     uint32_t turn;            /* where the next wait begins to look */
+    int receives;             /* whether it was granted anything to receive from */
+    atomic_u32 stopped;       /* no further message begins */
 };
 
 typedef struct {
@@ -63,8 +65,9 @@ typedef struct {
 int guest_memory(cwasi_guest *g, void *caller, span *out);
 /* The bytes [at, at + length) of the guest's memory, or NULL. */
 uint8_t *guest_slice(const span *memory, uint32_t at, uint32_t length);
-/* A timeout_ms of the guest. 0 or -EINVAL. */
-int guest_deadline(uint32_t ms, deadline *until);
+/* A timeout_ms of the guest, for what it does in that role. 0, -EINVAL, or -ECANCELED where the guest was stopped and
+ * would begin with another message. */
+int guest_deadline(cwasi_guest *g, int role, uint32_t ms, deadline *until);
 /* The grant behind a handle, or NULL; guest_handle_for: of that role. */
 grant *guest_handle(cwasi_guest *g, uint32_t h);
 grant *guest_handle_for(cwasi_guest *g, uint32_t h, int role);

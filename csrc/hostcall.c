@@ -71,7 +71,7 @@ static int64_t do_send(cwasi_guest *g, void *caller, const value *v)
     const uint8_t *data = guest_slice(&memory, v[1].i32, length);
     if (!data)
         return -EFAULT;
-    rc = guest_deadline(v[3].i32, &until);
+    rc = guest_deadline(g, CWASI_SENDER, v[3].i32, &until);
     rc = rc < 0 ? rc : channel_send(to->channel, data, length, until);
     to->owed += rc == 0 && to->backs;
     return rc;
@@ -110,7 +110,7 @@ static int64_t do_recv(cwasi_guest *g, void *caller, const value *v)
     uint8_t *data = guest_slice(&memory, v[1].i32, capacity);
     if (!data)
         return -EFAULT;
-    rc = guest_deadline(v[3].i32, &until);
+    rc = guest_deadline(g, from->role, v[3].i32, &until);
     rc = rc < 0 ? rc : may_receive(g, from);
     if (rc == 0 && (rc = channel_recv(receives(from), data, capacity, until)) >= 0)
         note_received(g, from);
@@ -124,7 +124,7 @@ static int64_t do_peek(cwasi_guest *g, void *caller, const value *v)
     grant *from = guest_handle(g, v[0].i32);
     if (!from || !receives(from))
         return -EBADF;
-    int rc = guest_deadline(v[1].i32, &until);
+    int rc = guest_deadline(g, from->role, v[1].i32, &until);
     rc = rc < 0 ? rc : may_receive(g, from);
     return rc < 0 ? rc : channel_peek(receives(from), until);
 }
@@ -144,7 +144,7 @@ static int64_t do_call(cwasi_guest *g, void *caller, const value *v)
     uint8_t *answer = guest_slice(&memory, v[3].i32, capacity);
     if (!data || !answer)
         return -EFAULT;
-    rc = guest_deadline(v[5].i32, &until);
+    rc = guest_deadline(g, CWASI_SENDER, v[5].i32, &until);
     if (rc == 0 && until.at == 0)
         return -EAGAIN;   /* before anything is sent: no answer is there at once */
     for (; rc == 0 && to->owed > 0; to->owed--) {
@@ -209,7 +209,7 @@ static int64_t do_wait(cwasi_guest *g, void *caller, const value *v)
     cwasi_channel **list = calloc(count, sizeof(cwasi_channel *));
     rc = list ? waiting_list(g, at, count, list) : -ENOMEM;
     if (rc == 0)
-        rc = guest_deadline(v[2].i32, &until);
+        rc = guest_deadline(g, CWASI_RECEIVER, v[2].i32, &until);
     if (rc == 0)
         rc = channel_wait(list, count, g->turn++ % count, until);
     free(list);
@@ -230,6 +230,8 @@ static int64_t do_close(cwasi_guest *g, void *caller, const value *v)
         return -EBADF;
     guest_close_window(g, caller, found);
     found->state = CLOSED;
+    if (load_relaxed(&g->stopped))
+        return 0;   /* another process is to go on with it */
     int rc = cwasi_channel_close(found->channel, 0, -1);
     for (uint32_t i = 0; i < found->backs; i++) {
         if (g->answers == found->back[i])

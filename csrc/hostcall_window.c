@@ -66,7 +66,7 @@ int64_t do_window_acquire(cwasi_guest *g, void *caller, const value *v)
     grant *to;
     int rc = window_of(g, caller, v[0].i32, CWASI_SENDER, &to, &memory);
     if (rc == 0)
-        rc = guest_deadline(v[2].i32, &until);
+        rc = guest_deadline(g, CWASI_SENDER, v[2].i32, &until);
     return rc < 0 ? rc : window_acquire(to->window, memory.base, v[1].i32, until);
 }
 
@@ -91,7 +91,7 @@ int64_t do_window_take(cwasi_guest *g, void *caller, const value *v)
     uint8_t *out = guest_slice(&memory, v[1].i32, sizeof told);
     if (!out)
         return -EFAULT;
-    rc = guest_deadline(v[2].i32, &until);
+    rc = guest_deadline(g, CWASI_RECEIVER, v[2].i32, &until);
     if (rc == 0)
         rc = window_take(from->window, memory.base, &record, until);
     if (rc < 0)

@@ -24,12 +24,20 @@ static inline uint64_t record_size(uint64_t length)
 /* ---- wait.c ---- */
 typedef struct {
     int64_t at;               /* CLOCK_MONOTONIC ns; INT64_MAX: never; 0: do not wait */
-    int interruptible;        /* a signal ends the wait, with -EINTR */
+    int interruptible;        /* what else ends the wait: 0 or one of the following */
 } deadline;
+
+/* BY_SIGNAL: a signal does, with -EINTR. BY_WORD: the word that the thread has named does, with -ECANCELED, in a moment
+ * after it was set. */
+enum { BY_SIGNAL = 1, BY_WORD = 2 };
 
 int64_t now_ns(void);
 deadline deadline_after(int64_t timeout_ns);
 deadline deadline_interruptible(int64_t timeout_ns);
+deadline deadline_by_word(int64_t timeout_ns, const atomic_u32 *word);
+/* When the next sleep ends; and afterwards whether the wait does: 0, -ETIMEDOUT or -ECANCELED. */
+int64_t wait_slice(deadline until);
+int wait_over(deadline until);
 
 enum { AWAKE = 0, ON_FUTEX = 1, ON_BELL = 2 };   /* values of a parked word: how its owner sleeps */
 
@@ -112,6 +120,8 @@ typedef struct {
  * - Frames arrive whole, once, in order. What a dead or finished sender has committed can still be received.
  * - leave: sends a frame without payload that is the last one here, though the channel goes on elsewhere. Where peek
  *   comes to it, it fills the frame in and gives -EREMCHG, again and again.
+ * - outcome: of a sender's end that was left: 1 if all is read, 0 while that is not known, -ECONNRESET if it never will
+ *   be. By any thread. Without it, all is read when nothing is unread.
  * - Errors: EAGAIN, ETIMEDOUT, EINTR, ECANCELED (stopped), EPIPE (finished), ECONNRESET (failed or died), EBADMSG (the
  *   shared memory or the stream holds what no honest peer writes). */
 /* Where a record is. Offsets and lengths are bytes in the window area. */
@@ -156,6 +166,7 @@ typedef struct {
     int (*offer)(endpoint *e, void *data, uint64_t capacity);
     int (*withdraw)(endpoint *e);
     int (*leave)(endpoint *e, const cwasi_frame *last, deadline until);
+    int (*outcome)(endpoint *e);
     int (*finish)(endpoint *e, int failed, deadline until);
     void (*destroy)(endpoint *e);
     const window_ops *windows;   /* or NULL */
@@ -174,7 +185,7 @@ struct endpoint {
 
 int ring_open(int memfd, int role, unsigned reader, const int *bells, endpoint **out);
 int pipe_open(int role, const int *pipes, const int *backs, unsigned readers, endpoint **out);
-int tcp_open(int role, uint64_t window, cwasi_tcp **keeper, endpoint **out);
+int tcp_open(int role, uint64_t window, unsigned readers, cwasi_tcp **keepers, endpoint **out);
 /* Owns the sources from now on, also when it fails. */
 int gather_open(endpoint **sources, unsigned count, endpoint **out);
 

@@ -55,6 +55,7 @@ static void keep_before(line *l, endpoint *old)
 {
     old->before = l->before;
     l->before = old;
+    store_relaxed(&l->behind, load_relaxed(&l->behind) + 1);
 }
 
 static void end_of(endpoint *e)
@@ -130,7 +131,13 @@ int line_detach(line *l, uint32_t epoch)
 
 /* ---- sender ---- */
 
-int line_leave(line *l, endpoint *next, deadline until)
+/* 1: its messages are all read, or it cannot tell; 0: not yet; -ECONNRESET: some never will be. */
+static int outcome(endpoint *e)
+{
+    return e->ops->outcome ? e->ops->outcome(e) : endpoint_unread(e) == 0;
+}
+
+static int send_last(line *l, deadline until)
 {
     endpoint *old = l->now;
     cwasi_frame last = {.seq = l->seq, .length = FRAME_SWITCH, .epoch = next_epoch(l)};
@@ -141,6 +148,25 @@ int line_leave(line *l, endpoint *next, deadline until)
     if (rc < 0)
         return rc;
     FAULT_POINT(line_leave_told);
+    return 0;
+}
+
+int line_depart(line *l, deadline until)
+{
+    int rc = send_last(l, until);
+    if (rc < 0)
+        return rc;
+    l->now->torn = -EBADF;   /* no other frame can follow it */
+    store_relaxed(&l->epoch, next_epoch(l));
+    return 0;
+}
+
+int line_leave(line *l, endpoint *next, deadline until)
+{
+    endpoint *old = l->now;
+    int rc = send_last(l, until);
+    if (rc < 0)
+        return rc;
     lock(l);
     move_to(l, next);
     keep_before(l, old);
@@ -166,6 +192,15 @@ void line_peer_died(line *l, unsigned peer)
     endpoint_peer_died(l->now, peer);
     if (l->next)
         endpoint_peer_died(l->next, peer);
+    unlock(l);
+}
+
+void line_peer_died_in(line *l, uint32_t epoch)
+{
+    lock(l);
+    endpoint *one = epoch == load_relaxed(&l->epoch) ? l->now : epoch == next_epoch(l) ? l->next : NULL;
+    if (one)
+        endpoint_peer_died(one, 0);
     unlock(l);
 }
 
@@ -244,26 +279,44 @@ uint64_t line_unread(line *l)
 
 void line_tidy(line *l)
 {
-    endpoint *read = NULL;
+    endpoint *done = NULL;
     lock(l);
     for (endpoint **at = &l->before; *at && !l->finished;) {
         endpoint *e = *at;
-        if (endpoint_unread(e) > 0) {
+        if (e->role == CWASI_SENDER && outcome(e) != 1) {
             at = &e->before;
             continue;
         }
         *at = e->before;
-        e->before = read;
-        read = e;
+        store_relaxed(&l->behind, load_relaxed(&l->behind) - 1);
+        e->before = done;
+        done = e;
     }
     unlock(l);
-    while (read) {
-        endpoint *e = read;
-        read = e->before;
+    while (done) {
+        endpoint *e = done;
+        done = e->before;
         if (e->role == CWASI_SENDER)
             e->ops->finish(e, 0, deadline_after(0));
         e->ops->destroy(e);
     }
+}
+
+int line_lost(line *l, uint64_t *unread)
+{
+    *unread = 0;
+    if (load_relaxed(&l->behind) == 0)
+        return 0;
+    int rc = 0;
+    lock(l);
+    for (endpoint *e = l->before; e && !l->finished; e = e->before) {
+        if (outcome(e) != -ECONNRESET)
+            continue;
+        rc = -ECONNRESET;
+        *unread += endpoint_unread(e);
+    }
+    unlock(l);
+    return rc;
 }
 
 void line_stats(line *l, cwasi_stats *out)

@@ -14,6 +14,7 @@ typedef struct line {
     endpoint *now;
     endpoint *next;           /* receiver: attached, and not yet in use; or NULL */
     endpoint *before;         /* left, and not yet freed; or NULL. Linked by their own `before` */
+    atomic_u32 behind;        /* how many there are before */
     atomic_u32 lock;          /* held for moments, by who changes these or uses them from outside */
     atomic_u32 epoch;         /* how many transports there were before */
     uint64_t seq;             /* of the next frame on this transport */
@@ -27,6 +28,9 @@ void line_init(line *l, endpoint *end);
 int line_peek(line *l, cwasi_frame *frame, deadline until);
 /* Sender, inside: the messages from here on go by `next`, which is the line's from now on. An error changes nothing. */
 int line_leave(line *l, endpoint *next, deadline until);
+/* Sender, inside: the messages from here on come from another process, by the transport of the next epoch, and none from
+ * here. An error changes nothing. */
+int line_depart(line *l, deadline until);
 
 /* The following are for any thread. */
 /* Receiver: `next`, which is the line's from now on, is the transport of that epoch. -EBUSY: there is one already;
@@ -36,6 +40,8 @@ int line_attach(line *l, endpoint *next, uint32_t epoch);
 int line_detach(line *l, uint32_t epoch);
 void line_stop(line *l, int error);
 void line_peer_died(line *l, unsigned peer);
+/* The same only of the transport of that epoch, where a line goes on to another process. */
+void line_peer_died_in(line *l, uint32_t epoch);
 /* The peer behind this descriptor has ended, if it is a bell of one of the transports and has hung up. */
 void line_hung_up(line *l, int bell);
 /* Our sides of the bells; how many. */
@@ -47,6 +53,8 @@ uint64_t line_unread(line *l);
 /* Frees those that were left and are read to their end, or of which that cannot be told. Not done on the way: to give
  * back the memory of a busy ring takes as long as some hundred messages. */
 void line_tidy(line *l);
+/* Sender: 0, or -ECONNRESET once one of the transports before has died with messages that nobody has read; how many. */
+int line_lost(line *l, uint64_t *unread);
 void line_stats(line *l, cwasi_stats *out);
 /* In a forked child: who held it is in the parent. */
 void line_forked(line *l);

@@ -17,9 +17,10 @@
 
 static int timeout_ms(deadline until)
 {
-    if (until.at == INT64_MAX)
+    int64_t at = wait_slice(until);
+    if (at == INT64_MAX)
         return -1;
-    int64_t left = until.at - now_ns();
+    int64_t left = at - now_ns();
     return left <= 0 ? 0 : (int)MIN((left + 999999) / 1000000, INT32_MAX);
 }
 
@@ -36,9 +37,9 @@ int pipe_wait(endpoint *e, int fd, int wake_fd, deadline until)
     count_up(&e->stats.parks, 1);
     int rc = poll(fds, 2, timeout_ms(until));
     if (rc < 0)
-        return errno == EINTR && !until.interruptible ? 0 : -errno;
+        return errno == EINTR && until.interruptible != BY_SIGNAL ? 0 : -errno;
     if (rc == 0)
-        return -ETIMEDOUT;
+        return wait_over(until);
     if (fds[0].revents)
         return 0;   /* room, data or a hang-up: the next write or read tells which */
     stop = endpoint_stopped(e);

@@ -44,10 +44,23 @@ static void leave_behind(pipe_sender *p, pipe_peer *peer)
     p->keeper = 1;
 }
 
+/* 0 while a reader is left, else why not. */
+static int any_left(const pipe_sender *p)
+{
+    int why = -EPIPE;
+    for (unsigned i = 0; i < p->peers; i++) {
+        if (!p->peer[i].gone)
+            return 0;
+        if (why == -EPIPE)
+            why = p->peer[i].gone;
+    }
+    return why;
+}
+
 /* 0 while the end may be used and a reader is left, else why not. */
 static int usable(pipe_sender *p)
 {
-    int stop = endpoint_stopped(&p->base), why = -EPIPE, left = 0;
+    int stop = endpoint_stopped(&p->base);
     if (stop)
         return stop;
     for (unsigned i = 0; i < p->peers; i++) {
@@ -55,11 +68,8 @@ static int usable(pipe_sender *p)
         /* Pairs with the store in pipe_peer_died; so do the other loads of it. */
         if (!peer->gone && load_ordered(&peer->died))
             leave_behind(p, peer);
-        left += !peer->gone;
-        if (peer->gone && why == -EPIPE)
-            why = peer->gone;
     }
-    return left ? 0 : why;
+    return any_left(p);
 }
 
 static void pipe_peer_died(endpoint *e, unsigned number)
@@ -190,11 +200,11 @@ static int give_to_each(pipe_sender *p, give *way, const struct iovec *pieces, s
     return 0;
 }
 
-/* The same; an error once nobody is left. */
+/* The same; an error where nobody has got it. Who has, and is gone by now, is found with the next message. */
 static int give_to_all(pipe_sender *p, give *way, const struct iovec *pieces, size_t count, deadline until)
 {
     int rc = give_to_each(p, way, pieces, count, until);
-    return rc < 0 ? rc : usable(p);
+    return rc < 0 ? rc : any_left(p);
 }
 
 static int send_small(pipe_sender *p, const cwasi_frame *frame, const void *data, deadline until)

@@ -147,7 +147,7 @@ static const endpoint_ops RING = {
     .send = ring_send, .peek = ring_peek, .take = ring_take,
     .look = ring_look, .arm = ring_arm, .disarm = ring_disarm,
     .leave = ring_leave, .wake = ring_wake, .peer_died = ring_peer_died, .bell = ring_bell,
-    .unread = ring_unread, .trim = ring_trim,
+    .unread = ring_unread, .outcome = ring_outcome, .trim = ring_trim,
     .hand_over = ring_hand_over, .offer = ring_offer, .withdraw = ring_withdraw,
     .finish = ring_finish, .destroy = ring_destroy, .windows = &RING_WINDOWS,
 };

@@ -93,6 +93,7 @@ void ring_drop_reader(ring *r, ring_peer *peer, int error);
 /* As endpoint_ops has them. */
 int ring_send(endpoint *e, const cwasi_frame *frame, const void *data, deadline until);
 int ring_leave(endpoint *e, const cwasi_frame *last, deadline until);
+int ring_outcome(endpoint *e);
 uint64_t ring_unread(endpoint *e);
 int ring_trim(endpoint *e);
 

@@ -227,6 +227,21 @@ uint64_t ring_unread(endpoint *e)
     return most;
 }
 
+/* A reader that goes on elsewhere has finished here before; if none has that could, nobody goes on. */
+int ring_outcome(endpoint *e)
+{
+    ring *r = (ring *)e;
+    int rc = -ECONNRESET;
+    for (unsigned i = 0; i < r->peers; i++) {
+        /* Pairs with the store in ring_finish. */
+        uint32_t state = load_ordered(&r->peer[i].side->state);
+        if (state == OPEN)
+            return 0;
+        rc = state == FINISHED ? 1 : rc;
+    }
+    return rc;
+}
+
 /* Gives the pages of an empty ring back. */
 int ring_trim(endpoint *e)
 {

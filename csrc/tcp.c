@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 /* Under the lock or before anybody waits. What was signalled for the end's stop stays. */
-static void wake_quiet(tcp_end *t)
+void tcp_quiet(tcp_end *t)
 {
     eventfd_t count;
     eventfd_read(t->wake_fd, &count);
@@ -39,7 +39,7 @@ int tcp_wait(tcp_end *t, short events, deadline until)
     int rc = poll_until(fds, 2, until);
     pthread_mutex_lock(&t->lock);
     if (rc == 0 && fds[1].revents)
-        wake_quiet(t);
+        tcp_quiet(t);
     stop = endpoint_stopped(&t->base);
     return stop && rc == 0 && !fds[0].revents ? stop : rc;
 }
@@ -73,11 +73,11 @@ void tcp_disarm(endpoint *e)
 {
     tcp_end *t = (tcp_end *)e;
     pthread_mutex_lock(&t->lock);
-    wake_quiet(t);
+    tcp_quiet(t);
     pthread_mutex_unlock(&t->lock);
 }
 
-static void tcp_peer_died(endpoint *e, unsigned peer)
+void tcp_peer_died(endpoint *e, unsigned peer)
 {
     (void)peer;
     tcp_end *t = (tcp_end *)e;
@@ -90,7 +90,7 @@ static void tcp_peer_died(endpoint *e, unsigned peer)
     tcp_kick(t);
 }
 
-static int tcp_finish(endpoint *e, int failed, deadline until)
+int tcp_finish(endpoint *e, int failed, deadline until)
 {
     tcp_end *t = (tcp_end *)e;
     FAULT_POINT(tcp_finish_begins);
@@ -119,7 +119,7 @@ static void let_go(tcp_end *t)
     free(t);
 }
 
-static void tcp_destroy(endpoint *e)
+void tcp_destroy(endpoint *e)
 {
     tcp_end *t = (tcp_end *)e;
     pthread_mutex_lock(&t->lock);
@@ -140,10 +140,10 @@ static const endpoint_ops TCP = {
     .send = tcp_send, .peek = tcp_peek, .take = tcp_take,
     .look = tcp_look, .arm = tcp_arm, .disarm = tcp_disarm,
     .wake = tcp_wake, .peer_died = tcp_peer_died, .unread = tcp_unread, .trim = tcp_trim,
-    .leave = tcp_leave, .finish = tcp_finish, .destroy = tcp_destroy,
+    .leave = tcp_leave, .outcome = tcp_outcome, .finish = tcp_finish, .destroy = tcp_destroy,
 };
 
-int tcp_open(int role, uint64_t window, cwasi_tcp **keeper, endpoint **out)
+int tcp_end_open(int role, uint64_t window, tcp_end **out)
 {
     if (window < TCP_WINDOW_LEAST || window > CWASI_MESSAGE_MAX)
         return -EINVAL;
@@ -166,9 +166,20 @@ int tcp_open(int role, uint64_t window, cwasi_tcp **keeper, endpoint **out)
         t->out.window.limit = window;
     t->kept = 1;
     store_relaxed(&t->holders, 2);
-    *keeper = t;
-    *out = &t->base;
+    *out = t;
     return 0;
+}
+
+int tcp_open(int role, uint64_t window, unsigned readers, cwasi_tcp **keepers, endpoint **out)
+{
+    if (readers == 0 || readers > (role == CWASI_SENDER ? CWASI_READERS_MAX : 1))
+        return -EINVAL;
+    if (readers > 1)
+        return tcp_fan_open(window, readers, keepers, out);
+    int rc = tcp_end_open(role, window, keepers);
+    if (rc == 0)
+        *out = &keepers[0]->base;
+    return rc;
 }
 
 /* ---- the keeper ---- */

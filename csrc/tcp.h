@@ -1,5 +1,5 @@
 /* tcp.h - what the parts of an end over TCP share: tcp.c, tcp_sender.c, tcp_records.c, tcp_receiver.c
- * and tcp_window.c.
+ * and tcp_window.c; tcp_fan.c has several senders' ends.
  *
  * Downstream go frames; upstream goes one kind of record, of the same form, by which the receiver tells how many frames
  * it has taken and how many of them recv has returned. Each connection begins with such a record: the sender then
@@ -143,6 +143,18 @@ void tcp_kick(tcp_end *t);
 void tcp_read_records(tcp_end *t);
 /* As another thread than the one that sends: that one may be about to sleep until the record comes that we read. */
 void tcp_read_records_beside(tcp_end *t);
+/* Sender: 0 while there is, or may be again, a receiver. What it said at its end counts more than that it is gone. */
+int tcp_usable(tcp_end *t);
+/* Sender: gives the connection what it takes without a wait; whether there is more. */
+void tcp_flush(tcp_end *t);
+int tcp_backlog(const tcp_end *t);
+/* Sender: the parts of sending a message for which there is room. As long as it is `own`, it is the caller's memory. */
+void tcp_keep(tcp_end *t, const cwasi_frame *frame, const uint8_t *data, uint64_t length);
+void tcp_put_alone(tcp_end *t, const cwasi_frame *frame, const uint8_t *data, uint64_t length);
+/* It ends before all of it is taken: error. */
+int tcp_tear_alone(tcp_end *t, int error);
+/* What was signalled is heard; that the end was stopped stays. */
+void tcp_quiet(tcp_end *t);
 /* The sender's or receiver's part of cwasi_tcp_connected and cwasi_tcp_tend. */
 void tcp_sender_connected(tcp_end *t);
 void tcp_receiver_connected(tcp_end *t);
@@ -150,8 +162,14 @@ int tcp_sender_tend(tcp_end *t);
 int tcp_receiver_tend(tcp_end *t);
 
 /* Without it. */
+int tcp_fan_open(uint64_t window, unsigned readers, cwasi_tcp **keepers, endpoint **out);
+int tcp_end_open(int role, uint64_t window, tcp_end **out);
+int tcp_finish(endpoint *e, int failed, deadline until);
+void tcp_destroy(endpoint *e);
+void tcp_peer_died(endpoint *e, unsigned peer);
 int tcp_send(endpoint *e, const cwasi_frame *frame, const void *data, deadline until);
 int tcp_leave(endpoint *e, const cwasi_frame *last, deadline until);
+int tcp_outcome(endpoint *e);
 uint64_t tcp_unread(endpoint *e);
 int tcp_trim(endpoint *e);
 void tcp_sender_finish(tcp_end *t, deadline until);

@@ -14,7 +14,7 @@ static uint64_t outstanding(const tcp_out *o)
     return o->window.used + (o->alone.active ? sizeof o->alone.header + o->alone.length : 0);
 }
 
-static int backlog(const tcp_end *t)
+int tcp_backlog(const tcp_end *t)
 {
     return t->out.flushed < outstanding(&t->out);
 }
@@ -43,11 +43,10 @@ static int kept_pieces(const tcp_out *o, struct iovec *pieces)
     return count;
 }
 
-/* Gives the connection what it takes without a wait. */
-static void flush(tcp_end *t)
+void tcp_flush(tcp_end *t)
 {
     tcp_out *o = &t->out;
-    while (t->connected && o->opened && !o->ended && backlog(t)) {
+    while (t->connected && o->opened && !o->ended && tcp_backlog(t)) {
         struct iovec pieces[3];
         struct msghdr message = {.msg_iov = pieces};
         message.msg_iovlen = (size_t)(o->alone.active ? alone_pieces(o, pieces) : kept_pieces(o, pieces));
@@ -66,8 +65,7 @@ static void flush(tcp_end *t)
     }
 }
 
-/* 0 while there is, or may be again, a receiver. What it said at its end counts more than that it is gone. */
-static int usable(tcp_end *t)
+int tcp_usable(tcp_end *t)
 {
     int stop = endpoint_stopped(&t->base);
     return stop != -ECANCELED && t->out.ended ? t->out.ended : stop;
@@ -76,8 +74,8 @@ static int usable(tcp_end *t)
 /* Sleeps until the receiver may have told something, or the connection may take more: 0, or as usable and tcp_wait. */
 static int await_peer(tcp_end *t, deadline until)
 {
-    int rc = tcp_wait(t, POLLIN | (t->out.opened && backlog(t) ? POLLOUT : 0), until);
-    return rc == -ECONNRESET ? usable(t) : rc;
+    int rc = tcp_wait(t, POLLIN | (t->out.opened && tcp_backlog(t) ? POLLOUT : 0), until);
+    return rc == -ECONNRESET ? tcp_usable(t) : rc;
 }
 
 /* Waits until so many bytes are free. */
@@ -85,8 +83,8 @@ static int await_room(tcp_end *t, uint64_t bytes, deadline until)
 {
     tcp_out *o = &t->out;
     int rc;
-    while ((rc = usable(t)) == 0 && o->window.used + bytes > o->window.limit) {
-        flush(t);
+    while ((rc = tcp_usable(t)) == 0 && o->window.used + bytes > o->window.limit) {
+        tcp_flush(t);
         FAULT_POINT(tcp_send_full);
         rc = await_peer(t, until);
         if (rc < 0)
@@ -100,26 +98,21 @@ static int await_room(tcp_end *t, uint64_t bytes, deadline until)
  * its sender does the work, and with it has the back-pressure. */
 static void await_flush(tcp_end *t, deadline until)
 {
-    flush(t);
-    while (t->connected && t->out.opened && backlog(t) && usable(t) == 0) {
+    tcp_flush(t);
+    while (t->connected && t->out.opened && tcp_backlog(t) && tcp_usable(t) == 0) {
         if (tcp_wait(t, POLLIN | POLLOUT, until) < 0) {
             tcp_kick(t);
             return;
         }
         tcp_read_records(t);
-        flush(t);
+        tcp_flush(t);
     }
 }
 
-static int send_kept(tcp_end *t, const cwasi_frame *frame, const uint8_t *data, uint64_t length, deadline until)
+void tcp_keep(tcp_end *t, const cwasi_frame *frame, const uint8_t *data, uint64_t length)
 {
     tcp_out *o = &t->out;
     uint8_t header[WIRE_HEADER];
-    int rc = await_room(t, sizeof header + length, until);
-    if (rc == 0)
-        rc = tcp_window_reserve(&o->window, sizeof header + length);
-    if (rc < 0)
-        return rc;
     to_wire(header, frame);
     tcp_window_put(&o->window, header, sizeof header);
     o->own = (tcp_own){data, o->window.used};
@@ -130,41 +123,59 @@ static int send_kept(tcp_end *t, const cwasi_frame *frame, const uint8_t *data, 
         left -= part;
         FAULT_POINT(tcp_send_piece_kept);
         if (left > 0)
-            flush(t);
+            tcp_flush(t);
     }
     o->sent++;
     FAULT_POINT(tcp_send_kept);
+}
+
+static int send_kept(tcp_end *t, const cwasi_frame *frame, const uint8_t *data, uint64_t length, deadline until)
+{
+    int rc = await_room(t, WIRE_HEADER + length, until);
+    if (rc == 0)
+        rc = tcp_window_reserve(&t->out.window, WIRE_HEADER + length);
+    if (rc < 0)
+        return rc;
+    tcp_keep(t, frame, data, length);
     await_flush(t, until);
-    o->own.data = NULL;
+    t->out.own.data = NULL;
     return 0;
+}
+
+void tcp_put_alone(tcp_end *t, const cwasi_frame *frame, const uint8_t *data, uint64_t length)
+{
+    t->out.alone = (tcp_alone){.active = 1, .data = data, .length = length};
+    to_wire(t->out.alone.header, frame);
+    t->out.sent++;
+}
+
+int tcp_tear_alone(tcp_end *t, int error)
+{
+    /* The memory is the caller's again; and the receiver has only a part of it. */
+    t->out.alone = (tcp_alone){.lost = 1};
+    t->out.sent--;
+    tcp_break(t, 0);
+    return t->base.torn = error;
 }
 
 static int send_alone(tcp_end *t, const cwasi_frame *frame, const uint8_t *data, uint64_t length, deadline until)
 {
     tcp_out *o = &t->out;
     if (until.at == 0)
-        return usable(t) < 0 ? usable(t) : -EAGAIN;   /* cannot end without waiting for the receiver */
+        return tcp_usable(t) < 0 ? tcp_usable(t) : -EAGAIN;   /* cannot end without waiting for the receiver */
     int rc = await_room(t, o->window.limit, until);
     if (rc < 0)
         return rc;
-    o->alone = (tcp_alone){.active = 1, .data = data, .length = length};
-    to_wire(o->alone.header, frame);
-    o->sent++;
-    while (o->alone.active && (rc = usable(t)) == 0) {
-        flush(t);
+    tcp_put_alone(t, frame, data, length);
+    while (o->alone.active && (rc = tcp_usable(t)) == 0) {
+        tcp_flush(t);
         FAULT_POINT(tcp_send_alone);
         rc = await_peer(t, deadline_after(-1));
         if (rc < 0)
             break;
         tcp_read_records(t);
     }
-    if (!o->alone.active)
-        return 0;
-    /* The memory is the caller's again; and the receiver has only a part of it. */
-    o->alone = (tcp_alone){.lost = 1};
-    o->sent--;
-    tcp_break(t, 0);
-    return t->base.torn = rc;
+    return o->alone.active ? tcp_tear_alone(t, rc) : 0;
 }
 
 int tcp_send(endpoint *e, const cwasi_frame *frame, const void *data, deadline until)
@@ -174,7 +185,7 @@ int tcp_send(endpoint *e, const cwasi_frame *frame, const void *data, deadline u
     FAULT_POINT(tcp_send_begins);
     pthread_mutex_lock(&t->lock);
     tcp_read_records(t);
-    int rc = usable(t);
+    int rc = tcp_usable(t);
     if (rc == 0)
         rc = length + WIRE_HEADER > t->out.window.limit ? send_alone(t, frame, data, length, until)
                                                         : send_kept(t, frame, data, length, until);
@@ -189,7 +200,7 @@ int tcp_leave(endpoint *e, const cwasi_frame *last, deadline until)
     tcp_end *t = (tcp_end *)e;
     pthread_mutex_lock(&t->lock);
     tcp_read_records(t);
-    int rc = usable(t);
+    int rc = tcp_usable(t);
     if (rc == 0)
         rc = send_kept(t, last, NULL, 0, until);
     pthread_mutex_unlock(&t->lock);
@@ -209,6 +220,16 @@ uint64_t tcp_unread(endpoint *e)
     return sent - MIN(returned, sent);
 }
 
+int tcp_outcome(endpoint *e)
+{
+    tcp_end *t = (tcp_end *)e;
+    pthread_mutex_lock(&t->lock);
+    tcp_read_records_beside(t);
+    int over = t->out.taken == t->out.sent;   /* with the last frame, which says where it goes on */
+    pthread_mutex_unlock(&t->lock);
+    return over ? 1 : endpoint_stopped(e) == -ECONNRESET ? -ECONNRESET : 0;
+}
+
 int tcp_trim(endpoint *e)
 {
     tcp_end *t = (tcp_end *)e;
@@ -224,11 +245,11 @@ int tcp_trim(endpoint *e)
 /* Waits until all is taken, where nobody else sees to it: what is closed with records unread is reset. */
 static void await_taken(tcp_end *t, deadline until)
 {
-    while (t->connected && t->out.taken != t->out.sent && usable(t) == 0) {
-        if (tcp_wait(t, POLLIN | (backlog(t) ? POLLOUT : 0), until) < 0)
+    while (t->connected && t->out.taken != t->out.sent && tcp_usable(t) == 0) {
+        if (tcp_wait(t, POLLIN | (tcp_backlog(t) ? POLLOUT : 0), until) < 0)
             return;
         tcp_read_records(t);
-        flush(t);
+        tcp_flush(t);
     }
 }
 
@@ -245,7 +266,7 @@ void tcp_sender_finish(tcp_end *t, deadline until)
     } else {
         tcp_window_put(&t->out.window, header, sizeof header);
         t->out.sent++;
-        flush(t);
+        tcp_flush(t);
         if (!t->kept)
             await_taken(t, until);
     }
@@ -263,7 +284,7 @@ int tcp_sender_tend(tcp_end *t)
 {
     tcp_out *o = &t->out;
     tcp_read_records_beside(t);
-    flush(t);
+    tcp_flush(t);
     int over = o->ended || endpoint_stopped(&t->base) == -ECONNRESET;
     if (over || (t->last && o->taken == o->sent)) {
         tcp_break(t, 0);
@@ -271,7 +292,7 @@ int tcp_sender_tend(tcp_end *t)
     }
     if (!t->connected)
         return -ENOTCONN;
-    if (o->opened && backlog(t))
+    if (o->opened && tcp_backlog(t))
         return POLLIN | POLLOUT;
     return !o->opened || t->last ? POLLIN : 0;
 }

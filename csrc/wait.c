@@ -30,6 +30,9 @@ enum { SHORTEST_SPIN = 32, LONGEST_SPIN = 4 };
 static const int64_t YIELD_NS = 4000;
 /* A hostile peer can write 1 into the word again after a stop has cleared it: so no sleep is longer than this. */
 static const int64_t LONGEST_SLEEP_NS = 1000000000;
+/* Who may be called off by a word looks at it that often. */
+static const int64_t SLICE_NS = 20000000;
+static _Thread_local const atomic_u32 *named;
 static atomic_u32 spinners;
 static _Atomic int spinner_budget = -1;
 static _Atomic int64_t spin_budget_ns = 40000;
@@ -54,8 +57,28 @@ deadline deadline_after(int64_t timeout_ns)
 deadline deadline_interruptible(int64_t timeout_ns)
 {
     deadline until = deadline_after(timeout_ns);
-    until.interruptible = 1;
+    until.interruptible = BY_SIGNAL;
     return until;
+}
+
+deadline deadline_by_word(int64_t timeout_ns, const atomic_u32 *word)
+{
+    deadline until = deadline_after(timeout_ns);
+    until.interruptible = BY_WORD;
+    named = word;
+    return until;
+}
+
+int64_t wait_slice(deadline until)
+{
+    return until.interruptible == BY_WORD ? MIN(until.at, now_ns() + SLICE_NS) : until.at;
+}
+
+int wait_over(deadline until)
+{
+    if (until.interruptible == BY_WORD && load_relaxed(named))
+        return -ECANCELED;
+    return now_ns() >= until.at ? -ETIMEDOUT : 0;
 }
 
 /* Of the process, not of the thread that asks first: that one may be pinned. */
@@ -187,7 +210,7 @@ static int park_until(waiter *w, int (*ready)(void *), void *arg, deadline until
         FAULT_POINT(wait_parked);
         int done = ready(arg);
         if (!done) {
-            rc = wait_sleep(w->parked, (deadline){MIN(until.at, now_ns() + LONGEST_SLEEP_NS), 0});
+            rc = wait_sleep(w->parked, (deadline){MIN(wait_slice(until), now_ns() + LONGEST_SLEEP_NS), 0});
             count_up(w->parks, !slept);
             FAULT_POINT(wait_slept);
         }
@@ -195,9 +218,10 @@ static int park_until(waiter *w, int (*ready)(void *), void *arg, deadline until
         if (done || ready(arg))
             return 0;
         /* By the clock: a peer that keeps changing the word keeps us from sleeping until then. */
-        if (now_ns() >= until.at)
-            return -ETIMEDOUT;
-        if (rc == -EINTR && until.interruptible)
+        int over = wait_over(until);
+        if (over < 0)
+            return over;
+        if (rc == -EINTR && until.interruptible == BY_SIGNAL)
             return -EINTR;
     }
 }

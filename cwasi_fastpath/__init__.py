@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from .receiver import Receiver, wait
     from .rendezvous import open_receiver, open_sender
     from .sender import Sender
+    from .shield import shield
 
 __version__ = "0.1.0"
 
@@ -84,6 +85,7 @@ _LAZY = {
     "open_ends": ".channel",
     "open_receiver": ".rendezvous",
     "open_sender": ".rendezvous",
+    "shield": ".shield",
     "wait": ".receiver",
 }
 
@@ -135,6 +137,7 @@ __all__ = [
     "open_ends",
     "open_receiver",
     "open_sender",
+    "shield",
     "wait",
 ]
 

@@ -19,8 +19,8 @@ _ERRORS: dict[int, tuple[type[errors.Error], str]] = {
     errno.ECONNRESET: (errors.PeerDied, "the other side failed or died"),
     errno.EMSGSIZE: (
         errors.MessageTooLong,
-        "the message is longer than the limit (1 GiB; from several senders to several receivers 4 MiB on rings and "
-        "4 KiB on pipes) or the buffer",
+        "the message is longer than the limit (1 GiB; from several senders to several receivers 4 MiB on rings, "
+        "4 KiB on pipes and 64 MiB over tcp) or the buffer",
     ),
     errno.EBUSY: (errors.Busy, "another thread or process uses this end; each end takes one at a time"),
     errno.ECANCELED: (errors.Cancelled, "cancelled: the host is closing"),

@@ -73,6 +73,11 @@ class GuestState(Managed):
             self._channels.append(back.pointer)
             check(lib.cwasi_guest_grant_back(self.pointer, back.pointer), f"way back of {name!r}")
 
+    def stop(self, stopped: bool) -> None:
+        """Stops the guest between two messages, from any thread, or takes that back."""
+        if not self.closed:
+            lib.cwasi_guest_stop(self.pointer, stopped)
+
     def set_memory(self, memory: wasmtime.Memory) -> None:
         """Saves the look-up of the memory on every call; for a store that holds one instance only."""
         check(lib.cwasi_guest_set_memory(self.pointer, ffi.cast("void *", ctypes.addressof(memory._memory))), "memory")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 
 from . import registry
@@ -30,15 +29,13 @@ def census() -> tuple[list[EndDescription], list[str]]:
     return sorted(ends, key=lambda end: (end.channel, end.role != "sender", end.function or "", end.pid)), failures
 
 
-def holders(channel: str, role: str) -> list[str]:
-    """The addresses of the processes that hold such an end, open. Raises RegistryUnavailable."""
-    found = []
-    for address in registry.addresses():
-        with suppress(Error):
-            ends = list(_of_process(address))
-            if any((end.channel, end.role) == (channel, role) and end.state != "closed" for end in ends):
-                found.append(address)
-    return found
+def switchers(channel: str) -> list[str]:
+    """The addresses of the processes that can switch a channel of that name: one for each that there is. Raises
+    RegistryUnavailable.
+    """
+    found, _ = census()
+    holding = [end for end in found if (end.channel, end.role) == (channel, "sender") and end.state != "closed"]
+    return sorted({end.switcher or end.address for end in holding})
 
 
 def _of_process(address: str) -> Iterator[EndDescription]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from weakref import ref
@@ -27,6 +28,18 @@ Edge = tuple[str, str]
 """The names of its sender and its receiver."""
 
 
+@dataclass(slots=True)
+class _Carried:
+    """What carries an edge, as one of its ends sees it."""
+
+    link: Link
+    peer: int
+    """The number of the other end there."""
+    decision: Decision
+    before: list[tuple[Link, Decision]] = field(default_factory=list)
+    """The same before the last switch: by it something may still come."""
+
+
 class Channel:
     """A channel as its host sees it: the decision for each edge, and the ends that are in this process."""
 
@@ -36,10 +49,8 @@ class Channel:
         self.senders: dict[str, Sender] = {}
         """Those that are here, by function."""
         self.receivers: dict[str, Receiver] = {}
-        self._links: dict[Edge, tuple[Link, Endpoint, int]] = {}
-        """What carries each edge of which an end is here, with our end and the number of the peer there."""
-        self._before: dict[Edge, Link] = {}
-        """What carried them before the last switch."""
+        self._carried: dict[tuple[int, Edge], _Carried] = {}
+        """By role and edge, for each end that is here."""
 
     def __repr__(self) -> str:
         return f"<Channel {self.name!r}: {self.mode}, {self.transport}>"
@@ -55,27 +66,52 @@ class Channel:
             end = self.senders[function] = _sender(pointers[0], self.name, mode, limit)
         else:
             end = self.receivers[function] = Receiver(gathered(pointers), self.name, mode)
-        end.why = partial(transports.why, links)
         mine = [edge for edge in self.decisions if edge[0 if role == SENDER else 1] == function]
         for number, edge in enumerate(mine):
-            self._links[edge] = (links[0] if role == SENDER else links[number], end, number)
+            link = links[0] if role == SENDER else links[number]
+            self._carried[role, edge] = _Carried(link, number, self.decisions[edge])
+        self._explain(role, function)
         return end
 
-    def went_on(self, edge: Edge, decision: Decision, link: Link) -> None:
-        """That edge goes by `link` now. Both its ends are here."""
-        before, end, peer = self._links[edge]
-        done = self._before.get(edge)   # the receivers had left it before they were given this one
-        self._before[edge] = before
-        self._links[edge] = (link, end, peer)
-        self.decisions[edge] = decision
-        for ours in (self.senders[edge[0]], self.receivers[edge[1]]):
-            ours.why = partial(transports.why, [link])
-        if done is not None:
-            done.close()
+    def end_of(self, role: int, edge: Edge) -> Endpoint:
+        """One that is here."""
+        return self.senders[edge[0]] if role == SENDER else self.receivers[edge[1]]
 
-    def left(self, sender: str) -> list[Link]:
-        """What carried the messages of that one before the last switch."""
-        return [link for edge, link in self._before.items() if edge[0] == sender]
+    def went_on(self, role: int, edge: Edge, decision: Decision, link: Link) -> None:
+        """For the end of that role, which is here, the edge goes by `link` now, or will when the sender goes there; it
+        has gone where it was to go the last time.
+        """
+        carried = self._carried[role, edge]
+        done, carried.before = carried.before, [(carried.link, carried.decision)]
+        if role == SENDER:
+            self.senders[edge[0]].why_before = partial(transports.why, [carried.link])
+        self._carry(role, edge, link, decision)
+        for old, _ in done:
+            old.close()
+
+    def went_back(self, role: int, edge: Edge, link: Link) -> None:
+        """It will not, after all."""
+        carried = self._carried[role, edge]
+        if carried.before and carried.link is link:
+            self._carry(role, edge, *carried.before.pop())
+
+    def _carry(self, role: int, edge: Edge, link: Link, decision: Decision) -> None:
+        carried = self._carried[role, edge]
+        carried.link, carried.decision = link, decision
+        self.decisions[edge] = decision
+        self._explain(role, edge[0 if role == SENDER else 1])
+
+    def _explain(self, role: int, function: str) -> None:
+        edges = [key for key in self._carried if key[0] == role and key[1][0 if role == SENDER else 1] == function]
+        self.end_of(role, edges[0][1]).why = partial(transports.why, [self._carried[key].link for key in edges])
+
+    def link_of(self, role: int, edge: Edge) -> Link:
+        """What carries the edge for that end."""
+        return self._carried[role, edge].link
+
+    def left(self, role: int, edge: Edge) -> list[Link]:
+        """What carried the edge for that end before the last switch."""
+        return [link for link, _ in self._carried[role, edge].before]
 
     @property
     def decision(self) -> Decision:
@@ -117,10 +153,17 @@ class Channel:
         )
 
     def peer_died(self, edge: Edge) -> None:
-        """Tells our end of an edge that the process of the other one is gone."""
-        if edge in self._links:
-            link, end, peer = self._links[edge]
-            link.peer_died(end, peer)
+        """Tells our ends of an edge that the process of the other one is gone."""
+        for role in (SENDER, RECEIVER):
+            if (role, edge) in self._carried:
+                carried = self._carried[role, edge]
+                links = [*self.left(role, edge), carried.link]
+                pumped = [link for link in links if link.transport is Transport.REDIS]
+                # Its end is a ring whose other side lives in this process, and may have more to say. The others notice
+                # the death by themselves.
+                only_pumped = pumped and (role == RECEIVER or links[-1] in pumped)
+                for link in pumped if only_pumped else links:
+                    link.peer_died(self.end_of(role, edge), carried.peer)
 
     def reports(self) -> list[EndReport]:
         """What each end that is here counted."""
@@ -136,8 +179,9 @@ class Channel:
         """Closes the ends that are here, waits until what was sent is out, and gives up the links."""
         for end in (*self.senders.values(), *self.receivers.values()):
             end.close()
-        for link in (*self._before.values(), *(link for link, _, _ in self._links.values())):
-            link.close()
+        for carried in self._carried.values():
+            for link in (*(old for old, _ in carried.before), carried.link):
+                link.close()
 
 
 def crossed_limit(link: Link, senders: int, receivers: int) -> int | None:
@@ -194,6 +238,7 @@ def open_ends(
         end.why = partial(transports.why, links)
     _close_after_the_last(links, (*txs, *rxs))
     for number, tx in enumerate(txs):
+        tx.why_before = partial(transports.why, links)
         tx.switcher = _switcher(tx, number, senders, rxs, links)
     return txs, rxs
 

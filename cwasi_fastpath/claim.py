@@ -58,6 +58,28 @@ class Claim:
         return None
 
     @classmethod
+    def inherited(cls, path: Path, descriptor: int, contents: dict[str, Any]) -> Self | None:
+        """The claim of another process, which has passed its lock on and forgets it; None where that is none of this
+        name. Owns the descriptor. Raises OSError.
+        """
+        if not _lock(descriptor):
+            os.close(descriptor)
+            return None
+        claim = cls(path, descriptor)
+        if not _is_named(descriptor, path):
+            claim.release()
+            return None
+        # Over what the other one has written, all at once: who reads meanwhile finds the old or the new.
+        size = min(os.fstat(descriptor).st_size, _BYTES)
+        os.pwrite(descriptor, json.dumps(contents).encode().ljust(size), 0)
+        return claim
+
+    @property
+    def descriptor(self) -> int:
+        """Of the locked file; who gets a duplicate of it shares the lock."""
+        return self._descriptor
+
+    @classmethod
     def _locked(cls, path: Path) -> Self | None:
         descriptor = _open(path, os.O_RDWR | os.O_CREAT)
         if _lock(descriptor):
@@ -84,7 +106,7 @@ class Claim:
                 os.close(descriptor)
 
     def forget(self) -> None:
-        """In a forked child: the claim is the parent's, and ends with it."""
+        """The claim is another process's, and ends with that one: the parent's of a fork, or a successor's."""
         descriptor, self._descriptor = self._descriptor, -1
         _all.discard(self)
         if descriptor >= 0:

@@ -4,27 +4,36 @@ Each end holds a lease of its name. The receiver asks the sender whose lease it 
 token in its name, and so on; all keys expire. The lease of a peer that is not there any more is its death, unless a bye
 with its token is.
 
-    receiver -> sender   ask (token, placement); met (token)
+    receiver -> sender   ask (token, where it would listen); met (token)
     sender -> receiver   answer (link, decision, placement, or why not)
+
+Afterwards they have mail (see there) for all that they ask each other.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from . import errors
+from .control import Handler, handle
 from .endpoint import RECEIVER, SENDER
 from .lease import SECONDS, Lease, Server, Watch
+from .mail import Mail
 from .placement import Placement, elsewhere
 from .registry import ROLES
+from .request import Answer, Body, Request
 from .runtime import ADDRESS
 
 _LOOK = 0.02
 """Seconds between two looks for an answer."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +93,10 @@ class ClusterName:
 
     # ---- the receiver's side ----
 
-    def ask(self, peer: FarPeer) -> bool:
-        """Asks a sender to meet; false while another one asks."""
-        return self.server.put(self._key("ask", peer.token), self.lease.token.encode(), only_new=True)
+    def ask(self, peer: FarPeer, listens: Body | None) -> bool:
+        """Asks a sender to meet; false while another one asks. listens: where it would find us by TCP."""
+        body = {"token": self.lease.token, "listens": listens}
+        return self.server.put(self._key("ask", peer.token), json.dumps(body).encode(), only_new=True)
 
     def answer(self, peer: FarPeer, until: float | None) -> dict[str, Any] | None:
         """What it answers; None where it does not in time, or is gone."""
@@ -105,11 +115,13 @@ class ClusterName:
 
     # ---- the sender's side ----
 
-    def asked(self) -> FarPeer | None:
-        """A receiver that asks, and that holds the name."""
-        token = self.server.take(self._key("ask", self.lease.token))
-        peer = self.peer() if token is not None else None
-        return peer if peer is not None and token is not None and peer.token.encode() == token else None
+    def asked(self) -> tuple[FarPeer, object] | None:
+        """A receiver that asks, and that holds the name; and where it says that it would listen."""
+        asking = _parsed(self.server.take(self._key("ask", self.lease.token)))
+        peer = self.peer() if asking is not None else None
+        if peer is None or asking is None or asking.get("token") != peer.token:
+            return None
+        return peer, asking.get("listens")
 
     def reply(self, peer: FarPeer, body: dict[str, Any]) -> None:
         """Answers it."""
@@ -123,15 +135,7 @@ class ClusterName:
 
     def watch(self, peer: FarPeer, gone: Callable[[bool], None]) -> Watch:
         """Calls gone(whether it died) when the peer's lease is not there any more."""
-
-        def told() -> None:
-            try:
-                died = self.server.get(self._key("bye", peer.token)) is None
-            except errors.RedisUnavailable:
-                died = True
-            gone(died)
-
-        return Watch(self.server, self._lease_key(self._other), peer.value, told)
+        return Watch(self.server, self._lease_key(self._other), peer.value, self._key("bye", peer.token), gone)
 
     def bye(self) -> None:
         """Leaves, and says so."""
@@ -143,26 +147,85 @@ class ClusterName:
 
 
 class FarTie:
-    """What a connection is to a peer on this node: it tells of the peer's death, and the peer of ours."""
+    """What a connection is to a peer on this node: it tells of the peer's death, and the peer of ours; and carries
+    requests and answers, by the server.
+    """
 
     def __init__(self, cluster: ClusterName, peer: FarPeer) -> None:
         self.peer = peer
+        self.url = cluster.server.url
+        """Of the server."""
         self._cluster = cluster
         self._watch: Watch | None = None
+        self._mail = Mail(cluster.server, cluster.lease.token, peer.token, str(peer))
+        self._handlers: Mapping[str, Handler] = {}
+        self._owner = os.getpid()
 
     def when_gone(self, callback: Callable[[bool], None]) -> None:
         """As Connection.when_gone, some seconds late, on the keeper's thread."""
-        self._watch = self._cluster.watch(self.peer, callback)
+
+        def gone(died: bool) -> None:
+            what = "is gone, or it or we have lost the registry's server" if died else "has left"
+            self._mail.end(f"{self.peer} {what}")
+            callback(died)
+
+        self._watch = self._cluster.watch(self.peer, gone)
+
+    def serve(self, handlers: Mapping[str, Handler]) -> None:
+        """From now on reads what the peer says: its requests are the handlers', by kind, on a thread of their own."""
+        self._handlers = handlers
+        self._mail.start(self._asked)
+
+    def _asked(self, message: Body) -> None:
+        """Raises ValueError for what is no request."""
+        request = Request(self, message, [])
+        handler = self._handlers.get(request.kind) if request.channel == self._cluster.name else None
+        if handler is None:
+            request.refuse(errors.NoSuchChannel(f"nobody here answers {request.kind!r} to another node"))
+            return
+        handle(handler, request)
+
+    def request(
+        self, kind: str, body: Body | None = None, fds: Sequence[int] = (), *, channel: str, timeout: float | None
+    ) -> Answer:
+        """As Connection.request; to be called when it serves.
+
+        Raises Timeout, PeerDied, RedisUnavailable, what the peer refused it with, and BadSpec where there are
+        descriptors.
+        """
+        if fds:
+            raise errors.BadSpec(f"{kind!r} to {self.peer}: descriptors cannot go to another node")
+        return self._mail.request(kind, body or {}, channel=channel, timeout=timeout)
+
+    def mention(self, kind: str, body: Body | None = None, *, channel: str) -> None:
+        """As Connection.mention."""
+        self.send({"ask": kind, "channel": channel, "body": body or {}})
+
+    def send(self, message: Body, fds: Sequence[int] = ()) -> None:
+        """An answer, or what needs none. The peer may miss it: so it does where the server is away. Raises BadSpec."""
+        if fds:
+            raise errors.BadSpec(f"an answer to {self.peer}: descriptors cannot go to another node")
+        if self._owner != os.getpid():
+            return   # a forked copy
+        try:
+            if not self._mail.send(message):
+                _log.warning("%s reads nothing", self.peer)
+        except errors.RedisUnavailable as error:
+            _log.warning("%s is not told: %s", self.peer, error)
 
     def close(self) -> None:
         """Leaves, with a bye."""
+        if self._owner != os.getpid():
+            return   # a forked copy
         self.hang_up()
+        self._mail.close()
         self._cluster.bye()
 
     def hang_up(self) -> None:
         """Leaves without a bye, but keeps its name; does not wait."""
         if self._watch is not None:
             self._watch.over = True
+        self._mail.end(f"the channel to {self.peer} is closed")
 
 
 def _parsed(data: bytes | None) -> dict[str, Any] | None:

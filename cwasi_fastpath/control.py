@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 _lock = threading.RLock()
 """Held while anything is handled, so that a fork does not come in the middle of it."""
-_handlers: dict[tuple[str, str | None], Handler] = {}
+_handlers: dict[tuple[str, str | None], tuple[Handler, ...]] = {}
 _present: set[Presence] = set()
 _current: _Control | None = None
 _wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -54,14 +54,24 @@ _calls: deque[Callable[[], None]] = deque()
 
 
 def on(kind: str, handler: Handler, channel: str | None = None) -> None:
-    """Requests of that kind are the handler's: of one channel, or of all that have none of their own."""
-    _handlers[kind, channel] = handler
+    """Requests of that kind are the handler's, until off(): of one channel, or of all that have none of their own."""
+    with _lock:
+        _handlers[kind, channel] = (*_handlers.get((kind, channel), ()), handler)
 
 
 def off(kind: str, handler: Handler, channel: str | None = None) -> None:
-    """No more, unless another handler has taken its place."""
-    if _handlers.get((kind, channel)) == handler:
-        del _handlers[kind, channel]
+    """No more; the one that was on before it is on again. Twice is safe."""
+    with _lock:
+        left = list(_handlers.pop((kind, channel), ()))
+        if handler in left:
+            left.remove(handler)
+        if left:
+            _handlers[kind, channel] = tuple(left)
+
+
+def rivals(kind: str, channel: str) -> int:
+    """How many handlers there are for it."""
+    return len(_handlers.get((kind, channel), ()))
 
 
 class Presence:
@@ -238,10 +248,15 @@ def _safely(call: Callable[[], None]) -> None:
 
 
 def _dispatch(request: Request) -> None:
-    handler = _handlers.get((request.kind, request.channel)) or _handlers.get((request.kind, None))
-    if handler is None:
+    found = _handlers.get((request.kind, request.channel)) or _handlers.get((request.kind, None))
+    if not found:
         request.refuse(errors.NoSuchChannel(f"nobody here answers {request.kind!r} for channel {request.channel!r}"))
         return
+    handle(found[-1], request)
+
+
+def handle(handler: Handler, request: Request) -> None:
+    """Refuses what the handler raises."""
     try:
         handler(request)
     except Exception as error:

@@ -5,16 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from . import calibration
 from .channel import Edge
-from .host import Host, answers_name, decide_all
+from .edges import answers_name, decide_all
+from .host import Host
 from .metrics import ChannelMetrics, EndReport, Observation, channel_metrics
 from .modes import Mode, Transport
 from .placement import Placement, edge_facts, here
 from .policy import CostPolicy, Decision
-from .process import HostProcess, SpannedChannel, supervise
+from .process import HostProcess
+from .spanned import SpannedChannel
+from .supervision import supervise
+from .switch_spanned import SpannedSwitch
 from .workflow import FunctionSpec, Workflow
+
+if TYPE_CHECKING:
+    from .transport.tls import TlsFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,8 @@ class Options:
     """One message in so many is timed (a power of two)."""
     observed: Mapping[str, Observation] = field(default_factory=dict)
     """By channel, what an earlier run measured: the policy predicts from it."""
+    tls: TlsFiles | None = None
+    """What both ends of each channel over tcp show each other."""
 
 
 def run(workflow: Workflow, options: Options) -> RunReport:
@@ -94,7 +104,7 @@ def _groups(workflow: Workflow, mode: Mode | None) -> list[list[FunctionSpec]]:
 
 
 def _run_here(workflow: Workflow, options: Options) -> RunReport:
-    with Host(timeout=options.timeout, redis=options.redis) as host:
+    with Host(timeout=options.timeout, redis=options.redis, tls=options.tls) as host:
         guests = {
             function.name: host.load(
                 function.path,
@@ -130,34 +140,44 @@ def _run_here(workflow: Workflow, options: Options) -> RunReport:
 
 
 def _run_apart(workflow: Workflow, options: Options, groups: list[list[FunctionSpec]]) -> RunReport:
-    decisions = _decide_apart(workflow, options, groups)
+    apart = len({function.trust for function in workflow.functions}) > 1
+    placements = _placements(groups)
+    decisions = _decide_apart(workflow, options, placements)
     processes: list[HostProcess] = []
-    try:
-        for group in groups:
-            processes.append(HostProcess(group, options.timeout))
-        by_function = {
-            function.name: process for group, process in zip(groups, processes, strict=True) for function in group
-        }
-        for channel in _links_apart(workflow, decisions):
-            channel.connect(by_function, options.redis, options.sample)
-        seconds, outcomes = supervise(processes, options.timeout)
-    finally:
-        for process in processes:
-            process.close()
+    with SpannedSwitch(options.tls) as switches:
+        try:
+            for group in groups:
+                processes.append(HostProcess(group, options.timeout, switches.address, shielded=apart))
+            by_function = {
+                function.name: process for group, process in zip(groups, processes, strict=True) for function in group
+            }
+            channels = _links_apart(workflow, decisions)
+            for channel in channels:
+                channel.connect(by_function, options.redis, options.sample, options.tls)
+            switches.serve(channels, by_function, placements)
+            seconds, outcomes = supervise(processes, options.timeout)
+        finally:
+            for process in processes:
+                process.close()
     ends = [report for outcome in outcomes for report in outcome.ends]
     cpu_seconds = {name: seconds for outcome in outcomes for name, seconds in outcome.cpu_seconds.items()}
     return RunReport(_edge_reports(decisions, ends), seconds, cpu_seconds, len(outcomes))
 
 
+def _placements(groups: list[list[FunctionSpec]]) -> dict[str, Placement]:
+    """Of each function."""
+    return {
+        function.name: replace(here(function.trust), process=-1 - number)   # pids come later
+        for number, group in enumerate(groups)
+        for function in group
+    }
+
+
 def _decide_apart(
-    workflow: Workflow, options: Options, groups: list[list[FunctionSpec]]
+    workflow: Workflow, options: Options, placements: Mapping[str, Placement]
 ) -> dict[str, dict[Edge, Decision]]:
     """For each channel, those of answers included, a decision for each edge."""
     policy = CostPolicy(calibration.costs(options.redis))
-    placements: dict[str, Placement] = {}
-    for number, group in enumerate(groups):
-        for function in group:
-            placements[function.name] = replace(here(function.trust), process=-1 - number)   # pids come later
 
     def decided(channel: str, edges: Sequence[Edge]) -> dict[Edge, Decision]:
         return decide_all(

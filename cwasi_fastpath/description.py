@@ -35,7 +35,7 @@ class EndDescription:
     pid: int
     """As who asked sees it; as the process knows itself, where that one cannot see it."""
     state: str
-    """waiting (for its peer), open, peer gone, closed."""
+    """waiting (for its peer), open, moving (to another process), peer gone, closed."""
     trust: str
     transport: str | None
     """None before it has met its peer."""
@@ -58,6 +58,8 @@ class EndDescription:
     """The process is in a pid namespace that is not seen from here."""
     address: str = ""
     """Of its process, for whoever has more to ask of it; who asked fills it in."""
+    switcher: str = ""
+    """The address of the process that can switch the channel, where that is another one."""
 
 
 Source = Callable[[], Sequence[EndDescription]]
@@ -141,7 +143,7 @@ _FACTS = {"node": _text, "trust": _text, "cgroup": _text, "cpus": _figures, "num
 
 # What the fields of a description have to be.
 _KINDS: dict[str, Callable[[object], bool]] = {
-    **dict.fromkeys(("channel", "role", "state", "trust", "address"), _text),
+    **dict.fromkeys(("channel", "role", "state", "trust", "address", "switcher"), _text),
     **dict.fromkeys(("function", "transport", "mode"), _text_or_none),
     **dict.fromkeys(("pid", "epoch", "age_seconds", "foreign"), _figure),
     **dict.fromkeys(("placement", "peer_placement"), _facts),

@@ -51,6 +51,8 @@ class Endpoint(Managed):
         """Peers that were left behind and that only the transport knows of."""
         self.why: Callable[[], str | None] = lambda: None
         """Why the other side is gone, where the transport knows more than that it is."""
+        self.mover: Callable[[float | None], None] | None = None
+        """Who can hand this end over to another process."""
         watch.know(self)
 
     def __repr__(self) -> str:
@@ -150,11 +152,30 @@ class Endpoint(Managed):
             if self._pointer is not None:
                 lib.cwasi_channel_peer_died(self._pointer, peer)
 
+    def peer_died_in(self, epoch: int) -> None:
+        """The same for what comes by the transport of that epoch: the one before or behind it may have another peer."""
+        with self._closing:
+            if self._pointer is not None:
+                lib.cwasi_channel_peer_died_in(self._pointer, epoch)
+
     def hung_up(self, bell: int) -> None:
         """Tells this end that one of its bells has hung up; from any thread."""
         with self._closing:
             if self._pointer is not None:
                 lib.cwasi_channel_hung_up(self._pointer, bell)
+
+    def hand_over(self, timeout: float | None = None) -> None:
+        """Has another process go on with this end, which was opened by its name: the one that opens the same name there
+        next, for the same user and trust domain. Nothing is lost, doubled or out of order, and the peer goes on.
+
+        Waits for that process (timeout: seconds; None: for ever); until it is there this end works as before. Then
+        the end is closed here: what was sent here, or received here, comes before all that is sent or received there.
+        Raises Timeout, BadSpec, ChannelClosed, PeerDied where the peer is gone; then all stays as it was. PeerDied also
+        where the successor has died before it had all that was left for it.
+        """
+        if self.mover is None:
+            raise errors.BadSpec(f"{self!r} was not opened by name; nobody can find its successor")
+        self.mover(timeout)
 
     def tidy(self) -> None:
         """Frees what is left of transports from which it has gone on."""
@@ -210,6 +231,12 @@ class Endpoint(Managed):
         if kind is not None:
             self.finish(failed=True, linger=1.0)
         self.close()
+
+
+def begun(pointer: Any, epoch: int) -> Any:
+    """A C end that was just opened, as the successor of one of another process: the channel is in that epoch."""
+    check(lib.cwasi_channel_begin(pointer, epoch), "successor of an end")
+    return pointer
 
 
 def end_metrics(stats: Any, latency: tuple[int, ...]) -> EndMetrics:

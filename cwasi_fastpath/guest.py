@@ -68,6 +68,10 @@ class Guest:
         self._granted: set[tuple[str, int]] = set()
         """The names that the guest knows, with the roles."""
         self._ends: list[Endpoint] = []
+        self.stopped = False
+        """Between two messages; its ends stay open for others."""
+        self.ended = False
+        """And so have its ends."""
         self.cpu_seconds = 0.0
         """CPU time of its thread; spinning in a wait counts."""
 
@@ -121,6 +125,8 @@ class Guest:
         except BaseException as error:
             if isinstance(error, errors.Error):
                 error.happened_ns = time.monotonic_ns()   # before anybody can suffer from it
+            if self.stopped and isinstance(error, errors.GuestExit):
+                return   # it says that it could not go on
             self._finish(failed=True)
             raise
         else:
@@ -129,6 +135,9 @@ class Guest:
             self.cpu_seconds = time.thread_time() - start
 
     def _finish(self, failed: bool) -> None:
+        if self.stopped and not failed:
+            return
+        self.ended = True
         # A receiver may take as long as it wants to make room for the last word; a failure needs no word.
         with ExitStack() as ends:
             for end in self._ends:
@@ -196,6 +205,18 @@ class Guest:
         except wasmtime.WasmtimeError as error:
             reason = f"{path}: cannot be the {kind} of function {self.name}: {_why(path, kind)}"
             raise errors.BadModule(reason) from error
+
+    @property
+    def ends(self) -> tuple[Endpoint, ...]:
+        """Its ends of channels."""
+        return tuple(self._ends)
+
+    def stop_between(self, stopped: bool = True) -> None:
+        """Stops the guest before its next message, from any thread: it can pass on what it has received, and gets
+        ECANCELED where it would receive more (or, if it receives nothing, send). False takes that back.
+        """
+        self.stopped = stopped
+        self._state.stop(stopped)
 
     def stop(self) -> None:
         """Ends every wait of the guest in a channel, from any thread."""

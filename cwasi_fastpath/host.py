@@ -7,12 +7,13 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import wasmtime
 
@@ -22,18 +23,23 @@ from ._native import lib
 from .channel import Channel, Edge
 from .cpu import usable_cores
 from .descriptors import allow_many
+from .edges import answers_name, decide_all
 from .endpoint import RECEIVER, SENDER, Endpoint
 from .guest import Guest, Streams
+from .handover import hand_over_all
 from .metrics import Observation
-from .modes import EdgeFacts, Mode, Transport, parse_mode, parse_transport
+from .modes import Mode, Transport, parse_mode, parse_transport
 from .names import LONGEST, checked
 from .output import Output
 from .placement import edge_facts, here
-from .policy import CostPolicy, Decision, Policy, Request, decide
+from .policy import CostPolicy, Decision, Policy
 from .published import Published
 from .switch import left, until_of
 from .switch_channel import switch_channel
 from .transport import Link
+
+if TYPE_CHECKING:
+    from .transport.tls import TlsFiles
 
 _STOP_SECONDS = 2.0
 _STDOUT = 1
@@ -50,11 +56,6 @@ class _Choice:
     observation: Observation | None
 
 
-def answers_name(channel: str, caller: str) -> str:
-    """The channel on which the answers to the requests of `caller` come back."""
-    return f"{channel}.answers.{caller}"
-
-
 def _shared_output() -> Output | None:
     """For what guests print to this process's standard output, unless it is a terminal, or closed."""
     try:
@@ -62,12 +63,6 @@ def _shared_output() -> Output | None:
     except OSError:
         return None
     return None if os.isatty(_STDOUT) else Output(_STDOUT)
-
-
-def edge_named(channel: str, sender: str, receiver: str, receivers: int) -> str:
-    """An edge, for messages."""
-    several = f", one of {receivers} receivers" if receivers > 1 else ""
-    return f"channel {channel!r} from {sender} to {receiver}{several}"
 
 
 def _failure_of(guest: Guest) -> BaseException | None:
@@ -87,54 +82,27 @@ def _each(port: Port, guests: Sequence[Guest]) -> Sequence[str | None]:
     return [port] * len(guests) if port is None or isinstance(port, str) else port
 
 
-def decide_all(
-    policy: Policy,
-    channel: str,
-    edges: Mapping[Edge, EdgeFacts],
-    *,
-    mode: Mode | None = None,
-    asked: Transport | None = None,
-    redis: str | None = None,
-    observation: Observation | None = None,
-) -> dict[Edge, Decision]:
-    """Asks the policy for every edge of a channel. Several receivers get the same transport. Raises NoTransport."""
-    from .policy.decision import available, for_several
-
-    receivers = len({receiver for _, receiver in edges})
-    if receivers > 1 and asked is None:
-        offered = available(redis)
-        requests = [Request(facts, observation, mode, None, offered, receivers) for facts in edges.values()]
-        asked = for_several(requests)
-    return {
-        (sender, receiver): decide(
-            policy,
-            facts,
-            edge_named(channel, sender, receiver, receivers),
-            mode=mode,
-            asked=asked,
-            redis=redis,
-            observation=observation,
-            receivers=receivers,
-        )
-        for (sender, receiver), facts in edges.items()
-    }
-
-
 class Host:
     """Runs functions and connects them. Use it in a `with` block, or close it."""
 
     def __init__(
-        self, *, policy: Policy | None = None, timeout: float | None = None, redis: str | None = None
+        self,
+        *,
+        policy: Policy | None = None,
+        timeout: float | None = None,
+        redis: str | None = None,
+        tls: TlsFiles | None = None,
     ) -> None:
         """policy: who picks mode and transport; CostPolicy, calibrated now (a few milliseconds), by default.
 
         timeout: seconds that a run may take. Guests are then compiled with interruption points, which costs tight
         loops up to a factor of 3; without it a guest that never ends can be ended only with the process.
-        redis: URL of a server, for edges that need the remote mode.
+        redis: URL of a server, for edges that need the remote mode. tls: what its ends over tcp show each other.
         Raises RedisUnavailable.
         """
         self.policy = policy if policy is not None else CostPolicy(calibration.costs(redis))
         self.redis = redis
+        self.tls = tls
         self.timeout = timeout
         config = wasmtime.Config()
         config.epoch_interruption = timeout is not None
@@ -146,6 +114,8 @@ class Host:
         self._guests: dict[str, Guest] = {}
         self._channels: dict[str, Channel] = {}
         self._published = Published(self)
+        self.switcher = ""
+        """The address of the process that switches its channels, where that is another one."""
         self._switching = threading.Lock()
         """One switch at a time."""
         self._closed = False
@@ -274,19 +244,28 @@ class Host:
         elsewhere = {name for edge in found.decisions for name in edge} - placed.keys()
         if elsewhere:
             raise errors.BadSpec(
-                f"channel {channel!r}: {', '.join(sorted(elsewhere))} run in other processes; only a channel whose "
-                "ends are all in one process, or met by name, can switch"
+                f"channel {channel!r}: {', '.join(sorted(elsewhere))} run in other processes; who connects these can "
+                "switch it"
             )
         facts = {edge: edge_facts(placed[edge[0]], placed[edge[1]]) for edge in found.decisions}
+        with self.changing(channel, timeout):
+            switch_channel(found, facts, target, left(until), self.tls)
+
+    @contextmanager
+    def changing(self, channel: str, timeout: float | None) -> Iterator[Channel]:
+        """A channel, for who takes ends of it to another transport, one at a time. Raises BadSpec, Timeout."""
+        found = self._channels.get(channel)
+        if found is None:
+            raise errors.BadSpec(f"there is no channel {channel!r} here")
         if not self._switching.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
             raise errors.Timeout(f"channel {channel!r}: another switch is under way in this host")
         try:
-            switch_channel(found, facts, target, left(until))
+            yield found
         finally:
             self._switching.release()
 
     def _link(self, key: str, decision: Decision, readers: int = 1) -> Link:
-        return transports.create(decision.transport, readers=readers, redis=self.redis, key=key)
+        return transports.create(decision.transport, readers=readers, redis=self.redis, key=key, tls=self.tls)
 
     def _channel(self, name: str, decisions: Mapping[Edge, Decision]) -> Channel:
         """The channel of that name, which another end of it may have made."""
@@ -320,6 +299,37 @@ class Host:
             ways = [self._end_of(guest, back) for back in backs]
             guest.grant(checked(port or name, "channel"), end, ways)
         return end
+
+    def attach(self, guest: Guest, end: Endpoint, *, port: str | None = None) -> None:
+        """Gives a guest of this host an end that was opened by name (open_sender, open_receiver), and owns it from now
+        on. port: what the guest calls the channel where that is not its name. Raises BadSpec.
+        """
+        self._check_able(guest, end.name)
+        guest.grant(checked(port or end.name, "channel"), end)
+
+    def move_out(self, guest: Guest, timeout: float | None = None) -> None:
+        """Stops a guest, and hands its ends over to the processes that open them next, each as Endpoint.hand_over.
+
+        The guest may finish what it has received; where it would begin with another message it gets ECANCELED, and is
+        expected to end. Messages that it has received count as received, whatever it has done with them.
+        timeout: seconds for all of it. Raises BadSpec for one that has ended, or has ends that were not opened by name,
+        Timeout where it goes on all the same, which it then may, and what hand_over raises; then it can be tried again.
+        """
+        self._check_mine(guest)
+        if guest.ended or not guest.ends or any(end.mover is None for end in guest.ends):
+            raise errors.BadSpec(f"function {guest.name} has ended, or has ends that others cannot find by name")
+        until = until_of(timeout)
+        guest.stop_between()
+        with self._changed:
+            if not self._changed.wait_for(lambda: guest not in self._running, left(until)):
+                guest.stop_between(False)
+                raise errors.Timeout(f"function {guest.name} computes on, and waits for no message")
+        try:
+            hand_over_all(guest.ends, until)
+        except BaseException:
+            if guest not in self._started:
+                guest.stop_between(False)
+            raise
 
     def _end_of(self, guest: Guest, channel: str) -> Endpoint:
         found = self._channels[channel]

@@ -25,13 +25,23 @@ SECONDS = 5.0
 THREAD = "cwasi keeper"
 """The name of the thread."""
 
+SERVER_SECONDS = 2.0
+"""That the server may take for an answer."""
+
 _RENEW = 1.0
-_SERVER = 2.0
-"""Seconds that the server may take for an answer."""
+_RENEWALS = 3
+"""After so many of them it must be back in a server that was restarted."""
 _VALUE_BYTES = 1 << 16
 
 _RENEWED = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
 _DELETED = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+
+_PUSHED = """
+if redis.call('LLEN', KEYS[1]) >= tonumber(ARGV[2]) then return 0 end
+redis.call('RPUSH', KEYS[1], ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 1
+"""
 
 _log = logging.getLogger(__name__)
 
@@ -39,14 +49,21 @@ _log = logging.getLogger(__name__)
 class Server:
     """A Redis server, of which we use plain keys that expire. What it raises is RedisUnavailable."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, seconds: float = SERVER_SECONDS, check: bool = True) -> None:
+        """seconds: that it may take for an answer. check: whether it must be there now."""
         import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
 
         self.url = url
         self._errors = (redis.RedisError, OSError, ValueError)
+        again = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))   # the server may have been restarted
         with self._named():
-            self._client = redis.Redis.from_url(url, socket_timeout=_SERVER, socket_connect_timeout=_SERVER)
-            self._client.ping()
+            self._client = redis.Redis.from_url(
+                url, socket_timeout=seconds, socket_connect_timeout=SERVER_SECONDS, retry=again
+            )
+            if check:
+                self._client.ping()
 
     def _named(self) -> _Named:
         return _Named(self.url, self._errors)
@@ -78,6 +95,22 @@ class Server:
         with self._named():
             return bool(self._client.eval(_DELETED, 1, key, value))
 
+    def push(self, key: str, value: bytes, most: int) -> bool:
+        """Puts it at the end of a list, for SECONDS from now on; false where so many are there already."""
+        with self._named():
+            return bool(self._client.eval(_PUSHED, 1, key, value, most, int(SECONDS * 1000)))
+
+    def pop(self, key: str, seconds: float) -> bytes | None:
+        """Takes the first of a list; None where none comes in so many seconds."""
+        with self._named():
+            found: Any = self._client.blpop([key], timeout=seconds)
+            return None if found is None else bytes(found[1])
+
+    def drop(self, key: str) -> None:
+        """Deletes it, whatever is there."""
+        with self._named():
+            self._client.delete(key)
+
     def close(self) -> None:
         """Closes its connections; used again, it makes new ones. Twice is safe."""
         self._client.close()
@@ -95,8 +128,14 @@ class _Named:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: object) -> None:
         if isinstance(value, self._kinds):
-            remedy = "start redis-server (apt install redis-server) or give another URL"
-            raise RedisUnavailable(f"registry at {self._url} does not answer: {value}; {remedy}") from value
+            import redis
+
+            what, remedy = "does not answer", "start redis-server (apt install redis-server) or give another URL"
+            if isinstance(value, redis.ResponseError):
+                what, remedy = "refuses", "permit cwasi:registry:* to this user, or give another URL"
+                if str(value).startswith("WRONGTYPE"):
+                    remedy = "delete what others have put under cwasi:registry:*, or give another URL"
+            raise RedisUnavailable(f"registry at {self._url} {what}: {value}; {remedy}") from value
 
 
 class Lease:
@@ -156,11 +195,14 @@ class Lease:
 class Watch:
     """Looks after the lease of a peer."""
 
-    def __init__(self, server: Server, key: str, value: bytes, gone: Callable[[], None]) -> None:
-        """gone: called once, on the keeper's thread, when that lease is not there any more."""
+    def __init__(self, server: Server, key: str, value: bytes, bye: str, gone: Callable[[bool], None]) -> None:
+        """bye: the key of its farewell. gone: called once, on the keeper's thread, when that lease is not there any
+        more, and the peer has had no time to renew it in a server that had lost it; with whether there is no farewell.
+        """
         self._server = server
         self._key = key
         self._value = value
+        self._bye = bye
         self._gone = gone
         self._seen = time.monotonic()
         self.over = False
@@ -169,14 +211,19 @@ class Watch:
     def _look(self) -> bool:
         if self.over:
             return False
+        died, patience = True, SECONDS
         try:
-            if self._server.get(self._key) == self._value:
+            found = self._server.get(self._key)
+            if found == self._value:
                 self._seen = time.monotonic()
                 return True
+            died = self._server.get(self._bye) is None
+            patience = _RENEWALS * _RENEW if died and found is None else 0.0
         except RedisUnavailable:
-            if time.monotonic() - self._seen < SECONDS:
-                return True
-        self._gone()
+            pass
+        if time.monotonic() - self._seen < patience:
+            return True
+        self._gone(died)
         return False
 
 

@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol, Self
 from weakref import ReferenceType, finalize, ref
 
-from . import control, registry, watch
+from . import control, registry
 from .claim import Claim
-from .cluster import ClusterName
+from .cluster import ClusterName, FarTie
 from .description import EndDescription, counted, publish, withdraw
 from .endpoint import RECEIVER, Endpoint
+from .errors import Busy, ChannelClosed, RedisUnavailable
 from .lease import Server
 from .modes import Transport
 from .names import checked
 from .placement import Placement
 from .policy import Decision
 from .registry import ROLES
-from .transport import Link, call_off, settle
+from .request import Answer, Body, Way
+from .transport import Link, call_off, notices_itself, settle, why
 
-WAITING, OPEN, PEER_GONE, CLOSED = "waiting", "open", "peer gone", "closed"
+_log = logging.getLogger(__name__)
+
+WAITING, OPEN, MOVING, PEER_GONE, CLOSED = "waiting", "open", "moving", "peer gone", "closed"
 
 
-class Tie(Protocol):
+class Tie(Way, Protocol):
     """What holds two processes together: a connection on this node, leases across nodes."""
-
-    @property
-    def peer(self) -> object:
-        """Who it is, as text."""
 
     def when_gone(self, callback: Callable[[bool], None]) -> None:
         """Calls callback(whether it died) when the peer is gone."""
@@ -40,6 +44,16 @@ class Tie(Protocol):
 
     def hang_up(self) -> None:
         """Leaves without one; does not wait."""
+
+    def request(
+        self, kind: str, body: Body | None = None, fds: Sequence[int] = (), *, channel: str, timeout: float | None
+    ) -> Answer:
+        """Asks the peer, whose handler for `kind` answers. Raises Timeout, PeerDied, what the peer refused it with;
+        across nodes RedisUnavailable, and BadSpec where there are descriptors.
+        """
+
+    def mention(self, kind: str, body: Body | None = None, *, channel: str) -> None:
+        """Says something that the peer may miss."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +66,8 @@ class Meeting:
     peer: Placement
     link: Link
     """Our side's."""
+    epoch: int = 0
+    """In which the channel goes by it."""
 
 
 class NamedEnd:
@@ -71,12 +87,16 @@ class NamedEnd:
         self._since = time.monotonic()
         self._end: ReferenceType[Endpoint] | None = None
         self._undo: list[Callable[[], None]] = []
+        self._far: dict[str, control.Handler] = {}
+        """Those that a peer of another node may ask."""
         self._before: list[Meeting] = []
         """With the link from before the last switch, by which something may still come."""
         self._left = False
         """Its links are closed, or will be by whoever adds one."""
-        self._died = False
-        """Its peer did."""
+        self._gone: dict[Tie, bool] = {}
+        """The processes at the other side that are gone, and whether they died."""
+        self.turn = threading.Lock()
+        """One switch, or move, at a time."""
 
     def __enter__(self) -> Self:
         return self
@@ -92,14 +112,55 @@ class NamedEnd:
 
         Raises Busy, RegistryUnavailable, RedisUnavailable.
         """
-        self._claim = registry.claim(self.name, self.role, self._presence.address)
+        self._claim = registry.claim(self.name, self.role, self.address)
         if server is not None:
-            self.cluster = ClusterName(server, self.name, self.role, self.here, self._presence.address)
+            self.cluster = ClusterName(server, self.name, self.role, self.here, self.address)
         publish(self.describe)
 
-    def listen(self, kind: str, handler: control.Handler) -> None:
-        """Requests of that kind for this channel are the handler's, until this end is closed."""
+    def inherit(self, descriptor: int, server: Server | None) -> None:
+        """Takes the name over from the process that has passed its lock on, and in the cluster's registry set it free.
+
+        Raises Corrupted, RegistryUnavailable.
+        """
+        self._claim = registry.inherit(self.name, self.role, self.address, descriptor)
+        if server is not None:
+            try:
+                self.cluster = ClusterName(server, self.name, self.role, self.here, self.address)
+            except (Busy, RedisUnavailable) as error:   # its peer is here all the same
+                _log.warning("channel %s: other nodes cannot find it: %s", self.name, error)
+        publish(self.describe)
+
+    def claim_again(self) -> None:
+        """Where its peer is gone, which has set it free. Raises Busy, RegistryUnavailable."""
+        self._claim = registry.claim(self.name, self.role, self.address)
+
+    def lent(self) -> list[int]:
+        """The descriptor of the name's lock, to be passed on."""
+        return [self._claim.descriptor] if self._claim is not None else []
+
+    def forget(self) -> None:
+        """The name is another process's from now on."""
+        if self._claim is not None:
+            self._claim.forget()
+
+    def leave_cluster(self) -> None:
+        """Gives the name free there."""
+        if self.cluster is not None:
+            self.cluster.lease.release()
+
+    @property
+    def address(self) -> str:
+        """Of this process, in the runtime directory."""
+        return self._presence.address
+
+    def listen(self, kind: str, handler: control.Handler, *, far: bool = False) -> None:
+        """Requests of that kind for this channel are the handler's, until this end is closed.
+
+        far: also those of a peer on another node, which come on a thread of their own; else only those of this node.
+        """
         control.on(kind, handler, self.name)
+        if far:
+            self._far[kind] = handler
         self._undo.append(lambda: control.off(kind, handler, self.name))
 
     def opened(self, end: Endpoint, meeting: Meeting) -> None:
@@ -107,6 +168,7 @@ class NamedEnd:
         self.meeting = meeting
         self.state = OPEN
         self._end = ref(end)
+        self._explain()
         _named[self.name, self.role] = self
         # Who forgets to close it has not finished it: then there is no bye.
         forgotten = finalize(end, control.later, self._leave)
@@ -117,19 +179,28 @@ class NamedEnd:
             self.leave()
 
         end.on_close = closed
-        meeting.connection.when_gone(self._peer_gone)
+        self._tie(meeting)
+
+    def _tie(self, meeting: Meeting) -> None:
+        meeting.connection.when_gone(partial(self._peer_gone, meeting.connection))
+        if isinstance(meeting.connection, FarTie):
+            meeting.connection.serve(self._far)
 
     def went_on(self, meeting: Meeting) -> None:
         """The channel has another link now, or will have when it goes there; which it has done the last time."""
         assert self.meeting is not None   # or there was nothing to go on from
         done, self._before = self._before, [self.meeting]
+        if meeting.connection is not self.meeting.connection:
+            self._tie(meeting)
         self.meeting = meeting
+        self._explain()
         if self._left:   # meanwhile, perhaps before it could be seen
             meeting.link.close()
-        if self._died:
-            self._tell_of_death()
+        self.look()
         for old in done:
             old.link.close()
+            if old.connection not in (one.connection for one in self.meetings):
+                old.connection.close()
 
     def settled(self) -> None:
         """Raises Busy where the link before, which was read to its end, is not over yet."""
@@ -140,44 +211,73 @@ class NamedEnd:
         """It will not, after all."""
         if self._before and self.meeting is not None and self.meeting.link is link:
             self.meeting = self._before.pop()
+            self._explain()
         call_off(link)
 
-    def _links(self) -> list[Link]:
-        """All that something may still come by."""
-        return [meeting.link for meeting in (*self._before, self.meeting) if meeting is not None]
+    @property
+    def meetings(self) -> list[Meeting]:
+        """Those by whose links something may still come, the current one last."""
+        return [meeting for meeting in (*self._before, self.meeting) if meeting is not None]
+
+    def meeting_of(self, epoch: int) -> Meeting | None:
+        """That in whose link the channel is, or was, in that epoch."""
+        return next((meeting for meeting in self.meetings if meeting.epoch == epoch), None)
+
+    def _explain(self) -> None:
+        """The end can say why its peer is gone."""
+        if (end := self.end) is not None:
+            end.why = partial(why, [meeting.link for meeting in self.meetings])
 
     @property
     def end(self) -> Endpoint | None:
         """None before it is open, and when nobody holds it any more."""
         return self._end() if self._end is not None else None
 
-    def _peer_gone(self, died: bool) -> None:
-        self.state = PEER_GONE
-        self._release()   # its peer will come no more, another one may
-        if died:
-            self._died = True
-            self._tell_of_death()
+    def _peer_gone(self, tie: Tie, died: bool) -> None:
+        self._gone[tie] = died
+        self.look()
 
-    def _tell_of_death(self) -> None:
-        end, links = self.end, self._links()
+    def look(self) -> None:
+        """Whether peers are gone, which the end must know; again where it has gone on elsewhere since."""
+        meetings = self.meetings
+        if self.alone and self.state != CLOSED and not (self.state == MOVING and self.role == RECEIVER):
+            self.state = PEER_GONE
+            self._release()   # its peer will come no more, another one may
+        for meeting in meetings:
+            if self._gone.get(meeting.connection):
+                self._tell_of_death(meeting)
+
+    @property
+    def link(self) -> Link | None:
+        """By which the channel goes, or will when it goes there."""
+        return self.meeting.link if self.meeting is not None else None
+
+    @property
+    def alone(self) -> bool:
+        """Nobody is at the other side any more."""
+        return self.meeting is not None and all(meeting.connection in self._gone for meeting in self.meetings)
+
+    def _tell_of_death(self, meeting: Meeting) -> None:
+        """That what comes by its link is over; other links may have another peer."""
+        end = self.end
         if end is None:
             return
-        pumped = [link for link in links if link.transport is Transport.REDIS]
-        if self.role == RECEIVER and pumped and len(pumped) < len(links):
-            # What is in the server still comes, by a ring whose other side is in this process and lives. The other
-            # links notice it by themselves.
-            watch.watch(end)
-            links = pumped
-        for link in links:
-            link.peer_died(end)
+        if isinstance(meeting.connection, FarTie) and notices_itself(meeting.link):
+            return   # only its lease is gone for sure: it may have lost the registry's server, and not us
+        if self.role == RECEIVER and meeting.link.transport is not Transport.REDIS:
+            end.peer_died_in(meeting.epoch)
+            return
+        with suppress(ChannelClosed):
+            if self.role == RECEIVER or meeting.epoch == end.epoch:
+                meeting.link.peer_died(end)
 
     def leave(self) -> None:
         """Gives up the name, says bye to the peer, and waits until what was sent is out. Twice is safe."""
         if self.meeting is not None and self.state != CLOSED:
             self._left = True
-            for link in self._links():
-                link.close()
-            self.meeting.connection.close()
+            for meeting in self.meetings:
+                meeting.link.close()
+                meeting.connection.close()
             if self.cluster is not None:
                 self.cluster.lease.release()
         self._leave()
@@ -190,8 +290,8 @@ class NamedEnd:
             del _named[self.name, self.role]
         while self._undo:
             self._undo.pop()()
-        if self.meeting is not None:
-            self.meeting.connection.hang_up()
+        for meeting in self.meetings:
+            meeting.connection.hang_up()
         self._presence.leave()
 
     def _release(self) -> None:

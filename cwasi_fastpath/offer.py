@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from types import MappingProxyType
 
-from . import errors
+from . import errors, reach
 from . import transport as transports
 from .cluster import ClusterName, FarPeer, FarTie
 from .connection import Connection
 from .endpoint import RECEIVER, SENDER
 from .lease import SECONDS
 from .meeting import Meeting, NamedEnd
+from .modes import Transport
 from .placement import Placement, of_peer
 from .policy import Decision
-from .request import Body, Request, close_all
+from .request import Body, Request, close_all, duplicates
 from .transport import Link
 
 _LOOK = 0.1
@@ -27,10 +28,31 @@ _LOOK = 0.1
 _log = logging.getLogger(__name__)
 
 
+Decided = Callable[[Placement, Placement, Mapping[Transport, str]], Decision]
+"""What carries an edge, given where the receiver is and where we are; and why what is missing is not there."""
+
+
+def made(named: NamedEnd, decision: Decision, redis: str | None) -> tuple[Body, list[int], Link]:
+    """Makes a link: what to tell the receiver, with descriptors for it that are ours to close; the sender's side."""
+    link = transports.create(decision.transport, redis=redis, key=named.name)
+    try:
+        description, fds = link.export(SENDER)
+        mine = transports.join(description, duplicates(fds))
+        description, fds = link.export(RECEIVER)
+        body = {"link": description, "decision": asdict(decision), "placement": named.here.as_plain()}
+        try:
+            return body, duplicates(fds), mine
+        except OSError:
+            mine.close()
+            raise
+    finally:
+        link.close()
+
+
 class Offer:
     """What a sender has for the receiver that comes first; on the control thread until it is taken."""
 
-    def __init__(self, named: NamedEnd, decided: Callable[[Placement, Placement], Decision], redis: str | None) -> None:
+    def __init__(self, named: NamedEnd, decided: Decided, redis: str | None) -> None:
         self._named = named
         self._decided = decided
         self._redis = redis
@@ -73,39 +95,29 @@ class Offer:
 
     def _asked(self, request: Request) -> None:
         """A receiver is there. Raises what rules it out."""
-        peer = of_peer(request.connection.peer, request.body.get("placement"))
+        connection = request.connection
+        assert isinstance(connection, Connection)   # those of other nodes ask by the cluster's registry
+        peer = of_peer(connection.peer, request.body.get("placement"))
         with self._changed:
             if self._meeting is not None or self._confirmed:
                 raise errors.Busy(f"channel {self._named.name!r} has a receiver already")
-            decision = self._decision(peer, str(request.connection.peer))
-            body, fds, link = self._made(decision)
+            decision = self._decision(peer, str(connection.peer))
+            body, fds, link = made(self._named, decision, self._redis)
             try:
                 request.answer(body, fds)
             finally:
                 close_all(fds)
-            self._meeting = Meeting(request.connection, decision, peer, link)
-        request.connection.stranger = False
-        request.connection.when_gone(lambda died: self._lost(request.connection))
+            self._meeting = Meeting(connection, decision, peer, link)
+        connection.stranger = False
+        connection.when_gone(lambda died: self._lost(connection))
 
-    def _decision(self, peer: Placement, who: str) -> Decision:
+    def _decision(self, peer: Placement, who: str, missing: Mapping[Transport, str] = MappingProxyType({})) -> Decision:
         """Raises NoTransport; the receiver is told, and we go on waiting for one that can be served."""
         try:
-            return self._decided(peer, self._named.here)
+            return self._decided(peer, self._named.here, missing)
         except errors.NoTransport as error:
             _log.warning("%s is refused: %s", who, error)
             raise
-
-    def _made(self, decision: Decision) -> tuple[Body, list[int], Link]:
-        """Makes the link: what to tell the receiver, with descriptors for it that are ours to close; and our side."""
-        link = transports.create(decision.transport, redis=self._redis, key=self._named.name)
-        try:
-            description, fds = link.export(SENDER)
-            mine = transports.join(description, [os.dup(fd) for fd in fds])
-            description, fds = link.export(RECEIVER)
-            body = {"link": description, "decision": asdict(decision), "placement": self._named.here.as_plain()}
-            return body, [os.dup(fd) for fd in fds], mine
-        finally:
-            link.close()
 
     def _met(self, request: Request) -> None:
         with self._changed:
@@ -124,19 +136,35 @@ class Offer:
 
     # ---- for a receiver of another node ----
 
-    def far_asked(self, peer: FarPeer, tie: FarTie) -> Body:
-        """Decides for it; what it is to be told. Raises NoTransport, Busy."""
-        with self._changed:
-            if self._meeting is not None:
-                raise errors.Busy(f"channel {self._named.name!r} has a receiver already")
-            decision = self._decision(peer.placement, str(peer))
-            body, fds, link = self._made(decision)
-            self._meeting = Meeting(tie, decision, peer.placement, link)
-        if fds:
-            close_all(fds)
-            self._withdraw()
-            raise errors.NoTransport(f"{decision.transport} needs descriptors, which cannot go to another node")
+    def far_asked(self, peer: FarPeer, tie: FarTie, listens: object) -> Body:
+        """Decides for it; what it is to be told. listens: where it would. Raises NoTransport, Busy."""
+        decision, link = self._far_decision(peer, listens)
+        body: Body = {"decision": asdict(decision), "placement": self._named.here.as_plain()}
+        if link is None:
+            body, _, link = made(self._named, decision, self._redis)   # redis, which has no descriptors
+        try:
+            if decision.transport is Transport.REDIS:
+                body["link"] = reach.marked(body["link"])
+            with self._changed:
+                if self._meeting is not None or self._confirmed:
+                    raise errors.Busy(f"channel {self._named.name!r} has a receiver already")
+                self._meeting = Meeting(tie, decision, peer.placement, link)
+        except BaseException:
+            link.close()
+            raise
         return body
+
+    def _far_decision(self, peer: FarPeer, listens: object) -> tuple[Decision, Link | None]:
+        """And our side of the link, where the receiver listens. One that cannot be reached has something else."""
+        if listens is None:
+            return self._decision(peer.placement, str(peer), {Transport.TCP: reach.NOWHERE}), None
+        decision = self._decision(peer.placement, str(peer))
+        if decision.transport is not Transport.TCP:
+            return decision, None
+        try:
+            return decision, reach.reached(listens)
+        except (errors.TcpUnavailable, errors.Corrupted) as error:
+            return self._decision(peer.placement, str(peer), {Transport.TCP: str(error)}), None
 
     def far_met(self) -> None:
         """It has its end."""
@@ -158,22 +186,24 @@ class _FarOffer:
         self._until = 0.0
 
     def look(self) -> None:
-        """Whether one asks, or has its end. Raises RegistryUnavailable, RedisUnavailable."""
+        """Whether one asks, or has its end. Raises RegistryUnavailable, RedisUnavailable, BadSpec."""
         self._cluster.check()
         if self._peer is None:
             if (asking := self._cluster.asked()) is not None:
-                self._answer(asking)
+                self._answer(*asking)
         elif self._cluster.confirmed(self._peer):
             self._offer.far_met()
         elif time.monotonic() > self._until:
             self._peer = None
             self._offer.far_lost()
 
-    def _answer(self, peer: FarPeer) -> None:
+    def _answer(self, peer: FarPeer, listens: object) -> None:
         try:
-            body = self._offer.far_asked(peer, FarTie(self._cluster, peer))
+            body = self._offer.far_asked(peer, FarTie(self._cluster, peer), listens)
         except errors.Error as error:
             self._cluster.reply(peer, {"error": type(error).__name__, "message": str(error)})
+            if isinstance(error, errors.BadSpec):
+                raise   # what we were given is wrong, whoever asks
             return
         self._peer, self._until = peer, time.monotonic() + SECONDS
         self._cluster.reply(peer, body)

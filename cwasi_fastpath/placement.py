@@ -30,6 +30,10 @@ class Placement:
     uid: int
     trust: str = "default"
     """The trust domain's label; with the uid it decides who may share memory."""
+    started: int = 0
+    """When the process was, in clock ticks from the start of the node: a number that is used again is another process.
+    0 where that is not known.
+    """
     pid_namespace: int = 0
     """The number (inode) of its namespace of process ids; 0 where that is not known."""
     network: int = 0
@@ -64,6 +68,7 @@ def of_peer(peer: Credentials, claims: object) -> Placement:
         process=peer.pid,
         uid=peer.uid,
         trust=checked(said.get("trust", "default"), "trust domain"),
+        started=seen.started or _number(said.get("started")),
         pid_namespace=seen.pid_namespace or _number(said.get("pid_namespace")),
         network=seen.network or _number(said.get("network")),
         cgroup=seen.cgroup or _text(said.get("cgroup")),
@@ -83,6 +88,7 @@ def elsewhere(claims: dict[str, Any]) -> Placement:
         process=_number(claims.get("process")),
         uid=_number(claims.get("uid")),
         trust=checked(claims.get("trust", "default"), "trust domain"),
+        started=_number(claims.get("started")),
         pid_namespace=_number(claims.get("pid_namespace")),
         network=network,
         cgroup=_text(claims.get("cgroup")),
@@ -95,7 +101,7 @@ def edge_facts(sender: Placement, receiver: Placement) -> EdgeFacts:
     """What two placements mean for the edge between them."""
     if sender.node != receiver.node:
         locality = Locality.ELSEWHERE
-    elif sender.process != receiver.process:
+    elif (sender.process, sender.started) != (receiver.process, receiver.started):
         locality = Locality.NODE
     else:
         locality = Locality.PROCESS
@@ -126,6 +132,7 @@ def _of_process(pid: int) -> Placement:
         node=boot_id(),
         process=pid,
         uid=os.getuid(),
+        started=started("self"),
         pid_namespace=_namespace("self", "pid"),
         network=_namespace("self", "net"),
         cgroup=_cgroup("self"),
@@ -146,6 +153,7 @@ def _of_visible(pid: int) -> Placement:
         node=boot_id(),
         process=pid,
         uid=0,
+        started=started(str(pid)),
         pid_namespace=_namespace(str(pid), "pid"),
         network=_namespace(str(pid), "net"),
         cgroup=_cgroup(str(pid)),
@@ -188,6 +196,15 @@ def cgroup_of(lines: str) -> str:
         else:
             older = max(older, path, key=len)
     return unified if len(unified) > 1 or not older else older
+
+
+def started(process: str) -> int:
+    """When a process was, as in a placement; 0 where there is none. process: its number, or self."""
+    try:
+        # The name, in parentheses, may be anything.
+        return int(Path("/proc", process, "stat").read_bytes().rpartition(b")")[2].split()[19])
+    except (OSError, IndexError):
+        return 0
 
 
 def _cgroup(process: str) -> str:

@@ -5,51 +5,62 @@ side that the other is gone. The child's side is cwasi_fastpath.worker.
 
     parent -> child   load, join (with descriptors), ready?, run, peer_died, stop
     child -> parent   ready, done, error
+
+and while the functions run, for a switch (see switch_spanned), with a number that the answer repeats
+
+    parent -> child   attach, leave (both with descriptors), detach
+    child -> parent   answer, perhaps with an error
 """
 
 from __future__ import annotations
 
 import json
 import os
-import selectors
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
-from . import errors, transport
+from . import errors
 from .channel import Edge
-from .endpoint import RECEIVER, SENDER
-from .metrics import EndMetrics, EndReport
-from .policy import Decision
-from .workflow import End, FunctionSpec
+from .workflow import FunctionSpec
 
 MESSAGE_BYTES = 1 << 18
 """The longest message of either side."""
 
-_GRACE_SECONDS = 3.0
+GRACE_SECONDS = 3.0
+"""For what is to end by itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a host process reported at its end."""
-
-    ends: tuple[EndReport, ...] = ()
-    cpu_seconds: dict[str, float] = field(default_factory=dict)
+class NotRunning(errors.ChannelClosed):
+    """A host process does not run its functions yet, or no more."""
 
 
 class HostProcess:
     """A host in a child process."""
 
-    def __init__(self, functions: Sequence[FunctionSpec], timeout: float | None) -> None:
-        """Starts the process and lets it compile the functions, without waiting for it."""
+    def __init__(
+        self, functions: Sequence[FunctionSpec], timeout: float | None, switcher: str = "", *, shielded: bool = False
+    ) -> None:
+        """Starts the process and lets it compile the functions, without waiting for it.
+
+        switcher: the address at which others can ask for a switch of its channels. shielded: from other processes of
+        our user.
+        """
         self.functions = [function.name for function in functions]
         self.neighbours: list[tuple[HostProcess, str, Edge]] = []
         """(process, channel, edge) for each edge that leads to another process."""
+        self._lock = threading.Lock()
+        """Guards what follows; never held while anything waits."""
+        self._asked: dict[int, Future[dict[str, Any] | None]] | None = None
+        """The requests that wait for an answer; None while nobody reads answers."""
+        self._last = 0
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (self._socket, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES)
@@ -61,7 +72,8 @@ class HostProcess:
                 stdin=subprocess.DEVNULL,
             )
         try:
-            self._send({"load": [_as_plain(function) for function in functions], "timeout": timeout})
+            plain = [_as_plain(function) for function in functions]
+            self._send({"load": plain, "timeout": timeout, "switcher": switcher, "shielded": shielded})
         except BaseException:
             self.close()
             raise
@@ -86,7 +98,7 @@ class HostProcess:
     def await_ready(self) -> None:
         """Waits until the child has compiled its functions and joined its channels. Raises what went wrong there."""
         self._send({"ready": True})
-        _raise_error(self.receive())
+        raise_error(self.receive())
 
     def run(self) -> None:
         """Starts the functions."""
@@ -99,6 +111,67 @@ class HostProcess:
     def stop(self) -> None:
         """Asks the child to end all waits."""
         self._send({"stop": True})
+
+    # ---- requests, from any thread, while the functions run ----
+
+    def request(self, message: dict[str, Any], fds: Sequence[int] = (), *, timeout: float | None) -> None:
+        """Asks the child for something and waits until it is done. Raises Timeout, NotRunning, also where that comes in
+        between, and what the child answers.
+        """
+        answered: Future[dict[str, Any] | None] = Future()
+        with self._lock:
+            if self._asked is None:
+                raise NotRunning(f"{self!r} does not run its functions yet, or no more")
+            self._last += 1
+            number = self._last
+            if not self._say({**message, "number": number}, fds):
+                raise errors.Timeout(f"{self!r} reads nothing")
+            self._asked[number] = answered
+        try:
+            raise_error({"error": answered.result(timeout)})
+        except TimeoutError as error:
+            with self._lock:
+                (self._asked or {}).pop(number, None)
+            raise errors.Timeout(f"{self!r} does not answer in time") from error
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """The same, where nobody waits for the answer; nothing where there is no room for it."""
+        with self._lock:
+            if self._asked is not None:
+                self._say({**message, "number": 0}, ())
+
+    def _say(self, message: dict[str, Any], fds: Sequence[int]) -> bool:
+        """Without waiting: whether there was room. That it is dead is told where we read."""
+        with suppress(BrokenPipeError, ConnectionResetError):
+            try:
+                socket.send_fds(self._socket, [json.dumps(message).encode()], fds, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return False
+        return True
+
+    def listen(self) -> None:
+        """From now on somebody reads what the child says, and tells heard()."""
+        with self._lock:
+            self._asked = {}
+
+    def heard(self, message: dict[str, Any]) -> bool:
+        """Takes an answer; false for a message that is none."""
+        if "answer" not in message:
+            return False
+        with self._lock:
+            answered = self._asked.pop(message["answer"], None) if self._asked is not None else None
+        if answered is not None:
+            answered.set_result(message.get("error"))
+        return True
+
+    def deaf(self) -> None:
+        """Nobody reads any more what the child says. Twice is safe."""
+        with self._lock:
+            asked, self._asked = self._asked, None
+        for answered in (asked or {}).values():
+            answered.set_exception(NotRunning(f"{self!r} has ended meanwhile"))
+
+    # ---- the rest of its life ----
 
     def _send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
         data = json.dumps(message).encode()
@@ -125,7 +198,7 @@ class HostProcess:
 
     def _how_it_ended(self) -> str:
         try:
-            status = self._child.wait(_GRACE_SECONDS)
+            status = self._child.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             return f"(pid {self.pid}) closed its connection"
         if status < 0:
@@ -134,129 +207,17 @@ class HostProcess:
 
     def close(self) -> None:
         """Ends the child, by force if it does not go when its connection ends. Closing twice is safe."""
+        self.deaf()
         self._socket.close()
         try:
-            self._child.wait(_GRACE_SECONDS)
+            self._child.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             self._child.kill()
             self._child.wait()
 
 
-@dataclass(frozen=True, slots=True)
-class SpannedChannel:
-    """A channel whose ends are in several host processes."""
-
-    name: str
-    decisions: Mapping[Edge, Decision]
-    senders: tuple[End, ...]
-    receivers: tuple[End, ...]
-    backs: tuple[str, ...] = ()
-    """The channels of the answers to its senders' requests, connected before."""
-    private: bool = False
-    """The functions do not know it by name."""
-
-    def connect(self, processes: Mapping[str, HostProcess], redis: str | None, sample: int) -> None:
-        """Makes its links and hands each process, found by function, its ends."""
-        first = self.receivers[0][0]
-        links = []
-        try:
-            for sender, _ in self.senders:
-                kind = self.decisions[sender, first].transport
-                key = transport.key_of(self.name, sender, len(self.senders))
-                links.append(transport.create(kind, readers=len(self.receivers), redis=redis, key=key))
-            for number, end in enumerate(self.senders):
-                message = self._message(SENDER, end, sample, self.backs[number : number + 1])
-                processes[end[0]].join(message, [links[number].export(SENDER)])
-            for number, end in enumerate(self.receivers):
-                message = self._message(RECEIVER, end, sample, self.backs)
-                message["reader"] = number
-                processes[end[0]].join(message, [link.export(RECEIVER, number) for link in links])
-        finally:
-            for link in links:
-                link.close()
-        for sender, receiver in self.decisions:
-            one, other = processes[sender], processes[receiver]
-            if one is not other:
-                one.neighbours.append((other, self.name, (sender, receiver)))
-                other.neighbours.append((one, self.name, (sender, receiver)))
-
-    def _message(self, role: int, end: End, sample: int, backs: Sequence[str]) -> dict[str, Any]:
-        function, port = end
-        return {
-            "join": self.name,
-            "decisions": [[*edge, asdict(decision)] for edge, decision in self.decisions.items()],
-            "role": role,
-            "reader": 0,
-            "function": function,
-            "port": port,
-            "backs": list(backs),
-            "private": self.private,
-            "sample": sample,
-        }
-
-
-def supervise(processes: Sequence[HostProcess], timeout: float | None) -> tuple[float, list[Outcome]]:
-    """Waits until all are ready, runs them, and waits for their ends: (seconds, outcomes).
-
-    Raises the first error that any of them had; those that wait for a dead one are told.
-    """
-    for process in processes:
-        process.await_ready()
-    start = time.monotonic()
-    for process in processes:
-        process.run()
-    watch = _Watch(processes)
-    try:
-        watch.until_all_ended(None if timeout is None else start + timeout + _GRACE_SECONDS)
-    except BaseException:
-        for process in watch.alive:
-            process.stop()
-        raise
-    seconds = watch.ended_at - start
-    if watch.first_error is not None:
-        raise watch.first_error
-    return seconds, [watch.outcomes[process] for process in processes]
-
-
-class _Watch:
-    """Reads what the children say until each has ended."""
-
-    def __init__(self, processes: Sequence[HostProcess]) -> None:
-        self.alive = set(processes)
-        self.outcomes: dict[HostProcess, Outcome] = {}
-        self.first_error: errors.Error | None = None
-        self.ended_at = 0.0
-
-    def until_all_ended(self, deadline: float | None) -> None:
-        with selectors.DefaultSelector() as selector:
-            for process in self.alive:
-                selector.register(process.fileno(), selectors.EVENT_READ)
-            while self.alive:
-                ready = selector.select(None if deadline is None else max(0.0, deadline - time.monotonic()))
-                if not ready:
-                    names = ", ".join(sorted(name for process in self.alive for name in process.functions))
-                    raise errors.GuestTimeout(f"still running when the time was up: {names}")
-                for key, _ in ready:
-                    process = next(process for process in self.alive if process.fileno() == key.fd)
-                    selector.unregister(key.fd)
-                    self._ended(process)
-
-    def _ended(self, process: HostProcess) -> None:
-        self.alive.discard(process)
-        try:
-            message = process.receive()
-            self.ended_at = time.monotonic()
-            self.outcomes[process] = _outcome(message)
-            _raise_error(message)
-        except errors.Error as error:
-            self.ended_at = time.monotonic()
-            self.first_error = min(self.first_error or error, error, key=errors.happened)
-            if isinstance(error, errors.HostDied):
-                for neighbour, channel, edge in process.neighbours:
-                    neighbour.peer_died(channel, edge)
-
-
-def _raise_error(message: dict[str, Any]) -> None:
+def raise_error(message: dict[str, Any]) -> None:
+    """What a child reports, if it is an error."""
     error = message.get("error")
     if error is None:
         return
@@ -272,19 +233,3 @@ def _as_plain(function: FunctionSpec) -> dict[str, Any]:
     for field_name in ("path", "stdin", "stdout"):
         plain[field_name] = None if plain[field_name] is None else os.fspath(plain[field_name])
     return plain
-
-
-def _outcome(message: dict[str, Any]) -> Outcome:
-    done = message.get("done") or {}
-    ends = []
-    for row in done.get("ends", ()):
-        metrics, *sources = (_counted(plain) for plain in (row.pop("metrics"), *row.pop("sources")))
-        ends.append(EndReport(metrics=metrics, sources=tuple(sources), **row))
-    return Outcome(tuple(ends), done.get("cpu_seconds", {}))
-
-
-def _counted(plain: dict[str, Any]) -> EndMetrics:
-    latency = [0] * plain.pop("buckets")
-    for index, count in plain.pop("latency"):
-        latency[index] = count
-    return EndMetrics(latency=tuple(latency), **plain)

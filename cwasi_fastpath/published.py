@@ -18,13 +18,16 @@ from .placement import here
 from .policy import Decision
 from .registry import ROLES
 from .request import InTurn, Request
-from .switch import wish
+from .switch import only_one, wish
 
 _log = logging.getLogger(__name__)
 
 
 class Publisher(Protocol):
     """A host."""
+
+    switcher: str
+    """The address of the process that switches its channels; nothing where it does so itself."""
 
     @property
     def channels(self) -> Sequence[Channel]:
@@ -60,12 +63,15 @@ class Published:
         publish(self.describe)
 
     def listen(self, channel: str) -> None:
-        """Requests to switch that channel are answered until the end."""
+        """Requests to switch that channel are answered until the end, unless another process does."""
+        if self._host.switcher:
+            return
         handler = self._turn.handler(partial(self._switch, channel))
         control.on("switch-to", handler, channel)
         self._handlers.append((handler, channel))
 
     def _switch(self, channel: str, request: Request, fds: list[int]) -> None:
+        only_one(request)
         self._host.switch(channel, *wish(request))
         found = next(item for item in self._host.channels if item.name == channel)
         request.answer({"transport": str(found.transport), "mode": str(found.mode)})
@@ -112,6 +118,7 @@ class Published:
             explanations=explained(edges),
             metrics=counted(found[0]) if found is not None else {},
             unread=found[1] if found is not None and end.role == SENDER else None,
+            switcher=self._host.switcher,
         )
 
 

@@ -52,6 +52,22 @@ def claim(name: str, role: int, address: str) -> Claim:
         time.sleep(0.002)   # its holder is just coming, or was killed and is just being swept away
 
 
+def inherit(name: str, role: int, address: str, descriptor: int) -> Claim:
+    """The same from the process that has it, which has passed its lock on. Owns the descriptor.
+
+    Raises Corrupted, RegistryUnavailable.
+    """
+    directory = runtime.directory()
+    path = directory / f"{checked(name, 'channel')}:{ROLES[role]}"
+    try:
+        taken = Claim.inherited(path, descriptor, {"pid": os.getpid(), "address": address})
+    except OSError as error:
+        raise runtime.unusable(directory, error) from error
+    if taken is None:
+        raise errors.Corrupted(f"channel {name!r}: who handed it over to us did not have that name")
+    return taken
+
+
 def _refuse_second(name: str, role: int, late: bool) -> None:
     found = holder(name, role)
     who = alive(found.address) if found is not None else None

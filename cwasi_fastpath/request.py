@@ -9,12 +9,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from . import errors
-
-if TYPE_CHECKING:
-    from .connection import Connection
 
 Body = dict[str, Any]
 
@@ -33,10 +30,21 @@ class Answer:
     fds: list[int] = field(default_factory=list)
 
 
+class Way(Protocol):
+    """How a request has come, and its answer goes."""
+
+    @property
+    def peer(self) -> object:
+        """Who it is."""
+
+    def send(self, message: Body, fds: Sequence[int] = ()) -> None:
+        """Never raises what lies with the peer."""
+
+
 class Request:
     """What a peer asks. A handler answers it, now or later, from any thread."""
 
-    def __init__(self, connection: Connection, message: Body, fds: list[int]) -> None:
+    def __init__(self, connection: Way, message: Body, fds: list[int]) -> None:
         """Raises ValueError for what is no request."""
         self.connection = connection
         self.since = time.monotonic()
@@ -83,6 +91,18 @@ def close_all(fds: list[int]) -> None:
         os.close(fds.pop())
 
 
+def duplicates(fds: Sequence[int]) -> list[int]:
+    """A copy of each, which is the caller's. Raises OSError; then there is none."""
+    found: list[int] = []
+    try:
+        for fd in fds:
+            found.append(os.dup(fd))
+    except OSError:
+        close_all(found)
+        raise
+    return found
+
+
 Work = Callable[[Request, list[int]], None]
 """Answers a request, which came with these descriptors. Those that are left in the list are closed."""
 
@@ -125,6 +145,7 @@ def _answered(work: Work, request: Request, fds: list[int]) -> None:
     try:
         work(request, fds)
     except Exception as error:
+        close_all(fds)   # before it is told: then nothing is left here
         request.refuse(error)
     finally:
         close_all(fds)

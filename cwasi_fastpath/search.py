@@ -8,9 +8,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from . import control, errors, registry
+from . import control, errors, reach, registry
 from . import transport as transports
-from .cluster import FarTie
+from .cluster import ClusterName, FarPeer, FarTie
 from .connection import Connection
 from .endpoint import RECEIVER, SENDER
 from .meeting import Meeting, NamedEnd, Tie
@@ -93,8 +93,22 @@ class Search:
             return None
         cluster.check()
         sender = cluster.peer()
-        if sender is None or registry.alive(sender.address) is not None or not cluster.ask(sender):
+        if sender is None or registry.alive(sender.address) is not None:
             return None   # one that is on this node meets us here
+        own, met = reach.listening_if_possible(cluster.server.url), None
+        try:
+            met = self._met_afar(cluster, sender, own, until)
+            return met
+        finally:
+            if own is not None and (met is None or met[1].link is not own):
+                own.close()
+
+    def _met_afar(
+        self, cluster: ClusterName, sender: FarPeer, own: Link | None, until: float | None
+    ) -> tuple[Receiver, Meeting] | None:
+        """own: the link that it has if it goes by TCP."""
+        if not cluster.ask(sender, None if own is None else reach.described(own)):
+            return None
         body = cluster.answer(sender, until)
         if body is None:
             return None
@@ -102,7 +116,7 @@ class Search:
             if (error := refusal(body)).__class__ is errors.Busy:
                 return None
             raise error
-        receiver, meeting = self._taken(FarTie(cluster, sender), Answer(body), lambda said: sender.placement)
+        receiver, meeting = self._taken(FarTie(cluster, sender), Answer(body), lambda said: sender.placement, own)
         try:
             cluster.confirm(sender)
         except BaseException:
@@ -112,13 +126,18 @@ class Search:
         return receiver, meeting
 
     def _taken(
-        self, tie: Tie, answer: Answer, placed: Callable[[object], Placement]
+        self, tie: Tie, answer: Answer, placed: Callable[[object], Placement], own: Link | None = None
     ) -> tuple[Receiver, Meeting]:
-        """Our end, as the sender passed it on, if that is in order. placed: where it is, given what it says."""
+        """Our end, as the sender passed it on, if that is in order. placed: where it is, given what it says. own: where
+        we listen for a sender of another node.
+        """
         with _Owned(answer.fds) as fds:
             peer = placed(answer.body.get("placement"))
             decision = checked_decision(self._named.name, answer.body, peer, self._named.here)
-            link = joined(answer.body.get("link"), decision.transport, fds)
+            if own is not None and decision.transport is Transport.TCP:
+                link = own
+            else:
+                link = joined(answer.body.get("link"), decision.transport, fds)
         try:
             return Receiver(opened(link), self._named.name, decision.mode), Meeting(tie, decision, peer, link)
         except BaseException:
@@ -142,9 +161,11 @@ def checked_decision(name: str, body: dict[str, Any], peer: Placement, here: Pla
 
 
 def joined(description: object, transport: Transport, fds: list[int]) -> Link:
-    """The link that a sender passed on, which owns the descriptors. Raises Corrupted."""
+    """The link that a sender passed on, which owns the descriptors. Raises Corrupted, NoTransport, RedisUnavailable."""
     if not isinstance(description, dict) or description.get("transport") != transport:
         raise _dishonest("a link")
+    if "mark" in description:
+        reach.check_mark(description)
     try:
         link = transports.join(description, fds[:])
     except (LookupError, TypeError, ValueError) as error:

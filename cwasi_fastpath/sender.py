@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable
 from typing import Any
 
 from . import watch
 from ._native import check, ffi, lib, timeout_ns
 from .endpoint import SENDER, Endpoint, first_ns, goes_on, patiently
-from .errors import BadSpec
+from .errors import BadSpec, PeerDied
 from .modes import Mode
 from .tidy import tidy_switches
 
@@ -22,6 +23,8 @@ class Sender(Endpoint):
     role = SENDER
     switcher: Callable[[str, float | None], None] | None = None
     """Who can take this end and its receivers to another transport."""
+    why_before: Callable[[], str | None] = staticmethod(lambda: None)
+    """As why, of the transports that it has left by a switch."""
 
     def send(self, data: Data, timeout: float | None = None) -> None:
         """Sends one message of 0 to 2^30 bytes; returns when the transport has taken it.
@@ -36,12 +39,30 @@ class Sender(Endpoint):
                 rc = patiently(lambda ns: lib.cwasi_channel_send(self.pointer, buffer, len(buffer), ns), timeout)
             self._checked(rc, f"send of {len(buffer)} bytes")
 
+    def _checked(self, rc: int, what: str) -> int:
+        """As every end, and says of a death how much was not received."""
+        if rc == -errno.ECONNRESET:
+            raise PeerDied(f"{self!r}: {what}: {self._death()}")
+        return super()._checked(rc, what)
+
+    def _death(self) -> str:
+        before, unread = ffi.new("uint64_t *"), self.unread
+        missing = f"; {unread} messages were not received" if unread else ""
+        if lib.cwasi_channel_lost(self.pointer, before):
+            death = "a transport that it left by a switch died before all was received"
+            missing, why = f"{missing}, {before[0]} of them sent by that one", self.why_before()
+        else:
+            death, why = "the other side failed or died", self.why()
+        return f"{death}{missing}{f': {why}' if why else ''}"
+
     def switch(self, target: str, timeout: float | None = 5.0) -> None:
         """Goes on by another transport, live: nothing is lost, doubled or out of order. From any thread.
 
-        target: ring, pipe, or the URL of a Redis server. timeout: seconds in which the receivers must have agreed, and
-        the old transport must have had room for the last word.
-        Raises Timeout, BadSpec, and what send raises; then the channel goes on as before.
+        target: ring, pipe, tcp, tcp://HOST:PORT where the receiver is to listen, or the URL of a Redis server; for ends
+        that met in one, redis means that. timeout: seconds in which the receivers must have agreed, and the old
+        transport must have had room for the last word.
+        Raises Timeout, BadSpec, NoTransport, RedisUnavailable, TcpUnavailable, and what send raises; then the channel
+        goes on as before.
         """
         if self.switcher is None:
             raise BadSpec(f"{self!r}: nobody here knows its receivers; it cannot switch")
@@ -54,10 +75,24 @@ class Sender(Endpoint):
         """
         own = self._pointer_for(pointer)
         lib.cwasi_channel_set_mode(pointer, mode)
+        until = None if timeout is None else time.monotonic() + timeout
         rc = lib.cwasi_channel_switch(own, pointer, timeout_ns(timeout))
+        try:
+            while rc == -errno.EINTR:   # in between, signals (Ctrl-C) are handled
+                left = None if until is None else max(0.0, until - time.monotonic())
+                rc = lib.cwasi_channel_switch(self.pointer, pointer, timeout_ns(left))
+        except BaseException:
+            lib.cwasi_channel_free(pointer)
+            raise
         check(rc, f"{self!r}: switch")
         watch.watch_more(self)
         tidy_switches(self)
+
+    def depart(self, timeout: float | None) -> None:
+        """The last word here, between two messages: those that follow come from another process, whose end of the next
+        transport the receiver has the other end of. Raises Timeout, and what send raises; then all stays as it was.
+        """
+        check(lib.cwasi_channel_depart(self.pointer, timeout_ns(timeout)), f"{self!r}: hand over")
 
     def pass_switch(self, epoch: int, timeout: float | None = None) -> None:
         """Passes on that the sender whose messages this end sends on goes on elsewhere. Raises what send raises."""

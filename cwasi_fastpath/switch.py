@@ -8,15 +8,20 @@ time, all stays as it was.
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-from . import errors
-from ._native import timeout_ns
+from . import control, errors
+from ._native import lib, timeout_ns
 from .endpoint import RECEIVER, SENDER
-from .modes import Mode
+from .modes import Mode, Transport
 from .receiver import Receiver
 from .request import Request
 from .sender import Sender
@@ -42,6 +47,47 @@ def wish(request: Request) -> tuple[str, float]:
         case str(target), int() | float() as seconds if 0 <= seconds <= LONGEST:
             return target, max(0.0, request.since + seconds - time.monotonic())
     raise errors.BadSpec(f"a switch needs a target, and a time-out of 0 to {LONGEST:g} s")
+
+
+def only_one(request: Request) -> None:
+    """Raises BadSpec where several channels of this process have the name: which of them is meant?"""
+    if request.channel is not None and (count := control.rivals(request.kind, request.channel)) > 1:
+        raise errors.BadSpec(
+            f"process {os.getpid()} has {count} channels {request.channel!r}: switch the one you mean by its program"
+        )
+
+
+def open_in_time(
+    link: Link, role: int, until: float | None, *, function: str | None = None, reader: int = 0
+) -> Any:
+    """Opens an end of a link. A server may keep us longer than that: then who opens it calls it off. Raises Timeout,
+    and what open raises.
+    """
+    if link.transport is not Transport.REDIS:
+        return link.open(role, function, reader)
+    opening: Future[Any] = Future()
+
+    def work() -> None:
+        try:
+            opening.set_result(link.open(role, function, reader))
+        except BaseException as error:
+            opening.set_exception(error)
+
+    threading.Thread(target=work, name="cwasi switch", daemon=True).start()
+    try:
+        wait([opening], left(until))
+        if opening.done():
+            return opening.result()
+        raise errors.Timeout("the server by which it is to go on does not answer in time")
+    except BaseException:
+        opening.add_done_callback(partial(_drop, link))
+        raise
+
+
+def _drop(link: Link, opening: Future[Any]) -> None:
+    if opening.exception() is None:
+        lib.cwasi_channel_free(opening.result())
+        call_off(link)
 
 
 def until_of(timeout: float | None) -> float | None:
@@ -78,11 +124,13 @@ def switch_here(
         for old in before:
             settle(old, left(until))
         for number, target in enumerate(targets):
-            target.receiver.attach(link.open(RECEIVER, reader=number), epoch, mode, source=target.source)
+            end = open_in_time(link, RECEIVER, until, reader=number)
+            target.receiver.attach(end, epoch, mode, source=target.source)
             attached.append(target)
-        sender.leave_for(link.open(SENDER), mode, left(until))
+        sender.leave_for(open_in_time(link, SENDER, until), mode, left(until))
         if limit is not None:
-            sender.limit(limit)
+            with suppress(errors.ChannelClosed):   # it has gone there all the same
+                sender.limit(limit)
     except BaseException:
         if not sender.closed and attached and sender.epoch == epoch:
             raise   # Ctrl-C, just after it has gone there

@@ -1,11 +1,11 @@
-"""Asks the process that holds the sender of a channel to switch it."""
+"""Asks the process that holds the sender of a channel, or that connected it, to switch it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from . import registry
-from .census import holders
+from .census import switchers
 from .errors import BadSpec, NoSuchChannel, PeerDied
 from .modes import Mode, Transport
 from .names import checked
@@ -28,11 +28,11 @@ class Switched:
 def ask(channel: str, target: str, timeout: float) -> Switched:
     """Raises NoSuchChannel, BadSpec where several processes have one of that name, and what the switch raised."""
     checked(channel, "channel")
-    addresses = holders(channel, "sender")
+    addresses = switchers(channel)
     if not addresses:
         raise NoSuchChannel(f"no process that can be found holds the sender of channel {channel!r} (cwasi ps)")
     if len(addresses) > 1:
-        raise BadSpec(f"{len(addresses)} processes hold a sender of channel {channel!r}: say which, by its own program")
+        raise BadSpec(f"there are {len(addresses)} channels {channel!r}: switch the one you mean by its own program")
     body = registry.ask(
         addresses[0], "switch-to", {"target": target, "timeout": timeout}, channel=channel, timeout=timeout + _GRACE
     )

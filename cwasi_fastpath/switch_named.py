@@ -1,7 +1,11 @@
 """A live switch of a channel whose two ends met by name, each in a process of its own.
 
     sender -> receiver   switch (epoch, link, decision), with descriptors -> nothing; withdraw (epoch) -> nothing
+    across nodes, to tcp: switch (epoch, where to listen, decision) -> link
     anybody -> sender    switch-to (target, timeout) -> epoch, transport, mode
+    heir -> receiver     introduce (token, placement) -> placement
+
+With a token the sender's end of the new link is in another process, which has introduced itself (see handover).
 
 The receiver is given its end of the new link over the connection of the two, and its control thread hands that to the
 end, whatever the thread that receives is doing. Then the sender goes, and the receiver follows by itself. A receiver
@@ -16,25 +20,26 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
-from . import errors
+from . import errors, reach
 from . import transport as transports
+from .cluster import FarTie
 from .connection import Connection
 from .endpoint import RECEIVER, SENDER
-from .meeting import Meeting, NamedEnd
+from .meeting import Meeting, NamedEnd, Tie
 from .modes import Transport, mode_of
-from .placement import edge_facts
+from .placement import Placement, edge_facts, of_peer
 from .policy import Decision, Request, ruled_out
 from .receiver import Receiver
-from .request import Body, InTurn
+from .request import Answer, Body, InTurn, duplicates
 from .request import Request as Asked
 from .search import checked_decision, joined, opened
 from .sender import Sender
-from .switch import left, until_of, wish
-from .transport import Link
-from .transport.target import link_to, transport_of
+from .switch import left, open_in_time, until_of, wish
+from .transport import Link, call_off
+from .transport.target import host_and_port, link_to, transport_of
 
 _AGAIN = (0.001, 0.05)
 """Seconds after which a busy receiver is asked again, at first and at last."""
@@ -46,10 +51,10 @@ _AGAIN = (0.001, 0.05)
 class NamedSwitch:
     """What a sender that met its receiver by name needs to go on elsewhere."""
 
-    def __init__(self, named: NamedEnd) -> None:
+    def __init__(self, named: NamedEnd, redis: str | None = None) -> None:
+        """redis: the server that is meant by its name alone."""
         self._named = named
-        self._one = threading.Lock()
-        """One switch at a time."""
+        self._redis = redis
         self._process = os.getpid()
         named.listen("switch-to", InTurn().handler(self._asked))
 
@@ -60,45 +65,74 @@ class NamedSwitch:
             raise errors.BadSpec(
                 f"channel {self._named.name!r}: this is a forked copy; the process that opened the sender can switch it"
             )
-        if not self._one.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
+        if not self._named.turn.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)):
             raise errors.Timeout(f"channel {self._named.name!r}: another switch is under way")
         try:
-            self._switch(target, until)
+            while not self._switched(target, until):
+                pass
         finally:
-            self._one.release()
+            self._named.turn.release()
 
-    def _switch(self, target: str, until: float | None) -> None:
+    def _switched(self, target: str, until: float | None) -> bool:
+        """False where the receiver has gone on in another process meanwhile."""
         meeting, sender = self._named.meeting, self._named.end
         if meeting is None or not isinstance(sender, Sender):
             raise errors.ChannelClosed(f"channel {self._named.name!r}: its sender is closed")
-        if not isinstance(meeting.connection, Connection):
-            raise errors.BadSpec(f"channel {self._named.name!r}: its receiver is on another node; it cannot switch yet")
+        if target == Transport.REDIS and self._redis is not None:
+            target = self._redis
         decision = self._decided(target, meeting)
+        epoch = sender.epoch + 1
+        body: Body = {"epoch": epoch, "decision": asdict(decision)}
+        mine: Link | None = None
+        try:
+            mine = self._agreed(target, meeting, body, until)
+            if mine is None:
+                return False
+            # Before anything can go that way: whoever closes the sender then waits until it is out.
+            self._named.went_on(replace(meeting, decision=decision, link=mine, epoch=epoch))
+            far = isinstance(meeting.connection, FarTie) and mine.transport is Transport.TCP
+            pointer = reach.opened(mine, left(until)) if far else open_in_time(mine, SENDER, until)
+            sender.leave_for(pointer, decision.mode, left(until))
+            self._named.look()   # it may have died meanwhile
+            return True
+        except BaseException as error:
+            self._give_up(sender, meeting.connection, epoch, mine)
+            if isinstance(error, errors.Error) and isinstance(meeting.connection, FarTie):
+                raise type(error)(f"{error}; the channel stays on {meeting.decision.transport}") from error
+            raise
+
+    def _agreed(self, target: str, meeting: Meeting, body: Body, until: float | None) -> Link | None:
+        """Our side of a link of which the receiver has its own; None where it has gone on in another process."""
+        if isinstance(meeting.connection, FarTie) and transport_of(target) is Transport.TCP:
+            at = host_and_port(target) if target != Transport.TCP else None
+            answer = offered(self._named, meeting, {**body, "listen": at}, [], until)
+            return reach.reached(answer.body.get("link"), left(until)) if answer is not None else None
         link = link_to(target, key=self._named.name)
         try:
             description, fds = link.export(SENDER)
-            mine = transports.join(description, [os.dup(fd) for fd in fds])
+            mine = transports.join(description, duplicates(fds))
             description, fds = link.export(RECEIVER)
-            epoch = sender.epoch + 1
-            body: Body = {"epoch": epoch, "link": description, "decision": asdict(decision)}
+            if isinstance(meeting.connection, FarTie) and link.transport is Transport.REDIS:
+                description = reach.marked(description)
             try:
-                self._offer(meeting.connection, body, fds, until)
-                # Before anything can go that way: whoever closes the sender then waits until it is out.
-                self._named.went_on(replace(meeting, decision=decision, link=mine))
-                sender.leave_for(mine.open(SENDER), decision.mode, left(until))
+                if offered(self._named, meeting, {**body, "link": description}, fds, until) is not None:
+                    return mine
             except BaseException:
-                self._give_up(sender, meeting.connection, epoch, mine)
+                call_off(mine)
                 raise
+            call_off(mine)
+            return None
         finally:
             link.close()
 
-    def _give_up(self, sender: Sender, connection: Connection, epoch: int, mine: Link) -> None:
+    def _give_up(self, sender: Sender, connection: Tie, epoch: int, mine: Link | None) -> None:
         """Takes the offer back; also after a time-out, as the receiver may have agreed all the same."""
         with suppress(errors.ChannelClosed):   # then it reads on to the end, and no further
-            if sender.epoch == epoch:
+            if sender.epoch == epoch and self._named.link is mine:
                 return   # there was a signal, just after it has gone there
             connection.mention("withdraw", {"epoch": epoch}, channel=self._named.name)
-        self._named.went_back(mine)
+        if mine is not None:
+            self._named.went_back(mine)
 
     def _decided(self, target: str, meeting: Meeting) -> Decision:
         """Raises NoTransport for what the facts forbid."""
@@ -109,22 +143,6 @@ class NamedSwitch:
             raise errors.NoTransport(f"channel {self._named.name!r}: {transport}: {obstacle}")
         return Decision(mode_of(transport, facts.locality), transport, "a switch was asked for", ())
 
-    def _offer(self, connection: Connection, body: Body, fds: list[int], until: float | None) -> None:
-        why: errors.Busy | None = None
-        pause, last = _AGAIN
-        while True:
-            try:
-                connection.request("switch", body, fds, channel=self._named.name, timeout=left(until))
-                return
-            except errors.Busy as busy:
-                why = busy
-            except errors.Timeout:
-                if why is not None:
-                    raise errors.Timeout(str(why)) from why
-                raise
-            time.sleep(pause)
-            pause = min(2 * pause, last)
-
     def _asked(self, request: Asked, fds: list[int]) -> None:
         """Somebody wants us to switch."""
         self.switch(*wish(request))
@@ -133,17 +151,44 @@ class NamedSwitch:
         request.answer({"transport": str(meeting.decision.transport), "mode": str(meeting.decision.mode)})
 
 
+def offered(named: NamedEnd, meeting: Meeting, body: Body, fds: list[int], until: float | None) -> Answer | None:
+    """Offers the receiver its end of a link; in named.turn, which others may have while the receiver is busy: it may
+    just go on in another process. None where it has. Raises Timeout, and what it refuses it with.
+    """
+    why: errors.Busy | None = None
+    pause, last = _AGAIN
+    while named.meeting is meeting:
+        try:
+            return meeting.connection.request("switch", body, fds, channel=named.name, timeout=left(until))
+        except errors.Busy as busy:
+            why = busy
+        except errors.Timeout:
+            if why is not None:
+                raise errors.Timeout(str(why)) from why
+            raise
+        named.turn.release()
+        try:
+            time.sleep(pause)
+        finally:
+            named.turn.acquire()
+        pause = min(2 * pause, last)
+    return None
+
+
 # ---- the receiver's side ----
 
 
 class NamedFollower:
-    """What a receiver that met its sender by name needs to follow it."""
+    """What a receiver that met its sender by name needs to follow it, also to another process."""
 
     def __init__(self, named: NamedEnd) -> None:
         self._named = named
+        self._heir: _Heir | None = None
+        """Who came last and said that it will go on in the sender's place."""
         turn = InTurn()   # or an offer might be withdrawn before it is there
         for kind, work in (("switch", self._asked), ("withdraw", self._withdrawn)):
-            named.listen(kind, partial(self._heard, turn.handler(work)))
+            named.listen(kind, partial(self._heard, turn.handler(work)), far=True)
+        named.listen("introduce", self._introduced)
 
     def _heard(self, handler: Callable[[Asked], None], request: Asked) -> None:
         """On the control thread: others than our sender do not get to wait before it."""
@@ -152,32 +197,71 @@ class NamedFollower:
 
     def _of_our_sender(self, request: Asked) -> tuple[Meeting, Receiver, int]:
         """Raises Busy for others, ChannelClosed, Corrupted."""
-        meeting, receiver, epoch = self._named.meeting, self._named.end, request.body.get("epoch")
-        if meeting is None:
+        receiver, epoch = self._named.end, request.body.get("epoch")
+        if self._named.meeting is None:
             raise errors.Busy(f"channel {self._named.name!r}: its receiver is not there yet")
         if not isinstance(receiver, Receiver):
             raise errors.ChannelClosed(f"channel {self._named.name!r}: its receiver is closed")
-        if request.connection is not meeting.connection:
+        meeting = self._named.meeting_of(receiver.epoch)
+        if meeting is None or request.connection is not meeting.connection:
+            if request.connection is self._named.meeting.connection:
+                raise self._behind()
             raise errors.Busy(f"channel {self._named.name!r} has another sender")
         if not isinstance(epoch, int) or not 0 < epoch < 1 << 32:
             raise errors.Corrupted(f"channel {self._named.name!r}: a switch to epoch {str(epoch)[:20]}")
         return meeting, receiver, epoch
 
+    def _behind(self) -> errors.Busy:
+        return errors.Busy(f"channel {self._named.name!r}: its receiver has not read to the last switch yet")
+
+    def _introduced(self, request: Asked) -> None:
+        connection = request.connection
+        assert isinstance(connection, Connection)   # only those of this node may ask it
+        peer = of_peer(connection.peer, request.body.get("placement"))
+        self._heir = _Heir(connection, peer, str(request.body.get("token")))
+        request.answer({"placement": self._named.here.as_plain()})
+
+    def _next_sender(self, meeting: Meeting, token: object) -> Meeting:
+        """Whom we have to do with after the switch. Raises Busy, Corrupted."""
+        if token is None:
+            return meeting
+        heir = self._heir
+        if heir is None or heir.token != token:
+            raise errors.Busy(f"channel {self._named.name!r}: who goes on in its sender's place is not there")
+        if heir.peer.trust != meeting.peer.trust:
+            raise errors.Corrupted(f"channel {self._named.name!r}: its sender would go to another trust domain")
+        heir.connection.stranger = False
+        return replace(meeting, connection=heir.connection, peer=heir.peer)
+
     def _asked(self, request: Asked, fds: list[int]) -> None:
         meeting, receiver, epoch = self._of_our_sender(request)
         if receiver.epoch != epoch - 1:
-            raise errors.Busy(f"channel {self._named.name!r}: its receiver has not read to the last switch yet")
+            raise self._behind()
+        meeting = self._next_sender(meeting, request.body.get("token"))
         decision = checked_decision(self._named.name, request.body, meeting.peer, self._named.here)
         self._detached(receiver, epoch)   # what was offered before
         self._named.settled()
-        link = joined(request.body.get("link"), decision.transport, fds)
+        link, told = self._link(request, decision.transport, fds)
         try:
             receiver.attach(opened(link), epoch, decision.mode)
         except BaseException:
-            link.close()
+            transports.call_off(link)
             raise
-        self._named.went_on(replace(meeting, decision=decision, link=link))
-        request.answer()
+        self._named.went_on(replace(meeting, decision=decision, link=link, epoch=epoch))
+        request.answer(told)
+
+    def _link(self, request: Asked, transport: Transport, fds: list[int]) -> tuple[Link, Body]:
+        """And what the sender is to be told of it."""
+        if not isinstance(request.connection, FarTie) or transport is not Transport.TCP:
+            return joined(request.body.get("link"), transport, fds), {}
+        match request.body.get("listen"):
+            case [str(host), int(port)]:
+                link = reach.listening(request.connection.url, host, port)
+            case None:
+                link = reach.listening(request.connection.url)
+            case _:
+                raise errors.Corrupted(f"channel {self._named.name!r}: a switch to tcp, and nowhere")
+        return link, {"link": reach.described(link)}
 
     def _withdrawn(self, request: Asked, fds: list[int]) -> None:
         _, receiver, epoch = self._of_our_sender(request)
@@ -190,3 +274,13 @@ class NamedFollower:
             receiver.detach(epoch)
             if (meeting := self._named.meeting) is not None:
                 self._named.went_back(meeting.link)
+
+
+@dataclass(frozen=True, slots=True)
+class _Heir:
+    """A process that will go on in the place of our sender."""
+
+    connection: Connection
+    peer: Placement
+    token: str
+    """By which our sender means it."""

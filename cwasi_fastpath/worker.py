@@ -15,9 +15,9 @@ from typing import Any
 from . import errors, transport, watch
 from .host import Host
 from .metrics import EndReport
-from .modes import Mode, Transport
-from .policy import Decision
 from .process import MESSAGE_BYTES
+from .shield import shield
+from .switch_part import SwitchPart, decision_of
 
 _MAX_FDS = 253   # the most that the kernel passes at once
 
@@ -29,6 +29,7 @@ class _Child:
         self._socket = connection
         self._host: Host | None = None
         self._worker: threading.Thread | None = None
+        self._part: SwitchPart | None = None
 
     def serve(self) -> None:
         """Handles messages until the parent hangs up; after a failure it only waits for that."""
@@ -55,7 +56,11 @@ class _Child:
 
     def _handle(self, message: dict[str, Any], fds: list[int]) -> None:
         if "load" in message:
+            if message["shielded"]:
+                shield()
             self._host = Host(policy=_NoChoice(), timeout=message["timeout"])
+            self._host.switcher = message["switcher"]
+            self._part = SwitchPart(self._host, self._answer)
             for function in message["load"]:
                 self._host.load(function.pop("path"), function.pop("name"), **function)
         host = self._host
@@ -63,6 +68,9 @@ class _Child:
             return
         if "join" in message:
             self._join(host, message, fds)
+        elif "number" in message:
+            assert self._part is not None
+            self._part.heard(message, fds)
         elif "run" in message:
             self._worker = threading.Thread(target=self._run, args=(host,), daemon=True)
             self._worker.start()
@@ -75,7 +83,7 @@ class _Child:
 
     def _join(self, host: Host, message: dict[str, Any], fds: list[int]) -> None:
         decisions = {
-            (sender, receiver): Decision(Mode(plain["mode"]), Transport(plain["transport"]), plain["reason"], ())
+            (sender, receiver): decision_of(plain)
             for sender, receiver, plain in message["decisions"]
         }
         links = []
@@ -109,6 +117,9 @@ class _Child:
         rows = [_row(report) for channel in channels for report in channel.reports()]
         done: dict[str, Any] = {"ends": rows, "cpu_seconds": guests}
         self._report({"done": done} if error is None else {"done": done, "error": _described(error)})
+
+    def _answer(self, number: int, error: Exception | None) -> None:
+        self._report({"answer": number, "error": None if error is None else _described(error)})
 
     def _report(self, message: dict[str, Any]) -> None:
         data = json.dumps(message).encode()

@@ -25,6 +25,7 @@ from cwasi_fastpath.bench.case import (
     P50,
     P99,
     RATE,
+    RAW_PATHS,
     REDIS_PATHS,
     SHARE,
     Case,
@@ -51,9 +52,11 @@ from cwasi_fastpath.bench.matrix import (
     WRITTEN,
     YIELD,
     all_cases,
+    transport_cases,
 )
 from cwasi_fastpath.bench.page import page
 from cwasi_fastpath.bench.pair import Pair
+from cwasi_fastpath.bench.remote_ends import RemoteEnds
 from cwasi_fastpath.bench.report import Report, goal_texts, topics
 from cwasi_fastpath.bench.rounds import FAR_FROM_NS, Outcome, Regime, Round, Settings, run_rounds
 from cwasi_fastpath.bench.stats import estimate, quantile_of, ratios
@@ -438,6 +441,54 @@ def test_the_command_measures_everything(tmp_path: File) -> None:
     assert html.read_text().startswith("<!doctype html>")
 
 
+@needs_redis
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl (apt install openssl)")
+def test_the_command_measures_every_transport(tmp_path: File) -> None:
+    html = tmp_path / "bench.html"
+    arguments = ["--quick", "--seconds", "0.5", "--rounds", "1", "--size", "64", "--size", "65536"]
+    result = CliRunner().invoke(
+        bench, ["transport", *arguments, "--json", "--html", str(html)], catch_exceptions=False
+    )
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    assert found["missing"] == {} and len(found["rounds"]) == 1
+    keys = {case.key for case in transport_cases((64, 65536), cores=len(os.sched_getaffinity(0)))}
+    assert set(found["rounds"][0]["samples"]) == keys
+    assert all(_plausible(sample) for sample in found["rounds"][0]["samples"].values())
+    text = html.read_text()
+    assert all(f'class="{path}"' in text for path in (Path.TLS, Path.REDIS, Path.RAW_UNIX)) and "Goals" not in text
+
+
+def test_every_transport_has_latency_and_throughput_at_every_size() -> None:
+    cases = transport_cases((64, MIB), cores=2)
+    # Of two sizes: five transports, four raw ways, one of which only streams, and two of Redis.
+    assert len({case.key for case in cases}) == len(cases) == 2 * (2 * 5 + 4 + 3 + 2 * 2)
+    assert {case.kind for case in transport_cases((100_000_000,), cores=2)} == {Kind.LATENCY}
+    assert {case.cores for case in transport_cases((64,), cores=1)} == {Cores.ANY}
+
+
+@needs_two_cores
+@pytest.mark.parametrize("path", RAW_PATHS)
+@pytest.mark.parametrize("kind", [Kind.LATENCY, Kind.THROUGHPUT])
+def test_what_the_kernel_has_is_measured(path: Path, kind: Kind) -> None:
+    if (path, kind) == (Path.VMSPLICE, Kind.LATENCY):
+        pytest.skip("what is lent has no way back")
+    before = psutil.Process().num_fds()
+    for count in (5, 250):
+        sample = floors.measure(Case(kind, path, 5000, Ends.C), count)
+        assert sample.figures[P50 if kind is Kind.LATENCY else RATE] > 0
+        assert sample.messages == {Kind.LATENCY: 2 * min(count, 200), Kind.THROUGHPUT: count}[kind]
+    assert psutil.Process().num_fds() == before
+
+
+def test_without_openssl_there_is_no_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with RemoteEnds(None, "no server. Remedy: none") as ends:
+        for path, reason in ((Path.TLS, "apt install openssl"), (Path.REDIS, "no server")):
+            with pytest.raises(errors.Unavailable, match=reason):
+                ends.open("lab", Case(Kind.LATENCY, path, 64, Ends.C, Cores.ANY))
+
+
 def _plausible(sample: dict[str, Any]) -> bool:
     return sample["messages"] > 0 and all(value >= 0 for value in sample["figures"].values())
 
@@ -446,8 +497,9 @@ def test_the_command_prints_tables() -> None:
     arguments = ["--rounds", "1", "--seconds", "0.5", "--size", "64", "--only", "latency/c/", "--only", "mp-pipe"]
     result = CliRunner().invoke(bench, ["channel", *arguments], catch_exceptions=False)
     assert result.exit_code == 0
-    assert all(text in result.stdout for text in ("ring, C", "mp-pipe, Python", "GOAL", "not measured"))
-    assert "guests" not in result.stdout.partition("GOAL")[0]
+    assert all(text in result.stdout for text in ("ring, C", "mp-pipe, Python"))
+    assert "guests" not in result.stdout.partition("Latency is one way")[0]
+    assert "GOAL" not in result.stdout, "none was measured"
     assert max(map(len, result.stdout.splitlines())) <= 120
 
 

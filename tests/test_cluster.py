@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 import pytest
-from channels import HANG, Start, content, control_ended, in_child, status_of
+from channels import HANG, Fork, Start, content, control_ended, in_child, status_of
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import lease, meeting, runtime
@@ -64,47 +64,37 @@ def eventually(condition: Callable[[], Any]) -> Any:
 
 
 @pytest.fixture
-def elsewhere() -> Iterator[Callable[[Callable[[], object]], int]]:
+def elsewhere(fork: Fork) -> Iterator[Fork]:
     """Forks a process of another node: it has a runtime directory of its own, and a network namespace if we may."""
-    children: list[int] = []
     directories: list[str] = []
 
     def make(body: Callable[[], object]) -> int:
         directories.append(tempfile.mkdtemp(prefix="cwasi-rt-"))
 
         def child() -> None:
-            signal.alarm(int(2 * HANG))
             os.environ[runtime.ENVIRONMENT] = directories[-1]
             if os.geteuid() == 0:
                 assert ctypes.CDLL(None).unshare(CLONE_NEWNET) == 0
             body()
 
-        children.append(in_child(child))
-        return children[-1]
+        return fork(child)
 
     yield make
-    for pid in children:
-        try:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        except (ProcessLookupError, ChildProcessError):
-            pass   # a test has
     for path in directories:
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)   # who is killed soon may still be there
 
 
 CLONE_NEWNET = 0x40000000
-Elsewhere = Callable[[Callable[[], object]], int]
+Elsewhere = Fork
 
 
 def keys(redis_server: RedisServer) -> set[str]:
-    """What is in the server, but for farewells, which expire."""
+    """What is in the server, but for farewells and marks, which expire."""
     import redis
 
     with redis.Redis.from_url(redis_server.url) as client:
-        return {key.decode() for key in client.keys("*")} - {
-            key.decode() for key in client.keys("cwasi:registry:bye:*")
-        }
+        found = [key.decode() for key in client.keys("*")]
+    return {key for key in found if not key.startswith(("cwasi:registry:bye:", "cwasi:registry:mark:"))}
 
 
 # ---- leases ----
@@ -361,7 +351,8 @@ def test_a_sender_on_another_node_that_lies(server: Server, redis_server: RedisS
                                             answer: bytes) -> None:   # fmt: skip
     liar = ClusterName(server, "lab", SENDER, here(), ADDRESS)
     opening = start(cwasi.open_receiver, "lab", timeout=HANG, registry=redis_server.url)
-    peer = eventually(liar.asked)
+    peer, listens = eventually(liar.asked)
+    assert listens is None
     server.put(f"cwasi:registry:answer:{peer.token}", answer)
     with pytest.raises(cwasi.Error):
         opening.result(HANG)

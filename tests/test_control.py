@@ -25,7 +25,7 @@ from cwasi_fastpath import transport as transports
 from cwasi_fastpath.connection import FDS_MAX, MESSAGE_BYTES, Connection
 from cwasi_fastpath.endpoint import RECEIVER, SENDER
 from cwasi_fastpath.modes import Transport
-from cwasi_fastpath.request import InTurn, Request
+from cwasi_fastpath.request import InTurn, Request, close_all, duplicates
 
 On = Callable[..., None]
 
@@ -93,6 +93,44 @@ def test_the_handler_of_the_channel_comes_first(presence: control.Presence, on: 
     with pytest.raises(cwasi.NoSuchChannel, match="nobody here answers 'what' for channel 'lab'"):
         connection.request("what", channel="lab", timeout=HANG)
     connection.close()
+
+
+def test_the_handler_before_is_on_again(presence: control.Presence) -> None:
+    """Two channels of one name may come and go in any order."""
+    names: list[int] = []
+
+    def handler(number: int) -> control.Handler:
+        def handle(request: Request) -> None:
+            names.append(number)
+            request.answer()
+
+        return handle
+
+    handlers = [handler(0), handler(1)]
+    peer = control.connect(presence.address)
+    for handler in handlers:
+        control.on("x", handler, "lab")
+        peer.request("x", channel="lab", timeout=HANG)
+    assert control.rivals("x", "lab") == 2
+    control.off("x", handlers[1], "lab")
+    control.off("x", handlers[1], "lab")
+    peer.request("x", channel="lab", timeout=HANG)
+    control.off("x", handlers[0], "lab")
+    assert (names, control.rivals("x", "lab")) == ([0, 1, 0], 0)
+    with pytest.raises(cwasi.NoSuchChannel):
+        peer.request("x", channel="lab", timeout=HANG)
+
+
+def test_copies_of_descriptors_are_all_made_or_none(presence: control.Presence) -> None:
+    read, write = os.pipe()
+    before = psutil.Process().num_fds()
+    copies = duplicates([read, write])
+    assert psutil.Process().num_fds() == before + 2
+    close_all(copies)
+    with pytest.raises(OSError):
+        duplicates([read, write, -1])
+    assert psutil.Process().num_fds() == before
+    close_all([read, write])
 
 
 def test_a_refusal_is_the_same_error_at_the_other_side(presence: control.Presence, on: On) -> None:

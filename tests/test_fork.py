@@ -187,3 +187,36 @@ def test_a_fork_waits_for_who_tidies() -> None:
     thread.join()
     rx.close()
     tx.close()
+
+
+@pytest.mark.parametrize("transport", ["ring", "pipe"])
+def test_a_copy_of_an_end_that_another_thread_was_inside(transport: str, start: Start) -> None:
+    """That thread is in the parent only: the copy can be given up or closed, and does nothing else."""
+    tx, rx = cwasi.open_channel("lab", transport)
+    with tx, rx:
+        waiting = start(rx.recv, HANG)
+        until = time.monotonic() + HANG
+        while True:
+            try:
+                rx.recv(0)
+            except cwasi.Busy:
+                break
+            except cwasi.WouldWait:
+                assert time.monotonic() < until
+
+        def child() -> None:
+            signal.alarm(int(HANG))
+            with pytest.raises(cwasi.ChannelClosed):
+                rx.recv(0)
+            rx.abandon()
+            tx.abandon()
+            assert rx.closed and tx.closed
+
+        def careless() -> None:
+            signal.alarm(int(HANG))
+            rx.close()
+
+        assert status_of(in_child(child)) == 0
+        assert status_of(in_child(careless)) == 0
+        tx.send(b"on")
+        assert waiting.result(HANG) == b"on"

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,15 @@ def test_here() -> None:
     assert mine.network == Path("/proc/self/ns/net").stat().st_ino
     assert mine.pid_namespace == Path("/proc/self/ns/pid").stat().st_ino
     assert set(mine.cpus) == os.sched_getaffinity(0)
+    assert abs(psutil.boot_time() + mine.started / os.sysconf("SC_CLK_TCK") - psutil.Process().create_time()) < 2
     with pytest.raises(cwasi.BadName):
         here("Lab")
+
+
+def test_a_number_that_was_used_again_is_another_process() -> None:
+    mine = here()
+    assert edge_facts(mine, mine).locality is Locality.PROCESS
+    assert edge_facts(mine, replace(mine, started=mine.started + 1)).locality is Locality.NODE
 
 
 def test_a_forked_child_is_elsewhere() -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cwasi_fastpath._native import lib
 from cwasi_fastpath.metrics import Observation
 from cwasi_fastpath.modes import (
     EdgeFacts,
@@ -22,7 +23,7 @@ from cwasi_fastpath.modes import (
 )
 from cwasi_fastpath.placement import Placement, edge_facts, here
 from cwasi_fastpath.policy import CostPolicy, Costs, Decision, Request
-from cwasi_fastpath.policy.decision import for_several, ruled_out
+from cwasi_fastpath.policy.decision import RECEIVERS_MAX, for_several, ruled_out
 from cwasi_fastpath.policy.model import predict
 
 COSTS = Costs(
@@ -203,13 +204,16 @@ def test_several_receivers_have_what_all_of_them_can() -> None:
     assert for_several([near, apart]) is Transport.PIPE
     assert for_several([replace(near, mode=Mode.PROXIMAL)] * 2) is Transport.PIPE
     assert for_several([Request(NEXT_DOOR, receivers=2)] * 2) is Transport.RING
-    assert for_several([Request(FAR, receivers=2)] * 2) is Transport.REDIS, "and then it says why not"
     served = frozenset(Transport)
-    assert for_several([Request(FAR, available=served, receivers=2)] * 2) is Transport.REDIS
+    assert for_several([Request(FAR, available=served, receivers=2)] * 2) is Transport.TCP
+    assert for_several([Request(FAR, available=served, receivers=RECEIVERS_MAX + 1)]) is Transport.REDIS
+    far_ring = Request(HERE, mode=Mode.REMOTE, transport=Transport.RING)
+    assert for_several([far_ring]) is Transport.REDIS, "it says why not"
+    assert RECEIVERS_MAX == lib.CWASI_READERS_MAX
 
 
 def test_several_receivers_have_a_server_between_only_where_they_must() -> None:
     decision = choose(HERE, receivers=3)
     assert decision is not None and decision.transport is Transport.RING
     decision = choose(FAR, receivers=3)
-    assert decision is not None and decision.transport is Transport.REDIS
+    assert decision is not None and decision.transport is Transport.TCP

@@ -20,7 +20,9 @@ import cwasi_fastpath as cwasi
 from cwasi_fastpath.deployment import Options, run
 from cwasi_fastpath.modes import Mode, Transport
 from cwasi_fastpath.policy import Decision
-from cwasi_fastpath.process import MESSAGE_BYTES, HostProcess, SpannedChannel, supervise
+from cwasi_fastpath.process import MESSAGE_BYTES, HostProcess
+from cwasi_fastpath.spanned import SpannedChannel
+from cwasi_fastpath.supervision import supervise
 from cwasi_fastpath.workflow import EdgeSpec, FunctionSpec, Workflow
 
 HANG = 60.0

@@ -287,3 +287,24 @@ def test_who_holds_a_name_without_an_open_end(runtime_directory: Path) -> None:
     (runtime_directory / "lab:sender").write_text('{"pid": 1, "address": "+0123456789abcdef"}')
     assert registry.holder("lab", SENDER) is not None
     assert ends() == []
+
+
+def test_two_hosts_of_one_process_with_a_channel_of_the_same_name(guests: Path) -> None:
+    """Which one is meant cannot be said from outside; of one it can."""
+
+    def connected(host: cwasi.Host) -> cwasi.Channel:
+        source = host.load(guests / "source.wasm", "a", arguments=["10", "64"])
+        sink = host.load(guests / "sink.wasm", "b", arguments=["10", "64"])
+        return host.connect("frames", source, sink, ports=("out", "in"))
+
+    with cwasi.Host() as one:
+        first = connected(one)
+        with cwasi.Host() as other:
+            second = connected(other)
+            done = command("switch", "frames", "--to", "pipe")
+            assert done.returncode == 2 and "has 2 channels 'frames'" in done.stderr
+            other.switch("frames", "pipe")
+            assert (first.transport, second.transport) == ("ring", "pipe")
+        done = command("switch", "frames", "--to", "tcp")
+        assert done.returncode == 0 and first.transport == "tcp", done
+        one.run()

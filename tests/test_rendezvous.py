@@ -335,7 +335,11 @@ def test_who_is_killed_when_they_have_met(fork: Fork, role: str, step: str) -> N
 
 
 def test_a_sender_that_is_stopped_keeps_nobody_from_timing_out(fork: Fork) -> None:
-    pid = fork(lambda: cwasi.open_sender("lab"))
+    def child() -> None:
+        with cwasi.open_sender("lab"):
+            time.sleep(HANG)   # who leaves at once might do so before the receiver knows that they have met
+
+    pid = fork(child)
     while not registry.holder("lab", SENDER):
         time.sleep(0.001)
     os.kill(pid, signal.SIGSTOP)

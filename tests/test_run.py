@@ -235,8 +235,7 @@ def test_several_senders_and_receivers(
         ("frames", sender, receiver) for sender in "abc"[:senders] for receiver in "xyz"[:receivers]
     ]
     for edge in report["edges"]:
-        remote = "tcp" if receivers == 1 else "redis"
-        assert edge["decision"]["transport"] == {"remote": remote, "trust": "pipe"}.get(mode, "ring")
+        assert edge["decision"]["transport"] == {"remote": "tcp", "trust": "pipe"}.get(mode, "ring")
         metrics = edge["metrics"]
         assert (metrics["sent"], metrics["received"], metrics["bytes"]) == (60, 60, 180_000)
         assert metrics["lost_peers"] == 0 and metrics["p50_ns"] > 0
@@ -456,12 +455,12 @@ def test_a_host_process_that_is_killed(stream: Callable[[int, int], Edges], mode
         assert "Traceback" not in stderr
 
 
-@pytest.mark.parametrize("transport", ["ring", "pipe"])
+@pytest.mark.parametrize("transport", ["ring", "pipe", "tcp"])
 @pytest.mark.parametrize("victim", [0, 1, 2])
 def test_one_of_several_host_processes_is_killed(guests: Path, victim: int, transport: str) -> None:
     """Of a sender's two receivers: the other one goes on to the end. Of the only sender: both are told."""
     functions = [f"source={guests}/source.wasm 300000 10000", *(f"{n}={guests}/sink.wasm 300000 10000" for n in "ab")]
-    how = ("--mode", "proximal", "--transport", transport)
+    how = ("--mode", "remote" if transport == "tcp" else "proximal", "--transport", transport)
     with started(*functions, "--connect", "frames:source/out:a/in+b/in", *how) as command:
         processes = workers(command, 3)
         os.kill(processes[victim].pid, signal.SIGKILL)

@@ -15,10 +15,10 @@ import pytest
 from channels import HANG, TRANSPORTS, Ends, Start, content, fill
 
 import cwasi_fastpath as cwasi
-from cwasi_fastpath.transport import pipe
+from cwasi_fastpath.transport import pipe, tcp
 from cwasi_fastpath.transport.ring import LONGEST_WHOLE, READERS_MAX
 
-LONGEST_OF = {"ring": LONGEST_WHOLE, "pipe": pipe.LONGEST_WHOLE}
+LONGEST_OF = {"ring": LONGEST_WHOLE, "pipe": pipe.LONGEST_WHOLE, "tcp": tcp.LONGEST_WHOLE}
 
 Several = tuple[tuple[cwasi.Sender, ...], tuple[cwasi.Receiver, ...]]
 Open = Callable[..., Several]
@@ -76,7 +76,7 @@ def test_a_receiver_that_is_said_to_be_dead(open_ends: Open, transport: str) -> 
 
 
 @pytest.mark.parametrize("receivers", [1, 3])
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", [*TRANSPORTS, "tcp"])
 def test_the_order_of_each_sender(open_ends: Open, start: Start, transport: str, receivers: int) -> None:
     longest = LONGEST_OF[transport] - 1 if receivers > 1 else 20_000
     txs, rxs = open_ends(3, receivers, transport)
@@ -107,7 +107,7 @@ def test_the_order_of_each_sender(open_ends: Open, start: Start, transport: str,
         assert rx.sources() == sources, "also after it is closed"
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", [*TRANSPORTS, "tcp"])
 def test_senders_that_end(open_ends: Open, transport: str) -> None:
     txs, (rx,) = open_ends(3, 1, transport)
     for number, tx in enumerate(txs):
@@ -131,7 +131,14 @@ def test_one_sender_has_no_sources(ends: Ends) -> None:
 
 @pytest.mark.parametrize(
     ("senders", "receivers", "transport"),
-    [(0, 1, "ring"), (1, 0, "ring"), (0, 2, "pipe"), (1, -1, "pipe"), (1, READERS_MAX + 1, "pipe")],
+    [
+        (0, 1, "ring"),
+        (1, 0, "ring"),
+        (0, 2, "pipe"),
+        (1, -1, "pipe"),
+        (1, READERS_MAX + 1, "pipe"),
+        (1, READERS_MAX + 1, "tcp"),
+    ],
 )
 def test_what_cannot_be(senders: int, receivers: int, transport: str) -> None:
     before = psutil.Process().num_fds()

@@ -162,7 +162,10 @@ def test_who_sends_without_waiting_is_told_that_it_would_have_to(start: Start) -
 
 
 @pytest.mark.parametrize(("senders", "receivers"), [(1, 3), (3, 1), (2, 2)])
-def test_several(start: Start, senders: int, receivers: int) -> None:
+@pytest.mark.parametrize(
+    ("targets", "times"), [(["pipe", "ring"], SWITCHES), (["tcp", "ring"], 30), (["pipe", "tcp"], 30)], ids=str
+)
+def test_several(start: Start, senders: int, receivers: int, targets: list[str], times: int) -> None:
     """The first sender goes to and fro; the others are not disturbed."""
     txs, rxs = cwasi.open_ends("lab", senders, receivers)
     with closing(*txs, *rxs):
@@ -185,12 +188,12 @@ def test_several(start: Start, senders: int, receivers: int) -> None:
             return nexts
 
         receiving = [start(receive, rx) for rx in rxs]
-        switches = start(switch_often, txs[0], ["pipe", "ring"], SWITCHES)
+        switches = start(switch_often, txs[0], targets, times)
         switches.add_done_callback(lambda _: done.set())
         sent = [task.result(HANG) for task in sending]
         assert [task.result(HANG) for task in receiving] == [sent] * receivers
         switches.result(HANG)
-        assert [rx.epoch_of(0) for rx in rxs] == [SWITCHES] * receivers
+        assert [rx.epoch_of(0) for rx in rxs] == [times] * receivers
 
 
 def test_a_task_that_waits_follows() -> None:
@@ -380,3 +383,33 @@ def test_a_running_command_is_told(guests: Path, runtime_directory: Path) -> Non
             assert {(end["transport"], end["epoch"]) for end in ends if end["role"] == "sender"} == {("pipe", 1)}
         finally:
             command.terminate()
+
+
+INTERRUPTED = """
+import os, signal, threading
+import cwasi_fastpath as cwasi
+signal.signal(signal.SIGINT, signal.default_int_handler)
+tx, rx = cwasi.open_channel("lab")
+sent = 0
+while tx.try_send(b""):
+    sent += 1
+noticed = threading.Event()
+signal.signal(signal.SIGUSR1, lambda *_: noticed.set())
+threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    tx.switch("ring", timeout=None)
+except KeyboardInterrupt:
+    print("interrupted", noticed.is_set(), tx.epoch)
+for _ in range(sent):
+    rx.recv(0)
+tx.switch("pipe", timeout=0)
+tx.send(b"on")
+print(rx.recv(0), tx.epoch, rx.epoch)
+"""
+
+
+def test_ctrl_c_ends_a_switch_without_a_time_out() -> None:
+    """Another signal does not; and all is as it was."""
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=HANG)
+    assert (done.stdout, done.stderr) == ("interrupted True 0\nb'on' 1 1\n", "")

@@ -12,6 +12,7 @@ import pytest
 from channels import HANG, Start, in_child, status_of
 
 import cwasi_fastpath as cwasi
+from cwasi_fastpath import tidy
 
 FORKS = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
@@ -55,6 +56,7 @@ def test_a_thousand_switches_leave_nothing(before: Footprint, transports: list[s
     assert (tx.epoch, rx.epoch, tx.unread) == (1000, 1000, 0)
     tx.switch(transports[0], timeout=HANG)
     assert rx.try_recv() is None and tx.unread == 0
+    tidy.look()   # as the thread does in time
     assert settled(during)
     tx.close()
     rx.close()

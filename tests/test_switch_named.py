@@ -135,7 +135,10 @@ def test_nonsense_is_refused(fork: Fork, body: dict[str, object]) -> None:
         assert status_of(pid) == 0
 
 
-TCP = {"role": 2, "host": "127.0.0.1", "port": 9, "key": "00" * 32, "window": 1 << 20, "patience": 1.0, "tls": None}
+TCP = {
+    "role": 2, "reader": 0, "host": "127.0.0.1", "port": 9, "key": "00" * 32, "others": [], "window": 1 << 20,
+    "patience": 1.0, "tls": None,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -149,6 +152,7 @@ TCP = {"role": 2, "host": "127.0.0.1", "port": 9, "key": "00" * 32, "window": 1 
         ("tcp", {**TCP, "key": "no hex"}, 1),
         ("tcp", {**TCP, "patience": "long"}, 1),
         ("tcp", {**TCP, "role": 1}, 1),
+        ("tcp", {**TCP, "others": [[9]]}, 1),
     ],
 )
 def test_links_that_nobody_exports_leave_nothing(
@@ -478,7 +482,84 @@ def test_by_command(fork: Fork) -> None:
 def test_a_process_that_answers_nonsense(monkeypatch: pytest.MonkeyPatch, answer: dict[str, str]) -> None:
     from cwasi_fastpath import switch_asked
 
-    monkeypatch.setattr(switch_asked, "holders", lambda channel, role: ["0" * 16])
+    monkeypatch.setattr(switch_asked, "switchers", lambda channel: ["0" * 16])
     monkeypatch.setattr(switch_asked.registry, "ask", lambda *words, **more: answer)
     with pytest.raises(cwasi.PeerDied, match="answered nonsense"):
         switch_asked.ask("lab", "ring", 1.0)
+
+
+def test_why_the_peer_is_gone(start: Start) -> None:
+    """A named end says what its transport knows, also after a switch."""
+    with RedisServer() as server:
+        opening = start(cwasi.open_sender, "lab", timeout=HANG, transport="redis", redis=f"{server.url}?patience=1")
+        with cwasi.open_receiver("lab", timeout=HANG) as rx:
+            tx: cwasi.Sender = opening.result(HANG)   # type: ignore[assignment]
+            tx.send(b"by redis")
+            assert rx.recv(HANG) == b"by redis"
+            for target in ("ring", f"{server.url}?patience=1"):
+                tx.switch(target, timeout=HANG)
+                tx.send(b"on")
+                assert rx.recv(HANG) == b"on"
+            os.kill(server.pid, signal.SIGKILL)
+            with pytest.raises(cwasi.PeerDied, match="redis at "):
+                rx.recv(HANG)
+            tx.finish(failed=True)
+            tx.close()
+
+
+@pytest.mark.parametrize("how", ["named", "threads"])
+def test_a_server_that_does_not_answer(start: Start, how: str) -> None:
+    """The time-out holds, the channel goes on as before, and what waits for the server goes when it answers."""
+    with RedisServer() as server:
+        if how == "named":
+            opening = start(cwasi.open_sender, "lab", timeout=HANG)
+            rx = cwasi.open_receiver("lab", timeout=HANG)
+            tx: cwasi.Sender = opening.result(HANG)   # type: ignore[assignment]
+        else:
+            tx, rx = cwasi.open_channel("lab")
+        with tx, rx:
+            os.kill(server.pid, signal.SIGSTOP)
+            try:
+                with pytest.raises(cwasi.Timeout):
+                    tx.switch(server.url, timeout=0.3)
+                tx.send(b"on")
+                assert rx.recv(HANG) == b"on"
+            finally:
+                os.kill(server.pid, signal.SIGCONT)
+            tx.switch(server.url, timeout=HANG)
+            tx.send(b"by redis")
+            assert rx.recv(HANG) == b"by redis" and tx.epoch == 1
+        until = time.monotonic() + HANG
+        while any(thread.name.startswith(("redis ", "cwasi switch")) for thread in threading.enumerate()):
+            assert time.monotonic() < until, threading.enumerate()
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("abandons", [True, False])
+def test_a_parent_whose_child_sends_does_not_switch_it(fork: Fork, abandons: bool) -> None:
+    """It says so where it has given its own copy up; else it notices, and the child goes on."""
+    receiving = fork(receive_all)
+    with cwasi.open_sender("lab", timeout=HANG) as tx:
+        ours, theirs = socket.socketpair()
+
+        def child() -> None:
+            ours.close()
+            for number in range(10):
+                tx.send(message(number))
+            theirs.send(b"sent")
+            assert theirs.recv(5) == b"go on"
+            for number in range(10, 20):
+                tx.send(message(number))
+            tx.send(b"")
+
+        pid = fork(child)
+        theirs.close()
+        assert ours.recv(5) == b"sent"
+        if abandons:
+            tx.abandon()
+        done = switch("lab", "pipe")
+        assert done.returncode == 74 and ("is closed" if abandons else "corrupted") in done.stderr, done
+        ours.send(b"go on")
+        assert status_of(pid) == 0
+        assert status_of(receiving) == 0
+        ours.close()

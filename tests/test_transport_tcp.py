@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import random
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from channels import HANG, Start, content, in_child, status_of
 from proxy import Proxy
@@ -59,7 +64,7 @@ def test_resets_lose_and_double_nothing(link: TcpLink, start: Start) -> None:
         sending = start(lambda: [tx.send(message(number)) for number in range(COUNT)])
         receiving = start(receives_all, rx, COUNT)
         while not receiving.done():
-            time.sleep(0.1)   # a way that never lasts long enough for a greeting is given up
+            time.sleep(0.02)
             proxy.cut()
         receiving.result(HANG)
         sending.result(HANG)
@@ -106,6 +111,125 @@ def test_a_way_that_stays_broken_is_given_up(start: Start) -> None:
         assert tx.unread >= tx.messages - 1
         for end in (tx, rx, far, link):
             end.close()
+
+
+# ---- several receivers ----
+
+
+def fan(link: TcpLink, readers: int) -> tuple[cwasi.Sender, list[cwasi.Receiver]]:
+    rxs = [cwasi.Receiver(link.open(RECEIVER, reader=reader), "lab") for reader in range(readers)]
+    return cwasi.Sender(link.open(SENDER), "lab"), rxs
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)], ids=str)
+def test_a_message_longer_than_the_window_goes_to_all_at_once(start: Start, order: tuple[int, ...]) -> None:
+    """One reads it all before another begins."""
+    link = TcpLink.create(readers=3, window=1 << 20)
+    tx, rxs = fan(link, 3)
+    sent = [content(number, 10_000 if number % 2 else 5 << 20) for number in range(6)]
+    sending = start(tx.send, sent[0])
+    assert all(rxs[reader].recv(timeout=HANG) == sent[0] for reader in order)
+    sending.result(HANG)
+    sending = start(lambda: [tx.send(message) for message in sent])
+    receiving = [start(lambda rx=rx: [rx.recv(timeout=HANG) for _ in sent]) for rx in rxs]
+    assert all(received.result(HANG) == sent for received in receiving)
+    sending.result(HANG)
+    with pytest.raises(cwasi.WouldWait):
+        tx.send(sent[0], timeout=0)
+    for end in (tx, *rxs, link):
+        end.close()
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_inside_a_message_longer_than_the_window(start: Start, leaves: bool) -> None:
+    """A receiver leaves, or the sender is stopped."""
+    link = TcpLink.create(readers=2, window=1 << 20)
+    tx, rxs = fan(link, 2)
+    message = content(1, 40 << 20)
+    sending = start(tx.send, message)
+    assert rxs[1].peek(HANG)[0] == len(message)
+    if leaves:
+        rxs[1].close()
+        assert rxs[0].recv(HANG) == message
+        sending.result(HANG)
+        tx.send(b"goes on")
+        assert rxs[0].recv(HANG) == b"goes on" and tx.metrics().lost_peers == 0
+    else:
+        tx.stop()
+        with pytest.raises(cwasi.Cancelled):
+            sending.result(HANG)
+        tx.close()
+        for rx in rxs:
+            with pytest.raises(cwasi.PeerDied):
+                rx.recv(HANG)
+    for end in (tx, *rxs, link):
+        end.close()
+
+
+def test_each_way_is_cut_for_itself(start: Start) -> None:
+    link = TcpLink.create(readers=2)
+    description = link.export(SENDER)[0]
+    with Proxy(description["port"]) as one, Proxy(description["others"][0][0]) as other:
+        others = [[other.port, description["others"][0][1]]]
+        far = by_way_of(link, one.port, others=others)
+        rxs = [cwasi.Receiver(link.open(RECEIVER, reader=reader), "lab") for reader in range(2)]
+        tx = cwasi.Sender(far.open(SENDER), "lab")
+        sending = start(lambda: [tx.send(message(number)) for number in range(1000)])
+        receiving = [start(receives_all, rx, 1000) for rx in rxs]
+        while not all(done.done() for done in receiving):
+            time.sleep(0.05)
+            one.cut()
+            time.sleep(0.05)
+            other.cut()
+        for done in (*receiving, sending):
+            done.result(HANG)
+        assert tx.metrics().lost_peers == 0
+        one.refuse()
+        with pytest.raises(cwasi.PeerDied):
+            rxs[0].recv(HANG)
+        while tx.metrics().lost_peers == 0:
+            tx.send(b"x", timeout=HANG)
+            assert rxs[1].recv(HANG) == b"x"
+        for end in (tx, *rxs, far, link):
+            end.close()
+
+
+def test_a_receiver_that_died_before_the_sender_came(link: TcpLink) -> None:
+    made = TcpLink.create(readers=2)
+    far = TcpLink.joined(made.export(SENDER)[0], [])
+    rx = cwasi.Receiver(made.open(RECEIVER, reader=1), "lab")
+    made.close()   # and with it the door of the first
+    tx = cwasi.Sender(far.open(SENDER), "lab")
+    while tx.metrics().lost_peers == 0:
+        tx.send(b"x", timeout=HANG)
+        assert rx.recv(HANG) == b"x"
+    for end in (tx, rx, far, made):
+        end.close()
+
+
+def test_several_over_a_fork(start: Start) -> None:
+    """No keeper is there; the sender itself sees to all."""
+    (tx,), rxs = cwasi.open_ends("lab", receivers=2, transport="tcp")
+
+    def child() -> None:
+        for rx in rxs:
+            rx.abandon()
+        for number in range(200):
+            tx.send(message(number))
+        tx.send(bytes(70_000_000))
+        tx.finish(linger=HANG)
+
+    pid = in_child(child)
+    tx.abandon()
+    for number in range(200):
+        assert all(rx.recv(timeout=HANG) == message(number) for rx in reversed(rxs))
+    receiving = [start(rx.recv, HANG) for rx in rxs]
+    assert all(received.result(HANG) == bytes(70_000_000) for received in receiving)
+    for rx in rxs:
+        with pytest.raises(cwasi.ChannelClosed):
+            rx.recv(timeout=HANG)
+        rx.close()
+    assert status_of(pid) == 0
 
 
 # ---- what the sender knows ----
@@ -300,6 +424,118 @@ def test_the_handshake_proves_both_sides() -> None:
         changed = bytearray(answer)
         changed[position] ^= 1
         assert handshake.proof(key, hello, bytes(changed)) is None
+
+
+def mutated(rng: random.Random, frames: int) -> bytes:
+    """What a sender writes, and what it answers, some bits changed."""
+    plain = bytearray(handshake.hello() + rng.randbytes(handshake.ANSWER_BYTES))
+    for number in range(frames):
+        length = rng.choice((0, 1, 24, 100, 1 << 20, 1 << 30, 0xFFFFFFFE, 0xFFFFFFFF))
+        plain += struct.pack("<QQII", number, 0, length, 0)
+    for _ in range(rng.randrange(1, 40)):
+        plain[rng.randrange(len(plain))] ^= 1 << rng.randrange(8)
+    return bytes(plain)
+
+
+def knocks(rng: random.Random, address: tuple[str, int], frames: int) -> None:
+    """A stranger, who writes as much as it may."""
+    with socket.create_connection(address) as stranger, suppress(OSError):
+        stranger.sendall(mutated(rng, frames))
+        if rng.random() < 0.5:
+            stranger.shutdown(socket.SHUT_WR)
+
+
+def comes_in(rng: random.Random, link: TcpLink, frames: int) -> None:
+    """A sender that knows the key, and then writes what no honest one does."""
+    plain = link.export(SENDER)[0]
+    key = bytes.fromhex(plain["key"])
+    with socket.create_connection((plain["host"], plain["port"])) as connection, suppress(OSError):
+        answer = handshake.answer(key, connection.recv(handshake.HELLO_BYTES, socket.MSG_WAITALL))
+        assert answer is not None
+        connection.sendall(answer)
+        connection.recv(handshake.PROOF_BYTES, socket.MSG_WAITALL)
+        connection.sendall(mutated(rng, frames)[handshake.HELLO_BYTES + handshake.ANSWER_BYTES :])
+
+
+def garbage(link: TcpLink, connections: int, frames: int) -> None:
+    rng = random.Random(7)
+    address = (link.export(SENDER)[0]["host"], link.export(SENDER)[0]["port"])
+    rx, tx = cwasi.Receiver(link.open(RECEIVER), "lab"), cwasi.Sender(link.open(SENDER), "lab")
+    for number in range(2 * connections):
+        if number == connections:   # what is warm by now does not grow
+            gc.collect()
+            before = psutil.Process().memory_info().rss, psutil.Process().num_fds()
+        knocks(rng, address, frames)
+        if number % 10 == 0:
+            tx.send(message(number))
+            assert rx.recv(timeout=HANG) == message(number)
+    gc.collect()
+    until = time.monotonic() + HANG
+    while psutil.Process().num_fds() > before[1] + STRANGERS_MAX:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert psutil.Process().memory_info().rss < before[0] + (8 << 20)
+    for end in (tx, rx):
+        end.close()
+
+
+def test_garbage_on_the_port(link: TcpLink) -> None:
+    garbage(link, 150, 100)
+
+
+@pytest.mark.stress
+def test_a_million_frames_of_garbage_on_the_port(link: TcpLink) -> None:
+    garbage(link, 1000, 500)
+
+
+def test_garbage_from_who_knows_the_key() -> None:
+    """It gets as far as its receiver, which takes what is right, and then gives an error."""
+    rng = random.Random(8)
+    for _ in range(30):
+        link = TcpLink.create(patience=0.1)
+        rx = cwasi.Receiver(link.open(RECEIVER), "lab")
+        comes_in(rng, link, 200)
+        with pytest.raises((cwasi.Corrupted, cwasi.PeerDied, cwasi.ChannelClosed, cwasi.errors.Moved)):
+            while True:
+                rx.recv(timeout=HANG)
+        rx.close()
+        link.close()
+
+
+@pytest.mark.parametrize("when", ["before", "between"])
+def test_a_listener_that_is_shut_keeps_nobody_busy(start: Start, when: str) -> None:
+    """Who passed it on holds it too."""
+    made = TcpLink.create(patience=1.0)
+    listener = socket.socket(fileno=os.dup(made.export(RECEIVER)[1][0]))
+    rx = cwasi.Receiver(made.open(RECEIVER), "lab")
+    with Proxy(made.export(SENDER)[0]["port"]) as proxy:
+        far = by_way_of(made, proxy.port)
+        tx = cwasi.Sender(far.open(SENDER), "lab")
+        if when == "between":
+            tx.send(b"came")
+            assert rx.recv(timeout=HANG) == b"came"
+        receiving = start(rx.recv)
+        listener.shutdown(socket.SHUT_RDWR)
+        proxy.refuse()
+        with pytest.raises(cwasi.PeerDied):
+            receiving.result(HANG)
+    listener.close()
+    for end in (rx, tx, far, made):
+        end.close()
+
+
+def test_a_listener_that_is_none_is_refused(link: TcpLink) -> None:
+    description, _ = link.export(RECEIVER)
+    ours, theirs = socket.socketpair()
+    bound, (read, write) = socket.socket(), os.pipe()
+    bound.bind(("127.0.0.1", 0))
+    for descriptor in (ours.fileno(), bound.fileno(), read):
+        with pytest.raises(ValueError, match="listens"):
+            join(description, [descriptor])
+    for held in (ours, theirs, bound):
+        held.close()
+    for descriptor in (read, write):
+        os.close(descriptor)
 
 
 # ---- what cannot be ----

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -68,9 +68,9 @@ class Node:
     device: str
     address: str
 
-    def start(self, program: str, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, program: str, *arguments: str, pass_fds: Sequence[int] = ()) -> subprocess.Popen[str]:
         command = ["ip", "netns", "exec", self.name, sys.executable, "-P", "-c", program, *arguments]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, pass_fds=pass_fds)
 
     def cable(self, state: str) -> None:
         ip("-n", self.name, "link", "set", self.device, state)

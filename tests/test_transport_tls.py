@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from channels import HANG, Start, content
@@ -16,6 +20,9 @@ from proxy import Proxy
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath.endpoint import RECEIVER, SENDER
+from cwasi_fastpath.modes import Mode, Transport
+from cwasi_fastpath.policy import Decision
+from cwasi_fastpath.spanned import SpannedChannel
 from cwasi_fastpath.transport.tcp import TcpLink
 from cwasi_fastpath.transport.tls import TlsFiles
 
@@ -37,14 +44,25 @@ class Authority:
         openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", 2,
                 "-subj", "/CN=authority", "-keyout", self._key, "-out", self.certificate)  # fmt: skip
 
-    def files(self, name: str, address: str = "127.0.0.1") -> TlsFiles:
-        """A certificate with that name, of who is at the address."""
+    def files(self, name: str, address: str = "127.0.0.1", until: str | None = None) -> TlsFiles:
+        """A certificate with that name, of who is at the address. until: when it expires, else in two days."""
         request, extension, signed, key = (self._directory / f"{name}.{end}" for end in ("csr", "ext", "pem", "key"))
         extension.write_text(f"subjectAltName=IP:{address}\n")
         openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
                 "-subj", f"/CN={name}", "-keyout", key, "-out", request)  # fmt: skip
-        openssl("x509", "-req", "-in", request, "-CA", self.certificate, "-CAkey", self._key, "-CAcreateserial",
-                "-days", 2, "-extfile", extension, "-out", signed)  # fmt: skip
+        if until is None:
+            openssl("x509", "-req", "-in", request, "-CA", self.certificate, "-CAkey", self._key, "-CAcreateserial",
+                    "-days", 2, "-extfile", extension, "-out", signed)  # fmt: skip
+            return TlsFiles(str(self.certificate), str(signed), str(key))
+        index, settings = self._directory / "index", self._directory / "ca.conf"
+        index.touch()
+        settings.write_text(
+            "[ca]\ndefault_ca = ours\n[ours]\npolicy = any\ndefault_md = sha256\nrand_serial = yes\n"
+            f"database = {index}\nnew_certs_dir = {self._directory}\n[any]\ncommonName = supplied\n"
+        )
+        openssl("ca", "-batch", "-config", settings, "-cert", self.certificate, "-keyfile", self._key, "-in", request,
+                "-startdate", "20200101000000Z", "-enddate", until, "-extfile", extension, "-out", signed,
+                "-notext")  # fmt: skip
         return TlsFiles(str(self.certificate), str(signed), str(key))
 
 
@@ -158,15 +176,89 @@ def test_a_sender_without_tls_is_refused(link: TcpLink) -> None:
 
 def test_a_receiver_must_be_who_it_is_said_to_be(authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
     """Its certificate is signed, but names another address."""
-    link = TcpLink.create(tls=authority.files("elsewhere", "192.0.2.7"))
-    rx, tx = cwasi.Receiver(link.open(RECEIVER), "lab"), cwasi.Sender(link.open(SENDER), "lab")
-    with pytest.raises(cwasi.PeerDied):
+    link = TcpLink.create(tls=authority.files("node"))
+    elsewhere = asdict(authority.files("elsewhere", "192.0.2.7"))
+    description, fds = link.export(RECEIVER)
+    far = TcpLink.joined({**description, "tls": elsewhere}, [os.dup(fds[0])])
+    rx, tx = cwasi.Receiver(far.open(RECEIVER), "lab"), cwasi.Sender(link.open(SENDER), "lab")
+    tx.why = lambda: link.why
+    with pytest.raises(cwasi.PeerDied, match=r"it is not trusted: .*IP address mismatch"):
         while True:
             tx.send(b"x", timeout=1)
             time.sleep(0.01)
     assert "IP address mismatch" in caplog.text
-    for end in (tx, rx, link):
+    for end in (tx, rx, far, link):
         end.close()
+
+
+def test_the_sender_learns_that_it_is_not_trusted(link: TcpLink, tmp_path: Path, files: TlsFiles) -> None:
+    far = sender_with(link, replace(Authority(tmp_path / "theirs").files("thief"), authority=files.authority))
+    rx, thief = cwasi.Receiver(link.open(RECEIVER), "lab"), cwasi.Sender(far.open(SENDER), "lab")
+    thief.why = lambda: far.why
+    with pytest.raises(cwasi.PeerDied, match=r"it does not trust our certificate: .*ALERT_UNKNOWN_CA"):
+        while True:
+            thief.send(b"x", timeout=1)
+            time.sleep(0.01)
+    for end in (thief, rx, far):
+        end.close()
+
+
+def test_certificates_that_will_not_be_trusted(files: TlsFiles, authority: Authority, tmp_path: Path) -> None:
+    foreign = replace(Authority(tmp_path / "theirs").files("other"), authority=files.authority)
+    for wrong, reason in (
+        (foreign, "unable to get local issuer certificate"),
+        (authority.files("late", until="20200102000000Z"), "certificate has expired"),
+        (authority.files("elsewhere", "192.0.2.7"), "IP address mismatch"),
+    ):
+        with pytest.raises(cwasi.BadSpec, match=f"will not be trusted at 127.0.0.1: {reason}.*Give a certificate"):
+            TcpLink.create(tls=wrong)
+
+
+def cwasi_run(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "cwasi_fastpath.cli", "run", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=HANG)
+
+
+CASES = {
+    "two of three": (["--tls-authority", "authority", "--tls-key", "key"], "TLS needs all of"),
+    "missing": (["--tls-authority", "none", "--tls-certificate", "certificate", "--tls-key", "key"], "No such file"),
+    "foreign": (["--tls-authority", "other", "--tls-certificate", "certificate", "--tls-key", "key"], "local issuer"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_files_on_the_command_line(case: str, files: TlsFiles, tmp_path: Path) -> None:
+    words, reason = CASES[case]
+    found = {"authority": files.authority, "certificate": files.certificate, "key": files.key, "none": "/none.pem"}
+    found["other"] = str(Authority(tmp_path / "theirs").certificate) if "other" in words else ""
+    done = cwasi_run("x.wasm", *(found.get(word, word) for word in words))
+    assert done.returncode == 2 and reason in done.stderr and "Traceback" not in done.stderr
+
+
+def test_on_the_command_line(files: TlsFiles, guests: Path) -> None:
+    words = ["--tls-authority", files.authority, "--tls-certificate", files.certificate, "--tls-key", files.key]
+    functions = [f"source={guests}/source.wasm 50 3000", f"sink={guests}/sink.wasm 50 3000"]
+    edge = ["--connect", "frames:source/out:sink/in", "--mode", "remote", "--json"]
+    done = cwasi_run(*functions, *edge, *words)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["edges"]
+    assert (row["decision"]["transport"], row["metrics"]["received"]) == ("tcp", 50)
+
+
+def test_the_ends_of_host_processes_are_given_the_files(files: TlsFiles) -> None:
+    given: list[dict[str, Any]] = []
+
+    class Process:
+        neighbours: ClassVar[list[object]] = []
+
+        def join(self, message: object, links: list[tuple[dict[str, Any], list[int]]]) -> None:
+            given.extend(description for description, _ in links)
+
+    process: Any = Process()
+    decision = Decision(Mode.REMOTE, Transport.TCP, "a test")
+    channel = SpannedChannel("lab", {("a", "b"): decision}, (("a", None),), (("b", None),))
+    channel.connect({"a": process, "b": process}, None, 64, files)
+    assert [description["tls"] for description in given] == [asdict(files)] * 2
 
 
 def test_files_that_do_not_fit(files: TlsFiles, authority: Authority, tmp_path: Path) -> None:

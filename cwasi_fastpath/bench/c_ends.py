@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
@@ -29,10 +29,19 @@ _WARM_BYTES = 4 << 20
 """A message that touches every page of a ring."""
 
 
-def measure(case: Case, count: int) -> Sample:
+Open = Callable[[str, Case], tuple[Sender, Receiver]]
+"""Makes a channel of that name for a case."""
+
+
+def _open(name: str, case: Case) -> tuple[Sender, Receiver]:
+    return open_channel(name, case.path)
+
+
+def measure(case: Case, count: int, channel: Open = _open) -> Sample:
     """One run of `case` with `count` messages, or of `count` milliseconds where it is idle. Raises what calls raise."""
     runs = {Kind.LATENCY: _latency, Kind.THROUGHPUT: _throughput, Kind.BURST: _burst, Kind.IDLE: _idle}
-    return runs[case.kind](case, count)
+    with _sides(case, channel) as sides:
+        return runs[case.kind](case, count, sides)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +66,12 @@ class _Side:
         self.drive(loop, _WARM_BYTES, 1, -1, ffi.new("uint64_t[1]"))
 
 
+_Sides = tuple[_Side, _Side]
+
+
 @contextmanager
-def _sides(case: Case) -> Iterator[tuple[_Side, _Side]]:
-    there, back = open_channel("there", case.path), open_channel("back", case.path)
+def _sides(case: Case, channel: Open) -> Iterator[_Sides]:
+    there, back = channel("there", case), channel("back", case)
     # Written: memory that is only zero may be one page, over and over.
     messages = [bytearray(b"\7") * max(case.size, _WARM_BYTES) for _ in range(2)]
     with there[0], there[1], back[0], back[1]:
@@ -70,7 +82,8 @@ def _timeout(case: Case) -> int:
     return 0 if case.how is How.SPINNING else -1
 
 
-def _latency(case: Case, count: int) -> Sample:
+def _latency(case: Case, count: int, sides: _Sides) -> Sample:
+    first, second = sides
     took = ffi.new("uint64_t[]", count)
 
     def ping() -> None:
@@ -81,32 +94,32 @@ def _latency(case: Case, count: int) -> Sample:
         second.warm("pong")
         second.drive("pong", case.size, count, _timeout(case))
 
-    with _sides(case) as (first, second):
-        run_both(case.cores, ping, pong)
+    run_both(case.cores, ping, pong)
     ways = sorted(trip / 2 for trip in took)
     return Sample(2 * count, sum(took) / 1e9, {P50: quantile_of(ways, 0.5), P99: quantile_of(ways, 0.99)})
 
 
-def _throughput(case: Case, count: int) -> Sample:
-    took = _stream(case, count, 0, [ffi.NULL])
+def _throughput(case: Case, count: int, sides: _Sides) -> Sample:
+    took = _stream(case, count, sides, 0, [ffi.NULL])
     return Sample(count, took / 1e9, {RATE: count * case.size * 1e9 / took})
 
 
-def _burst(case: Case, count: int) -> Sample:
+def _burst(case: Case, count: int, sides: _Sides) -> Sample:
     """From the start of each send to the return of its receive: nobody answers. Medians over the bursts."""
     bursts, messages = max(1, count // BURST_MESSAGES), min(count, BURST_MESSAGES)
     ways = [ffi.new("uint64_t[]", messages) for _ in range(bursts)]
-    took = _stream(case, messages, BURST_NS, ways)
+    took = _stream(case, messages, sides, BURST_NS, ways)
     ordered = [sorted(burst) for burst in ways]
     figures = {name: median(quantile_of(burst, q) for burst in ordered) for name, q in ((P50, 0.5), (P99, 0.99))}
     return Sample(bursts * messages, took / 1e9, figures)
 
 
-def _stream(case: Case, count: int, period_ns: int, runs: Sequence[Any]) -> int:
+def _stream(case: Case, count: int, sides: _Sides, period_ns: int, runs: Sequence[Any]) -> int:
     """The nanoseconds from the first send to the receiver's answer to the last message, of all runs.
 
     runs: for each, where to put how long each message was under way, or NULL.
     """
+    first, second = sides
     took = [ffi.new("uint64_t[1]") for _ in runs]
 
     def source() -> None:
@@ -119,19 +132,18 @@ def _stream(case: Case, count: int, period_ns: int, runs: Sequence[Any]) -> int:
         for ways in runs:
             second.drive("sink", case.size, count, _timeout(case), ways)
 
-    with _sides(case) as (first, second):
-        run_both(case.cores, source, sink)
+    run_both(case.cores, source, sink)
     return sum(int(one[0]) for one in took)
 
 
-def _idle(case: Case, count: int) -> Sample:
+def _idle(case: Case, count: int, sides: _Sides) -> Sample:
     """The share of a core that a receiver takes while nothing comes."""
-    with _sides(case) as (_, second):
+    _, second = sides
 
-        def wait() -> tuple[int, int]:
-            start, cpu = time.monotonic_ns(), time.thread_time_ns()
-            lib.cwasi_channel_recv(second.rx.pointer, ffi.from_buffer(second.message), case.size, count * 1_000_000)
-            return time.thread_time_ns() - cpu, time.monotonic_ns() - start
+    def wait() -> tuple[int, int]:
+        start, cpu = time.monotonic_ns(), time.thread_time_ns()
+        lib.cwasi_channel_recv(second.rx.pointer, ffi.from_buffer(second.message), case.size, count * 1_000_000)
+        return time.thread_time_ns() - cpu, time.monotonic_ns() - start
 
-        (cpu, ns), _nothing = run_both(case.cores, wait, lambda: None)
+    (cpu, ns), _nothing = run_both(case.cores, wait, lambda: None)
     return Sample(count, ns / 1e9, {SHARE: cpu / ns})

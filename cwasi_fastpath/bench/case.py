@@ -47,6 +47,10 @@ class Path(StrEnum):
     PIPE = "pipe"
     TCP = "tcp"
     """On the loopback."""
+    TLS = "tcp-tls"
+    """The same, with TLS."""
+    REDIS = "redis"
+    """A channel through a server."""
     LIST = "redis-list"
     STREAM = "redis-stream"
     TUNED_LIST = "tuned-list"
@@ -66,6 +70,10 @@ class Path(StrEnum):
     """A pipe that is lent pages, and read, by two loops."""
     VMSPLICE_COPY = "vmsplice-copy"
     """The same, where each message is copied into the pages first, as it must be when its sender goes on."""
+    RAW_PIPE = "raw-pipe"
+    """A pipe that one loop writes to and another reads; where they take turns, one for each way."""
+    RAW_UNIX = "raw-unix"
+    """The same over a pair of unix stream sockets."""
     RAW_TCP = "raw-tcp"
     """A connection on the loopback that one loop writes to and another reads."""
     TCP_TURNS = "raw-tcp-turns"
@@ -90,7 +98,10 @@ class How(StrEnum):
     """In the call, which may sleep."""
 
 
-OWN_PATHS = (Path.RING, Path.WINDOWS, Path.PIPE, Path.TCP)
+OWN_PATHS = (Path.RING, Path.WINDOWS, Path.PIPE, Path.TCP, Path.TLS, Path.REDIS)
+
+RAW_PATHS = (Path.RAW_PIPE, Path.VMSPLICE, Path.RAW_UNIX, Path.RAW_TCP)
+"""What the kernel has, without a channel."""
 
 BYTE_FLOORS = (Path.COPY, Path.VMSPLICE, Path.VMSPLICE_COPY, Path.RAW_TCP)
 """Floors of messages of a size."""

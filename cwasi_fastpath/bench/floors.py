@@ -10,21 +10,26 @@ from contextlib import suppress
 
 from .._native import check, ffi, lib
 from ..calibration import hop_ns, wake_ns
-from .case import COST, P50, RATE, Case, Path, Sample
+from .case import COST, P50, RATE, Case, Kind, Path, Sample
 from .cores import run_both
+from .stats import quantile_of
 
 _IMPLAUSIBLE_NS = 30.0
 _PROBES = 5
 _LINE = 64
 _HUGE = 2 << 20
 _PIPE_BYTES = 1 << 20
+_PARTS = 100
 
 
 def measure(case: Case, count: int) -> Sample:
     """One run of `case`. Raises OSError, Corrupted."""
+    if case.kind is Kind.LATENCY:
+        return _raw_latency(case, count)
     runs = {
         Path.HOP: _hop, Path.YIELD: _yield, Path.WAKE: _wake, Path.COPY: _copy, Path.BUFFERS: _buffers,
-        Path.VMSPLICE: _lending, Path.VMSPLICE_COPY: _lending, Path.RAW_TCP: _written, Path.TCP_TURNS: _turns,
+        Path.VMSPLICE: _lending, Path.VMSPLICE_COPY: _lending, Path.RAW_TCP: _written,
+        Path.RAW_PIPE: _written, Path.RAW_UNIX: _written, Path.TCP_TURNS: _turns,
     }  # fmt: skip
     return runs[case.path](case, count)
 
@@ -117,29 +122,62 @@ def _connection() -> tuple[socket.socket, socket.socket]:
 
 
 def _written(case: Case, count: int) -> Sample:
-    near, far = _connection()
+    (near, far), unused = _ways(case.path)
+    for descriptor in unused:
+        os.close(descriptor)
     message, to = (ffi.from_buffer(bytearray(b"\7") * case.size) for _ in range(2))
 
     def write() -> None:
-        with near:   # if it fails the other one ends, too
-            check(lib.cwasi_drive_write(near.fileno(), message, case.size, count), "write")
+        with os.fdopen(near, "wb", buffering=0):   # if it fails the other one ends, too
+            check(lib.cwasi_drive_write(near, message, case.size, count), "write")
 
     def read() -> int:
-        with far:
-            return check(lib.cwasi_drive_read(far.fileno(), to, case.size, count), "read")
+        with os.fdopen(far, "rb", buffering=0):
+            return check(lib.cwasi_drive_read(far, to, case.size, count), "read")
 
     _wrote, took = run_both(case.cores, write, read)
     return Sample(count, took / 1e9, {RATE: count * case.size * 1e9 / took})
 
 
+def _ways(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
+    """To write to, and to read from there, for each direction."""
+    if path is Path.RAW_PIPE:
+        pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(2)]
+        for _, write in pipes:
+            with suppress(OSError):   # a smaller one works too
+                fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        (there, out), (back, answers) = pipes
+        return (out, there), (answers, back)
+    near, far = socket.socketpair() if path is Path.RAW_UNIX else _connection()
+    with near, far:
+        return (os.dup(near.fileno()), os.dup(far.fileno())), (os.dup(far.fileno()), os.dup(near.fileno()))
+
+
 def _turns(case: Case, count: int) -> Sample:
     """A message one way: the mean."""
-
-    def play(side: socket.socket, first: bool) -> int:
-        with side:
-            message = ffi.from_buffer(bytearray(case.size))
-            return check(lib.cwasi_drive_turns(side.fileno(), message, case.size, count, first), "turns")
-
-    near, far = _connection()
-    took, _other = run_both(case.cores, lambda: play(near, True), lambda: play(far, False))
+    (took,) = _by_turns(case, [count])
     return Sample(2 * count, took / 1e9, {COST: took / (2 * count)})
+
+
+def _raw_latency(case: Case, count: int) -> Sample:
+    """The median of the means of so many parts: there is no clock inside."""
+    parts = [count // _PARTS] * _PARTS if count > _PARTS else [1] * count
+    took = _by_turns(case, parts)
+    ways = sorted(ns / (2 * part) for ns, part in zip(took, parts, strict=True))
+    return Sample(2 * sum(parts), sum(took) / 1e9, {P50: quantile_of(ways, 0.5)})
+
+
+def _by_turns(case: Case, counts: list[int]) -> list[int]:
+    """How long it takes to pass a message to and fro so often, ns."""
+
+    def play(receives: int, sends: int, first: bool) -> list[int]:
+        with os.fdopen(receives, "rb", buffering=0), os.fdopen(sends, "wb", buffering=0):
+            message = ffi.from_buffer(bytearray(b"\7") * case.size)
+            return [
+                check(lib.cwasi_drive_turns(receives, sends, message, case.size, count, first), "turns")
+                for count in counts
+            ]
+
+    (out, there), (answers, back) = _ways(case.path)
+    took, _other = run_both(case.cores, lambda: play(back, out, True), lambda: play(there, answers, False))
+    return took

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .case import Case, Cores, Ends, How, Kind, Path
+from .case import PLAIN_PATHS, RAW_PATHS, Case, Cores, Ends, How, Kind, Path
 
 SIZES = (64, 1 << 10, 64 << 10, 1 << 20, 100_000_000)
 QUICK_SIZES = (64, 1 << 20)
@@ -99,6 +99,23 @@ def all_cases(sizes: tuple[int, ...], *, cores: int, full: bool = False) -> tupl
         *_SINGLE,
     ]  # fmt: skip
     return tuple(case for case in cases if cores > 1 or case.cores is not Cores.TWO)
+
+
+def transport_cases(sizes: tuple[int, ...], *, cores: int) -> tuple[Case, ...]:
+    """Each transport, and what the kernel and a server have without it, for latency and throughput by size."""
+    both = (Kind.LATENCY, Kind.THROUGHPUT)
+    cases = [
+        *(Case(kind, path, size, Ends.C, Cores.TWO)
+          for kind in both for path in (Path.RING, Path.PIPE, Path.TCP) for size in sizes),
+        # With threads of their own beside the two ends.
+        *(Case(kind, path, size, Ends.C, Cores.ANY)
+          for kind in both for path in (Path.TLS, Path.REDIS) for size in sizes),
+        *(Case(kind, path, size, Ends.C, Cores.TWO) for kind in both for path in RAW_PATHS for size in sizes
+          if kind is Kind.THROUGHPUT or path is not Path.VMSPLICE),
+        *(Case(kind, path, size, Ends.PYTHON, Cores.ANY) for kind in both for path in PLAIN_PATHS for size in sizes),
+    ]  # fmt: skip
+    kept = [case for case in cases if case.kind is Kind.LATENCY or case.size <= _LARGE]
+    return tuple(case for case in kept if cores > 1 or case.cores is not Cores.TWO)
 
 
 def _ways(size: int, full: bool) -> list[_Way]:

@@ -13,12 +13,14 @@ _STYLE = """
 :root { color-scheme: light dark; --text: #1d2733; --dim: #66717e; --line: #d9dee4; --back: #fff;
   --ring: #0b7285; --windows: #364fc7; --pipe: #e67700; --redis-list: #c92a2a; --redis-stream: #862e9c;
   --tuned-list: #f76707; --tuned-stream: #5f3dc4; --iceoryx2: #2b8a3e; --zeromq: #a61e4d; --mp-pipe: #868e96;
-  --mp-shared: #495057; --wasi-stdio: #1864ab;
+  --mp-shared: #495057; --wasi-stdio: #1864ab; --tcp: #5c940d; --tcp-tls: #9c36b5; --redis: #e03131;
+  --raw-pipe: #d9480f; --raw-vmsplice: #f08c00; --raw-unix: #087f5b; --raw-tcp: #74b816;
   --met: #2b8a3e; --missed: #c92a2a; --open: #b35c00 }
 @media (prefers-color-scheme: dark) { :root { --text: #dde3ea; --dim: #93a0ad; --line: #36414c; --back: #14191f;
   --ring: #3bc9db; --windows: #748ffc; --pipe: #ffa94d; --redis-list: #ff8787; --redis-stream: #da77f2;
   --tuned-list: #ff922b; --tuned-stream: #9775fa; --iceoryx2: #69db7c; --zeromq: #f783ac; --mp-pipe: #adb5bd;
-  --mp-shared: #868e96; --wasi-stdio: #4dabf7;
+  --mp-shared: #868e96; --wasi-stdio: #4dabf7; --tcp: #a9e34b; --tcp-tls: #e599f7; --redis: #ffa8a8;
+  --raw-pipe: #ff922b; --raw-vmsplice: #ffd43b; --raw-unix: #63e6be; --raw-tcp: #c0eb75;
   --met: #69db7c; --missed: #ff8787; --open: #ffc078 } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); max-width: 60rem;
   margin: 2rem auto; padding: 0 1rem }
@@ -38,7 +40,8 @@ svg line { stroke-width: 2 } svg .grid { stroke-width: 1 }
 .key span { display: inline-block; width: .8em; height: .8em; margin: 0 .4em 0 1em; border-radius: 50% }
 """
 _COLOURED = (
-    Path.RING, Path.WINDOWS, Path.PIPE, Path.TCP, Path.LIST, Path.STREAM, Path.TUNED_LIST, Path.TUNED_STREAM,
+    Path.RING, Path.WINDOWS, Path.PIPE, Path.TCP, Path.TLS, Path.REDIS, Path.LIST, Path.STREAM,
+    Path.TUNED_LIST, Path.TUNED_STREAM, Path.RAW_PIPE, Path.VMSPLICE, Path.RAW_UNIX, Path.RAW_TCP,
     Path.ICEORYX, Path.ZMQ, Path.MP_PIPE, Path.MP_SHARED, Path.STDIO,
 )  # fmt: skip
 
@@ -69,12 +72,13 @@ def _path_styles() -> str:
 
 
 def _regime(summary: Summary) -> str:
-    key = "".join(f'<span class="{path}"></span>{path}' for path in _COLOURED)
     *tables, goals = topics(summary)
+    drawn = [path for path in _COLOURED if any(case.path is path for case in summary.figures)]
+    key = "".join(f'<span class="{path}"></span>{path}' for path in drawn)
     plots = (("Latency one way, median", latency_plot(summary)), ("Throughput, median", throughput_plot(summary)))
     return (
         f"<h2>{escape(regime_title(summary))}</h2>"
-        + _topic(goals)
+        + (_topic(goals) if goals.rows else "")
         + f'<p class="key">{key}</p><p class="dim">Broken lines: both ends on one core; dotted: they spin.</p>'
         + "".join(f"<h3>{title}</h3>{plot}" for title, plot in plots if plot)
         + "".join(map(_topic, tables))

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .case import BYTE_FLOORS, P99, RATE, SHARE, Case, Ends, Kind, Path
+from .case import BYTE_FLOORS, P99, RATE, RAW_PATHS, SHARE, Case, Ends, Kind, Path
 from .goals import Goal
 from .rounds import FAR_FROM_NS, Outcome, Regime, Round, Settings
 from .summary import Summary, main_figure, summarize
@@ -30,7 +30,10 @@ METHOD = (
     "handed over on one core, what comes on top is the channel's; across two, the caches' exchange as well. Plain "
     "buffers: such loops in C by turns on two blocks. Raw vmsplice: a loop that lends a pipe its buffers and one that "
     "reads it, and nothing keeps the buffers as they were; vmsplice-copy: each message is copied into them. "
-    "Raw tcp: two loops over a connection on the loopback, a stream, and 64 B to and fro (the mean). Intervals: 95%, "
+    "Raw tcp: two loops over a connection on the loopback, a stream, and 64 B to and fro (the mean); raw pipe and raw "
+    "unix: the same over a pipe of 1 MiB each way and over a pair of sockets. The latency of raw ways is the median of "
+    "the means of a hundredth each. tcp-tls: TLS 1.3 with a certificate at both ends, pumped by a thread at each; "
+    "redis: a channel through a server, pumped too. Intervals: 95%, "
     "bootstrap of the median over rounds."
 )
 NOTHING = "The machine changed in the middle of every round: nothing to show. Run it again."
@@ -138,7 +141,7 @@ def print_report(report: Report, console: Console) -> None:
     for summary in report.summaries:
         console.print()
         console.print(regime_title(summary), style="bold", highlight=False)
-        for topic in topics(summary):
+        for topic in filter(lambda topic: topic.rows, topics(summary)):
             _print_topic(console, topic)
     console.print()
     console.print(METHOD, style="dim", highlight=False)
@@ -177,7 +180,8 @@ def topics(summary: Summary) -> list[Topic]:
     ordered = sorted(rows, key=_topic)   # stable: the best first, the missing last
     tables = [Topic.of(_title(*topic), COLUMNS, [rows[case] for case in cases])
               for topic, cases in groupby(ordered, _topic)]  # fmt: skip
-    return [*tables, Topic.of("Goals", GOAL_COLUMNS, [goal_texts(goal) for goal in summary.goals])]
+    measured = any(goal.measured is not None for goal in summary.goals)
+    return [*tables, Topic.of("Goals", GOAL_COLUMNS, [goal_texts(goal) for goal in summary.goals] if measured else [])]
 
 
 def _topic(case: Case) -> tuple[int, int]:
@@ -195,9 +199,9 @@ def _names(case: Case) -> tuple[str, str, str]:
 
 def way_text(case: Case) -> str:
     """What carries the messages, and between whom."""
-    if case.path in BYTE_FLOORS:
+    if case.kind is Kind.FLOOR and case.path in BYTE_FLOORS:
         return f"{case.path}, {size_text(case.size)}"
-    return str(case.path) if case.path in _WITHOUT_ENDS else f"{case.path}, {_ENDS[case.ends]}"
+    return str(case.path) if case.path in (*_WITHOUT_ENDS, *RAW_PATHS) else f"{case.path}, {_ENDS[case.ends]}"
 
 
 _ENDS = {Ends.GUEST: "guests", Ends.C: "C", Ends.PYTHON: "Python"}

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from ..bench.case import Case
     from ..bench.report import Report
     from ..bench.rounds import Settings
     from ..bench.switching import Gaps
@@ -25,44 +28,83 @@ def bench() -> None:
     """Measures channels on this machine."""
 
 
+_Body = Callable[..., None]
+_OPTIONS = (
+    click.option("--rounds", type=click.IntRange(1, 1000), help="How often everything is measured.  [default: 7]"),
+    click.option("--size", "sizes", type=click.IntRange(_SMALLEST, _LARGEST), multiple=True, metavar="BYTES",
+                 help="Size of messages; repeat it for several.  [default: 64, 1024, 65536, 1048576, 100000000]"),
+    click.option("--only", multiple=True, metavar="TEXT",
+                 help="Only cases with TEXT in their name, as the JSON has it; repeat it for several."),
+    click.option("--seconds", type=click.FloatRange(0.1, 86400),
+                 help="About how long to measure, set-up apart.  [default: 45]"),
+    click.option("--seed", type=int, default=1, show_default=True, help="Of the order of cases and of the intervals."),
+    click.option("--quick", is_flag=True, help="2 rounds of 2 sizes in some 15 seconds: to see that it works."),
+    click.option("--json", "as_json", is_flag=True, help="Print all values of all rounds as JSON."),
+    click.option("--html", type=click.Path(dir_okay=False, path_type=Path),
+                 help="Write a page with plots to this file."),
+)  # fmt: skip
+
+
+def _in_rounds(body: _Body) -> _Body:
+    """The options of a command that measures in rounds."""
+    for option in reversed(_OPTIONS):
+        body = option(body)
+    return body
+
+
 @bench.command()
-@click.option("--rounds", type=click.IntRange(1, 1000), help="How often everything is measured.  [default: 7]")
-@click.option("--size", "sizes", type=click.IntRange(_SMALLEST, _LARGEST), multiple=True, metavar="BYTES",
-              help="Size of messages; repeat it for several.  [default: 64, 1024, 65536, 1048576, 100000000]")
-@click.option("--only", multiple=True, metavar="TEXT",
-              help="Only cases with TEXT in their name, as the JSON has it; repeat it for several.")
+@_in_rounds
 @click.option("--full", is_flag=True, help="Every way at 11 sizes, in about 10 minutes.")
-@click.option("--seconds", type=click.FloatRange(0.1, 86400),
-              help="About how long to measure, set-up apart.  [default: 45]")
-@click.option("--seed", type=int, default=1, show_default=True, help="Of the order of cases and of the intervals.")
-@click.option("--quick", is_flag=True, help="2 rounds of 2 sizes in some 15 seconds: to see that it works.")
-@click.option("--json", "as_json", is_flag=True, help="Print all values of all rounds as JSON.")
-@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with plots to this file.")
-def channel(
-    rounds: int | None,
-    sizes: tuple[int, ...],
-    only: tuple[str, ...],
-    full: bool,
-    seconds: float | None,
-    seed: int,
-    quick: bool,
-    as_json: bool,
-    html: Path | None,
-) -> None:
+def channel(full: bool, as_json: bool, html: Path | None, **asked: Any) -> None:
     """Compares channels with what the machine charges, and with what else there is.
 
     Guests, C and Python at the ends, on two cores and on one; Redis, iceoryx2, ZeroMQ, multiprocessing and WASI's
     stdio; all interleaved in rounds. Starts its own redis-server.
     """
     from ..bench import matrix
+
+    if asked["quick"] and full:
+        raise click.BadParameter("--quick and --full contradict each other", param_hint="--quick")
+    settings = _settings(html, full=full, **asked)
+    _report(settings, partial(matrix.all_cases, full=full), as_json, html)
+
+
+@bench.command()
+@_in_rounds
+def transport(as_json: bool, html: Path | None, **asked: Any) -> None:
+    """Compares the transports by size of message, with what the kernel and Redis do without them.
+
+    Ring, pipe, tcp, tcp with TLS and redis between two threads in C; a bare pipe, vmsplice, unix socket and TCP
+    connection; Redis lists and streams; all interleaved in rounds. Starts its own redis-server.
+
+    \b
+    Examples:
+      cwasi bench transport
+      cwasi bench transport --only tcp --size 65536 --html tcp.html
+    """
+    from ..bench import matrix
+
+    _report(_settings(html, **asked), matrix.transport_cases, as_json, html)
+
+
+def _settings(
+    html: Path | None,
+    *,
+    rounds: int | None,
+    sizes: tuple[int, ...],
+    only: tuple[str, ...],
+    seconds: float | None,
+    seed: int,
+    quick: bool,
+    full: bool = False,
+) -> Settings:
+    from ..bench import matrix
     from ..bench.rounds import Settings
 
     if html is not None and not os.access(html if html.exists() else html.absolute().parent, os.W_OK):
         raise click.BadParameter(f"{html} cannot be written", param_hint="--html")
-    if quick and full:
-        raise click.BadParameter("--quick and --full contradict each other", param_hint="--quick")
     usual = matrix.QUICK_SIZES if quick else matrix.FULL_SIZES if full else matrix.SIZES
-    settings = Settings(
+    return Settings(
         sizes=tuple(sorted(set(sizes or usual))),
         rounds=rounds or (2 if quick else 7),
         seconds=seconds or (3.0 if quick else 300.0 if full else 45.0),
@@ -70,24 +112,26 @@ def channel(
         full=full,
         only=only,
     )
-    report = _measure(settings)
+
+
+def _report(settings: Settings, cases: Callable[..., tuple[Case, ...]], as_json: bool, html: Path | None) -> None:
+    """cases: makes them, from sizes and the number of cores."""
+    from ..bench import cores
+
+    report = _measure(settings, cases(settings.sizes, cores=cores.count()))
     _print(report, as_json)
     if html is not None:
         _write(report, html)
 
 
-def _measure(settings: Settings) -> Report:
+def _measure(settings: Settings, cases: tuple[Case, ...]) -> Report:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from ..bench import cores
-    from ..bench.case import Case
     from ..bench.environment import environment
-    from ..bench.matrix import all_cases
     from ..bench.report import Report
     from ..bench.runners import measure_channels
 
-    cases = all_cases(settings.sizes, cores=cores.count(), full=settings.full)
     if settings.only:
         cases = tuple(case for case in cases if any(text in case.key for text in settings.only))
     if not cases:

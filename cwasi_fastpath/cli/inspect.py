@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ..description import EndDescription
+    from ..network import Network
+    from ..process_facts import ProcessFacts
 
 
 @click.command()
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
 def inspect(channel: str, as_json: bool) -> None:
     """Show everything that is known of a channel: its ends, where they are, why this transport, what they counted.
 
-    Ends with 69 where nobody on this node holds an end of it. Where several runs have a channel of that name, all are
-    shown.
+    Also of their processes, and of the network namespaces that these are in: which addresses each has, and which way to
+    the others. Into another namespace than ours only root may look. Ends with 69 where nobody on this node holds an end
+    of it. Where several runs have a channel of that name, all are shown.
 
     \b
     Examples:
@@ -40,14 +43,62 @@ def inspect(channel: str, as_json: bool) -> None:
     if not ends:
         there = f"there are {', '.join(names[:20])}" if names else "there is no channel at all"
         raise NoSuchChannel(f"no process that can be found holds an end of channel {channel!r}; {there} (cwasi ps)")
+    processes, networks = _processes(ends), _networks(ends)
     if as_json:
         import json
         from dataclasses import asdict
 
-        click.echo(json.dumps({"schema": 1, "channel": channel, "ends": [asdict(end) for end in ends]}))
+        plain = {
+            "ends": [asdict(end) for end in ends],
+            "processes": [asdict(process) for process in processes],
+            "networks": [asdict(network) for network in networks],
+        }
+        click.echo(json.dumps({"schema": 1, "channel": channel, **plain}))
     else:
         for end in ends:
             _print(end)
+        for line in (*map(ran, processes), *(line for network in networks for line in connected(network))):
+            click.echo(line)
+
+
+def _processes(ends: list[EndDescription]) -> list[ProcessFacts]:
+    """As far as they can be seen from here."""
+    from ..process_facts import facts_of
+
+    starts = {end.pid: end.placement.get("started", 0) for end in ends if not end.foreign}
+    return [facts for pid, start in starts.items() if (facts := facts_of(pid, start)) is not None]
+
+
+def _networks(ends: list[EndDescription]) -> list[Network]:
+    from ..network import networks
+
+    inside: dict[int, int] = {}
+    for end in ends:
+        number = end.placement.get("network", 0)
+        if number and not inside.get(number):
+            inside[number] = 0 if end.foreign else end.pid
+    return networks(inside)
+
+
+def ran(process: ProcessFacts) -> str:
+    """A process in words."""
+    from datetime import datetime
+
+    since = datetime.fromtimestamp(process.since).astimezone().isoformat(" ", "seconds")
+    return f"process {process.pid}: {process.command}, since {since}, last on CPU {process.cpu}"
+
+
+def connected(network: Network) -> list[str]:
+    """A network namespace in words, and its ways to the others."""
+    title = f"network namespace {network.number}" + (f" ({network.name})" if network.name else "")
+    if not network.seen:
+        return [f"{title}: only root may look into it"]
+    outward = f", outward from {network.outward}" if network.outward else ", no default route"
+    lines = [f"{title}: {' '.join(network.addresses) or 'no address'}{outward}"]
+    for way in network.ways:
+        through = f" through {way.gateway}" if way.gateway else ""
+        lines.append(f"  to {way.to}: {way.address} by {way.device}{through}, from {way.source}")
+    return lines
 
 
 def _print(end: EndDescription) -> None:

@@ -14,6 +14,7 @@ import click
 if TYPE_CHECKING:
     from ..deployment import Options, RunReport
     from ..metrics import Observation
+    from ..transport.tls import TlsFiles
     from ..workflow import EdgeSpec, FunctionSpec, Workflow
 
 _FILE = click.Path(path_type=Path)
@@ -39,6 +40,9 @@ _FILE = click.Path(path_type=Path)
 @click.option("--transport", type=click.Choice(["ring", "pipe", "tcp", "redis"]), help="Leave only this one.")
 @click.option("--trust", multiple=True, metavar="FUNCTION=LABEL", help="The trust domain of a function.")
 @click.option("--redis", metavar="URL", help="The server for Redis; by default a private one is started.")
+@click.option("--tls-authority", type=_FILE, help="TLS for TCP: who must have signed both ends' certificate (PEM).")
+@click.option("--tls-certificate", type=_FILE, help="That of the host processes; it names 127.0.0.1.")
+@click.option("--tls-key", type=_FILE, help="Its private key, without a password.")
 @click.option("--input", "stdin", type=_FILE, help="Standard input of the function that receives nothing.")
 @click.option("--output", "stdout", type=_FILE, help="Standard output of the function that sends nothing.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Interrupt what runs longer (s).")
@@ -53,6 +57,9 @@ def run(
     transport: str | None,
     trust: tuple[str, ...],
     redis: str | None,
+    tls_authority: Path | None,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
     stdin: Path | None,
     stdout: Path | None,
     timeout: float | None,
@@ -74,6 +81,7 @@ def run(
     """
     from ..deployment import Options
     from ..modes import parse_mode, parse_transport
+    from ..shield import shield
     from ..workflow import Workflow
 
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -86,9 +94,13 @@ def run(
         raise click.UsageError(f"--trust names a function that is not run: {', '.join(sorted(unknown))}")
     if not 0 < sample < 1 << 32 or sample & (sample - 1):
         raise click.UsageError(f"--sample {sample}: use a power of two, for example 1, 64 or 1024")
+    if len({spec.trust for spec in specs}) > 1:
+        shield()   # what we connect passes through us
     if as_json:
         _keep_for_the_report()
-    options = Options(parse_mode(mode), parse_transport(transport), redis, timeout, sample, _observations(observed))
+    tls = _tls(tls_authority, tls_certificate, tls_key)
+    asked = (parse_mode(mode), parse_transport(transport))
+    options = Options(*asked, redis, timeout, sample, _observations(observed), tls)
     report = _with_server(workflow, options)
     if as_json:
         import json
@@ -114,12 +126,10 @@ def _with_server(workflow: Workflow, options: Options) -> RunReport:
     from dataclasses import replace
 
     from ..deployment import run as run_workflow
-    from ..modes import Mode, Transport
+    from ..modes import Transport
     from ..redis_server import RedisServer
 
-    several = any(len(channel.receivers) > 1 for channel in workflow.channels)   # remote, only Redis can have them
-    needed = options.transport is Transport.REDIS or (options.mode is Mode.REMOTE and several)
-    if options.redis is not None or not needed:
+    if options.redis is not None or options.transport is not Transport.REDIS:
         return run_workflow(workflow, options)
     with RedisServer() as server:
         return run_workflow(workflow, replace(options, redis=server.url))
@@ -140,6 +150,19 @@ def _observations(report: Path | None) -> dict[str, Observation]:
         raise click.UsageError(f"--observed {report}: {error.strerror}") from error
     except (ValueError, TypeError, KeyError) as error:
         raise click.UsageError(f"--observed {report}: not a report that cwasi run --json wrote ({error!r})") from error
+
+
+def _tls(authority: Path | None, certificate: Path | None, key: Path | None) -> TlsFiles | None:
+    """All three, or none."""
+    from ..transport.tls import TlsFiles
+
+    if authority is None or certificate is None or key is None:
+        if any(file is not None for file in (authority, certificate, key)):
+            raise click.UsageError("TLS needs all of --tls-authority, --tls-certificate and --tls-key")
+        return None
+    files = TlsFiles(*(str(file.absolute()) for file in (authority, certificate, key)))
+    files.check("127.0.0.1")
+    return files
 
 
 def _labels(trust: tuple[str, ...]) -> dict[str, str]:

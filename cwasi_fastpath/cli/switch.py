@@ -13,9 +13,9 @@ import click
 def switch(channel: str, target: str, timeout: float, as_json: bool) -> None:
     """Take a channel to another transport, live: nothing is lost, doubled or out of order.
 
-    The process that holds the sender is asked, which offers the new transport to the receivers. Where that does not
-    succeed in time, the channel goes on as before, and the command ends with 74; with 69 where the channel or the
-    transport cannot be had.
+    The process that holds the sender is asked, or the cwasi run that started it; it offers the new transport to the
+    receivers. Where that does not succeed in time, the channel goes on as before, and the command ends with 74; with 69
+    where the channel or the transport cannot be had.
 
     \b
     Examples:

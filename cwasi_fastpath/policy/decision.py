@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
 from .. import errors
 from ..metrics import Observation
 from ..modes import EdgeFacts, Locality, Mode, Transport, mode_of, nearest_mode
+
+RECEIVERS_MAX = 60
+"""Of one sender, where no server has the messages for all of them: CWASI_READERS_MAX of the data plane."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,8 @@ class Request:
     """What this host can offer; redis only where a server is known."""
     receivers: int = 1
     """How many the sender has on this channel: what carries its messages is the same for all of them."""
+    missing: Mapping[Transport, str] = field(default_factory=dict, hash=False)
+    """What of that is not there for this edge, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +63,16 @@ def ruled_out(request: Request, transport: Transport) -> str | None:
     mode = mode_of(transport, facts.locality)
     if transport not in request.available:
         return "no server is configured (give a Redis URL)" if transport is Transport.REDIS else "not available"
+    if transport in request.missing:
+        return request.missing[transport]
     if not facts.same_user and mode is not Mode.REMOTE:
         return "the functions belong to different users"
     if facts.locality is Locality.ELSEWHERE and mode is not Mode.REMOTE:
         return "the peer is on another node"
     if not facts.same_trust and transport is Transport.RING:
         return "the functions are in different trust domains and may not share memory"
-    if request.receivers > 1 and transport not in SEVERAL:
-        return f"it has one receiver, not {request.receivers}"
+    if request.receivers > RECEIVERS_MAX and transport is not Transport.REDIS:
+        return f"it has at most {RECEIVERS_MAX} receivers, not {request.receivers}"
     if request.mode is not None and mode is not request.mode:
         if request.mode < nearest_mode(facts.locality):
             return f"{request.mode} was asked for, but the peer is {facts.locality}"
@@ -74,14 +82,11 @@ def ruled_out(request: Request, transport: Transport) -> str | None:
     return None
 
 
-SEVERAL = (Transport.RING, Transport.PIPE, Transport.REDIS)
-"""Those that can have several receivers, the better first."""
-
-
 def for_several(requests: Sequence[Request]) -> Transport:
     """The best that all edges of a channel with several receivers can have; the last where there is none."""
-    possible = [kind for kind in SEVERAL if all(ruled_out(request, kind) is None for request in requests)]
-    return possible[0] if possible else SEVERAL[-1]
+    kinds = list(Transport)   # the better first
+    possible = [kind for kind in kinds if all(ruled_out(request, kind) is None for request in requests)]
+    return possible[0] if possible else kinds[-1]
 
 
 def available(redis: str | None) -> frozenset[Transport]:
@@ -99,13 +104,13 @@ def decide(
     redis: str | None = None,
     observation: Observation | None = None,
     receivers: int = 1,
-    offered: frozenset[Transport] | None = None,
+    missing: Mapping[Transport, str] = MappingProxyType({}),
 ) -> Decision:
-    """Asks the policy for one edge. what: names the edge. offered: all that there is, if it is not what a host has.
+    """Asks the policy for one edge. what: names the edge. missing: what this edge cannot have of what a host has.
 
     Raises NoTransport with every obstacle.
     """
-    request = Request(facts, observation, mode, asked, offered or available(redis), receivers)
+    request = Request(facts, observation, mode, asked, available(redis), receivers, missing)
     decision = policy.decide(request)
     if decision is not None and (obstacle := ruled_out(request, decision.transport)) is not None:
         raise errors.NoTransport(f"{what}: the policy chose {decision.transport}, which cannot be: {obstacle}")

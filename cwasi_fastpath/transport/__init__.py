@@ -45,18 +45,22 @@ Where a transport offers it
 - `fan_out`: several receivers each get every message. The slowest holds up the sender; one that leaves or dies holds it
   up no longer, and those that died are counted (`lost_peers`).
 - `reconnect`: a connection that breaks while both ends live is made again, and nothing is lost or doubled. Where it
-  cannot be made in a bounded time, the peer counts as dead. Until then a sender goes on as long as there is room.
+  cannot be made in a bounded time, the peer counts as dead; as long as the other side answers, and proves who it is, it
+  does not. Until then a sender goes on as long as there is room.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 from ..endpoint import Endpoint
 from ..errors import BadSpec
 from ..modes import Transport
+
+if TYPE_CHECKING:
+    from .tls import TlsFiles
 
 
 class Link(Protocol):
@@ -91,13 +95,15 @@ def create(
     redis: str | None = None,
     key: str = "",
     listen: tuple[str, int] | None = None,
+    tls: TlsFiles | None = None,
 ) -> Link:
     """Makes a new link.
 
     readers: how many receivers it has.
     redis: the server's URL, and key: how the stream's name there begins, or all of it where the URL says `durable=1`;
     both only for the redis transport.
-    listen: where the receiver of a tcp link listens, host and port; by default any port of 127.0.0.1.
+    listen: where the receiver of a tcp link listens, host and port, others at the ports that follow; by default any
+    port of 127.0.0.1. tls: for tcp links, that both ends show a certificate.
     Raises OSError when the kernel refuses, RedisUnavailable, TcpUnavailable.
     """
     if transport is Transport.RING:
@@ -109,11 +115,9 @@ def create(
 
         return PipeLink.create(readers)
     if transport is Transport.TCP:
-        if readers != 1:
-            raise BadSpec(f"{transport} has one receiver, not {readers}: use a ring, pipes or redis")
         from .tcp import TcpLink
 
-        return TcpLink.create(*(listen or ()))
+        return TcpLink.create(*(listen or ()), readers=readers, tls=tls)
     if redis is None:
         raise BadSpec("the redis transport needs the URL of a server, for example unix:///run/redis/redis.sock")
     from .redis import RedisLink
@@ -156,6 +160,11 @@ def join(description: dict[str, Any], fds: list[int]) -> Link:
 def why(links: Sequence[Link]) -> str | None:
     """Why the other side of one of them is gone, where its transport knows more than that it is."""
     return next((text for text in (getattr(link, "why", None) for link in links) if text), None)
+
+
+def notices_itself(link: Link) -> bool:
+    """Whether it notices a death by itself, and so knows better than others."""
+    return bool(getattr(link, "connected", False))
 
 
 def settle(link: Link, timeout: float | None) -> None:

@@ -40,12 +40,16 @@ class ReceiverKeeper(Keeper):
     ) -> None:
         super().__init__(tcp, key, patience, tls, function)
         self._listener = listener
+        self._listens = True
+        """Nobody can come any more, where not."""
         self._securing: tuple[Pump, bool] | None = None
         """A sender with which TLS is being agreed on, and whether it has our clock."""
         self._strangers: dict[int, _Stranger] = {}
         self._hung_up = False
         self._until: float | None = None
         """When to give up; None while there is a connection."""
+        self._longest = 0.0
+        """When to give up at the latest, while somebody comes who may be the sender."""
 
     def _sockets(self) -> list[socket.socket]:
         securing = self._securing[0].sockets() if self._securing is not None else []
@@ -64,24 +68,26 @@ class ReceiverKeeper(Keeper):
         """Whether its time is up. Sets the clock when a connection is lost or the end closed."""
         now = time.monotonic()
         if state > 0 or state == -errno.EPIPE:
-            self._start_clock(_LINGER_SECONDS)   # closed: the sender is yet to hear of it
+            self._start_clock(_LINGER_SECONDS, _LINGER_SECONDS)   # closed: the sender is yet to hear of it
         elif state < 0 and self._connection is not None:
             silent = state == -errno.ETIMEDOUT or (self._pump is not None and self._pump.silent)
             self._drop()
-            self._start_clock(self._soon(silent))
-        if self._until is None or now < self._until:
+            self._start_clock(self._soon(silent), self._patience)
+        nobody = not (self._listens or self._strangers or self._securing or self._connection)
+        if not nobody and (self._until is None or now < self._until):
             return False
         lib.cwasi_tcp_give_up(self._tcp)
         return True
 
-    def _start_clock(self, seconds: float) -> None:
+    def _start_clock(self, seconds: float, longest: float) -> None:
         if self._until is None:
-            self._until = time.monotonic() + seconds
+            self._until, self._longest = time.monotonic() + seconds, time.monotonic() + longest
 
     def _ready(self, state: int) -> list[tuple[int, int]]:
         poll = select.poll()
         poll.register(self._kick, select.POLLIN)
-        poll.register(self._listener, select.POLLIN)
+        if self._listens:
+            poll.register(self._listener, select.POLLIN)
         if self._securing is not None:
             poll.register(self._securing[0].told, select.POLLIN)
         for descriptor in self._strangers:
@@ -108,15 +114,19 @@ class ReceiverKeeper(Keeper):
             self._hung_up = state == 0 and bool(events & (select.POLLHUP | select.POLLERR))
             if self._hung_up:
                 error = self._connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                self._start_clock(self._soon(error == errno.ETIMEDOUT))
+                self._start_clock(self._soon(error == errno.ETIMEDOUT), self._patience)
 
     def _accept(self) -> None:
         try:
+            self._listener.setblocking(False)   # who passed it on has it too
             connection, _ = self._listener.accept()
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
                 time.sleep(LOOK_SECONDS)   # it stays in the queue
+            self._listens = error.errno not in (errno.EINVAL, errno.EOPNOTSUPP)   # somebody has shut it
             return
+        if self._until is not None:
+            self._until = self._longest
         if len(self._strangers) >= STRANGERS_MAX:
             self._strangers.pop(next(iter(self._strangers))).socket.close()
         stranger = _Stranger(connection)
@@ -142,6 +152,8 @@ class ReceiverKeeper(Keeper):
         try:
             if proven is None:
                 raise ConnectionError
+            if self._until is not None:   # it lives
+                self._until = self._longest = time.monotonic() + self._patience
             stranger.socket.send(proven[0])
             stranger.socket.setblocking(True)
             pump = self._secured(stranger.socket, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 
 from ..errors import BadSpec, TcpUnavailable
@@ -30,6 +31,16 @@ def listen(host: str, port: int) -> socket.socket:
             "Give an address of this machine and a free port, or port 0 for any"
         ) from error
     return listener
+
+
+def listens(descriptor: int) -> bool:
+    """Whether it is a socket to which senders connect."""
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as found:
+            internet = found.family in (socket.AF_INET, socket.AF_INET6) and found.type == socket.SOCK_STREAM
+            return internet and found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+    except OSError:
+        return False
 
 
 def connect(host: str, port: int, timeout: float) -> socket.socket:

@@ -30,6 +30,11 @@ class _Refused(Exception):
 class _HungUp(Exception):
     """Who listens there, or the way to it, ended the connection before it was in use."""
 
+    def __init__(self, *, greeted: bool = False) -> None:
+        """greeted: it was something that speaks as a receiver does."""
+        super().__init__()
+        self.greeted = greeted
+
 
 class _Distrusted(Exception):
     """TLS says that this is not the receiver: it will not be the next time either."""
@@ -48,9 +53,9 @@ class SenderKeeper(Keeper):
         tls: ssl.SSLContext | None,
         function: str | None,
         address: tuple[str, int],
-        first: socket.socket,
+        first: socket.socket | None,
     ) -> None:
-        """first: a connection that nobody has greeted yet."""
+        """first: a connection that nobody has greeted yet, or None."""
         super().__init__(tcp, key, patience, tls, function)
         self._address = address
         self._trying: socket.socket | None = first
@@ -87,8 +92,8 @@ class SenderKeeper(Keeper):
         silent = why == -errno.ETIMEDOUT or (self._pump is not None and self._pump.silent)
         patience = self._soon(silent)
         if why != -errno.ECONNREFUSED:
-            self._began, self._backoff, self._refusals = time.monotonic(), _BACKOFF_FIRST, 0
-        elif not self._goes_on(patience):   # the last one was of no use
+            self._heard_of()
+        elif not self._useful() or not self._goes_on(patience):
             return False
         while lib.cwasi_tcp_tend(self._tcp) != -errno.ESHUTDOWN:
             try:
@@ -97,17 +102,34 @@ class SenderKeeper(Keeper):
                 return self._greeted(self._trying, self._began + patience)
             except (ConnectionRefusedError, _Refused):
                 self._refusals += 1
-            except _HungUp:
-                pass   # the next one may last
+            except _HungUp as error:
+                if error.greeted:   # it is there; the next one may last
+                    patience, self._backoff = self._patience, _BACKOFF_FIRST
             except _Distrusted as error:
-                _log.warning("tcp: %s port %d is not trusted: %s", *self._address, error)
-                self._refusals = _REFUSALS
+                self._distrust(f"it is not trusted: {error}")
             except (OSError, errors.TcpUnavailable):
                 patience = self._patience   # the way is gone, and may come back
             self._stop_trying()
             if not self._goes_on(patience):
                 break
         return False
+
+    def _heard_of(self) -> None:
+        """The receiver has shown that it lives: what went wrong before counts no longer."""
+        self._began, self._backoff, self._refusals = time.monotonic(), _BACKOFF_FIRST, 0
+
+    def _useful(self) -> bool:
+        """Whether another connection may be of more use than the last one, which ended before the receiver's word."""
+        if self._pump is None or not self._pump.refused:
+            return True
+        self._distrust(f"it does not trust our certificate: {self._pump.why}")
+        lib.cwasi_tcp_give_up(self._tcp)
+        return False
+
+    def _distrust(self, why: str) -> None:
+        self.why = f"{self._address[0]} port {self._address[1]}: TLS: {why}"
+        _log.warning("tcp: %s", self.why)
+        self._refusals = _REFUSALS
 
     def _goes_on(self, patience: float) -> bool:
         """Pauses before the next attempt, unless there is none."""
@@ -132,12 +154,16 @@ class SenderKeeper(Keeper):
         answer = handshake.answer(self._key, hello)
         if answer is None:
             raise _Refused
-        connection.sendall(answer)
-        proof = self._read(connection, handshake.PROOF_BYTES, limit)
+        try:
+            connection.sendall(answer)
+            proof = self._read(connection, handshake.PROOF_BYTES, limit)
+        except (_HungUp, ConnectionError) as error:
+            raise _HungUp(greeted=True) from error
         if proof is None:
             return False
         if not handshake.proven(self._key, hello, answer, proof):
             raise _Refused
+        self._heard_of()
         self._trying = None
         self._secure_and_hand_over(connection)
         return True

@@ -3,10 +3,13 @@
 What moves messages is C, in the thread of whoever sends or receives. A keeper sleeps while the connection holds. When
 it breaks, a sender's keeper connects again, a receiver's accepts; it gives up, so that the end gets PeerDied, after
 
-- `patience` seconds, where the other node was silent;
+- `patience` seconds, where the other node was silent, or greets, and no greeting comes to its end;
 - a quarter of it (two seconds at least), where its kernel has closed or reset the connection: a sender that lives is
   back at once;
 - some refusals in a row, a third of a second: its node is there, and nobody listens.
+
+The clock begins anew with each greeting in which the other side has proven who it is: a way that is cut again and again
+is no death.
 """
 
 from __future__ import annotations
@@ -55,8 +58,12 @@ class Keeper(threading.Thread):
         self._kick: int = lib.cwasi_tcp_descriptor(tcp)
         self._connection: socket.socket | None = None
         self._left = False
+        self.why: str | None = None
+        """What is known of why there is no other connection."""
         self.up = threading.Event()
         """The first connection is in use, or there never will be one."""
+        self.ended = False
+        """There will be none any more."""
         with _lock:
             _all.add(self)
 
@@ -67,6 +74,7 @@ class Keeper(threading.Thread):
             _log.warning("%s: %s", self.name, error)
             lib.cwasi_tcp_give_up(self._tcp)
         finally:
+            self.ended = True
             self.up.set()
             self.leave()
 

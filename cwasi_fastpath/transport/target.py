@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..errors import BadSpec
 from ..modes import Transport
 from . import Link, create
 from .redis_client import SCHEMES
+
+if TYPE_CHECKING:
+    from .tls import TlsFiles
 
 _REDIS = tuple(f"{scheme}://" for scheme in SCHEMES)
 
@@ -23,16 +27,19 @@ def transport_of(target: str) -> Transport:
     raise BadSpec(f"transport {target!r} is unknown: use ring, pipe, tcp or a URL like unix:///run/redis/redis.sock")
 
 
-def link_to(target: str, *, key: str, readers: int = 1) -> Link:
-    """Makes a new link. key: how its stream in a server is called. Raises BadSpec, and what create raises."""
+def link_to(target: str, *, key: str, readers: int = 1, tls: TlsFiles | None = None) -> Link:
+    """Makes a new link. key: how its stream in a server is called. tls: for tcp.
+
+    Raises BadSpec, and what create raises.
+    """
     transport = transport_of(target)
     if transport is Transport.REDIS:
         return create(transport, readers=readers, redis=target, key=key)
-    listen = _host_and_port(target) if target.startswith("tcp://") else None
-    return create(transport, readers=readers, listen=listen)
+    listen = host_and_port(target) if target.startswith("tcp://") else None
+    return create(transport, readers=readers, listen=listen, tls=tls)
 
 
-def _host_and_port(url: str) -> tuple[str, int]:
+def host_and_port(url: str) -> tuple[str, int]:
     """Of tcp://HOST:PORT. Raises BadSpec."""
     try:
         parts = urlsplit(url)

@@ -11,6 +11,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from .. import attribution
 from ..errors import BadSpec
 
 _CHUNK = 256 * 1024
+_PART_SECONDS = 1.0
+_FLIGHTS = 3
 _NEED = (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError)
 _SILENT = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}
 
@@ -59,6 +62,27 @@ class TlsFiles:
         return context
 
 
+    def check(self, host: str) -> None:
+        """Whether two sides that have these files, the receiver's at `host`, will trust each other. Raises BadSpec."""
+        there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+        sides = (
+            self.context(server=False).wrap_bio(there, back, server_hostname=host),
+            self.context(server=True).wrap_bio(back, there, server_side=True),
+        )
+        try:
+            for _ in range(_FLIGHTS):
+                for side in sides:
+                    with suppress(*_NEED):
+                        side.do_handshake()
+        except ssl.SSLCertVerificationError as error:
+            raise BadSpec(
+                f"tls: {self.certificate} will not be trusted at {host}: {error.verify_message}. Give a certificate "
+                f"that {self.authority} has signed, that is valid now and that names {host}"
+            ) from error
+        except (ssl.SSLError, ValueError) as error:
+            raise BadSpec(f"tls: {self.certificate}: {error}") from error
+
+
 class _Locked(Exception):
     """A key with a password: nobody is there to type it."""
 
@@ -88,6 +112,8 @@ class Pump(threading.Thread):
         self.why = ""
         self.silent = False
         """It ended because nothing came back from the other node."""
+        self.refused = False
+        """The other side does not take our certificate, and says so."""
         self.told, self._tell = socket.socketpair()
         """told: readable when it is known."""
 
@@ -105,6 +131,7 @@ class Pump(threading.Thread):
                 self._move(secure)
         except (OSError, ValueError) as error:   # ssl's own are OSErrors
             self.silent = isinstance(error, OSError) and error.errno in _SILENT
+            self.refused = isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or "")
             self.why = self.why or str(error)
         finally:
             self.agreed = bool(self.agreed)
@@ -119,11 +146,22 @@ class Pump(threading.Thread):
         try:
             secure.do_handshake()
         except BaseException:
+            with suppress(OSError):
+                self._part(secure)
             secure.close()
             raise
         secure.setblocking(False)
         self._plain.setblocking(False)
         return secure
+
+    def _part(self, secure: ssl.SSLSocket) -> None:
+        """What is closed with something unread is reset, and with it what the other side is told."""
+        socket.socket.shutdown(secure, socket.SHUT_WR)
+        until = time.monotonic() + _PART_SECONDS
+        while (left := until - time.monotonic()) > 0:
+            secure.settimeout(left)
+            if not socket.socket.recv(secure, _CHUNK):
+                return
 
     def _move(self, secure: ssl.SSLSocket) -> None:
         """What waits for the other side, in both directions; each is closed when its source has hung up."""

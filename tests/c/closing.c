@@ -49,9 +49,34 @@ static void blocked_sender_learns(int transport, size_t length, int failed, int 
     free_pair(p);
 }
 
+/* Gets one message and leaves, which the watch of the sender's process tells the sender at once. */
+static void *get_one(void *arg)
+{
+    pair *p = arg;
+    static uint8_t message[100000];
+    CHECK(cwasi_channel_recv(p->rx, message, sizeof message, FOREVER) >= 0);
+    CHECK_EQ(cwasi_channel_close(p->rx, 0, FOREVER), 0);
+    cwasi_channel_peer_died(p->tx, 0);
+    return NULL;
+}
+
+/* What was received was sent well, whoever is gone a moment later; the next message is the one that fails. */
+static void last_message(int transport, size_t length)
+{
+    static uint8_t message[100000];
+    for (int i = 0; i < 500; i++) {
+        pair p = open_pair(transport);
+        pthread_t thread = start(get_one, &p);
+        CHECK_EQ(cwasi_channel_send(p.tx, message, length, FOREVER), 0);
+        join(thread);
+        CHECK(cwasi_channel_send(p.tx, message, length, FOREVER) < 0);
+        free_pair(p);
+    }
+}
+
 int main(void)
 {
-    test_begin(30);
+    test_begin(60);
     cwasi_wait_configure(0, 0);
     for (int transport = 0; transport < TRANSPORTS; transport++) {
         sender_closes(transport, 0, -EPIPE);
@@ -76,5 +101,9 @@ int main(void)
         continue;
     CHECK_EQ(rc, -ECONNRESET);
     free_pair(p);
+    for (int transport = ON_RING; transport <= ON_PIPE; transport++) {
+        last_message(transport, 8);
+        last_message(transport, 100000);
+    }
     return 0;
 }

@@ -191,9 +191,9 @@ static void refuses_to_open(void)
 {
     cwasi_channel *c;
     cwasi_tcp *keeper;
-    CHECK_EQ(cwasi_channel_open_tcp(3, WINDOW, &keeper, &c), -EINVAL);
-    CHECK_EQ(cwasi_channel_open_tcp(CWASI_SENDER, WINDOW - 1, &keeper, &c), -EINVAL);
-    CHECK_EQ(cwasi_channel_open_tcp(CWASI_SENDER, (UINT64_C(1) << 30) + 1, &keeper, &c), -EINVAL);
+    CHECK_EQ(cwasi_channel_open_tcp(3, WINDOW, 1, &keeper, &c), -EINVAL);
+    CHECK_EQ(cwasi_channel_open_tcp(CWASI_SENDER, WINDOW - 1, 1, &keeper, &c), -EINVAL);
+    CHECK_EQ(cwasi_channel_open_tcp(CWASI_SENDER, (UINT64_C(1) << 30) + 1, 1, &keeper, &c), -EINVAL);
 }
 
 /* A fork's copy is left without a word; the original goes on. */
@@ -224,7 +224,7 @@ static cwasi_channel *open_alone(int role, int *sockets)
 {
     cwasi_channel *c;
     cwasi_tcp *keeper;
-    CHECK_EQ(cwasi_channel_open_tcp(role, WINDOW, &keeper, &c), 0);
+    CHECK_EQ(cwasi_channel_open_tcp(role, WINDOW, 1, &keeper, &c), 0);
     CHECK_EQ(cwasi_tcp_connected(keeper, sockets[role == CWASI_SENDER ? TX : RX], 1), 0);
     cwasi_tcp_leave(keeper, 0);
     close(sockets[TX]);

@@ -13,7 +13,7 @@ static cwasi_channel *open_on(int role, int *theirs)
     cwasi_tcp *keeper;
     int fds[2];
     CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
-    CHECK_EQ(cwasi_channel_open_tcp(role, 1 << 20, &keeper, &c), 0);
+    CHECK_EQ(cwasi_channel_open_tcp(role, 1 << 20, 1, &keeper, &c), 0);
     CHECK_EQ(cwasi_tcp_connected(keeper, fds[0], 1), 0);
     cwasi_tcp_leave(keeper, 0);   /* a break is the end */
     close(fds[0]);

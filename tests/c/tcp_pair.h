@@ -95,8 +95,8 @@ static inline void *keep(void *arg)
 static inline tcp_pair *open_tcp_pair(uint64_t window)
 {
     tcp_pair *p = calloc(1, sizeof *p);
-    CHECK_EQ(cwasi_channel_open_tcp(CWASI_SENDER, window, &p->kept[TX], &p->tx), 0);
-    CHECK_EQ(cwasi_channel_open_tcp(CWASI_RECEIVER, window, &p->kept[RX], &p->rx), 0);
+    CHECK_EQ(cwasi_channel_open_tcp(CWASI_SENDER, window, 1, &p->kept[TX], &p->tx), 0);
+    CHECK_EQ(cwasi_channel_open_tcp(CWASI_RECEIVER, window, 1, &p->kept[RX], &p->rx), 0);
     p->sockets[TX] = p->sockets[RX] = -1;
     p->control = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     p->keeper = start(keep, p);

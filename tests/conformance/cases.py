@@ -49,6 +49,6 @@ def _cut_redis(link: Link) -> None:
 CASES = (
     Case(Transport.RING, CAPACITY, readers=READERS_MAX),
     Case(Transport.PIPE, 1 << 20, readers=READERS_MAX),
-    Case(Transport.TCP, WINDOW, cut=_cut_tcp),
+    Case(Transport.TCP, WINDOW, readers=READERS_MAX, cut=_cut_tcp),
     Case(Transport.REDIS, BACKLOG + 3 * CAPACITY, readers=READERS_MAX, notices=False, cut=_cut_redis),
 )

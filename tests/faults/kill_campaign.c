@@ -45,6 +45,9 @@ static const scenario scenarios[] = {
     {"pipes to two receivers", ON_PIPE, 0, 500000, .receivers = 2},
     {"tcp", ON_TCP, 0, 30000, .receivers = 1},
     {"tcp with messages longer than its window", ON_TCP, 0, 3 << 20, .receivers = 1},
+    {"tcp to two receivers", ON_TCP, 0, 30000, .receivers = 2},
+    {"tcp to two receivers, longer than its windows", ON_TCP, 0, 3 << 20, .receivers = 2},
+    {"from tcp to ring, two receivers", ON_TCP, 8192, 20000, .receivers = 2, .switches = 1, .then = {ON_RING}},
     {"from tcp to ring", ON_TCP, 8192, 20000, .receivers = 1, .switches = 1, .then = {ON_RING}},
     {"from ring to ring", ON_RING, 8192, 20000, .receivers = 1, .switches = 2, .then = {ON_RING, ON_RING}},
     {"from ring to pipe", ON_RING, 8192, 20000, .receivers = 1, .switches = 2, .then = {ON_PIPE, ON_RING}},
@@ -187,7 +190,10 @@ static int go_on(cwasi_channel *c, uint64_t seq)
         return 0;
     cwasi_channel *next = fresh[number];
     fresh[number] = NULL;
-    int rc = cwasi_channel_switch(c, next, FOREVER);
+    int rc;
+    do
+        rc = cwasi_channel_switch(c, next, FOREVER);
+    while (rc == -EINTR);
     if (rc == 0)
         CHECK_EQ(cwasi_channel_epoch(c, 0), number);
     look_at_bells(c);

@@ -6,7 +6,7 @@
 #include "tcp_pair.h"
 
 enum { ENDS = 3, SENDER = 0 };   /* the receivers follow */
-enum { ON_TCP = TRANSPORTS };    /* one connection, which nobody makes again */
+enum { ON_TCP = TRANSPORTS };    /* a connection to each receiver, which nobody makes again */
 
 typedef struct {
     int transport, memfd;
@@ -22,11 +22,11 @@ static inline void make_link(link_made *l, int transport, uint64_t capacity, int
         CHECK_EQ(pipe(l->pipes[i]), 0);
         CHECK_EQ(pipe(l->bells[i]), 0);
     }
-    if (transport == ON_TCP) {
+    for (int i = 0; i < receivers && transport == ON_TCP; i++) {
         int sockets[2];
         connect_tcp(sockets);
-        l->pipes[0][0] = sockets[RX];
-        l->pipes[0][1] = sockets[TX];
+        l->pipes[i][0] = sockets[RX];
+        l->pipes[i][1] = sockets[TX];
     }
     if (transport != ON_RING)
         return;
@@ -41,10 +41,13 @@ static inline cwasi_channel *open_end(const link_made *l, int end)
     cwasi_channel *c;
     int role = end == SENDER ? CWASI_SENDER : CWASI_RECEIVER;
     if (l->transport == ON_TCP) {
-        cwasi_tcp *keeper;
-        CHECK_EQ(cwasi_channel_open_tcp(role, 1 << 20, &keeper, &c), 0);
-        CHECK_EQ(cwasi_tcp_connected(keeper, l->pipes[0][end == SENDER], 1), 0);
-        cwasi_tcp_leave(keeper, 0);
+        cwasi_tcp *keepers[ENDS];
+        int first = end == SENDER ? 0 : end - 1, count = end == SENDER ? l->receivers : 1;
+        CHECK_EQ(cwasi_channel_open_tcp(role, 1 << 20, (unsigned)count, keepers, &c), 0);
+        for (int i = 0; i < count; i++) {
+            CHECK_EQ(cwasi_tcp_connected(keepers[i], l->pipes[first + i][end == SENDER], 1), 0);
+            cwasi_tcp_leave(keepers[i], 0);
+        }
         return c;
     }
     int own[ENDS], out[ENDS], reader = end == SENDER ? 0 : end - 1;

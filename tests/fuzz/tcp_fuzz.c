@@ -11,7 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { LONGEST = 9000, PIECE = 300 };
+enum { LONGEST = 9000, PIECE = 300, READERS = 2 };
 
 static bytes in;
 
@@ -65,7 +65,7 @@ static void hostile_sender(void)
 {
     cwasi_channel *rx;
     cwasi_tcp *keeper;
-    if (cwasi_channel_open_tcp(CWASI_RECEIVER, TCP_WINDOW_LEAST, &keeper, &rx) < 0)
+    if (cwasi_channel_open_tcp(CWASI_RECEIVER, TCP_WINDOW_LEAST, 1, &keeper, &rx) < 0)
         abort();
     int fd = -1;
     for (uint64_t connections = 1 + take(&in, 1) % 3, seq = 0; connections > 0; connections--) {
@@ -90,36 +90,48 @@ static void hostile_sender(void)
     close(fd);
 }
 
-static void hostile_receiver(void)
+/* One receiver or two, each with connections of its own. */
+static void hostile_receivers(void)
 {
     static const uint8_t message[LONGEST];
     cwasi_channel *tx;
-    cwasi_tcp *keeper;
-    if (cwasi_channel_open_tcp(CWASI_SENDER, TCP_WINDOW_LEAST, &keeper, &tx) < 0)
+    cwasi_tcp *keepers[READERS];
+    int fd[READERS] = {-1, -1};
+    unsigned readers = 1 + (unsigned)take(&in, 1) % READERS;
+    if (cwasi_channel_open_tcp(CWASI_SENDER, TCP_WINDOW_LEAST, readers, keepers, &tx) < 0)
         abort();
-    int fd = -1;
     for (int steps = 0; steps < 20; steps++) {
-        switch (take(&in, 1) % 5) {
+        uint64_t pick = take(&in, 1);
+        unsigned which = (unsigned)(pick / 8) % readers;
+        switch (pick % 6) {
         case 0:
-            if (fd >= 0)
-                close(fd);
-            fd = connect_end(keeper);
+            if (fd[which] >= 0)
+                close(fd[which]);
+            fd[which] = connect_end(keepers[which]);
             break;
         case 1:
-            if (fd >= 0)
-                write_some(fd, take(&in, 1) % 8);
+            if (fd[which] >= 0)
+                write_some(fd[which], take(&in, 1) % 8);
             break;
-        case 2: cwasi_tcp_tend(keeper); break;
+        case 2: cwasi_tcp_tend(keepers[which]); break;
         case 3: cwasi_channel_unread(tx); break;
+        case 4:
+            if (pick / 16 % 8 == 0)
+                cwasi_channel_peer_died(tx, which);
+            break;
         default: known_result(cwasi_channel_send(tx, message, take(&in, 2) % LONGEST, 0)); break;
         }
     }
     cwasi_channel_close(tx, (int)take(&in, 1) & 1, 0);
-    cwasi_tcp_tend(keeper);
-    cwasi_tcp_leave(keeper, 0);
+    for (unsigned i = 0; i < readers; i++) {
+        cwasi_tcp_tend(keepers[i]);
+        cwasi_tcp_leave(keepers[i], 0);
+    }
     cwasi_channel_free(tx);
-    if (fd >= 0)
-        close(fd);
+    for (unsigned i = 0; i < readers; i++) {
+        if (fd[i] >= 0)
+            close(fd[i]);
+    }
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
@@ -134,6 +146,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (take(&in, 1) % 2)
         hostile_sender();
     else
-        hostile_receiver();
+        hostile_receivers();
     return 0;
 }

@@ -1,0 +1,53 @@
+"""The edges of a channel: what they are called, and what is decided for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .channel import Edge
+from .metrics import Observation
+from .modes import EdgeFacts, Mode, Transport
+from .policy import Decision, Policy, Request, decide
+from .policy.decision import available, for_several
+
+
+def answers_name(channel: str, caller: str) -> str:
+    """The channel on which the answers to the requests of `caller` come back."""
+    return f"{channel}.answers.{caller}"
+
+
+def edge_named(channel: str, sender: str, receiver: str, receivers: int) -> str:
+    """An edge, for messages."""
+    several = f", one of {receivers} receivers" if receivers > 1 else ""
+    return f"channel {channel!r} from {sender} to {receiver}{several}"
+
+
+def decide_all(
+    policy: Policy,
+    channel: str,
+    edges: Mapping[Edge, EdgeFacts],
+    *,
+    mode: Mode | None = None,
+    asked: Transport | None = None,
+    redis: str | None = None,
+    observation: Observation | None = None,
+) -> dict[Edge, Decision]:
+    """Asks the policy for every edge of a channel. Several receivers get the same transport. Raises NoTransport."""
+    receivers = len({receiver for _, receiver in edges})
+    if receivers > 1 and asked is None:
+        offered = available(redis)
+        requests = [Request(facts, observation, mode, None, offered, receivers) for facts in edges.values()]
+        asked = for_several(requests)
+    return {
+        (sender, receiver): decide(
+            policy,
+            facts,
+            edge_named(channel, sender, receiver, receivers),
+            mode=mode,
+            asked=asked,
+            redis=redis,
+            observation=observation,
+            receivers=receivers,
+        )
+        for (sender, receiver), facts in edges.items()
+    }

@@ -1,0 +1,106 @@
+"""Host processes are run, and watched until each has ended."""
+
+from __future__ import annotations
+
+import selectors
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import errors
+from .metrics import EndMetrics, EndReport
+from .process import GRACE_SECONDS, HostProcess, raise_error
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a host process reported at its end."""
+
+    ends: tuple[EndReport, ...] = ()
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+
+
+def supervise(processes: Sequence[HostProcess], timeout: float | None) -> tuple[float, list[Outcome]]:
+    """Waits until all are ready, runs them, and waits for their ends: (seconds, outcomes).
+
+    Raises the first error that any of them had; those that wait for a dead one are told.
+    """
+    for process in processes:
+        process.await_ready()
+    start = time.monotonic()
+    for process in processes:
+        process.run()
+    watch = _Watch(processes)
+    try:
+        watch.until_all_ended(None if timeout is None else start + timeout + GRACE_SECONDS)
+    except BaseException:
+        for process in watch.alive:
+            process.stop()
+        raise
+    seconds = watch.ended_at - start
+    if watch.first_error is not None:
+        raise watch.first_error
+    return seconds, [watch.outcomes[process] for process in processes]
+
+
+class _Watch:
+    """Reads what the children say until each has ended."""
+
+    def __init__(self, processes: Sequence[HostProcess]) -> None:
+        self.alive = set(processes)
+        self.outcomes: dict[HostProcess, Outcome] = {}
+        self.first_error: errors.Error | None = None
+        self.ended_at = 0.0
+
+    def until_all_ended(self, deadline: float | None) -> None:
+        with selectors.DefaultSelector() as selector:
+            for process in self.alive:
+                process.listen()
+                selector.register(process.fileno(), selectors.EVENT_READ)
+            while self.alive:
+                ready = selector.select(None if deadline is None else max(0.0, deadline - time.monotonic()))
+                if not ready:
+                    names = ", ".join(sorted(name for process in self.alive for name in process.functions))
+                    raise errors.GuestTimeout(f"still running when the time was up: {names}")
+                for key, _ in ready:
+                    process = next(process for process in self.alive if process.fileno() == key.fd)
+                    if self._heard(process):
+                        selector.unregister(key.fd)
+
+    def _heard(self, process: HostProcess) -> bool:
+        """Whether it has ended."""
+        try:
+            message = process.receive()
+            if process.heard(message):
+                return False
+            process.deaf()
+            self.alive.discard(process)
+            self.ended_at = time.monotonic()
+            self.outcomes[process] = _outcome(message)
+            raise_error(message)
+        except errors.Error as error:
+            process.deaf()
+            self.alive.discard(process)
+            self.ended_at = time.monotonic()
+            self.first_error = min(self.first_error or error, error, key=errors.happened)
+            if isinstance(error, errors.HostDied):
+                for neighbour, channel, edge in process.neighbours:
+                    neighbour.peer_died(channel, edge)
+        return True
+
+
+def _outcome(message: dict[str, Any]) -> Outcome:
+    done = message.get("done") or {}
+    ends = []
+    for row in done.get("ends", ()):
+        metrics, *sources = (_counted(plain) for plain in (row.pop("metrics"), *row.pop("sources")))
+        ends.append(EndReport(metrics=metrics, sources=tuple(sources), **row))
+    return Outcome(tuple(ends), done.get("cpu_seconds", {}))
+
+
+def _counted(plain: dict[str, Any]) -> EndMetrics:
+    latency = [0] * plain.pop("buckets")
+    for index, count in plain.pop("latency"):
+        latency[index] = count
+    return EndMetrics(latency=tuple(latency), **plain)
