@@ -54,7 +54,9 @@ def look() -> bool:
     with _lock:
         senders, ends = list(_seen.items()), list(_gone_on)
     for end in ends:
-        end.tidy()
+        with _lock:
+            if end in _gone_on:   # there was no fork
+                end.tidy()
     busy = False
     for sender, (before, tidied) in senders:
         with _lock:

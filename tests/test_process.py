@@ -246,7 +246,7 @@ def test_processes_by_hand(guests: Path) -> None:
     processes = [HostProcess([function], None) for function in (source, sink)]
     assert "host process" in repr(processes[0]) and "source" in repr(processes[0])
     channel = SpannedChannel("frames", {("source", "sink"): PROXIMAL}, (("source", "out"),), (("sink", "in"),))
-    channel.connect({"source": processes[0], "sink": processes[1]}, None, 1)
+    channel.connect({"source": processes[0], "sink": processes[1]}, None, 1, None)
     seconds, outcomes = supervise(processes, None)
     for process in processes:
         process.close()

@@ -32,7 +32,7 @@ def fill(tx: cwasi.Sender) -> list[bytes]:
             while tx.try_send(message):
                 sent.append(message)
         try:
-            tx.send(SMALL, timeout=0.1)
+            tx.send(SMALL, timeout=0.5)
             sent.append(SMALL)
         except cwasi.Timeout:
             return sent
