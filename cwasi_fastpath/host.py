@@ -82,6 +82,18 @@ def _each(port: Port, guests: Sequence[Guest]) -> Sequence[str | None]:
     return [port] * len(guests) if port is None or isinstance(port, str) else port
 
 
+_forked = False
+"""wasmtime's threads, which compile, may be in the parent: who waited for them would wait for ever."""
+
+
+def _after_fork() -> None:
+    global _forked
+    _forked = True
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 class Host:
     """Runs functions and connects them. Use it in a `with` block, or close it."""
 
@@ -106,6 +118,7 @@ class Host:
         self.timeout = timeout
         config = wasmtime.Config()
         config.epoch_interruption = timeout is not None
+        config.parallel_compilation = not _forked
         allow_many()
         # Who works needs a core, too; under a quota spinning is paid with the time to work.
         lib.cwasi_wait_configure(max(0, math.ceil(usable_cores()) - 1), -1)
