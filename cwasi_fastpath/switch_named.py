@@ -97,6 +97,9 @@ class NamedSwitch:
             return True
         except BaseException as error:
             self._give_up(sender, meeting.connection, epoch, mine)
+            if isinstance(error, errors.TcpUnavailable) and isinstance(meeting.connection, Connection):
+                # It had agreed, and nobody but it listens there.
+                raise errors.PeerDied(f"channel {self._named.name!r}: its receiver is gone in the switch") from error
             if isinstance(error, errors.Error) and isinstance(meeting.connection, FarTie):
                 raise type(error)(f"{error}; the channel stays on {meeting.decision.transport}") from error
             raise
