@@ -123,9 +123,9 @@ class Offer:
         with self._changed:
             if self._meeting is None or request.connection is not self._meeting.connection:
                 raise errors.Busy(f"channel {self._named.name!r} has another receiver")
+            request.answer()   # before we go on: whatever happens to us then, the receiver has met us
             self._confirmed = True
             self._changed.notify_all()
-        request.answer()
 
     def _lost(self, connection: Connection) -> None:
         """The receiver is gone; if it had not taken its end, another one may."""

@@ -164,12 +164,13 @@ class Process:
         self._process.stdin.flush()
 
     def heard(self, *keys: str) -> dict[str, Any]:
-        """The next line that has one of these."""
+        """The next line that has one of these. What nobody expects to fail has not."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             said: dict[str, Any] = json.loads(line)
             if set(keys) & set(said):
                 return said
+            assert "failed" not in said, said
         raise AssertionError(f"it ended with {self._process.wait()}, and said no {keys}")
 
     def signal(self, number: int) -> None:

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -23,6 +24,9 @@ from cwasi_fastpath.endpoint import RECEIVER, SENDER
 from cwasi_fastpath.modes import Mode, Transport
 from cwasi_fastpath.policy import Decision
 from cwasi_fastpath.spanned import SpannedChannel
+from cwasi_fastpath.switch import Target, switch_here
+from cwasi_fastpath.transport import tls
+from cwasi_fastpath.transport.target import link_to
 from cwasi_fastpath.transport.tcp import TcpLink
 from cwasi_fastpath.transport.tls import TlsFiles
 
@@ -108,6 +112,43 @@ def test_messages_go_through(link: TcpLink, start: Start) -> None:
     with pytest.raises(cwasi.ChannelClosed):
         rx.recv(timeout=HANG)
     rx.close()
+
+
+def test_what_an_end_says_last_is_heard(link: TcpLink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long TLS takes for it after the end is gone."""
+    real = tls._Flow.move
+
+    def slow(flow: tls._Flow) -> None:
+        time.sleep(0.02)
+        real(flow)
+
+    monkeypatch.setattr(tls._Flow, "move", slow)
+    tx, rx = cwasi.Sender(link.open(SENDER), "lab"), cwasi.Receiver(link.open(RECEIVER), "lab")
+    for number in range(10):
+        tx.send(message(number))
+    switch_here(tx, [Target(rx)], link_to("ring", key="lab"), Mode.LOCAL, HANG)
+    for number in range(10):
+        assert rx.recv(timeout=HANG) == message(number)
+    tx.send(b"on the ring")
+    assert rx.recv(timeout=HANG) == b"on the ring"
+    link.close()
+    assert tx.unread == 0
+    tx.send(b"and none is lost")
+    for end in (tx, rx):
+        end.close()
+
+
+def test_its_threads_end(link: TcpLink) -> None:
+    tx, rx = cwasi.Sender(link.open(SENDER), "lab"), cwasi.Receiver(link.open(RECEIVER), "lab")
+    tx.send(b"x")
+    rx.recv(timeout=HANG)
+    pumps = [thread for thread in threading.enumerate() if isinstance(thread, tls.Pump)]
+    assert len(pumps) == 2
+    for end in (rx, tx, link):
+        end.close()
+    for pump in pumps:
+        pump.join(HANG)
+        assert not pump.is_alive()
 
 
 def test_nothing_goes_in_the_clear(link: TcpLink, files: TlsFiles, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,10 +51,10 @@ class ReceiverKeeper(Keeper):
         self._longest = 0.0
         """When to give up at the latest, while somebody comes who may be the sender."""
 
-    def _sockets(self) -> list[socket.socket]:
-        securing = self._securing[0].sockets() if self._securing is not None else []
+    def _sockets(self, *, forked: bool) -> list[socket.socket]:
+        securing = self._securing[0].sockets(forked=forked) if self._securing is not None else []
         strangers = [stranger.socket for stranger in self._strangers.values()]
-        return [*super()._sockets(), self._listener, *strangers, *securing]
+        return [*super()._sockets(forked=forked), self._listener, *strangers, *securing]
 
     def _keep(self) -> None:
         while True:
@@ -183,7 +183,7 @@ class ReceiverKeeper(Keeper):
     def _stop_securing(self) -> None:
         """One at a time: each has proven that it knows the key."""
         if self._securing is not None:
-            for held in (self._securing[0].end, self._securing[0].told):
+            for held in self._securing[0].sockets(forked=False):
                 held.close()
             self._securing = None
 

@@ -63,8 +63,8 @@ class SenderKeeper(Keeper):
         """When the trouble of the moment began."""
         self._backoff, self._refusals = _BACKOFF_FIRST, 0
 
-    def _sockets(self) -> list[socket.socket]:
-        return [*super()._sockets(), *([self._trying] if self._trying is not None else [])]
+    def _sockets(self, *, forked: bool) -> list[socket.socket]:
+        return [*super()._sockets(forked=forked), *([self._trying] if self._trying is not None else [])]
 
     def _keep(self) -> None:
         state = -errno.ENOTCONN
@@ -177,7 +177,7 @@ class SenderKeeper(Keeper):
         poll.register(pump.told, select.POLLIN)
         poll.poll()   # a pump tells in time, also that it has failed
         if not pump.agreed:
-            for held in (pump.end, pump.told):
+            for held in pump.sockets(forked=False):
                 held.close()
             raise _Distrusted(pump.why) if not pump.silent else OSError(pump.why)
         self._hand_over(pump.end, pump, timed=True)

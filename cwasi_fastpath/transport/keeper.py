@@ -34,6 +34,8 @@ HANDSHAKE_SECONDS = 5.0
 LOOK_SECONDS = 0.1
 _EXIT_SECONDS = 5.0
 _SOONEST_SECONDS = 2.0
+_PUMP_SECONDS = 2.0
+"""For TLS to send what an end said before it left."""
 
 _log = logging.getLogger(__name__)
 _all: WeakSet[Keeper] = WeakSet()
@@ -77,6 +79,8 @@ class Keeper(threading.Thread):
             self.ended = True
             self.up.set()
             self.leave()
+            if self._pump is not None:
+                self._pump.join(_PUMP_SECONDS)
 
     def leave(self, *, forked: bool = False) -> None:
         """Gives up all that the keeper has; what the end has stays."""
@@ -84,7 +88,7 @@ class Keeper(threading.Thread):
             if self._left:
                 return
             self._left = True
-            for held in self._sockets():
+            for held in self._sockets(forked=forked):
                 held.close()
             lib.cwasi_tcp_leave(self._tcp, forked)
 
@@ -108,9 +112,9 @@ class Keeper(threading.Thread):
         """Seconds for which a connection may be missing. silent: it broke because nothing came back."""
         return self._patience if silent else min(self._patience, max(_SOONEST_SECONDS, self._patience / 4))
 
-    def _sockets(self) -> list[socket.socket]:
+    def _sockets(self, *, forked: bool) -> list[socket.socket]:
         held = [self._connection] if self._connection is not None else []
-        return [*held, *self._pump.sockets()] if self._pump is not None else held
+        return [*held, *self._pump.sockets(forked=forked)] if self._pump is not None else held
 
     def _keep(self) -> None:
         raise NotImplementedError

@@ -7,13 +7,16 @@ other side of the pair is the end's connection, so that all else is as without T
 from __future__ import annotations
 
 import errno
+import math
 import select
 import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from .. import attribution
@@ -117,8 +120,12 @@ class Pump(threading.Thread):
         self.told, self._tell = socket.socketpair()
         """told: readable when it is known."""
 
-    def sockets(self) -> list[socket.socket]:
-        """For a forked child, where it does not run."""
+    def sockets(self, *, forked: bool) -> list[socket.socket]:
+        """Those to close by who has done with it: it moves what is on its way, and closes the others. In a forked
+        child, where it does not run, all of them.
+        """
+        if not forked:
+            return [self.end, self.told]
         held = [self._connection, self._plain, self.end, self.told, self._tell]
         return [*held, self._secure] if self._secure is not None else held
 
@@ -164,38 +171,73 @@ class Pump(threading.Thread):
                 return
 
     def _move(self, secure: ssl.SSLSocket) -> None:
-        """What waits for the other side, in both directions; each is closed when its source has hung up."""
-        out, back = memoryview(b""), memoryview(b"")
-        out_ends = back_ends = False
-        while not (out_ends and back_ends):
-            if not out and not out_ends:
-                with suppress(*_NEED):
-                    out = memoryview(self._plain.recv(_CHUNK))
-                    out_ends = not out
-                    if out_ends:
-                        socket.socket.shutdown(secure, socket.SHUT_WR)   # ssl's own would end reading, too
-            if out:
-                with suppress(*_NEED):
-                    out = out[secure.send(out) :]
-            if not back and not back_ends:
-                with suppress(*_NEED):
-                    back = memoryview(secure.recv(_CHUNK))
-                    back_ends = not back
-                    if back_ends:
-                        self._plain.shutdown(socket.SHUT_WR)
-            if back:
-                with suppress(*_NEED):
-                    back = back[self._plain.send(back) :]
-            if not secure.pending() or back:
-                self._wait(secure, bool(out), bool(back), out_ends, back_ends)
+        """In both directions, until both have ended. When the end is gone, the other side has some seconds to take what
+        it said.
+        """
+        out = _Flow(self._from_end, secure.send, partial(socket.socket.shutdown, secure))   # ssl's would end reading
+        back = _Flow(secure.recv, self._to_end, self._plain.shutdown)
+        gone, until = False, math.inf
+        while time.monotonic() < until:
+            out.move()
+            back.move()
+            if out.over and back.over:
+                return
+            if (secure.pending() and not back.left) or (gone and out.reads):
+                continue   # that is there already
+            if self._wait(secure, out, back, gone, until):
+                gone, until = True, time.monotonic() + _PART_SECONDS
 
-    def _wait(self, secure: ssl.SSLSocket, out: bool, back: bool, out_ends: bool, back_ends: bool) -> None:
+    def _from_end(self, size: int) -> bytes:
+        """Nothing where it has hung up. Raises BlockingIOError."""
+        try:
+            return self._plain.recv(size)
+        except ConnectionResetError:   # with something unread
+            return b""
+
+    def _to_end(self, data: memoryview) -> int:
+        """How much it took: all of it where it is gone. Raises BlockingIOError."""
+        try:
+            return self._plain.send(data)
+        except (BrokenPipeError, ConnectionResetError):
+            return len(data)
+
+    def _wait(self, secure: ssl.SSLSocket, out: _Flow, back: _Flow, gone: bool, until: float) -> bool:
+        """Until one of them can move; whether the end is gone since."""
         poll = select.poll()
-        plain_events = (0 if out or out_ends else select.POLLIN) | (select.POLLOUT if back else 0)
-        secure_events = (0 if back or back_ends else select.POLLIN) | (select.POLLOUT if out else 0)
         # A side with nothing to wait for would report its hang-up again and again.
-        if plain_events or not out_ends:
-            poll.register(self._plain, plain_events)
-        if secure_events or not back_ends:
-            poll.register(secure, secure_events)
-        poll.poll()
+        if not gone:
+            poll.register(self._plain, (select.POLLIN if out.reads else 0) | (select.POLLOUT if back.left else 0))
+        wanted = (select.POLLIN if back.reads else 0) | (select.POLLOUT if out.left else 0)
+        if wanted or not back.over:
+            poll.register(secure, wanted)
+        ready = dict(poll.poll(None if until == math.inf else max(0.0, until - time.monotonic()) * 1000))
+        return bool(ready.get(self._plain.fileno(), 0) & (select.POLLHUP | select.POLLERR))
+
+
+class _Flow:
+    """Bytes on their way in one direction."""
+
+    def __init__(
+        self, read: Callable[[int], bytes], write: Callable[[memoryview], int], end: Callable[[int], None]
+    ) -> None:
+        """end: the source has hung up."""
+        self._read, self._write, self._end = read, write, end
+        self.left = memoryview(b"")
+        """What is to be written."""
+        self.over = False
+
+    @property
+    def reads(self) -> bool:
+        return not (self.left or self.over)
+
+    def move(self) -> None:
+        """Whatever is possible now."""
+        if self.reads:
+            with suppress(*_NEED):
+                self.left = memoryview(self._read(_CHUNK))
+                if not self.left:
+                    self.over = True
+                    self._end(socket.SHUT_WR)
+        if self.left:
+            with suppress(*_NEED):
+                self.left = self.left[self._write(self.left) :]
