@@ -139,9 +139,11 @@ static void publish_piece(ring *r)
 /* Into the buffer of a reader that waits for it, if there is one here. 1, 0 or -errno. */
 static int hand_over(ring *r, const cwasi_frame *frame, const void *data)
 {
+    if (!r->handover || frame->length < HANDED_FROM)
+        return 0;
     cwasi_frame announced = *frame;
     int beside = load_relaxed(r->waiter.peer_core) == current_core();
-    if (!r->handover || frame->length < (beside ? HANDED_FROM : SHARED_FROM))
+    if (!beside && frame->length < SHARED_FROM)
         return 0;
     int rc = ring_usable(r);
     if (rc < 0 || !(beside ? handover_copy : handover_begin)(r->handover, r->cursor, data, frame->length))
