@@ -182,20 +182,24 @@ def _usage() -> dict[str, object]:
         "descriptors": psutil.Process().num_fds(),
         "threads": _threads(),
         "maps": Path("/proc/self/maps").read_text().count("cwasi-ring"),
-        "shared memory": len(list(Path("/dev/shm").iterdir())),
     }
+
+
+def _shared_memory() -> set[str]:
+    return {path.name for path in Path("/dev/shm").iterdir()}
 
 
 @pytest.fixture
 def clean(case: Case, url: str | None) -> Iterator[None]:
     """No test leaves anything behind, however its channels ended."""
     watch._started()   # its descriptor stays
-    before = _usage()
+    before, shared = _usage(), _shared_memory()
     yield
     until = time.monotonic() + _SETTLE_SECONDS
-    while (after := _usage()) != before and time.monotonic() < until:
+    while ((after := _usage()) != before or _shared_memory() - shared) and time.monotonic() < until:
         time.sleep(0.01)
     assert after == before
+    assert not _shared_memory() - shared   # what others on this machine had there may go meanwhile
     if url is not None:
         with redis.Redis.from_url(url) as client:
             assert client.keys() == []
