@@ -28,7 +28,7 @@ int64_t do_window_attach(cwasi_guest *g, void *caller, const value *v)
         if (overlaps(&g->grants[h], at, length))
             return -EINVAL;
     }
-    rc = window_attach(to->channel, memory.base, at, length, &to->window);
+    rc = window_attach(to->channel, memory.base, at, length, g->memory_known, &to->window);
     to->window_at = at;
     to->window_length = length;
     return rc;

@@ -6,9 +6,10 @@
 
 typedef struct window window;
 
-/* memory: the base of the guest's memory as it is now, here and below; [at, at + length) lies in it. -EINVAL: not whole
- * pages, or too long; -EMSGSIZE: the other side's window is longer. */
-int window_attach(cwasi_channel *c, uint8_t *memory, uint32_t at, uint32_t length, window **out);
+/* memory: the base of the guest's memory as it is now, here and below; [at, at + length) lies in it. alone: only one
+ * thread ever writes to it, which is the one that calls. -EINVAL: not whole pages, or too long; -EMSGSIZE: the other
+ * side's window is longer. */
+int window_attach(cwasi_channel *c, uint8_t *memory, uint32_t at, uint32_t length, int alone, window **out);
 /* Makes the window ordinary memory again, and frees it. */
 void window_detach(window *w, uint8_t *memory);
 /* Frees it where the guest's memory may be gone. */

@@ -55,6 +55,17 @@ def test_a_receiver_that_writes_over_what_it_holds(guests: Path, size: int) -> N
     moved(guests, 200, size, ("window", "window"), WINDOW, "scribble")
 
 
+def test_a_receiver_that_seldom_writes_over_what_it_holds(guests: Path) -> None:
+    """And has WASI do it: what wrote to the memory is not the guest's own code."""
+    size, count = 30_011, 2000
+    with cwasi.Host(timeout=HANG) as host:
+        filler = host.load(guests / "filler.wasm", arguments=(str(count), str(size), "window", str(WINDOW)), stdout=QUIET)
+        arguments = (str(count), str(size), "window", str(WINDOW), "read")
+        summer = host.load(guests / "summer.wasm", arguments=arguments, stdin="/dev/zero", stdout=QUIET)
+        host.connect("lab", filler, summer, ports=("out", "in"))
+        host.run()
+
+
 def test_messages_longer_than_the_ring(guests: Path) -> None:
     for how in MIXES:
         moved(guests, 8, 9_000_001, how, 160 * PAGE)

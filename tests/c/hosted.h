@@ -58,6 +58,14 @@ static size_t hosted_size(void *context, const void *memory)
     return hosted_owner(memory)->size;
 }
 
+/* The only instance of its guest, which one thread runs. It must stay where it is. */
+static inline void is_only(instance *i)
+{
+    uint8_t handle[24] = {0};
+    memcpy(handle, &i, sizeof i);
+    CHECK_EQ(cwasi_guest_set_memory(i->guest, handle), 0);
+}
+
 static void *hosted_trap(const char *message, size_t length)
 {
     (void)message, (void)length;

@@ -16,7 +16,7 @@ static void dies_inside(uint64_t next)
     CHECK(memory != MAP_FAILED && data);
     window *w;
     window_record record;
-    CHECK_EQ(window_attach(rx, memory, 0, WINDOW, &w), 0);
+    CHECK_EQ(window_attach(rx, memory, 0, WINDOW, 1, &w), 0);
 
     call s = {.channel = dying.tx, .length = LONG, .timeout = FOREVER};
     pthread_t thread = start(call_send, &s);
