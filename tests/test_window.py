@@ -57,11 +57,10 @@ def test_a_receiver_that_writes_over_what_it_holds(guests: Path, size: int) -> N
 
 def test_a_receiver_that_seldom_writes_over_what_it_holds(guests: Path) -> None:
     """And has WASI do it: what wrote to the memory is not the guest's own code."""
-    size, count = 30_011, 2000
+    arguments = ("2000", "30011", "window", str(WINDOW))
     with cwasi.Host(timeout=HANG) as host:
-        filler = host.load(guests / "filler.wasm", arguments=(str(count), str(size), "window", str(WINDOW)), stdout=QUIET)
-        arguments = (str(count), str(size), "window", str(WINDOW), "read")
-        summer = host.load(guests / "summer.wasm", arguments=arguments, stdin="/dev/zero", stdout=QUIET)
+        filler = host.load(guests / "filler.wasm", arguments=arguments, stdout=QUIET)
+        summer = host.load(guests / "summer.wasm", arguments=(*arguments, "read"), stdin="/dev/zero", stdout=QUIET)
         host.connect("lab", filler, summer, ports=("out", "in"))
         host.run()
 
