@@ -19,6 +19,8 @@ import cwasi_fastpath as cwasi
 from cwasi_fastpath import runtime
 from cwasi_fastpath.redis_server import RedisServer
 
+pytest_plugins = ("nodes",)
+
 REPOSITORY = Path(__file__).parent.parent
 _SETTLE_SECONDS = 10.0
 
