@@ -22,7 +22,6 @@ from cwasi_fastpath.redis_server import RedisServer
 pytest_plugins = ("nodes",)
 
 REPOSITORY = Path(__file__).parent.parent
-_SETTLE_SECONDS = 10.0
 
 WriteModule = Callable[..., Path]
 
@@ -176,10 +175,10 @@ def runtime_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_is_left() -> Iterator[None]:
-    """No process and no shared memory outlives the tests."""
+    """No process and no shared memory outlives the tests. Another session's memory goes away in time, too."""
     before = _shared_memory()
     yield
-    until = time.monotonic() + _SETTLE_SECONDS
+    until = time.monotonic() + HANG
     while (left := _children() | (_shared_memory() - before)) and time.monotonic() < until:
         time.sleep(0.1)
     assert not left, f"the tests left behind: {left}"

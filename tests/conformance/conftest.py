@@ -28,7 +28,6 @@ from cwasi_fastpath.transport import Link
 
 from .cases import CASES, Case
 
-_SETTLE_SECONDS = 10.0
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -182,20 +181,23 @@ def _usage() -> dict[str, object]:
         "descriptors": psutil.Process().num_fds(),
         "threads": _threads(),
         "maps": Path("/proc/self/maps").read_text().count("cwasi-ring"),
-        "shared memory": len(list(Path("/dev/shm").iterdir())),
     }
+
+
+def _shared_memory() -> set[str]:
+    return {path.name for path in Path("/dev/shm").iterdir()}
 
 
 @pytest.fixture
 def clean(case: Case, url: str | None) -> Iterator[None]:
     """No test leaves anything behind, however its channels ended."""
     watch._started()   # its descriptor stays
-    before = _usage()
+    before, names = _usage(), _shared_memory()
     yield
-    until = time.monotonic() + _SETTLE_SECONDS
-    while (after := _usage()) != before and time.monotonic() < until:
+    until = time.monotonic() + HANG   # what another session has in shared memory goes away, too
+    while ((after := _usage()) != before or _shared_memory() - names) and time.monotonic() < until:
         time.sleep(0.01)
-    assert after == before
+    assert after == before and not _shared_memory() - names
     if url is not None:
         with redis.Redis.from_url(url) as client:
             assert client.keys() == []
