@@ -81,9 +81,11 @@ def test_under_load(fork: Fork, start: Start, redis_server: RedisServer, transpo
 
 
 def test_a_slow_receiver_keeps_what_it_has_not_read(fork: Fork) -> None:
+    out, go_on = os.pipe()
+
     def receive() -> None:
         with cwasi.open_receiver("lab", timeout=HANG) as rx:
-            time.sleep(0.3)
+            os.read(out, 1)
             assert [rx.recv(HANG) for _ in range(3)] == [b"old", b"new", b"newest"]
 
     pid = fork(receive)
@@ -93,9 +95,12 @@ def test_a_slow_receiver_keeps_what_it_has_not_read(fork: Fork) -> None:
         tx.send(b"new")
         with pytest.raises(cwasi.Timeout, match="has not read to the last switch yet"):
             tx.switch("ring", timeout=0.05)
+        os.write(go_on, b"x")
         tx.switch("ring", timeout=HANG)
         tx.send(b"newest")
         assert status_of(pid) == 0
+    os.close(out)
+    os.close(go_on)
 
 
 def test_what_the_trust_domains_forbid(fork: Fork) -> None:

@@ -29,7 +29,6 @@ from cwasi_fastpath.transport import Link
 from .cases import CASES, Case
 
 
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every test runs over all transports, or over those that promise what it is marked with."""
     if "case" not in metafunc.fixturenames:
