@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from channels import HANG, TRANSPORTS, Ends, Fork, Start, in_child
+from channels import HANG, TRANSPORTS, Ends, Fork, Start, in_child, shared_memory
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import runtime
@@ -144,10 +144,6 @@ def _children() -> set[str]:
     return found
 
 
-def _shared_memory() -> set[str]:
-    return {path.name for path in Path("/dev/shm").iterdir()}
-
-
 @pytest.fixture(scope="session", autouse=True)
 def session_runtime_directory() -> Iterator[None]:
     """The tests meet in a directory of their own, also those that never look at it."""
@@ -175,10 +171,10 @@ def runtime_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_is_left() -> Iterator[None]:
-    """No process and no shared memory outlives the tests. Another session's memory goes away in time, too."""
-    before = _shared_memory()
+    """No process and no shared memory outlives the tests."""
+    before = shared_memory()
     yield
     until = time.monotonic() + HANG
-    while (left := _children() | (_shared_memory() - before)) and time.monotonic() < until:
+    while (left := _children() | (shared_memory() - before)) and time.monotonic() < until:
         time.sleep(0.1)
     assert not left, f"the tests left behind: {left}"

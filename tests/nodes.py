@@ -30,8 +30,10 @@ signal.alarm(240)
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import lease, meeting
 from cwasi_fastpath.endpoint import RECEIVER, SENDER
+from cwasi_fastpath.transport import redis_client
 lease.SECONDS, lease._RENEW = 3.0, 0.4
 options = json.loads(sys.argv[1])
+redis_client._SOCKET_SECONDS = options.pop("answer_within", redis_client._SOCKET_SECONDS)
 class Eager:
     # Takes tcp wherever it is possible.
     def decide(self, request):
@@ -264,9 +266,9 @@ def open_ends(nodes: Nodes) -> Iterator[Callable[..., Ends]]:
     """A sender near and a receiver far, that have exchanged some messages."""
     running: list[Process] = []
 
-    def start(more: dict[str, str] | None = None, transport: str | None = "tcp") -> Ends:
+    def start(more: dict[str, str] | None = None, transport: str | None = "tcp", **settings: Any) -> Ends:
         options = {} if transport is None else {"transport": transport}
-        tx, rx = nodes.near.run(SENDER, **options), nodes.far.run(RECEIVER, more)
+        tx, rx = nodes.near.run(SENDER, **options, **settings), nodes.far.run(RECEIVER, more, **settings)
         running.extend((tx, rx))
         told = tx.heard("transport", "error")
         assert rx.heard("transport", "error")["transport"] == told["transport"]

@@ -129,7 +129,7 @@ def test_the_cable_is_pulled_in_a_switch_and_put_back(
 @pytest.mark.parametrize("target", ["tcp", "redis"])
 def test_the_cable_is_pulled_in_a_switch_for_good(nodes: Nodes, open_ends: Callable[..., Ends], target: str) -> None:
     """Both are told; what had come is the beginning of what was sent."""
-    tx, rx = open_ends(transport="redis" if target == "tcp" else "tcp")
+    tx, rx = open_ends(transport="redis" if target == "tcp" else "tcp", answer_within=5.0)
     tx.say("switch", target, 1.0)
     nodes.far.cable("down")
     told, theirs = tx.heard("failed"), rx.heard("failed", "all")

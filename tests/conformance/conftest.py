@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 import redis
-from channels import HANG, Ends
+from channels import HANG, Ends, shared_memory
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import tidy, transport, watch
@@ -183,20 +183,16 @@ def _usage() -> dict[str, object]:
     }
 
 
-def _shared_memory() -> set[str]:
-    return {path.name for path in Path("/dev/shm").iterdir()}
-
-
 @pytest.fixture
 def clean(case: Case, url: str | None) -> Iterator[None]:
     """No test leaves anything behind, however its channels ended."""
     watch._started()   # its descriptor stays
-    before, names = _usage(), _shared_memory()
+    before, names = _usage(), shared_memory()
     yield
-    until = time.monotonic() + HANG   # what another session has in shared memory goes away, too
-    while ((after := _usage()) != before or _shared_memory() - names) and time.monotonic() < until:
+    until = time.monotonic() + HANG
+    while ((after := _usage()) != before or shared_memory() - names) and time.monotonic() < until:
         time.sleep(0.01)
-    assert after == before and not _shared_memory() - names
+    assert after == before and not shared_memory() - names
     if url is not None:
         with redis.Redis.from_url(url) as client:
             assert client.keys() == []
