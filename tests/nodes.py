@@ -31,8 +31,8 @@ import cwasi_fastpath as cwasi
 from cwasi_fastpath import lease, meeting
 from cwasi_fastpath.endpoint import RECEIVER, SENDER
 from cwasi_fastpath.transport import redis_client
-lease.SECONDS, lease._RENEW = 3.0, 0.4
 options = json.loads(sys.argv[1])
+lease.SECONDS, lease._RENEW = options.pop("lease", 60.0), 0.4
 redis_client._SOCKET_SECONDS = options.pop("answer_within", redis_client._SOCKET_SECONDS)
 class Eager:
     # Takes tcp wherever it is possible.
@@ -262,11 +262,15 @@ Ends = tuple[Process, Process]
 
 
 @pytest.fixture
-def open_ends(nodes: Nodes) -> Iterator[Callable[..., Ends]]:
-    """A sender near and a receiver far, that have exchanged some messages."""
+def open_ends(nodes: Nodes, request: pytest.FixtureRequest) -> Iterator[Callable[..., Ends]]:
+    """A sender near and a receiver far, that have exchanged some messages. Their leases last as the test's module says;
+    long ones where no lease has to run out, since a slow machine may be late to renew them.
+    """
+    common = {"lease": getattr(request.module, "LEASE", 60.0)}
     running: list[Process] = []
 
     def start(more: dict[str, str] | None = None, transport: str | None = "tcp", **settings: Any) -> Ends:
+        settings |= common
         options = {} if transport is None else {"transport": transport}
         tx, rx = nodes.near.run(SENDER, **options, **settings), nodes.far.run(RECEIVER, more, **settings)
         running.extend((tx, rx))

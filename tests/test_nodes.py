@@ -61,13 +61,13 @@ def test_an_address_that_is_not_ours(nodes: Nodes) -> None:
 
 def test_the_receiver_dies_before_it_is_found(nodes: Nodes) -> None:
     """The name is free again when its lease has run out."""
-    with nodes.near.run(SENDER, transport="tcp") as tx:
+    with nodes.near.run(SENDER, transport="tcp", lease=3.0) as tx:
         killed = COMMON + """
 from cwasi_fastpath.cluster import ClusterName
 ClusterName.confirm = lambda *words: os.kill(os.getpid(), signal.SIGKILL)
 cwasi.open_receiver("lab", timeout=60)
 """
-        with nodes.far.run(killed) as rx:
+        with nodes.far.run(killed, lease=3.0) as rx:
             assert rx.ended() == -signal.SIGKILL
         until = time.monotonic() + HANG
         while "cwasi:registry:lab:receiver" in keys(nodes):
@@ -86,7 +86,7 @@ from cwasi_fastpath.transport.tcp import TcpLink
 TcpLink.open = lambda *words: os.kill(os.getpid(), signal.SIGKILL)
 cwasi.open_sender("lab", timeout=60, transport="tcp")
 """
-    with nodes.near.run(killed) as tx, nodes.far.run(RECEIVER) as rx:
+    with nodes.near.run(killed, lease=3.0) as tx, nodes.far.run(RECEIVER, lease=3.0) as rx:
         assert tx.ended() == -signal.SIGKILL
         told = rx.heard("all", "failed")
         assert (told.get("failed"), told.get("number")) == ("PeerDied", 0)

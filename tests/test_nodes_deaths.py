@@ -12,6 +12,8 @@ from nodes import Ends, Nodes, finish, switch, switched, switched_in_the_end, un
 
 pytestmark = unable
 
+LEASE = 3.0
+
 
 # ---- deaths ----
 

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import redis
 from channels import HANG, Fork, Start, control_ended, status_of
 
 import cwasi_fastpath as cwasi
@@ -366,6 +367,13 @@ def test_a_signal_just_after_the_switch(fork: Fork, monkeypatch: pytest.MonkeyPa
         assert status_of(pid) == 0
 
 
+def in_server(url: str) -> int:
+    """How many messages it was given of the channel, read or not: they are numbered."""
+    with redis.Redis.from_url(url) as client:
+        ids = [client.xinfo_stream(key)["last-generated-id"] for key in client.keys("cwasi:{lab*")]
+        return max(int(last.partition(b"-")[2]) for last in ids)
+
+
 @pytest.mark.parametrize("follows", [False, True])
 @pytest.mark.parametrize("way", ["to redis", "from redis"])
 def test_what_a_killed_sender_has_left_in_the_server_comes(
@@ -378,13 +386,13 @@ def test_what_a_killed_sender_has_left_in_the_server_comes(
             tx.switch(url, timeout=HANG)
             for number in range(count):
                 tx.send(number.to_bytes(4, "little") * 10_000, HANG)
-            while tx.unread:
+            while in_server(url) < count:
                 time.sleep(0.01)
-            time.sleep(0.5)   # the last of them is on its way from the pump to the server
             if way == "from redis":
                 tx.switch("ring", timeout=HANG)
                 tx.send(b"last", HANG)
-                time.sleep(0.5)
+                while in_server(url) == count:   # where it goes on is told by way of the server
+                    time.sleep(0.01)
             os.write(stored, b"x")
             time.sleep(HANG)
 
