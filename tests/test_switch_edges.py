@@ -30,7 +30,7 @@ def footprint() -> Footprint:
 
 def settled(expected: Footprint) -> bool:
     """Whether it comes back to that; threads need a moment to end."""
-    until = time.monotonic() + 5.0
+    until = time.monotonic() + HANG
     while footprint() != expected and time.monotonic() < until:
         time.sleep(0.01)
     return footprint() == expected

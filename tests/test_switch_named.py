@@ -291,7 +291,7 @@ def test_what_was_withdrawn_at_once_is_in_nobodys_way(fork: Fork, transport: str
             with suppress(cwasi.Timeout):
                 tx.switch(transport, timeout=0)
         before = tx.epoch
-        tx.switch("pipe", timeout=10)
+        tx.switch("pipe", timeout=HANG)
         assert tx.epoch == before + 1
         tx.send(message(50))
         tx.send(b"")
@@ -314,7 +314,7 @@ def test_a_withdrawal_that_is_lost_is_in_nobodys_way(fork: Fork, monkeypatch: py
             with pytest.raises(cwasi.Timeout, match="no room"):
                 tx.switch("ring", timeout=HANG)
         tx.send(message(0))
-        tx.switch("tcp", timeout=10)
+        tx.switch("tcp", timeout=HANG)
         tx.send(message(1))
         tx.send(b"")
         assert status_of(pid) == 0
