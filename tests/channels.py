@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
@@ -19,8 +20,11 @@ from cwasi_fastpath import control
 
 # Nothing takes that long; a test that hangs fails instead.
 HANG = 60.0
+# What another session has in shared memory is gone when its test has ended.
+FOREIGN = 5 * HANG
 TRANSPORTS = ("ring", "pipe")
 
+T = TypeVar("T")
 Ends = tuple[cwasi.Sender, cwasi.Receiver]
 Start = Callable[..., "Future[object]"]
 Fork = Callable[[Callable[[], object]], int]
@@ -55,6 +59,15 @@ def in_child(body: Callable[[], object]) -> int:
 def status_of(pid: int) -> int:
     """Waits for a child; its exit status, or the negative signal that killed it."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def eventually(look: Callable[[], T]) -> T:
+    """What is found in the end."""
+    until = time.monotonic() + HANG
+    while not (found := look()):
+        assert time.monotonic() < until, "never happened"
+        time.sleep(0.01)
+    return found
 
 
 def shared_memory() -> set[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from channels import HANG, TRANSPORTS, Ends, Fork, Start, in_child, shared_memory
+from channels import FOREIGN, HANG, TRANSPORTS, Ends, Fork, Start, control_ended, in_child, shared_memory
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import runtime
@@ -169,12 +169,21 @@ def runtime_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
+@pytest.fixture
+def swept_directory(runtime_directory: Path) -> Iterator[Path]:
+    """The same. Nothing is left in it; what was killed leaves what the next one sweeps away."""
+    yield runtime_directory
+    control_ended()
+    runtime.sweep(runtime_directory)
+    assert not list(runtime_directory.iterdir())
+
+
 @pytest.fixture(scope="session", autouse=True)
 def nothing_is_left() -> Iterator[None]:
     """No process and no shared memory outlives the tests."""
     before = shared_memory()
     yield
-    until = time.monotonic() + HANG
+    until = time.monotonic() + FOREIGN
     while (left := _children() | (shared_memory() - before)) and time.monotonic() < until:
         time.sleep(0.1)
     assert not left, f"the tests left behind: {left}"

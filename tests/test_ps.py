@@ -9,14 +9,13 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
-from channels import HANG, Start, control_ended, in_child, status_of
+from channels import HANG, Start, control_ended, eventually, in_child, status_of
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import census, description, registry, runtime
@@ -47,14 +46,6 @@ def ends(*arguments: str) -> list[dict[str, Any]]:
     found = json.loads(done.stdout)
     assert found["schema"] == 1
     return list(found["ends"])
-
-
-def eventually(condition: Any) -> Any:
-    until = time.monotonic() + HANG
-    while not (result := condition()):
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    return result
 
 
 def test_nothing_to_show(runtime_directory: Path) -> None:

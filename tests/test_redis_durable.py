@@ -10,12 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import redis
+from channels import eventually
 from redis_servers import HANG, SAFE, Server
 
 import cwasi_fastpath as cwasi
@@ -43,13 +44,6 @@ def own(tmp_path: Path) -> Iterator[Server]:
     """A server of the test's own, to be killed."""
     with Server(tmp_path / "redis", *SAFE) as server:
         yield server
-
-
-def eventually(check: Callable[[], object]) -> None:
-    until = time.monotonic() + HANG
-    while not check():
-        assert time.monotonic() < until, "never happened"
-        time.sleep(0.01)
 
 
 def number(i: int) -> bytes:

@@ -16,14 +16,13 @@ from typing import Any
 
 import psutil
 import pytest
+from channels import HANG, eventually
 
 from cwasi_fastpath import census
 
 REPOSITORY = Path(__file__).parent.parent
 WAIT = REPOSITORY / "tests/guests/wait.wat"
 CWASI = [sys.executable, "-P", "-m", "cwasi_fastpath.cli"]
-HANG = 60.0
-
 Edges = tuple[str, ...]
 
 
@@ -59,13 +58,6 @@ def in_session(session: int) -> list[psutil.Process]:
             if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
-
-
-def eventually(check: Callable[[], bool]) -> None:
-    until = time.monotonic() + HANG
-    while not check():
-        assert time.monotonic() < until, "never happened"
-        time.sleep(0.02)
 
 
 def workers(command: subprocess.Popen[str], count: int) -> list[psutil.Process]:

@@ -9,16 +9,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 import redis
-from channels import HANG, Fork, Start, control_ended, status_of
+from channels import HANG, Fork, Start, status_of
 
 import cwasi_fastpath as cwasi
-from cwasi_fastpath import meeting, runtime
+from cwasi_fastpath import meeting
 from cwasi_fastpath._native import lib
 from cwasi_fastpath.endpoint import RECEIVER, SENDER
 from cwasi_fastpath.redis_server import RedisServer
@@ -27,13 +25,7 @@ CWASI = [sys.executable, "-P", "-m", "cwasi_fastpath.cli"]
 SWITCHES = 20
 
 
-@pytest.fixture(autouse=True)
-def directory(runtime_directory: Path) -> Iterator[Path]:
-    """Nothing is left in it; what was killed leaves what the next one sweeps away."""
-    yield runtime_directory
-    control_ended()
-    runtime.sweep(runtime_directory)
-    assert not list(runtime_directory.iterdir())
+pytestmark = pytest.mark.usefixtures("swept_directory")
 
 
 def message(number: int) -> bytes:

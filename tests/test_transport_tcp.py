@@ -447,17 +447,16 @@ def knocks(rng: random.Random, address: tuple[str, int], frames: int) -> None:
 
 def comes_in(rng: random.Random, link: TcpLink, frames: int) -> bool:
     """A sender that knows the key, and then writes what no honest one does; whether it was in time."""
-    plain = link.export(SENDER)[0]
+    plain, was_in = link.export(SENDER)[0], False
     key = bytes.fromhex(plain["key"])
     with socket.create_connection((plain["host"], plain["port"])) as connection, suppress(OSError):
         answer = handshake.answer(key, connection.recv(handshake.HELLO_BYTES, socket.MSG_WAITALL))
         if answer is None:
             return False
         connection.sendall(answer)
-        if len(connection.recv(handshake.PROOF_BYTES, socket.MSG_WAITALL)) < handshake.PROOF_BYTES:
-            return False
+        was_in = len(connection.recv(handshake.PROOF_BYTES, socket.MSG_WAITALL)) == handshake.PROOF_BYTES
         connection.sendall(mutated(rng, frames)[handshake.HELLO_BYTES + handshake.ANSWER_BYTES :])
-    return True
+    return was_in
 
 
 def garbage(link: TcpLink, connections: int, frames: int) -> None:

@@ -122,7 +122,7 @@ static void not_abandoned(void)
     while (cwasi_channel_send(p.tx, NULL, 0, 0) == 0)
         continue;
     uint64_t waits = stats_of(p.tx).waits;
-    call s = {.channel = p.tx, .timeout = 2000 * MS};
+    call s = {.channel = p.tx, .timeout = 400 * MS};
     pthread_t thread = start(switch_away, &s);
     until_it_waits(p.tx, waits);
     for (int i = 0; i < 100; i++)

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 import redis
-from channels import HANG, Ends, shared_memory
+from channels import FOREIGN, HANG, Ends, shared_memory
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import tidy, transport, watch
@@ -189,7 +189,7 @@ def clean(case: Case, url: str | None) -> Iterator[None]:
     watch._started()   # its descriptor stays
     before, names = _usage(), shared_memory()
     yield
-    until = time.monotonic() + HANG
+    until = time.monotonic() + FOREIGN
     while ((after := _usage()) != before or shared_memory() - names) and time.monotonic() < until:
         time.sleep(0.01)
     assert after == before and not shared_memory() - names
