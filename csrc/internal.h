@@ -31,6 +31,9 @@ typedef struct {
  * after it was set. */
 enum { BY_SIGNAL = 1, BY_WORD = 2 };
 
+/* Only tests change it: without an end to a sleep, a wake that is lost shows as a hang. */
+extern int64_t longest_sleep_ns;
+
 int64_t now_ns(void);
 deadline deadline_after(int64_t timeout_ns);
 deadline deadline_interruptible(int64_t timeout_ns);

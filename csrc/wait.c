@@ -29,7 +29,7 @@ enum { SHORTEST_SPIN = 32, LONGEST_SPIN = 4 };
 
 static const int64_t YIELD_NS = 4000;
 /* A hostile peer can write 1 into the word again after a stop has cleared it: so no sleep is longer than this. */
-static const int64_t LONGEST_SLEEP_NS = 1000000000;
+int64_t longest_sleep_ns = 1000000000;
 /* Who may be called off by a word looks at it that often. */
 static const int64_t SLICE_NS = 20000000;
 static _Thread_local const atomic_u32 *named;
@@ -210,7 +210,7 @@ static int park_until(waiter *w, int (*ready)(void *), void *arg, deadline until
         FAULT_POINT(wait_parked);
         int done = ready(arg);
         if (!done) {
-            rc = wait_sleep(w->parked, (deadline){MIN(wait_slice(until), now_ns() + LONGEST_SLEEP_NS), 0});
+            rc = wait_sleep(w->parked, (deadline){MIN(wait_slice(until), now_ns() + longest_sleep_ns), 0});
             count_up(w->parks, !slept);
             FAULT_POINT(wait_slept);
         }

@@ -9,14 +9,22 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import control
 
 # Nothing takes that long; a test that hangs fails instead.
 HANG = 60.0
+# What another session has in shared memory is gone when its test has ended.
+FOREIGN = 5 * HANG
 TRANSPORTS = ("ring", "pipe")
 
+T = TypeVar("T")
 Ends = tuple[cwasi.Sender, cwasi.Receiver]
 Start = Callable[..., "Future[object]"]
 Fork = Callable[[Callable[[], object]], int]
@@ -51,6 +59,29 @@ def in_child(body: Callable[[], object]) -> int:
 def status_of(pid: int) -> int:
     """Waits for a child; its exit status, or the negative signal that killed it."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def eventually(look: Callable[[], T]) -> T:
+    """What is found in the end."""
+    until = time.monotonic() + HANG
+    while not (found := look()):
+        assert time.monotonic() < until, "never happened"
+        time.sleep(0.01)
+    return found
+
+
+def shared_memory() -> set[str]:
+    """The names in it, but for those that are mapped by processes that we have not started."""
+    found = {path.name for path in Path("/dev/shm").iterdir()}
+    if not found:
+        return found
+    us = psutil.Process()
+    ours = {process.pid for process in (us, *us.children(recursive=True))}
+    for pid in set(psutil.pids()) - ours:
+        with suppress(OSError):
+            maps = Path(f"/proc/{pid}/maps").read_text()
+            found -= {name for name in found if f" /dev/shm/{name}" in maps}
+    return found
 
 
 def control_ended() -> None:

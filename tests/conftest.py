@@ -13,14 +13,15 @@ from pathlib import Path
 
 import psutil
 import pytest
-from channels import HANG, TRANSPORTS, Ends, Fork, Start, in_child
+from channels import FOREIGN, HANG, TRANSPORTS, Ends, Fork, Start, control_ended, in_child, shared_memory
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import runtime
 from cwasi_fastpath.redis_server import RedisServer
 
+pytest_plugins = ("nodes",)
+
 REPOSITORY = Path(__file__).parent.parent
-_SETTLE_SECONDS = 10.0
 
 WriteModule = Callable[..., Path]
 
@@ -143,10 +144,6 @@ def _children() -> set[str]:
     return found
 
 
-def _shared_memory() -> set[str]:
-    return {path.name for path in Path("/dev/shm").iterdir()}
-
-
 @pytest.fixture(scope="session", autouse=True)
 def session_runtime_directory() -> Iterator[None]:
     """The tests meet in a directory of their own, also those that never look at it."""
@@ -172,12 +169,21 @@ def runtime_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
+@pytest.fixture
+def swept_directory(runtime_directory: Path) -> Iterator[Path]:
+    """The same. Nothing is left in it; what was killed leaves what the next one sweeps away."""
+    yield runtime_directory
+    control_ended()
+    runtime.sweep(runtime_directory)
+    assert not list(runtime_directory.iterdir())
+
+
 @pytest.fixture(scope="session", autouse=True)
 def nothing_is_left() -> Iterator[None]:
     """No process and no shared memory outlives the tests."""
-    before = _shared_memory()
+    before = shared_memory()
     yield
-    until = time.monotonic() + _SETTLE_SECONDS
-    while (left := _children() | (_shared_memory() - before)) and time.monotonic() < until:
+    until = time.monotonic() + FOREIGN
+    while (left := _children() | (shared_memory() - before)) and time.monotonic() < until:
         time.sleep(0.1)
     assert not left, f"the tests left behind: {left}"

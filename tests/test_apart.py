@@ -7,15 +7,13 @@ import os
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
-from channels import HANG
+from channels import HANG, eventually
 
-T = TypeVar("T")
 OURS, THEIRS = 65533, 65534
 """Two users."""
 
@@ -102,14 +100,6 @@ print(json.dumps(outcomes))
 """
 
 REFUSED = {"EACCES", "EPERM"}
-
-
-def eventually(look: Callable[[], T]) -> T:
-    until = time.monotonic() + HANG
-    while not (found := look()):
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    return found
 
 
 def as_user(user: int, *line: str) -> subprocess.Popen[str]:

@@ -162,7 +162,7 @@ class TestStatus:
         ) as tracer:
             assert tracer.stderr is not None and tracer.stderr.readline() == "ready\n"
             tracer.send_signal(number)
-            stdout, stderr = tracer.communicate(timeout=30)
+            stdout, stderr = tracer.communicate(timeout=60)
         assert tracer.returncode == 23, stderr
         assert json.loads(stdout)["status"] == 23
 

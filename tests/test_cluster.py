@@ -16,11 +16,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-from channels import HANG, Fork, Start, content, control_ended, in_child, status_of
+from channels import HANG, Fork, Start, content, control_ended, eventually, in_child, status_of
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import lease, meeting, runtime
@@ -53,14 +52,6 @@ def server(redis_server: RedisServer) -> Iterator[Server]:
 def directory(runtime_directory: Path) -> Iterator[Path]:
     yield runtime_directory
     control_ended()
-
-
-def eventually(condition: Callable[[], Any]) -> Any:
-    until = time.monotonic() + HANG
-    while not (result := condition()):
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    return result
 
 
 @pytest.fixture

@@ -128,10 +128,17 @@ def test_samples_are_powers_of_two(ends: Ends, every: int) -> None:
         ends[0].sample(every)
 
 
+def sleeps(thread: int) -> bool:
+    """In the kernel's words."""
+    return Path(f"/proc/self/task/{thread}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
 def test_waits_are_counted(ends: Ends, start: Start) -> None:
     tx, rx = ends
-    receiving = start(rx.recv)
-    time.sleep(0.3)
+    thread: list[int] = []
+    receiving = start(lambda: (thread.append(threading.get_native_id()), rx.recv()))
+    while rx.metrics().waits == 0 or not sleeps(thread[0]):
+        time.sleep(0.001)
     tx.send(b"x")
     receiving.result(HANG)
     assert rx.metrics().waits == 1 and rx.metrics().parks >= 1

@@ -6,15 +6,14 @@ import json
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import redis_servers
-from channels import HANG, Start, in_child, status_of
+from channels import HANG, Start, eventually, in_child, status_of
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import lease, mail
@@ -70,14 +69,6 @@ def ends(redis_server: RedisServer) -> Iterator[Ends]:
 
 def threads_end() -> None:
     eventually(lambda: not {mail.THREAD, lease.THREAD} & {thread.name for thread in threading.enumerate()})
-
-
-def eventually(condition: Callable[[], Any]) -> Any:
-    until = time.monotonic() + HANG
-    while not (result := condition()):
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    return result
 
 
 def echo(request: Request) -> None:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from channels import HANG, Fork, Start, control_ended, status_of
+from channels import HANG, Fork, Start, status_of
 
 import cwasi_fastpath as cwasi
-from cwasi_fastpath import meeting, registry, runtime
+from cwasi_fastpath import meeting, registry
 from cwasi_fastpath.endpoint import RECEIVER, SENDER
 from cwasi_fastpath.redis_server import RedisServer
 
@@ -26,13 +26,7 @@ STAGES = 4
 LARGE = 6 << 20   # more than a ring holds
 
 
-@pytest.fixture(autouse=True)
-def directory(runtime_directory: Path) -> Iterator[Path]:
-    """Nothing is left in it; what was killed leaves what the next one sweeps away."""
-    yield runtime_directory
-    control_ended()
-    runtime.sweep(runtime_directory)
-    assert not list(runtime_directory.iterdir())
+pytestmark = pytest.mark.usefixtures("swept_directory")
 
 
 def message(number: int) -> bytes:

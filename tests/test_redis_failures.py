@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from channels import eventually
 from redis_servers import HANG, SAFE, Server, free_port, on_loopback
 
 import cwasi_fastpath as cwasi
@@ -32,13 +33,6 @@ def own(tmp_path: Path) -> Iterator[Server]:
 
 def both(url: str) -> tuple[cwasi.Sender, cwasi.Receiver]:
     return cwasi.durable_sender("lab", url), cwasi.durable_receiver("lab", url)
-
-
-def eventually(check: Callable[[], object]) -> None:
-    until = time.monotonic() + HANG
-    while not check():
-        assert time.monotonic() < until, "never happened"
-        time.sleep(0.01)
 
 
 def fails(call: Callable[[], object], match: str) -> None:

@@ -18,7 +18,7 @@ import redis
 from cwasi_fastpath import RedisUnavailable
 from cwasi_fastpath.redis_server import RedisServer
 
-HANG = 30.0
+HANG = 60.0
 
 
 def gone(pid: int) -> bool:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -26,14 +26,7 @@ from cwasi_fastpath.endpoint import RECEIVER, SENDER
 from cwasi_fastpath.redis_server import RedisServer
 from cwasi_fastpath.request import Request
 
-
-@pytest.fixture(autouse=True)
-def directory(runtime_directory: Path) -> Iterator[Path]:
-    """Nothing is left in it; what was killed leaves what the next one sweeps away."""
-    yield runtime_directory
-    control_ended()
-    runtime.sweep(runtime_directory)
-    assert not list(runtime_directory.iterdir())
+pytestmark = pytest.mark.usefixtures("swept_directory")
 
 
 def kill(pid: int) -> None:

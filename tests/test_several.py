@@ -363,7 +363,7 @@ def test_arecv_ends(ends: Ends, end: Callable[..., None], error: type[Exception]
         await asyncio.sleep(0.02)
         end(tx, rx)
         with pytest.raises(error):
-            await asyncio.wait_for(waiting, 10)
+            await asyncio.wait_for(waiting, HANG)
 
     asyncio.run(main())
 

@@ -140,7 +140,7 @@ def test_a_sender_that_waits_for_room_is_not_interrupted(start: Start) -> None:
     tx, rx = cwasi.open_channel("lab")
     with closing(tx, rx):
         sending = start(tx.send, bytes(10 << 20))
-        time.sleep(0.05)
+        assert rx.peek(HANG)[0] == 10 << 20, "it is inside"
         with pytest.raises(cwasi.Timeout):
             tx.switch("ring", timeout=0.05)
         assert len(rx.recv(HANG)) == 10 << 20

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 from channels import HANG
+from nodes import Namespace, unable
 from proxy import Proxy
 from redis_servers import SAFE, Server
-from test_transport_tcp_nodes import Node, nodes, unable
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import transport
@@ -24,8 +24,6 @@ from cwasi_fastpath.endpoint import RECEIVER, SENDER
 from cwasi_fastpath.modes import Mode, Transport
 from cwasi_fastpath.transport import Link
 from cwasi_fastpath.transport.tcp import TcpLink
-
-__all__ = ["nodes"]
 
 
 def switched(tx: cwasi.Sender, rx: cwasi.Receiver, link: Link) -> None:
@@ -191,7 +189,7 @@ PATIENCE = 4.0
 class Pair:
     """A sender and a receiver, one on each node, and a word with each of them."""
 
-    def __init__(self, near: Node, far: Node) -> None:
+    def __init__(self, near: Namespace, far: Namespace) -> None:
         self.controls: dict[int, socket.socket] = {}
         self._processes: list[subprocess.Popen[str]] = []
         self._cable = far.cable
@@ -249,8 +247,8 @@ class Pair:
 
 
 @pytest.fixture
-def pair(nodes: tuple[Node, Node]) -> Iterator[Pair]:
-    made = Pair(*nodes)
+def pair(wired: tuple[Namespace, Namespace]) -> Iterator[Pair]:
+    made = Pair(*wired)
     yield made
     made.close()
 

@@ -9,15 +9,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
-from channels import HANG, Fork, Start, control_ended, status_of
+import redis
+from channels import HANG, Fork, Start, status_of
 
 import cwasi_fastpath as cwasi
-from cwasi_fastpath import meeting, runtime
+from cwasi_fastpath import meeting
 from cwasi_fastpath._native import lib
 from cwasi_fastpath.endpoint import RECEIVER, SENDER
 from cwasi_fastpath.redis_server import RedisServer
@@ -26,13 +25,7 @@ CWASI = [sys.executable, "-P", "-m", "cwasi_fastpath.cli"]
 SWITCHES = 20
 
 
-@pytest.fixture(autouse=True)
-def directory(runtime_directory: Path) -> Iterator[Path]:
-    """Nothing is left in it; what was killed leaves what the next one sweeps away."""
-    yield runtime_directory
-    control_ended()
-    runtime.sweep(runtime_directory)
-    assert not list(runtime_directory.iterdir())
+pytestmark = pytest.mark.usefixtures("swept_directory")
 
 
 def message(number: int) -> bytes:
@@ -81,9 +74,11 @@ def test_under_load(fork: Fork, start: Start, redis_server: RedisServer, transpo
 
 
 def test_a_slow_receiver_keeps_what_it_has_not_read(fork: Fork) -> None:
+    out, go_on = os.pipe()
+
     def receive() -> None:
         with cwasi.open_receiver("lab", timeout=HANG) as rx:
-            time.sleep(0.3)
+            os.read(out, 1)
             assert [rx.recv(HANG) for _ in range(3)] == [b"old", b"new", b"newest"]
 
     pid = fork(receive)
@@ -93,9 +88,12 @@ def test_a_slow_receiver_keeps_what_it_has_not_read(fork: Fork) -> None:
         tx.send(b"new")
         with pytest.raises(cwasi.Timeout, match="has not read to the last switch yet"):
             tx.switch("ring", timeout=0.05)
+        os.write(go_on, b"x")
         tx.switch("ring", timeout=HANG)
         tx.send(b"newest")
         assert status_of(pid) == 0
+    os.close(out)
+    os.close(go_on)
 
 
 def test_what_the_trust_domains_forbid(fork: Fork) -> None:
@@ -285,7 +283,7 @@ def test_what_was_withdrawn_at_once_is_in_nobodys_way(fork: Fork, transport: str
             with suppress(cwasi.Timeout):
                 tx.switch(transport, timeout=0)
         before = tx.epoch
-        tx.switch("pipe", timeout=10)
+        tx.switch("pipe", timeout=HANG)
         assert tx.epoch == before + 1
         tx.send(message(50))
         tx.send(b"")
@@ -308,7 +306,7 @@ def test_a_withdrawal_that_is_lost_is_in_nobodys_way(fork: Fork, monkeypatch: py
             with pytest.raises(cwasi.Timeout, match="no room"):
                 tx.switch("ring", timeout=HANG)
         tx.send(message(0))
-        tx.switch("tcp", timeout=10)
+        tx.switch("tcp", timeout=HANG)
         tx.send(message(1))
         tx.send(b"")
         assert status_of(pid) == 0
@@ -361,6 +359,13 @@ def test_a_signal_just_after_the_switch(fork: Fork, monkeypatch: pytest.MonkeyPa
         assert status_of(pid) == 0
 
 
+def in_server(url: str) -> int:
+    """How many messages it was given of the channel, read or not: they are numbered."""
+    with redis.Redis.from_url(url) as client:
+        ids = [client.xinfo_stream(key)["last-generated-id"] for key in client.keys("cwasi:{lab*")]
+        return max(int(last.partition(b"-")[2]) for last in ids)
+
+
 @pytest.mark.parametrize("follows", [False, True])
 @pytest.mark.parametrize("way", ["to redis", "from redis"])
 def test_what_a_killed_sender_has_left_in_the_server_comes(
@@ -373,13 +378,13 @@ def test_what_a_killed_sender_has_left_in_the_server_comes(
             tx.switch(url, timeout=HANG)
             for number in range(count):
                 tx.send(number.to_bytes(4, "little") * 10_000, HANG)
-            while tx.unread:
+            while in_server(url) < count:
                 time.sleep(0.01)
-            time.sleep(0.5)   # the last of them is on its way from the pump to the server
             if way == "from redis":
                 tx.switch("ring", timeout=HANG)
                 tx.send(b"last", HANG)
-                time.sleep(0.5)
+                while in_server(url) == count:   # where it goes on is told by way of the server
+                    time.sleep(0.01)
             os.write(stored, b"x")
             time.sleep(HANG)
 

@@ -8,16 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import psutil
 import pytest
-from channels import HANG, Start
+from channels import HANG, Start, eventually
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import census, registry, runtime, switch_asked
@@ -28,7 +27,6 @@ from cwasi_fastpath.workflow import EdgeSpec, FunctionSpec, Workflow
 
 CWASI = [sys.executable, "-P", "-m", "cwasi_fastpath.cli"]
 QUIET = Path(os.devnull)
-T = TypeVar("T")
 PROXIMAL = Options(mode=Mode.PROXIMAL)
 
 # From each transport to each other one.
@@ -64,14 +62,6 @@ def switch_while(running: Future[RunReport], targets: list[str], channel: str = 
             assert found.transport == ("redis" if "/" in target else target)
             done.append(found.transport)
     return done
-
-
-def eventually(look: Callable[[], T]) -> T:
-    until = time.monotonic() + HANG
-    while not (found := look()):
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    return found
 
 
 def workers() -> dict[str, psutil.Process]:

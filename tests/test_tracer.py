@@ -180,7 +180,7 @@ thread = threading.Thread(target=run)
 thread.start()
 tid = thread.native_id
 thread.join()
-deadline = time.monotonic() + 5
+deadline = time.monotonic() + 60
 while slots[tid]:
     assert time.monotonic() < deadline, "the slot of a dead thread is still set"
 """,
@@ -192,13 +192,19 @@ def test_an_id_that_nobody_was_given_is_other(tracer: Tracer) -> None:
     assert calls(report, "other") == (30, 30)
 
 
+def sleeps(pid: int) -> bool:
+    """Whether it is in clock_nanosleep."""
+    number = {"x86_64": "230"}.get(os.uname().machine, "115")
+    return Path(f"/proc/{pid}/syscall").read_text().split()[0] == number
+
+
 def test_a_call_that_has_not_returned_is_not_counted_yet(tracer: Tracer) -> None:
     before = tracer.snapshot()
     with tracer.spawn(["sleep", "100"]) as process:
-        deadline = time.monotonic() + 10
-        while not calls(tracer.snapshot().since(before), "[sleep]", "close")[0] and time.monotonic() < deadline:
+        deadline = time.monotonic() + 60
+        while not sleeps(process.pid):
+            assert time.monotonic() < deadline
             time.sleep(0.01)
-        time.sleep(0.1)
         asleep = tracer.snapshot().since(before)
         process.kill()
     assert calls(asleep, "[sleep]", "clock_nanosleep") == (0, 0)
@@ -324,7 +330,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     left = {(kind, int(number)) for kind, number in _pairs(done.stdout)}
     assert {kind for kind, _ in left} == {"prog", "map"}
     assert len(left) >= 5 + 6
-    deadline = time.monotonic() + 10  # the kernel frees them a grace period later
+    deadline = time.monotonic() + 60  # the kernel frees them a grace period later
     while left and time.monotonic() < deadline:
         left = {item for item in left if _bpf_object_exists(*item)}
         time.sleep(0.05)

@@ -8,13 +8,14 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 import redis
+from channels import HANG, eventually
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath.endpoint import RECEIVER
@@ -23,8 +24,6 @@ from cwasi_fastpath.redis_server import RedisServer
 from cwasi_fastpath.transport import redis_send
 from cwasi_fastpath.transport.redis import RedisLink
 from cwasi_fastpath.transport.redis_send import BACKLOG
-
-HANG = 60.0
 
 Ends = tuple[cwasi.Sender, cwasi.Receiver]
 
@@ -43,13 +42,6 @@ def ends(redis_server: RedisServer, client: redis.Redis) -> Iterator[Ends]:
     for end in (rx, tx):
         end.stop()
         end.close()
-
-
-def eventually(check: Callable[[], bool]) -> None:
-    until = time.monotonic() + HANG
-    while not check():
-        assert time.monotonic() < until, "never happened"
-        time.sleep(0.01)
 
 
 def content(seed: int, size: int) -> bytes:

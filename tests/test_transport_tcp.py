@@ -82,7 +82,7 @@ def test_what_was_sent_is_sent_again_without_another_send(link: TcpLink) -> None
         rx = cwasi.Receiver(link.open(RECEIVER), "lab")
         tx = cwasi.Sender(far.open(SENDER), "lab")
         for number in range(200):
-            tx.send(message(number), timeout=1)
+            tx.send(message(number), timeout=HANG)
         proxy.cut()
         receives_all(rx, 200)
         proxy.cut()
@@ -445,16 +445,18 @@ def knocks(rng: random.Random, address: tuple[str, int], frames: int) -> None:
             stranger.shutdown(socket.SHUT_WR)
 
 
-def comes_in(rng: random.Random, link: TcpLink, frames: int) -> None:
-    """A sender that knows the key, and then writes what no honest one does."""
-    plain = link.export(SENDER)[0]
+def comes_in(rng: random.Random, link: TcpLink, frames: int) -> bool:
+    """A sender that knows the key, and then writes what no honest one does; whether it was in time."""
+    plain, was_in = link.export(SENDER)[0], False
     key = bytes.fromhex(plain["key"])
     with socket.create_connection((plain["host"], plain["port"])) as connection, suppress(OSError):
         answer = handshake.answer(key, connection.recv(handshake.HELLO_BYTES, socket.MSG_WAITALL))
-        assert answer is not None
+        if answer is None:
+            return False
         connection.sendall(answer)
-        connection.recv(handshake.PROOF_BYTES, socket.MSG_WAITALL)
+        was_in = len(connection.recv(handshake.PROOF_BYTES, socket.MSG_WAITALL)) == handshake.PROOF_BYTES
         connection.sendall(mutated(rng, frames)[handshake.HELLO_BYTES + handshake.ANSWER_BYTES :])
+    return was_in
 
 
 def garbage(link: TcpLink, connections: int, frames: int) -> None:
@@ -491,10 +493,11 @@ def test_a_million_frames_of_garbage_on_the_port(link: TcpLink) -> None:
 def test_garbage_from_who_knows_the_key() -> None:
     """It gets as far as its receiver, which takes what is right, and then gives an error."""
     rng = random.Random(8)
-    for _ in range(30):
-        link = TcpLink.create(patience=0.1)
+    came = 0
+    while came < 30:
+        link = TcpLink.create(patience=0.1)   # soon over, and on a slow machine sometimes before it is in
         rx = cwasi.Receiver(link.open(RECEIVER), "lab")
-        comes_in(rng, link, 200)
+        came += comes_in(rng, link, 200)
         with pytest.raises((cwasi.Corrupted, cwasi.PeerDied, cwasi.ChannelClosed, cwasi.errors.Moved)):
             while True:
                 rx.recv(timeout=HANG)

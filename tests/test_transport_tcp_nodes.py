@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import pytest
 from channels import HANG
+from nodes import Namespace, unable
 
 PATIENCE = 4.0
 COUNT = 4000
@@ -48,60 +45,15 @@ link.close()
 print("sent", tx.metrics().messages, flush=True)
 """
 
-unable = pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("ip") is None,
-    reason="network namespaces need root, and ip (apt install iproute2)",
-)
-
-
-def ip(*words: str) -> None:
-    done = subprocess.run(["ip", *words], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"ip {' '.join(words)}: {done.stderr.strip()}")
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A namespace with one end of a cable."""
-
-    name: str
-    device: str
-    address: str
-
-    def start(self, program: str, *arguments: str, pass_fds: Sequence[int] = ()) -> subprocess.Popen[str]:
-        command = ["ip", "netns", "exec", self.name, sys.executable, "-P", "-c", program, *arguments]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, pass_fds=pass_fds)
-
-    def cable(self, state: str) -> None:
-        ip("-n", self.name, "link", "set", self.device, state)
-
-
-@pytest.fixture
-def nodes() -> Iterator[tuple[Node, Node]]:
-    mark = f"cw{os.getpid() % 100000}"
-    pair = (Node(f"{mark}a", f"{mark}x", "10.83.7.1"), Node(f"{mark}b", f"{mark}y", "10.83.7.2"))
-    try:
-        for node in pair:
-            ip("netns", "add", node.name)
-        near, far = pair
-        ip("link", "add", near.device, "netns", near.name, "type", "veth", "peer", far.device, "netns", far.name)
-        for node in pair:
-            ip("-n", node.name, "addr", "add", f"{node.address}/24", "dev", node.device)
-            ip("-n", node.name, "link", "set", "lo", "up")
-            node.cable("up")
-        yield pair
-    finally:
-        for node in pair:
-            subprocess.run(["ip", "netns", "del", node.name], capture_output=True)
-
+pytestmark = unable
 
 Ends = tuple[subprocess.Popen[str], subprocess.Popen[str]]
 
 
 @pytest.fixture
-def ends(nodes: tuple[Node, Node], request: pytest.FixtureRequest) -> Iterator[Ends]:
+def ends(wired: tuple[Namespace, Namespace], request: pytest.FixtureRequest) -> Iterator[Ends]:
     """A sender and a receiver, one on each node, that have exchanged some messages."""
-    near, far = nodes
+    near, far = wired
     with far.start(RECEIVER, far.address, str(PATIENCE)) as receiver:
         try:
             assert receiver.stdout is not None
@@ -116,24 +68,22 @@ def ends(nodes: tuple[Node, Node], request: pytest.FixtureRequest) -> Iterator[E
             receiver.kill()
 
 
-@unable
 @pytest.mark.parametrize("seconds", [1.0, 3.0])
-def test_a_cable_that_is_pulled_and_put_back(nodes: tuple[Node, Node], ends: Ends, seconds: float) -> None:
+def test_a_cable_that_is_pulled_and_put_back(wired: tuple[Namespace, Namespace], ends: Ends, seconds: float) -> None:
     """For less than what a connection survives, and for so long that it is made again."""
     sender, receiver = ends
-    nodes[1].cable("down")
+    wired[1].cable("down")
     time.sleep(seconds)
-    nodes[1].cable("up")
+    wired[1].cable("up")
     told, _ = receiver.communicate(timeout=HANG)
     assert receiver.returncode == 0 and told.splitlines()[-1] == f"all {COUNT}"
     assert sender.communicate(timeout=HANG)[0] == f"sent {COUNT}\n" and sender.returncode == 0
 
 
-@unable
 @pytest.mark.parametrize("ends", [1 << 30], indirect=True)
-def test_a_cable_that_stays_out(nodes: tuple[Node, Node], ends: Ends) -> None:
+def test_a_cable_that_stays_out(wired: tuple[Namespace, Namespace], ends: Ends) -> None:
     sender, receiver = ends
-    nodes[1].cable("down")
+    wired[1].cable("down")
     for end in (sender, receiver):
         end.communicate(timeout=HANG)
         assert end.returncode == 1, "PeerDied"

@@ -169,9 +169,10 @@ static void one_copy(uint64_t size)
     pair p = handing_pair();
     uint8_t *message = malloc(size);
     for (uint64_t i = 0; i < COUNT; i++) {
+        uint64_t waits = stats_of(p.rx).waits;
         call r = {.channel = p.rx, .length = size, .timeout = FOREVER};
         pthread_t thread = start(call_recv, &r);
-        sleep_ms(2);
+        until_it_waits(p.rx, waits);
         fill(message, size, i);
         CHECK_EQ(cwasi_channel_send(p.tx, message, size, FOREVER), 0);
         join(thread);
@@ -189,7 +190,7 @@ static void nothing_comes(void)
     pair p = handing_pair();
     call r = {.channel = p.rx, .length = LARGE, .timeout = FOREVER};
     pthread_t thread = start(call_recv, &r);
-    sleep_ms(5);
+    until_it_waits(p.rx, 0);
     cwasi_channel_stop(p.rx);
     join(thread);
     CHECK_EQ(r.result, -ECANCELED);
@@ -198,7 +199,7 @@ static void nothing_comes(void)
     p = handing_pair();
     r.channel = p.rx;
     thread = start(call_recv, &r);
-    sleep_ms(5);
+    until_it_waits(p.rx, 0);
     CHECK_EQ(cwasi_channel_close(p.tx, 1, 0), 0);
     join(thread);
     CHECK_EQ(r.result, -ECONNRESET);

@@ -6,7 +6,7 @@ static void busy(int transport)
     pair p = open_pair(transport);
     call r = {.channel = p.rx, .length = 10, .timeout = FOREVER};
     pthread_t thread = start(call_recv, &r);
-    sleep_ms(20);
+    until_it_waits(p.rx, 0);
     CHECK_EQ(cwasi_channel_recv(p.rx, NULL, 0, 0), -EBUSY);
     CHECK_EQ(cwasi_channel_peek(p.rx, NULL, FOREVER), -EBUSY);
     CHECK_EQ(cwasi_channel_send(p.tx, "hello", 5, 0), 0);
@@ -21,11 +21,10 @@ static void close_waits(int transport)
     pair p = open_pair(transport);
     call r = {.channel = p.rx, .length = 10, .timeout = FOREVER};
     pthread_t thread = start(call_recv, &r);
-    sleep_ms(20);
+    until_it_waits(p.rx, 0);
     int64_t begin = now_ns();
     CHECK_EQ(cwasi_channel_close(p.rx, 0, 50 * MS), 0);
-    int64_t took = now_ns() - begin;
-    CHECK(took >= 50 * MS && took < 2000 * MS);
+    CHECK(now_ns() - begin >= 50 * MS);
     join(thread);
     CHECK_EQ(r.result, -ECANCELED);
     CHECK_EQ(cwasi_channel_recv(p.rx, NULL, 0, 0), -EBADF);

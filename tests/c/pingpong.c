@@ -1,5 +1,5 @@
 /* Two processes hand a number to and fro, each at times that keep catching the other just as it goes to sleep. No wake
- * is lost: a lost one would show as a hop of a second, the longest sleep there is. */
+ * is lost: one would hang. */
 #include "test.h"
 
 #include <sched.h>
@@ -19,7 +19,7 @@ static void run_on(int core)
 static void pause_a_little(uint64_t *rng)
 {
     uint64_t pick = next_random(rng);
-    /* Around the 4 us for which a waiter yields before it sleeps. */
+    /* Around the 4 us for which a waiter spins at most before it sleeps. */
     int64_t ns = pick % 4 ? 0 : (int64_t)(pick / 4 % 8000);
     for (int64_t until = now_ns() + ns; ns && now_ns() < until;)
         cpu_relax();
@@ -32,9 +32,7 @@ static void play(cwasi_channel *tx, cwasi_channel *rx, int serves, uint64_t rng)
         if (serves)
             CHECK_EQ(cwasi_channel_send(tx, &number, sizeof number, FOREVER), 0);
         pause_a_little(&rng);
-        int64_t begin = now_ns();
         CHECK_EQ(cwasi_channel_recv(rx, &back, sizeof back, FOREVER), sizeof back);
-        CHECK(now_ns() - begin < 900 * MS);
         CHECK(back == i);
         pause_a_little(&rng);
         if (!serves)
@@ -51,7 +49,6 @@ static void stream(cwasi_channel *tx, cwasi_channel *rx, uint64_t rng)
     static uint8_t data[3000];
     for (uint64_t i = 0; i < TRIPS / 4; i++) {
         size_t length = i * 7919 % sizeof data;
-        int64_t begin = now_ns();
         if (tx) {
             fill(data, length, i);
             CHECK_EQ(cwasi_channel_send(tx, data, length, FOREVER), 0);
@@ -59,7 +56,6 @@ static void stream(cwasi_channel *tx, cwasi_channel *rx, uint64_t rng)
             CHECK_EQ(cwasi_channel_recv(rx, data, sizeof data, FOREVER), length);
             CHECK(filled(data, length, i));
         }
-        CHECK(now_ns() - begin < 900 * MS);
         pause_a_little(&rng);
     }
 }
@@ -69,7 +65,7 @@ int main(void)
     int there = cwasi_ring_create(4096, 1), back = cwasi_ring_create(4096, 1);
     cwasi_channel *tx, *rx;
     test_begin(55);
-    cwasi_wait_configure(0, 0);
+    cwasi_wait_configure(1, 1000);   /* who yields instead comes back late where others work, and never sleeps */
     pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0) {

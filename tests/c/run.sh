@@ -11,18 +11,18 @@ case $kind in
 esac
 out=build/c/$kind
 mkdir -p "$out"
+rm -f "$out"/*.o
 [ $# -gt 0 ] || set -- $(cd tests/c && echo *.c | sed 's/\.c\b//g')
 
-# The data plane once, then each test against it.
-objects=
-for source in csrc/*.c; do
-    object=$out/$(basename "$source" .c).o
-    gcc -std=c11 -D_GNU_SOURCE -O1 -g -Wall -Wextra -Werror -Icsrc $flags -c -o "$object" "$source" || exit 1
-    objects="$objects $object"
-done
+# The data plane once, then each test against it: built side by side, run one after the other.
+build="gcc -std=c11 -D_GNU_SOURCE -O1 -g -Wall -Wextra -Werror -Icsrc $flags"
+side_by_side() {
+    xargs -P "$(nproc)" -I NAME sh -c "$1"
+}
+(cd csrc && printf '%s\n' *.c) | side_by_side "$build -c -o $out/NAME.o csrc/NAME" || exit 1
+printf '%s\n' "$@" | side_by_side "$build -o $out/NAME tests/c/NAME.c $out/*.c.o -pthread" || exit 1
 failed=0
 for name; do
-    gcc -std=c11 -D_GNU_SOURCE -O1 -g -Wall -Wextra -Werror -Icsrc $flags -o "$out/$name" "tests/c/$name.c" $objects -pthread || exit 1
     start=$(date +%s%N)
     "$out/$name"
     code=$?

@@ -7,22 +7,20 @@ static void cancels(int transport, int spins)
     pair p = open_pair(transport);
     call r = {.channel = p.rx, .length = 10, .timeout = FOREVER};
     pthread_t thread = start(call_recv, &r);
-    sleep_ms(10);
+    until_it_waits(p.rx, 0);
     cwasi_channel_stop(p.rx);
     join(thread);
     CHECK_EQ(r.result, -ECANCELED);
-    CHECK(r.took < 800 * MS);
     CHECK_EQ(cwasi_channel_recv(p.rx, NULL, 0, FOREVER), -ECANCELED);
     CHECK_EQ(cwasi_channel_peek(p.rx, NULL, FOREVER), -ECANCELED);
 
     fill_up(p.tx);
     call s = {.channel = p.tx, .length = 1000, .timeout = 60000 * MS};
     thread = start(call_send, &s);
-    sleep_ms(10);
+    until_it_waits(p.tx, 0);
     cwasi_channel_stop(p.tx);
     join(thread);
     CHECK_EQ(s.result, -ECANCELED);
-    CHECK(s.took < 800 * MS);
     CHECK_EQ(cwasi_channel_send(p.tx, "x", 1, FOREVER), -ECANCELED);
     free_pair(p);
 }
@@ -80,8 +78,7 @@ static void races(int transport)
         call r = {.channel = p.rx, .length = 10, .timeout = FOREVER};
         call_recv(&r);
         CHECK_EQ(r.result, -ECANCELED);
-        CHECK(r.took < 800 * MS);
-        join(thread);
+            join(thread);
         free_pair(p);
     }
 }

@@ -121,9 +121,10 @@ static void not_abandoned(void)
     pair p = ring_pair(4096);
     while (cwasi_channel_send(p.tx, NULL, 0, 0) == 0)
         continue;
-    call s = {.channel = p.tx, .timeout = 200 * MS};
+    uint64_t waits = stats_of(p.tx).waits;
+    call s = {.channel = p.tx, .timeout = 400 * MS};
     pthread_t thread = start(switch_away, &s);
-    sleep_ms(20);
+    until_it_waits(p.tx, waits);
     for (int i = 0; i < 100; i++)
         CHECK_EQ(cwasi_channel_abandon(p.tx), -EBUSY);
     join(thread);

@@ -61,12 +61,14 @@ static void hung(int signal)
     _exit(1);
 }
 
-/* To be called first: SIGPIPE is an error code here, and a test that hangs fails. */
+/* To be called first: SIGPIPE is an error code here, and a test that hangs fails; seconds are far more than it takes on
+ * a quick machine. A lost wake is a hang, too: no sleep ends by itself. */
 static inline void test_begin(unsigned seconds)
 {
     signal(SIGPIPE, SIG_IGN);
     signal(SIGALRM, hung);
-    alarm(seconds);
+    alarm(10 * seconds);
+    longest_sleep_ns = 3600 * 1000 * MS;
 }
 
 static inline pair ring_pair(uint64_t capacity)
@@ -267,6 +269,13 @@ static inline cwasi_stats stats_of(cwasi_channel *c)
     cwasi_stats found;
     cwasi_channel_stats(c, &found);
     return found;
+}
+
+/* Until a call in that end waits, of which so many had waited before. */
+static inline void until_it_waits(cwasi_channel *c, uint64_t before)
+{
+    while (stats_of(c).waits == before)
+        sleep_ms(1);
 }
 
 /* How a child ended: its exit code, or 128 + its signal. */

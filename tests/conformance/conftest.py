@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 import redis
-from channels import HANG, Ends
+from channels import FOREIGN, HANG, Ends, shared_memory
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import tidy, transport, watch
@@ -27,8 +27,6 @@ from cwasi_fastpath.redis_server import RedisServer
 from cwasi_fastpath.transport import Link
 
 from .cases import CASES, Case
-
-_SETTLE_SECONDS = 10.0
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -185,21 +183,17 @@ def _usage() -> dict[str, object]:
     }
 
 
-def _shared_memory() -> set[str]:
-    return {path.name for path in Path("/dev/shm").iterdir()}
-
 
 @pytest.fixture
 def clean(case: Case, url: str | None) -> Iterator[None]:
     """No test leaves anything behind, however its channels ended."""
     watch._started()   # its descriptor stays
-    before, shared = _usage(), _shared_memory()
+    before, names = _usage(), shared_memory()
     yield
-    until = time.monotonic() + _SETTLE_SECONDS
-    while ((after := _usage()) != before or _shared_memory() - shared) and time.monotonic() < until:
+    until = time.monotonic() + FOREIGN
+    while ((after := _usage()) != before or shared_memory() - names) and time.monotonic() < until:
         time.sleep(0.01)
-    assert after == before
-    assert not _shared_memory() - shared   # what others on this machine had there may go meanwhile
+    assert after == before and not shared_memory() - names
     if url is not None:
         with redis.Redis.from_url(url) as client:
             assert client.keys() == []

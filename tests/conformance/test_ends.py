@@ -215,8 +215,10 @@ def test_sender_killed_while_the_receiver_waits(
     link, rx, kill = apart(lab, elsewhere, RECEIVER, "idle")
     assert isinstance(rx, cwasi.Receiver)
     assert rx.recv(timeout=HANG) == numbered(0)
+    waits = rx.metrics().waits
     waiting = start(rx.recv)
-    time.sleep(0.05)
+    while rx.metrics().waits == waits:
+        time.sleep(0.001)
     kill()
     gone(case, link, rx)
     with pytest.raises(cwasi.PeerDied):
