@@ -177,8 +177,9 @@ void cwasi_tcp_leave(cwasi_tcp *t, int forked);
 void cwasi_wait_configure(int spinners, int64_t spin_ns);
 
 /* ---- attribution.c: which function runs on this thread ---- */
-/* Maps the tracer's slot map (uint32_t[slots], indexed by thread id). */
-int cwasi_attribution_map(int map_fd, uint64_t slots);
+/* Maps this process's slot map, {uint32_t tid, id}[slots], a power of two: a thread's slot is the first with its tid, of
+ * `places` from tid % slots on. Once; and once again in a forked child, to which the map of its parent is left. */
+int cwasi_attribution_map(int map_fd, uint64_t slots, uint32_t places);
 /* Charges what this thread does from now on to function `id`; returns the id that was charged before. */
 uint32_t cwasi_attribution_enter(uint32_t id);
 

@@ -1,7 +1,8 @@
 """Which function runs on this thread, told to a tracer where there is one.
 
-A tracer names its socket in the environment (CWASI_TRACER). It answers with a map that it reads and we write: one
-plain store when a function begins or ends on a thread. Without a tracer the store goes to a private word.
+A tracer names its socket in the environment (CWASI_TRACER). It answers with a map, which it reads and nobody but us
+writes: one plain store when a function begins or ends on a thread. Without a tracer the store goes to a private word.
+A forked child is a host of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from ._native import check, lib
 from .names import checked
 
 ENVIRONMENT = "CWASI_TRACER"
-_TIMEOUT_SECONDS = 2.0
+_VERSION = 2
+_TIMEOUT_SECONDS = 10.0
 _MESSAGE_BYTES = 4096
 
 _log = logging.getLogger(__name__)
@@ -45,10 +47,13 @@ class _TracerClient:
         self._map()
 
     def _map(self) -> None:
-        self._socket.send(json.dumps({"hello": 1}).encode())
+        self._socket.send(json.dumps({"hello": _VERSION}).encode())
         data, fds, _, _ = socket.recv_fds(self._socket, _MESSAGE_BYTES, 1)
         try:
-            check(lib.cwasi_attribution_map(fds[0], json.loads(data)["slots"]), "the tracer's map")
+            reply = json.loads(data)
+            if "error" in reply:
+                raise PermissionError(reply["error"])
+            check(lib.cwasi_attribution_map(fds[0], reply["slots"], reply["probes"]), "the tracer's map")
         finally:
             for fd in fds:
                 os.close(fd)
@@ -56,6 +61,9 @@ class _TracerClient:
     def function_id(self, name: str) -> int:
         self._socket.send(json.dumps({"function": name}).encode())
         return int(json.loads(self._socket.recv(_MESSAGE_BYTES))["id"])
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 def _connect() -> _TracerClient | None:
@@ -72,18 +80,37 @@ def _connect() -> _TracerClient | None:
     return _tracer
 
 
+def _number(name: str) -> int:
+    tracer = _connect()
+    try:
+        return tracer.function_id(name) if tracer else len(_ids) + 1
+    except (OSError, ValueError, KeyError) as error:
+        _log.warning("%s is not traced: %s", name, error)
+        return 0
+
+
 def function_id(name: str) -> int:
-    """The number that stands for `name` in the tracer's map, from 1 on. Raises BadName."""
+    """The number that stands for `name` in this process, from 1 on. Raises BadName."""
     with _lock:
         if name not in _ids:
             checked(name, "function")
-            tracer = _connect()
-            try:
-                _ids[name] = tracer.function_id(name) if tracer else len(_ids) + 1
-            except (OSError, ValueError, KeyError) as error:
-                _log.warning("%s is not traced: %s", name, error)
-                _ids[name] = 0
+            _ids[name] = _number(name)
         return _ids[name]
+
+
+def _after_fork() -> None:
+    """Where our parent is traced: a map of our own, in which the names have the numbers that they had."""
+    global _asked, _tracer, _lock
+    _lock = threading.Lock()
+    if _tracer is None:
+        return
+    _tracer.close()
+    _tracer, _asked = None, False
+    for name in _ids:
+        _ids[name] = _number(name)
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 @contextmanager

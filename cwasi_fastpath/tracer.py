@@ -1,6 +1,6 @@
 """Counts the system calls of a command and charges each to the function that made it.
 
-The counting is done in the kernel, by probes/; this module starts the command, hands the slot map to the hosts in it,
+The counting is done in the kernel, by probes/; this module starts the command, hands slot maps to the hosts in it,
 and turns the maps into a report. It is the only one that imports the probes.
 """
 
@@ -10,14 +10,16 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from .errors import Unavailable
+from .probes.hosts import FUNCTIONS, OWNERS, PLACES, PROBES, SLOTS, Seat, namespace_of
 from .probes.loader import ProbeError
 from .probes.network import Network
-from .probes.probe import BUCKETS, FUNCTIONS, Counter, Probe
+from .probes.probe import BUCKETS, Counter, Probe
 from .probes.requirements import Check, requirements
 from .probes.round_trips import RoundTrips
 from .probes.scheduling import Scheduling
@@ -91,7 +93,7 @@ class Tracer:
             self._ns_per_call = max(0.0, self._self_test() - untraced)
             self._ns_per_switch = self._measure_switches()
             self._probe.forget()
-            self._control = ControlSocket(self._probe.slots_fd, self._probe.slots, FUNCTIONS, self._probe.traces)
+            self._control = ControlSocket(_Seats(self._probe), PLACES)
         except BaseException:
             self.close()
             raise
@@ -241,6 +243,28 @@ class Tracer:
         self.close()
 
 
+class _Seats:
+    """Lets traced processes in, each with a map of its own."""
+
+    ids, slots, probes = FUNCTIONS, SLOTS, PROBES
+
+    def __init__(self, probe: Probe) -> None:
+        self._probe = probe
+
+    def join(self, pid: int, alive: Callable[[], bool]) -> Seat | None:
+        """See tracer_socket.Seats. Of its pid namespace we are told by /proc, if that is of our own."""
+        group = self._probe.group_of(pid)
+        if group is None:
+            return None
+        ours = Path("/proc/self").readlink() == Path(str(os.getpid()))
+        namespace = Path("/proc", str(pid) if ours else "self", "ns/pid").stat()
+        return self._probe.hosts.join(group, namespace_of(namespace), alive)
+
+    def leave(self, seat: Seat) -> None:
+        """See tracer_socket.Seats."""
+        self._probe.hosts.leave(seat)
+
+
 class _Owners:
     """Who the owners are that the probes know by number."""
 
@@ -250,7 +274,7 @@ class _Owners:
 
     def of(self, owner: int) -> str | Process:
         """The function or the process; a host may store an id that nobody was given."""
-        if owner < FUNCTIONS:
+        if owner < OWNERS:
             return self._functions.get(owner, OTHER)
         return self._processes.get(owner) or Process(owner, owner >> 32, "?")
 

@@ -12,7 +12,13 @@
  * runs; what scheduling.bpf.c keeps, under the lock of the thread's run queue),
  * and a per-CPU total by one program at a time: no atomics are needed.
  *
- * Given by probe.py: SLOTS, FUNCTIONS, THREADS, PROCESSES, PIDNS_DEV and
+ * Each host has a map of slots of its own, which nobody else can write: it can
+ * misname its own calls only. Threads learn of a join at their next event, by a
+ * generation that all of them look at, and children inherit their parent's host.
+ * Only joins that came after a thread's birth are its own, since pids are used
+ * again.
+ *
+ * Given by probe.py: SLOTS, HOSTS, FUNCTIONS, THREADS, PROCESSES, PIDNS_DEV and
  * PIDNS_INO.
  */
 #include "record.h"
@@ -21,7 +27,11 @@
 #define __always_inline inline __attribute__((always_inline))
 #endif
 
-BPF_F_TABLE("array", u32, struct slot_pair, slots, SLOTS / 2, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct slot, no_slots, SLOTS, BPF_F_MMAPABLE);
+BPF_ARRAY_OF_MAPS(slots, "no_slots", HOSTS);	/* by place */
+BPF_TABLE("array", u32, struct host, hosts, HOSTS);	/* by place; nobody is at 0 */
+BPF_TABLE("hash", u32, struct joined, joined, HOSTS);	/* by process */
+BPF_TABLE("array", u32, u32, generation, 1);	/* how many have joined */
 BPF_TABLE("hash", u64, struct thread, threads, THREADS);
 BPF_TABLE("hash", u64, struct process, processes, PROCESSES);
 BPF_TABLE("percpu_array", u32, u64, lost, LOST_KINDS);
@@ -42,27 +52,85 @@ static __always_inline u32 bucket_of(u64 ns)
 	return bits > BUCKETS ? BUCKETS - 1 : (bits - 1) & (BUCKETS - 1);
 }
 
-/* The function on a thread, 0 for none. Hosts write what they like: clamp it. */
-static __always_inline u32 running_function(u32 slot)
+static __always_inline u32 joins(void)
 {
-	u32 index = slot / 2;
-	struct slot_pair *pair = slots.lookup(&index);
-	u32 id;
+	u32 first = 0;
+	u32 *count = generation.lookup(&first);
 
-	if (!slot || !pair)
+	return count ? *(volatile u32 *)count : 0;
+}
+
+/* What the current thread's host calls it: 0 in a pid namespace other than the host's. */
+static __always_inline void name_in_host(struct thread *thread)
+{
+	struct bpf_pidns_info ns = {};
+	u32 place = thread->place;
+	struct host *host = hosts.lookup(&place);
+
+	if (host && place)
+		bpf_get_ns_current_pid_tgid(host->dev, host->ino, &ns, sizeof(ns));
+	thread->tid = ns.pid;
+}
+
+/* The current thread may have got a host since it looked the last time. */
+static __always_inline void find_host(struct thread *thread)
+{
+	u32 now = joins();
+	struct joined *found;
+
+	if (thread->seen == now)
+		return;
+	found = joined.lookup(&thread->group);
+	if (found && found->generation > thread->seen) {
+		thread->host = found->owner;
+		thread->place = found->place;
+		name_in_host(thread);
+	}
+	thread->seen = now;
+}
+
+/* The slots of the current thread's host, or 0. */
+static __always_inline void *slots_of(struct thread *thread)
+{
+	u32 place;
+	struct host *host;
+
+	find_host(thread);
+	place = thread->place;
+	if (!place)
 		return 0;
-	id = *(volatile u32 *)&pair->id[slot & 1];
-	return id < FUNCTIONS ? id : FUNCTIONS - 1;
+	host = hosts.lookup(&place);
+	/* The host has left, or is not let in yet. */
+	if (!host || *(volatile u64 *)&host->owner != thread->host)
+		return 0;
+	return slots.lookup(&place);
+}
+
+static __always_inline struct slot *slot_of(struct thread *thread)
+{
+	void *map = slots_of(thread);
+	struct slot *slot;
+	u32 index;
+
+	if (!map || !thread->tid)
+		return 0;
+#pragma unroll
+	for (u32 n = 0; n < PROBES; n++) {
+		index = (thread->tid + n) % SLOTS;
+		slot = bpf_map_lookup_elem(map, &index);
+		if (slot && *(volatile u32 *)&slot->tid == thread->tid)
+			return slot;
+	}
+	return 0;
 }
 
 /* A tid is used again: what its last owner left must not be the next one's. */
-static __always_inline void clear_slot(u32 slot)
+static __always_inline void clear_slot(struct thread *thread)
 {
-	u32 index = slot / 2;
-	struct slot_pair *pair = slots.lookup(&index);
+	struct slot *slot = slot_of(thread);
 
-	if (slot && pair)
-		pair->id[slot & 1] = 0;
+	if (slot)
+		*(volatile u64 *)slot = 0;
 }
 
 static __always_inline void name_process(struct thread *thread)
@@ -81,13 +149,15 @@ static __always_inline void name_process(struct thread *thread)
 static __always_inline void identify(struct thread *thread)
 {
 	struct bpf_pidns_info ns = {};
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u64 both = bpf_get_current_pid_tgid();
+	u32 tgid = both >> 32;
 
 	/* Fails, and leaves zeros, in a pid namespace other than the tracer's. */
 	bpf_get_ns_current_pid_tgid(PIDNS_DEV, PIDNS_INO, &ns, sizeof(ns));
-	thread->slot = ns.pid;
 	thread->pid = ns.tgid;
+	thread->group = tgid;
 	thread->state = LIVE;
+	name_in_host(thread);
 	if (thread->tgid == tgid)
 		return;
 	thread->tgid = tgid;
@@ -111,9 +181,13 @@ static __always_inline struct thread *current_thread(void)
 /* Whom what a thread does now is charged to, as in struct call. */
 static __always_inline u64 owner_of(struct thread *thread)
 {
-	u32 function = running_function(thread->slot);
+	struct slot *slot = slot_of(thread);
+	u32 id = slot ? *(volatile u32 *)&slot->id : 0;
 
-	return function ? function : thread->process;
+	if (!id)
+		return thread->process;
+	/* Hosts write what they like: clamp it. */
+	return thread->host + (id < FUNCTIONS ? id : FUNCTIONS - 1);
 }
 
 /* The state that a child of an untraced thread starts in: orders are for one fork. */
@@ -140,12 +214,16 @@ int on_fork(struct bpf_raw_tracepoint_args *ctx)
 	struct thread child = {};
 
 	if (parent) {
+		find_host(parent);
+		child.host = parent->host;
+		child.place = parent->place;
 		child.process = parent->process;
 		child.tgid = parent->tgid;
 		child.state = parent->state == PENDING ? PENDING : NEWBORN;
 	} else {
 		child.state = ordered_state();
 	}
+	child.seen = joins();
 	if (child.state != UNTRACED && threads.update(&child_task, &child))
 		count_lost(LOST_THREADS);
 	return 0;
@@ -159,7 +237,9 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 
 	if (!thread)
 		return 0;
-	clear_slot(thread->slot);
+	clear_slot(thread);
+	thread->place = 0;
+	thread->seen = joins();
 	identify(thread);
 	name_process(thread);
 	return 0;
