@@ -3,7 +3,7 @@
  * The map is this process's own. A slot is claimed by who writes its thread id into it; the tracer frees it when the
  * thread ends.
  */
-#include "internal.h"
+#include "account.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -98,6 +98,13 @@ uint32_t cwasi_attribution_enter(uint32_t id)
     }
     atomic_u32 *word = running ? running : &untraced;
     uint32_t before = load_relaxed(word);
+    if (is_accounting())
+        account_leave_function(before);
     store_relaxed(word, id);
     return before;
+}
+
+uint32_t attribution_current(void)
+{
+    return load_relaxed(running ? running : &untraced);
 }

@@ -15,6 +15,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ._native import check, lib
 from .names import checked
@@ -45,6 +46,7 @@ class _TracerClient:
         if uid != 0:
             raise PermissionError(f"the tracer at {path} runs as uid {uid}, not as root")
         self._map()
+        self._account()
 
     def _map(self) -> None:
         self._socket.send(json.dumps({"hello": _VERSION}).encode())
@@ -57,6 +59,16 @@ class _TracerClient:
         finally:
             for fd in fds:
                 os.close(fd)
+
+    def _account(self) -> None:
+        """Begins to count what the data plane's time goes into."""
+        statistics = check(lib.cwasi_statistics_create(), "statistics for the tracer")
+        try:
+            request = json.dumps({"statistics": lib.CWASI_STATISTICS_VERSION})
+            socket.send_fds(self._socket, [request.encode()], [statistics])
+            self._socket.recv(_MESSAGE_BYTES)
+        finally:
+            os.close(statistics)
 
     def function_id(self, name: str) -> int:
         self._socket.send(json.dumps({"function": name}).encode())
@@ -96,6 +108,13 @@ def function_id(name: str) -> int:
             checked(name, "function")
             _ids[name] = _number(name)
         return _ids[name]
+
+
+def describe_end(pointer: Any, channel: str, peers: str = "", transport: str = "") -> None:
+    """Tells a tracer, where there is one, what an end of a channel is: whom it connects to, and by what."""
+    with _lock:
+        if _connect() is not None:   # what exceeds the table is counted there
+            lib.cwasi_statistics_end(pointer, channel.encode(), peers.encode(), transport.encode())
 
 
 def _after_fork() -> None:

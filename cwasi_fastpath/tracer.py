@@ -10,12 +10,14 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from .errors import Unavailable
+from .host_statistics import EndCounts, HostStatistics
 from .probes.hosts import FUNCTIONS, OWNERS, PLACES, PROBES, SLOTS, Seat, namespace_of
 from .probes.loader import ProbeError
 from .probes.network import Network
@@ -27,7 +29,10 @@ from .probes.syscall_classes import CLASSES, syscall_class
 from .probes.syscall_names import MOVES_BYTES, syscall_name
 from .probes.syscalls import Syscalls, Total
 from .trace_report import (
+    NO_FUNCTION,
     ClassRow,
+    EndUse,
+    FunctionUse,
     MissingCounts,
     NetworkRow,
     Process,
@@ -35,6 +40,8 @@ from .trace_report import (
     SyscallRow,
     TraceReport,
     by_bytes,
+    by_channel,
+    by_run,
     by_time,
     by_waiting,
     difference,
@@ -46,6 +53,7 @@ __all__ = ["Check", "Tracer", "TracerUnavailable", "requirements"]
 
 _ROUNDS, _CALLS = 23, 1009
 _SLEEPS = 101
+_END_COUNTS = [field.name for field in fields(EndCounts) if field.name not in ("number", "sends", "function")]
 
 
 _LEFT_OUT = tuple(
@@ -153,6 +161,7 @@ class Tracer:
     def snapshot(self) -> TraceReport:
         """All that was counted so far; TraceReport.since() gives the difference of two. A few ms."""
         owners = _Owners(self._open_control().names(), self._probe)
+        said = self._open_control().statistics()
         totals = () if self._light else self._syscalls.totals()
         rows = merged(_row(total, owners) for total in totals)
         return TraceReport(
@@ -160,6 +169,9 @@ class Tracer:
             classes=by_time(self._classes(rows, owners)),
             scheduling=by_waiting(merged(self._turns(owners))),
             network=by_bytes(difference(merged(self._traffic(owners)), ())),  # a call that failed moved nothing
+            uses=by_run(merged(self._uses(said, owners))),
+            ends=by_channel(self._ends(said, owners)),
+            missed_ends=sum(statistics.missed for statistics in said.values()),
             missing=self._missing(),
             lost=0 if self._light else self._syscalls.lost(),
             lost_times=0 if self._light else self._syscalls.lost_times(),
@@ -217,6 +229,23 @@ class Tracer:
                     samples=traffic.samples,
                     srtt_us_sum=traffic.srtt,
                     cwnd_sum=traffic.cwnd,
+                )
+
+    def _uses(self, said: Mapping[int, HostStatistics], owners: _Owners) -> Iterator[FunctionUse]:
+        for host, statistics in said.items():
+            for counts in statistics.functions:
+                times = (counts.ns, counts.calls, counts.calls_ns, counts.waited_ns, counts.copying_ns)
+                yield FunctionUse(owners.of(host + counts.id), *times)
+
+    def _ends(self, said: Mapping[int, HostStatistics], owners: _Owners) -> Iterator[EndUse]:
+        for host, statistics in said.items():
+            for end in statistics.ends:
+                counts = {name: getattr(end, name) for name in _END_COUNTS}
+                yield EndUse(
+                    owner=owners.of(host + end.function) if end.function else NO_FUNCTION,
+                    id=f"{host}.{end.number}",
+                    direction="sends" if end.sends else "receives",
+                    **counts,
                 )
 
     def _counts(self, counter: Counter) -> bool:

@@ -3,6 +3,7 @@
 An AF_UNIX SOCK_SEQPACKET socket in the abstract namespace, so that no file is left behind; one JSON object a message.
 
     {"hello": 2}           -> {"version": 2, "slots": N, "probes": P} and the map's fd, see below
+    {"statistics": 1}      -> {"taken": true}; with a sealed memfd, whose layout is cwasi_statistics: what it counts
     {"function": "name"}   -> {"id": n}, n >= 1: what to store in the slot of the thread that runs the function
     anything else          -> {"error": "..."}
 
@@ -30,6 +31,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from .errors import BadName
+from .host_statistics import VERSION as STATISTICS
+from .host_statistics import HostStatistics, check_file, read_file
 from .names import checked
 
 ENVIRONMENT = "CWASI_TRACER"
@@ -38,7 +41,9 @@ OTHER = "other"
 
 _VERSION = 2
 _MESSAGE_BYTES = 4096
+_EXPECTED = f'expected {{"hello": {_VERSION}}}, {{"statistics": {STATISTICS}}} and a file, or {{"function": "<name>"}}'
 _NAMES = 1 << 16   # of all hosts that ever were
+_ENDS = 1 << 16
 _SO_PEERPIDFD = 77
 
 
@@ -75,6 +80,8 @@ class _Client:
 
     pid: int
     seat: Seat
+    statistics: int | None = None
+    """The descriptor of its file."""
     ids: dict[str, int] = field(default_factory=dict)
 
 
@@ -88,8 +95,13 @@ class ControlSocket:
         self._other = seats.ids - 1
         self._clients: dict[socket.socket, _Client] = {}
         self._names: dict[int, str] = {}
+        self._lock = threading.Lock()
+        """For who reads statistics while a host leaves."""
+        self._last: dict[int, HostStatistics] = {}
+        """The last words of those that have left, by their seat's owner."""
         self._labels = {OTHER: 1}
         """How often each was wanted."""
+        self._kept = 0
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.address = f"@cwasi-tracer-{os.getpid()}-{secrets.token_hex(8)}"
         self._listener.bind("\0" + self.address[1:])
@@ -104,6 +116,12 @@ class ControlSocket:
         Two hosts that have a function of one name are told apart: the second one's has its pid behind an @.
         """
         return self._names.copy()
+
+    def statistics(self) -> dict[int, HostStatistics]:
+        """What each host has said of itself, those that have left too; by its function 0."""
+        with self._lock:
+            now = [client for client in self._clients.values() if client.statistics is not None]
+            return self._last | {client.seat.owner: _read(client) for client in now}
 
     def close(self) -> None:
         """Ends the thread and all connections; hosts keep their mapping of their map, which nobody reads any more."""
@@ -134,9 +152,18 @@ class ControlSocket:
             self._drop(connection)
 
     def _drop(self, connection: socket.socket) -> None:
-        client = self._clients.pop(connection)
-        connection.close()
+        with self._lock:
+            client = self._clients.pop(connection)
+            connection.close()
+            if client.statistics is not None:
+                self._keep(client.seat.owner, _read(client))
+                os.close(client.statistics)
         self._seats.leave(client.seat)
+
+    def _keep(self, owner: int, last: HostStatistics) -> None:
+        if self._kept < _ENDS and (last.functions or last.ends):
+            self._last[owner] = last
+            self._kept += len(last.ends)
 
     def _accept(self, selector: selectors.BaseSelector) -> None:
         try:
@@ -146,7 +173,8 @@ class ControlSocket:
         connection.setblocking(False)
         client = self._admitted(connection)
         if isinstance(client, _Client):
-            self._clients[connection] = client
+            with self._lock:
+                self._clients[connection] = client
             selector.register(connection, selectors.EVENT_READ)
             return
         with connection, contextlib.suppress(OSError):
@@ -173,16 +201,20 @@ class ControlSocket:
     def _answer(self, connection: socket.socket) -> bool:
         """Serves one message; False when the connection is to be closed."""
         try:
-            message = connection.recv(_MESSAGE_BYTES)
-            if not message:
+            message, given, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, 1)
+            if not message and not given:
                 return False
-            reply, fds = self._reply(self._clients[connection], message)
+            try:
+                reply, fds = self._reply(self._clients[connection], message, given)
+            finally:
+                for descriptor in given:   # what is kept has been taken out
+                    os.close(descriptor)
             socket.send_fds(connection, [reply], fds)
         except OSError:
             return False
         return True
 
-    def _reply(self, client: _Client, message: bytes) -> tuple[bytes, list[int]]:
+    def _reply(self, client: _Client, message: bytes, given: list[int]) -> tuple[bytes, list[int]]:
         try:
             request = json.loads(message)
         except (ValueError, RecursionError):
@@ -190,12 +222,25 @@ class ControlSocket:
         if request == {"hello": _VERSION}:
             reply = {"version": _VERSION, "slots": self._seats.slots, "probes": self._seats.probes}
             return _encoded(reply), [client.seat.descriptor]
+        if request == {"statistics": STATISTICS} and given:
+            return self._take(client, given), []
         if not isinstance(request, dict) or request.keys() != {"function"}:
-            return _error(f'expected {{"hello": {_VERSION}}} or {{"function": "<name>"}}'), []
+            return _error(_EXPECTED), []
         try:
             return _encoded({"id": self._id(client, checked(request["function"], "function"))}), []
         except BadName as error:
             return _error(str(error)), []
+
+    def _take(self, client: _Client, given: list[int]) -> bytes:
+        if client.statistics is not None:
+            return _error("there are statistics already")
+        try:
+            check_file(given[0])
+        except (OSError, ValueError) as error:
+            return _error(str(error))
+        with self._lock:
+            client.statistics = given.pop(0)
+        return _encoded({"taken": True})
 
     def _id(self, client: _Client, name: str) -> int:
         if name == OTHER:
@@ -224,6 +269,14 @@ def _peer(connection: socket.socket) -> tuple[int, int]:
         if error.errno != errno.ENOPROTOOPT:
             raise
         return pid, os.pidfd_open(pid)   # before Linux 6.5
+
+
+def _read(client: _Client) -> HostStatistics:
+    assert client.statistics is not None
+    try:
+        return read_file(client.statistics)
+    except OSError:
+        return HostStatistics()
 
 
 def _ended(pidfd: int) -> bool:

@@ -53,7 +53,7 @@ class TestReport:
         done = run("--json", "--", sys.executable, "-c", TWO_FUNCTIONS)
         report: dict[str, Any] = json.loads(done.stdout)
         assert writes(done) == {"resize": 23, "detect": 1009}
-        assert (report["schema"], report["status"], report["lost"], report["lost_threads"]) == (2, 0, 0, 0)
+        assert (report["schema"], report["status"], report["lost"], report["lost_threads"]) == (3, 0, 0, 0)
         assert report["calls"] == sum(row["count"] for row in report["rows"])
         assert report["overhead"]["ns_per_call"] > 0
         (process,) = {json.dumps(row["process"]) for row in report["rows"] if row["function"] is None}

@@ -55,7 +55,7 @@ def attached(light: bool = False) -> Iterator[Tracer]:
 def traced(tracer: Tracer, argv: list[str]) -> TraceReport:
     before = tracer.snapshot()
     with tracer.spawn(argv, stderr=subprocess.PIPE, text=True) as command:
-        _, stderr = command.communicate(timeout=30)
+        _, stderr = command.communicate(timeout=300)
     assert command.returncode == 0, stderr
     report = tracer.snapshot().since(before)
     assert (report.lost, report.lost_times, report.lost_threads) == (0, 0, 0)

@@ -1,6 +1,6 @@
 """cwasi-trace: the system calls of a command, by the function that made them.
 
-USAGE: cwasi-trace [--json] [--by function|class|syscall] [-L] [--light] [--] COMMAND [ARG]...
+USAGE: cwasi-trace [--json] [--by function|class|syscall|channel] [-L] [--light] [--] COMMAND [ARG]...
 
 Counts in the kernel from the command's first instruction to its end, threads and children included. Calls that no
 function made are charged to the process, in brackets. A call is counted when it returns, so exit_group never is.
@@ -31,6 +31,7 @@ _EPILOG = """\b
 Examples:
   cwasi-trace -- cwasi run a.wasm b.wasm     # a row for each function
   cwasi-trace --by syscall -- ./host.py      # a row for each function and call
+  cwasi-trace --by channel -- ./host.py      # the tax bill: waits, copies, per message
   cwasi-trace -L -- ./host.py                # how long the calls of each took
   cwasi-trace --light -- ./host.py           # switches and sockets only
   cwasi-trace --json -- ./host.py > it.json  # the whole report
@@ -50,10 +51,11 @@ this user cannot trace (nothing has been run then).
 @click.option("--json", "json_wanted", is_flag=True, help="Print the report as JSON.")
 @click.option(
     "--by",
-    type=click.Choice(["function", "class", "syscall"]),
+    type=click.Choice(["function", "class", "syscall", "channel"]),
     default="function",
     show_default=True,
-    help="A row for each function, for each class of system calls of each, or for each system call of each.",
+    help="A row for each function, for each class of system calls of each, or for each system call of each; or what "
+    "the time of each function and channel went into.",
 )
 @click.option("-L", "--latency", is_flag=True, help="Histograms of how long the calls of each class took.")
 @click.option("--light", is_flag=True, help="Leave out system calls, which then cost nobody more than untraced.")
@@ -62,7 +64,7 @@ def main(json_wanted: bool, by: str, latency: bool, light: bool, command: tuple[
     """Counts what COMMAND's functions ask of the kernel: system calls, switches, network."""
     from ..tracer import Tracer, TracerUnavailable
 
-    if light and by != "function":
+    if light and by in ("class", "syscall"):
         raise click.UsageError(f"--by {by} is of system calls, which --light leaves out: give one of them only.")
     try:
         tracer = Tracer(light)

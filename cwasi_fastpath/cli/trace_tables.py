@@ -9,10 +9,12 @@ from dataclasses import asdict, fields
 from textwrap import fill
 from typing import Any
 
+from ..tax_bill import tax_bill
 from ..trace_report import ClassRow, NetworkRow, Process, Row, TraceReport
+from .trace_bill import bill_as_json, bill_tables
 
-SCHEMA = 2
-"""Of the JSON. 2: classes, with histograms; scheduling; network; what is missing."""
+SCHEMA = 3
+"""Of the JSON. 2: classes, with histograms; scheduling; network; what is missing. 3: the tax bill."""
 
 _BAR, _WIDTH = 36, 98
 
@@ -22,7 +24,9 @@ def as_text(report: TraceReport, by: str, latency: bool) -> str:
 
     Under them what is not in them, and what the trace itself cost.
     """
-    labels = _labels([*report.rows, *report.scheduling, *report.network])
+    labels = _labels([*report.rows, *report.scheduling, *report.network, *report.uses, *report.ends])
+    if by == "channel":
+        return "\n\n".join([*bill_tables(tax_bill(report), labels, _aligned), _footer(report)])
     parts = [] if report.light else [_TABLES[by](report, labels)]
     if report.scheduling:
         parts.append(_scheduling_table(report, labels))
@@ -161,6 +165,8 @@ def _footer(report: TraceReport) -> str:
         lines.append(f"The kernel traced only one half of {unseen} switch(es): their time is not in the table.")
     if report.lost_switches or report.lost_traffic:
         lines.append(f"{report.lost_switches} switches and {report.lost_traffic} events of sockets lost.")
+    if report.missed_ends:
+        lines.append(f"{report.missed_ends} ends of channels are not in the bill: their hosts had more than 1,024.")
     lines += [
         fill(f"Not counted here: {lack.name} ({lack.reason}). Remedy: {lack.remedy}.", _WIDTH, subsequent_indent="  ")
         for lack in report.missing
@@ -198,6 +204,8 @@ def as_json(report: TraceReport, command: Sequence[str], status: int) -> str:
             "classes": [_row_as_json(row) for row in report.classes],
             "scheduling": [_row_as_json(row) for row in report.scheduling],
             "network": [_network_as_json(row, report.light) for row in report.network],
+            "tax": bill_as_json(tax_bill(report)),
+            "missed_ends": report.missed_ends,
             "missing": [asdict(lack) for lack in report.missing],
         },
         indent=1,
