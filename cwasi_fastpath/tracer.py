@@ -18,7 +18,7 @@ from typing import Any
 
 from .errors import Unavailable
 from .host_statistics import EndCounts, HostStatistics
-from .probes.hosts import FUNCTIONS, OWNERS, PLACES, PROBES, SLOTS, Seat, namespace_of
+from .probes.hosts import FUNCTIONS, OWNERS, PLACES, POOL, PROBES, SLOTS, Seat, namespace_of
 from .probes.loader import ProbeError
 from .probes.network import Network
 from .probes.probe import BUCKETS, Counter, Probe
@@ -275,7 +275,7 @@ class Tracer:
 class _Seats:
     """Lets traced processes in, each with a map of its own."""
 
-    ids, slots, probes = FUNCTIONS, SLOTS, PROBES
+    ids, pool, slots, probes = FUNCTIONS, POOL, SLOTS, PROBES
 
     def __init__(self, probe: Probe) -> None:
         self._probe = probe

@@ -38,6 +38,8 @@ from .names import checked
 ENVIRONMENT = "CWASI_TRACER"
 OTHER = "other"
 """Stands for all functions that have no id of their own."""
+POOL = "wasi-pool"
+"""Stands for the threads of a host on which wasmtime does what WASI's calls ask for."""
 
 _VERSION = 2
 _MESSAGE_BYTES = 4096
@@ -63,7 +65,9 @@ class Seats(Protocol):
     """Who lets hosts into the trace."""
 
     ids: int
-    """Of a host, 0 included."""
+    """Of a host, 0 included. The last is for what exceeds them."""
+    pool: int
+    """The one before it: for the threads that wasmtime starts for WASI."""
     slots: int
     probes: int
 
@@ -93,6 +97,7 @@ class ControlSocket:
         self._seats = seats
         self._most = connections
         self._other = seats.ids - 1
+        self._pool = seats.pool
         self._clients: dict[socket.socket, _Client] = {}
         self._names: dict[int, str] = {}
         self._lock = threading.Lock()
@@ -196,6 +201,8 @@ class ControlSocket:
             os.close(pidfd)
         if seat is None:
             return "only processes of the traced command, in a pid namespace that the tracer sees, are served"
+        if len(self._names) < _NAMES:
+            self._names[seat.owner + self._pool] = self._label(POOL, pid)
         return _Client(pid, seat)
 
     def _answer(self, connection: socket.socket) -> bool:
@@ -245,7 +252,7 @@ class ControlSocket:
     def _id(self, client: _Client, name: str) -> int:
         if name == OTHER:
             return self._other
-        if name not in client.ids and len(client.ids) + 1 < self._other and len(self._names) < _NAMES:
+        if name not in client.ids and len(client.ids) + 1 < self._pool and len(self._names) < _NAMES:
             number = client.ids[name] = len(client.ids) + 1
             self._names[client.seat.owner + number] = self._label(name, client.pid)
         return client.ids.get(name, self._other)

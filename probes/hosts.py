@@ -14,6 +14,7 @@ from typing import Any
 from .requirements import SYS_BPF
 
 FUNCTIONS = 1024  # of a host: ids 1 to 1023; a thread's slot holds 0 while it runs none
+POOL = FUNCTIONS - 2  # stands for the threads that wasmtime starts for WASI
 PLACES = 384  # hosts at a time; many systems let a process have 1,024 descriptors
 SLOTS = 8192  # of a host; a power of two
 PROBES = 4  # as in record.h

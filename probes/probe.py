@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .hosts import FUNCTIONS, PLACES, SLOTS, Hosts, namespace_of
+from .hosts import FUNCTIONS, PLACES, POOL, SLOTS, Hosts, namespace_of
 from .loader import ProbeError, Rejected, compile_probe, diagnostics, import_bcc
 from .requirements import SYS_BPF
 from .tracefs import Tracepoint
@@ -112,6 +112,7 @@ class Probe:
             "SLOTS": SLOTS,
             "HOSTS": PLACES + 1,
             "FUNCTIONS": FUNCTIONS,
+            "POOL": POOL,
             "THREADS": THREADS,
             "PROCESSES": PROCESSES,
             "PIDNS_DEV": dev,

@@ -17,6 +17,9 @@ struct slot {
 
 #define PROBES 4
 
+/* Workers that wasmtime starts for WASI name themselves so, after tokio, which they run. */
+#define POOL_NAME 0x74722d6f696b6f74ULL	/* "tokio-rt", as a number */
+
 /* A host, at its place; written by the tracer alone. */
 struct host {
 	u64 owner;	/* of its function 0, below 2^32; 0 while nobody is here */
@@ -57,7 +60,7 @@ struct thread {
 	u32 place;	/* of that host */
 	u32 tid;	/* the thread in the host's pid namespace */
 	u32 seen;	/* joins up to this generation are known to it */
-	u32 reserved;
+	u32 in_pool;	/* whether it has turned out to be a worker of wasmtime's WASI */
 };
 
 /* A traced process; kept when it has exited, so that its calls keep a name. */

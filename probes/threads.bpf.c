@@ -18,7 +18,7 @@
  * Only joins that came after a thread's birth are its own, since pids are used
  * again.
  *
- * Given by probe.py: SLOTS, HOSTS, FUNCTIONS, THREADS, PROCESSES, PIDNS_DEV and
+ * Given by probe.py: SLOTS, HOSTS, FUNCTIONS, POOL, THREADS, PROCESSES, PIDNS_DEV and
  * PIDNS_INO.
  */
 #include "record.h"
@@ -89,8 +89,8 @@ static __always_inline void find_host(struct thread *thread)
 	thread->seen = now;
 }
 
-/* The slots of the current thread's host, or 0. */
-static __always_inline void *slots_of(struct thread *thread)
+/* Whether the current thread is one of a host that is there: not of one that has left, or is not let in yet. */
+static __always_inline u32 has_host(struct thread *thread)
 {
 	u32 place;
 	struct host *host;
@@ -100,15 +100,14 @@ static __always_inline void *slots_of(struct thread *thread)
 	if (!place)
 		return 0;
 	host = hosts.lookup(&place);
-	/* The host has left, or is not let in yet. */
-	if (!host || *(volatile u64 *)&host->owner != thread->host)
-		return 0;
-	return slots.lookup(&place);
+	return host && *(volatile u64 *)&host->owner == thread->host;
 }
 
+/* The slot of the current thread, which has a host, or 0. */
 static __always_inline struct slot *slot_of(struct thread *thread)
 {
-	void *map = slots_of(thread);
+	u32 place = thread->place;
+	void *map = slots.lookup(&place);
 	struct slot *slot;
 	u32 index;
 
@@ -127,7 +126,7 @@ static __always_inline struct slot *slot_of(struct thread *thread)
 /* A tid is used again: what its last owner left must not be the next one's. */
 static __always_inline void clear_slot(struct thread *thread)
 {
-	struct slot *slot = slot_of(thread);
+	struct slot *slot = has_host(thread) ? slot_of(thread) : 0;
 
 	if (slot)
 		*(volatile u64 *)slot = 0;
@@ -178,12 +177,34 @@ static __always_inline struct thread *current_thread(void)
 	return thread;
 }
 
+/* Whether the current thread, which is a host's, is one of wasmtime's workers. */
+static __always_inline u32 in_pool(struct thread *thread)
+{
+	union {
+		char comm[16];
+		u64 begin;
+	} name = {};
+
+	if (thread->in_pool)
+		return 1;
+	bpf_get_current_comm(name.comm, sizeof(name.comm));
+	thread->in_pool = name.begin == POOL_NAME;
+	return thread->in_pool;
+}
+
 /* Whom what a thread does now is charged to, as in struct call. */
 static __always_inline u64 owner_of(struct thread *thread)
 {
-	struct slot *slot = slot_of(thread);
-	u32 id = slot ? *(volatile u32 *)&slot->id : 0;
+	struct slot *slot;
+	u32 id = 0;
 
+	if (!has_host(thread))
+		return thread->process;
+	slot = slot_of(thread);
+	if (slot)
+		id = *(volatile u32 *)&slot->id;
+	else if (in_pool(thread))
+		id = POOL;
 	if (!id)
 		return thread->process;
 	/* Hosts write what they like: clamp it. */

@@ -238,3 +238,61 @@ def test_a_process_that_is_not_traced_gets_no_place(tracer: Tracer) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) < before + 10
     report = traced_host(tracer, 'enter(ask({"function": "finds-room"})["id"]); write(23)')
     assert calls(report, "finds-room") == (23, 23)
+
+
+# ---- the threads that wasmtime starts for WASI ----
+
+
+def test_workers_of_wasi_are_the_hosts(tracer: Tracer) -> None:
+    """By the name that they give themselves; what comes before it is the process's."""
+    report = traced_host(
+        tracer,
+        """
+import ctypes
+libc = ctypes.CDLL(None)
+
+def work(called, times):
+    libc.prctl(15, called, 0, 0, 0)   # PR_SET_NAME
+    write(times)
+
+enter(ask({"function": "asks"})["id"])
+for called, times in ((b"tokio-rt-worker", 1009), (b"tokio-rx-worker", 23), (b"tokio", 7)):
+    thread = threading.Thread(target=work, args=[called, times])
+    thread.start()
+    thread.join()
+write(101)
+""",
+    )
+    assert calls(report, "wasi-pool") == (1009, 1009)
+    assert calls(report, "asks") == (101, 101)
+    assert sum(writes(report).values()) == 1009 + 23 + 7 + 101
+
+
+def test_in_other_processes_such_a_name_means_nothing(tracer: Tracer) -> None:
+    body = """
+import ctypes, os
+ctypes.CDLL(None).prctl(15, b"tokio-rt-worker", 0, 0, 0)
+null = os.open("/dev/null", os.O_WRONLY)
+for _ in range(23):
+    os.write(null, b"x")
+"""
+    report = traced(tracer, [sys.executable, "-c", body])
+    assert calls(report, "wasi-pool") == (0, 0)
+    assert sum(writes(report).values()) == 23
+
+
+GUEST = """
+import sys
+import cwasi_fastpath as cwasi
+
+with cwasi.Host() as host:
+    host.load(sys.argv[1] + "/writer.wasm", "writes", arguments=["23"])
+    host.run()
+"""
+
+
+def test_those_of_a_real_guest(tracer: Tracer, guests: Path) -> None:
+    report = traced(tracer, [sys.executable, "-c", GUEST, str(guests)])
+    workers = [row for row in report.rows if owner_name(row.owner) == "wasi-pool"]
+    assert {"futex", "epoll_wait"} & {row.syscall for row in workers}
+    assert calls(report, "writes")[0] == 23
