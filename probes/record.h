@@ -27,7 +27,7 @@ struct thread {
 	u64 process;	/* the key of its struct process */
 	u32 nr;		/* number of the call in flight */
 	u32 state;	/* enum thread_state */
-	u32 tgid;	/* in the initial pid namespace; in a newborn the parent's */
+	u32 self;	/* the process (by thread: the thread) in the initial pid namespace; in a newborn the parent's */
 	u32 pid;	/* the process in the tracer's pid namespace, 0 if it is in another */
 	u32 slot;	/* the thread in the tracer's pid namespace, 0 if it is in another */
 	u32 blocked;	/* whether it left the CPU to wait for something */
@@ -39,8 +39,9 @@ struct thread {
 
 /* A traced process; kept when it has exited, so that its calls keep a name. */
 struct process {
-	u32 tgid;	/* in the initial pid namespace */
+	u32 self;	/* the process (by thread: the thread) in the initial pid namespace */
 	u32 pid;	/* in the tracer's pid namespace, 0 if it is in another */
+	u32 tid;	/* the thread that was seen first, likewise */
 	char comm[16];
 };
 
@@ -54,6 +55,8 @@ struct total {
 	u64 count;
 	u64 ns;
 	u64 result;	/* sum of the positive return values: bytes, if the call moves any */
+	u64 failed;	/* those that returned an error */
+	u64 failed_ns;
 };
 
 /* A class of system calls as one owner made them. */
@@ -124,6 +127,8 @@ struct traffic {
 struct order {
 	u32 spawner;	/* its thread that will fork, in its pid namespace; 0 for none */
 	u32 state;	/* enum thread_state that the child starts in */
+	u32 adopts;	/* whether there is anything in the map `adopted` */
+	u32 reserved;
 };
 
 enum lost {

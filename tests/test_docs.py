@@ -24,7 +24,7 @@ import pytest
 
 from cwasi_fastpath import _wasmtime, errors
 from cwasi_fastpath.names import _NAME
-from cwasi_fastpath.tracer import TracerUnavailable, requirements
+from cwasi_fastpath.tracer import NoSuchTarget, TracerUnavailable, requirements
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -346,7 +346,7 @@ def all_errors() -> dict[str, type[errors.Error]]:
     found = {
         name: kind for name, kind in vars(errors).items() if inspect.isclass(kind) and issubclass(kind, errors.Error)
     }
-    return {**found, "TracerUnavailable": TracerUnavailable}
+    return {**found, "TracerUnavailable": TracerUnavailable, "NoSuchTarget": NoSuchTarget}
 
 
 def test_errors_and_their_exit_codes() -> None:
