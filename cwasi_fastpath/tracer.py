@@ -11,21 +11,21 @@ import select
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from .errors import Error, Unavailable
 from .probes.loader import ProbeError
-from .probes.network import Network
+from .probes.network import Network, Traffic
 from .probes.probe import BUCKETS, FUNCTIONS, Counter, Probe
 from .probes.requirements import Check, requirements
 from .probes.round_trips import RoundTrips
-from .probes.scheduling import Scheduling
+from .probes.scheduling import Scheduling, Turns
 from .probes.syscall_classes import CLASSES, syscall_class
 from .probes.syscall_names import MOVES_BYTES, syscall_name
-from .probes.syscalls import Syscalls, Total
+from .probes.syscalls import Syscalls, Times, Total
 from .trace_report import (
     ClassRow,
     MissingCounts,
@@ -196,15 +196,20 @@ class Tracer:
 
     def snapshot(self) -> TraceReport:
         """All that was counted so far; TraceReport.since() gives the difference of two. A few ms."""
-        owners = _Owners(self._open_control().names(), self._probe, self._by_thread)
+        control = self._open_control()
         counts_calls = self._counts(self._syscalls)
-        totals = self._syscalls.totals() if counts_calls else ()
+        totals = list(self._syscalls.totals()) if counts_calls else []
+        times = list(self._syscalls.times()) if counts_calls else []
+        turns = list(self._scheduling.turns()) if self._counts(self._scheduling) else []
+        traffic = list(self._network.traffic()) if self._counts(self._network) else []
+        # Last: whoever is in the maps has a name by now.
+        owners = _Owners(control.names(), self._probe, self._by_thread)
         rows = merged(_row(total, owners) for total in totals)
         return TraceReport(
             rows=by_time(rows),
-            classes=by_time(self._classes(rows, owners)),
-            scheduling=by_waiting(merged(self._turns(owners))),
-            network=by_bytes(difference(merged(self._traffic(owners)), ())),  # a call that failed moved nothing
+            classes=by_time(_classes(rows, times, owners)),
+            scheduling=by_waiting(merged(_turns(turns, owners))),
+            network=by_bytes(difference(merged(_traffic(traffic, owners)), ())),  # a call that failed moved nothing
             missing=self._missing(),
             lost=self._syscalls.lost() if counts_calls else 0,
             lost_times=self._syscalls.lost_times() if counts_calls else 0,
@@ -219,60 +224,10 @@ class Tracer:
             tracer_bytes=_resident_bytes(),
         )
 
-    def _classes(self, rows: Sequence[SyscallRow], owners: _Owners) -> list[ClassRow]:
-        """The rows added up by class, each with its histogram."""
-        empty = (0,) * BUCKETS
-        calls = (
-            ClassRow(
-                *(row.owner, syscall_class(row.syscall), row.count, row.ns, row.bytes, empty),
-                failed=row.failed,
-                failed_ns=row.failed_ns,
-            )
-            for row in rows
-        )
-        times = (
-            ClassRow(owners.of(times.owner), CLASSES[times.number], 0, 0, 0, times.histogram)
-            for times in (self._syscalls.times() if self._counts(self._syscalls) else ())
-        )
-        return merged([*calls, *times])
-
     def _missing(self) -> tuple[MissingCounts, ...]:
         lacks = [MissingCounts(lack.name, lack.reason, lack.remedy) for lack in self._probe.missing]
         left_out = [MissingCounts(name, *self._left_out) for name in _CALLS_OF] if self._light else []
         return (*left_out, *lacks)
-
-    def _turns(self, owners: _Owners) -> Iterator[SchedulingRow]:
-        if self._counts(self._scheduling):
-            for turns in self._scheduling.turns():
-                yield SchedulingRow(
-                    owner=owners.of(turns.owner),
-                    voluntary=turns.voluntary,
-                    involuntary=turns.involuntary,
-                    unseen=turns.unseen,
-                    off_cpu_ns=turns.off,
-                    run_queue_ns=turns.queued,
-                    wakeups=turns.wakeups,
-                    wakeup_ns=turns.wakeup,
-                    histogram=turns.histogram,
-                )
-
-    def _traffic(self, owners: _Owners) -> Iterator[NetworkRow]:
-        if self._counts(self._network):
-            for traffic in self._network.traffic():
-                yield NetworkRow(
-                    owner=owners.of(traffic.owner),
-                    kind=traffic.kind,
-                    sends=traffic.sends,
-                    sent_bytes=traffic.sent,
-                    receives=traffic.receives,
-                    received_bytes=traffic.received,
-                    blocked_ns=traffic.blocked,
-                    connects=traffic.connects,
-                    retransmits=traffic.retransmits,
-                    samples=traffic.samples,
-                    srtt_us_sum=traffic.srtt,
-                    cwnd_sum=traffic.cwnd,
-                )
 
     def _counts(self, counter: Counter) -> bool:
         return counter in self._probe.counters
@@ -319,6 +274,56 @@ def _row(total: Total, owners: _Owners) -> SyscallRow:
     name = syscall_name(total.number)
     moved = total.result if name in MOVES_BYTES else 0
     return SyscallRow(owners.of(total.owner), name, total.count, total.ns, moved, total.failed, total.failed_ns)
+
+
+def _classes(rows: Sequence[SyscallRow], times: Iterable[Times], owners: _Owners) -> list[ClassRow]:
+    """The rows added up by class, each with its histogram."""
+    empty = (0,) * BUCKETS
+    calls = (
+        ClassRow(
+            *(row.owner, syscall_class(row.syscall), row.count, row.ns, row.bytes, empty),
+            failed=row.failed,
+            failed_ns=row.failed_ns,
+        )
+        for row in rows
+    )
+    histograms = (
+        ClassRow(owners.of(found.owner), CLASSES[found.number], 0, 0, 0, found.histogram) for found in times
+    )
+    return merged([*calls, *histograms])
+
+
+def _turns(found: Iterable[Turns], owners: _Owners) -> Iterator[SchedulingRow]:
+    for turns in found:
+        yield SchedulingRow(
+            owner=owners.of(turns.owner),
+            voluntary=turns.voluntary,
+            involuntary=turns.involuntary,
+            unseen=turns.unseen,
+            off_cpu_ns=turns.off,
+            run_queue_ns=turns.queued,
+            wakeups=turns.wakeups,
+            wakeup_ns=turns.wakeup,
+            histogram=turns.histogram,
+        )
+
+
+def _traffic(found: Iterable[Traffic], owners: _Owners) -> Iterator[NetworkRow]:
+    for traffic in found:
+        yield NetworkRow(
+            owner=owners.of(traffic.owner),
+            kind=traffic.kind,
+            sends=traffic.sends,
+            sent_bytes=traffic.sent,
+            receives=traffic.receives,
+            received_bytes=traffic.received,
+            blocked_ns=traffic.blocked,
+            connects=traffic.connects,
+            retransmits=traffic.retransmits,
+            samples=traffic.samples,
+            srtt_us_sum=traffic.srtt,
+            cwnd_sum=traffic.cwnd,
+        )
 
 
 def ended(descriptor: int) -> bool:

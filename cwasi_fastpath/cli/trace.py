@@ -2,6 +2,7 @@
 
 USAGE: cwasi-trace [OPTION]... [--] COMMAND [ARG]...
        cwasi-trace [OPTION]... -p PID [-p PID]... [INTERVAL [COUNT]]
+       cwasi-trace report FILE -o PAGE
 
 Counts in the kernel from the command's first instruction to its end, threads and children included. Calls that no
 function made are charged to the process, in brackets. A call is counted when it returns, so exit_group never is.
@@ -10,16 +11,20 @@ Needs root (or CAP_BPF and CAP_PERFMON) and python3-bpfcc; needs no kernel heade
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ..errors import Error
+from .trace_edges import Edges
 from .trace_json import as_json, as_line
 from .trace_loop import Budget, Interval, Pace, Sink, follow
+from .trace_recording import NoRecording, Recorder, RecordingFailed, read
 from .trace_tables import as_text
 from .trace_view import View, functions_of
 
@@ -39,6 +44,8 @@ Examples:
   cwasi-trace -T -p 1234 5                   # a running process, every 5 s
   cwasi-trace --by thread -p 1234 1 10       # its threads, 10 times
   cwasi-trace --json -i 1 -- ./host.py       # JSON, a line for each second
+  cwasi-trace --record it -- ./host.py       # keep it, for a page about it:
+  cwasi-trace report it -o it.html           # (-- report traces a `report`)
 
 \b
 The command's standard output goes to standard error; the report alone goes to
@@ -60,6 +67,7 @@ class Request:
     json: bool
     light: bool
     max_overhead: float | None
+    record: Path | None
 
 
 def _share(_ctx: click.Context, _param: click.Parameter, text: str | None) -> float | None:
@@ -76,6 +84,8 @@ def _share(_ctx: click.Context, _param: click.Parameter, text: str | None) -> fl
 
 
 Number = TypeVar("Number", int, float)
+_SECOND = 1.0
+"""Between two looks, where nobody says it and somebody wants to look."""
 SECONDS = click.FloatRange(min=0.05, max=1e6)
 
 
@@ -103,6 +113,7 @@ SECONDS = click.FloatRange(min=0.05, max=1e6)
 @click.option(
     "--max-overhead", metavar="PERCENT", callback=_share, help="Go on as with --light when tracing takes more of a CPU."
 )
+@click.option("--record", metavar="FILE", type=click.Path(path_type=Path), help="Keep every interval in a file.")
 @click.argument("arguments", nargs=-1, metavar="COMMAND | [INTERVAL [COUNT]]", type=click.UNPROCESSED)
 def main(
     pids: tuple[int, ...],
@@ -116,6 +127,7 @@ def main(
     latency: bool,
     light: bool,
     max_overhead: float | None,
+    record: Path | None,
     arguments: tuple[str, ...],
 ) -> None:
     """Counts what functions ask of the kernel: system calls, switches, network."""
@@ -130,7 +142,7 @@ def main(
     if failed and latency:
         raise click.UsageError("-L is of all calls, -x of those that failed: give one of them only.")
     view = View(by, latency, function, failed, timestamps)
-    sys.exit(_traced(Request(view, pace, pids, arguments, json_wanted, light, max_overhead)))
+    sys.exit(_traced(Request(view, pace, pids, arguments, json_wanted, light, max_overhead, record)))
 
 
 def _paced(pace: Pace, arguments: tuple[str, ...]) -> Pace:
@@ -171,19 +183,35 @@ def _traced(request: Request) -> int:
 
 def _trace(tracer: Tracer, request: Request) -> int:
     first = tracer.snapshot()
-    target = _target(tracer, request)
-    try:
+    pace = request.pace
+    with contextlib.ExitStack() as stack:
         sinks: list[Sink] = []
-        if request.pace.interval is not None:
+        if pace.interval is not None:
             sinks.append(_Lines(request.view) if request.json else _Tables(request.view))
-        total = follow(tracer, first, target, request.pace, sinks, Budget(tracer, request.max_overhead), None)
+        recorder = None
+        if request.record is not None:
+            pace = replace(pace, interval=pace.interval or _SECOND)
+            recorder = Recorder(request.record, pace.interval or _SECOND, _complain)
+            stack.callback(recorder.close)
+            sinks.append(recorder)
+        target = _target(tracer, request)
+        stack.callback(target.close)
+        if recorder is not None:
+            recorder.begin(target.described)
+        edges = Edges() if recorder is not None else None
+        total = follow(tracer, first, target, pace, sinks, Budget(tracer, request.max_overhead), edges)
         tracer.close()  # what goes on goes on untraced
         status = target.status()
-    finally:
-        target.close()
+        if recorder is not None:
+            recorder.end(status)
     if request.pace.interval is None:
         _print_whole(total, request, {**target.described, "status": status})
-    return status or _lacking(total, request.view)
+    broken = recorder is not None and not recorder.complete
+    return status or _lacking(total, request.view) or (RecordingFailed.exit_code if broken else 0)
+
+
+def _complain(text: str) -> None:
+    click.echo(f"cwasi-trace: {text}", err=True)
 
 
 def _target(tracer: Tracer, request: Request) -> Target:
@@ -233,5 +261,39 @@ class _Lines:
         click.echo(as_line(interval.report, self._view, interval.number, interval.time, interval.edges))
 
 
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("recording", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The page, in HTML.")
+def report(recording: Path, output: Path) -> None:
+    """Makes a page about a trace that was recorded with --record: one file, which needs nothing else.
+
+    It ends with 65 where the file is no recording, or is damaged. Of one that is cut off it shows what there is, and
+    says so.
+    """
+    from .trace_history import history
+    from .trace_page import page
+
+    try:
+        found = read(recording)
+        text = page(found, history(found))
+    except NoRecording as error:
+        _complain(str(error))
+        sys.exit(error.exit_code)
+    if found.lack:
+        _complain(f"{recording}: {found.lack}")
+    try:
+        output.write_text(text, "utf-8", "backslashreplace")
+    except OSError as error:
+        _complain(f"{output}: {error.strerror}")
+        sys.exit(RecordingFailed.exit_code)
+
+
+def entry() -> None:
+    """The program: `report` is a command of ours only where it stands first."""
+    if sys.argv[1:2] == ["report"]:
+        report.main(sys.argv[2:], prog_name="cwasi-trace report")
+    main.main()
+
+
 if __name__ == "__main__":
-    main()
+    entry()

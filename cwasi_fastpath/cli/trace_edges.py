@@ -12,7 +12,7 @@ from ..errors import Error
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A channel between functions; those without a name are called by their process."""
+    """A channel between functions, or between processes (`pid N`) where no function holds the end."""
 
     channel: str
     sender: str
@@ -50,15 +50,24 @@ class Edges:
 def edges_of(ends: Iterable[EndDescription]) -> list[Edge]:
     """An edge for each sender, and for each receiver whose sender is not among them."""
     ends = [end for end in ends if end.state == "open"]
-    edges = [
-        _edge(end, end.function or f"pid {end.pid}", tuple(end.peers)) for end in ends if end.role == "sender"
-    ]
+    edges = [_edge(end, _me(end), _others(end)) for end in ends if end.role == "sender"]
     told = {(edge.channel, name) for edge in edges for name in edge.receivers}
     for end in ends:
-        me = end.function or f"pid {end.pid}"
-        if end.role != "sender" and (end.channel, me) not in told:
-            edges += [_edge(end, sender, (me,)) for sender in end.peers]
+        if end.role != "sender" and (end.channel, _me(end)) not in told:
+            edges += [_edge(end, sender, (_me(end),)) for sender in _others(end)]
     return edges
+
+
+def _me(end: EndDescription) -> str:
+    return end.function or f"pid {end.pid}"
+
+
+def _others(end: EndDescription) -> tuple[str, ...]:
+    """Without functions the processes, as far as they can be seen from here."""
+    if end.function is not None:
+        return tuple(end.peers)
+    pids = [*end.peer_pids, *[0] * len(end.peers)]
+    return tuple(f"pid {pid}" if pid else name for pid, name in zip(pids, end.peers, strict=False))
 
 
 def _edge(end: EndDescription, sender: str, receivers: tuple[str, ...]) -> Edge:

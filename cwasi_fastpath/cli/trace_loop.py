@@ -102,8 +102,9 @@ def follow(
         number += 1
         due = max(due + pace.interval, now)
         known = edges.look(tracer.pids()) if edges is not None else ()
+        interval = Interval(number, time.time(), total.since(shown), total.since(first), known)
         for sink in sinks:
-            sink.show(Interval(number, time.time(), total.since(shown), total.since(first), known))
+            sink.show(interval)
         shown = total
         over = over or number == pace.count
     return total.since(first)
