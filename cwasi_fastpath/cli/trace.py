@@ -11,28 +11,20 @@ Needs root (or CAP_BPF and CAP_PERFMON) and python3-bpfcc; needs no kernel heade
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TypeVar
 
 import click
 
-from ..errors import Error
-from .trace_edges import Edges
-from .trace_json import as_json, as_line
-from .trace_loop import Budget, Interval, Pace, Sink, follow
-from .trace_recording import NoRecording, Recorder, RecordingFailed, read
-from .trace_tables import as_text
-from .trace_view import View, functions_of
+from .trace_loop import Pace
+from .trace_recording import NoRecording, RecordingFailed, read
+from .trace_session import Request, complain, traced
+from .trace_view import View
 
-if TYPE_CHECKING:
-    from ..trace_report import TraceReport
-    from ..tracer import Tracer
-    from .trace_target import Target
-
+METRICS_ADDRESS = "127.0.0.1:9464"
 _EPILOG = """\b
 Examples:
   cwasi-trace -- cwasi run a.wasm b.wasm     # a row for each function
@@ -44,6 +36,8 @@ Examples:
   cwasi-trace -T -p 1234 5                   # a running process, every 5 s
   cwasi-trace --by thread -p 1234 1 10       # its threads, 10 times
   cwasi-trace --json -i 1 -- ./host.py       # JSON, a line for each second
+  cwasi-trace --top -p 1234                  # live, on the whole screen
+  cwasi-trace --openmetrics=:9464 -p 1234    # for Prometheus
   cwasi-trace --record it -- ./host.py       # keep it, for a page about it:
   cwasi-trace report it -o it.html           # (-- report traces a `report`)
 
@@ -54,20 +48,6 @@ standard output. The exit status is the command's, 128+N if signal N killed it,
 function that was asked for is not there; 77 if this machine or this user
 cannot trace (nothing has been run then).
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What the command line says."""
-
-    view: View
-    pace: Pace
-    pids: tuple[int, ...]
-    command: tuple[str, ...]
-    json: bool
-    light: bool
-    max_overhead: float | None
-    record: Path | None
 
 
 def _share(_ctx: click.Context, _param: click.Parameter, text: str | None) -> float | None:
@@ -84,8 +64,6 @@ def _share(_ctx: click.Context, _param: click.Parameter, text: str | None) -> fl
 
 
 Number = TypeVar("Number", int, float)
-_SECOND = 1.0
-"""Between two looks, where nobody says it and somebody wants to look."""
 SECONDS = click.FloatRange(min=0.05, max=1e6)
 
 
@@ -114,6 +92,14 @@ SECONDS = click.FloatRange(min=0.05, max=1e6)
     "--max-overhead", metavar="PERCENT", callback=_share, help="Go on as with --light when tracing takes more of a CPU."
 )
 @click.option("--record", metavar="FILE", type=click.Path(path_type=Path), help="Keep every interval in a file.")
+@click.option(
+    "--openmetrics",
+    metavar="[ADDR]",
+    is_flag=False,
+    flag_value=METRICS_ADDRESS,
+    help=f"Serve the counts at this address of the loopback ({METRICS_ADDRESS}), or keep them in a file (with a /).",
+)
+@click.option("--top", is_flag=True, help="Show it live, on the whole screen.")
 @click.argument("arguments", nargs=-1, metavar="COMMAND | [INTERVAL [COUNT]]", type=click.UNPROCESSED)
 def main(
     pids: tuple[int, ...],
@@ -128,6 +114,8 @@ def main(
     light: bool,
     max_overhead: float | None,
     record: Path | None,
+    openmetrics: str | None,
+    top: bool,
     arguments: tuple[str, ...],
 ) -> None:
     """Counts what functions ask of the kernel: system calls, switches, network."""
@@ -141,8 +129,12 @@ def main(
         raise click.UsageError(f"{given} is of system calls, which --light leaves out: give one of them only.")
     if failed and latency:
         raise click.UsageError("-L is of all calls, -x of those that failed: give one of them only.")
+    if top and json_wanted:
+        raise click.UsageError("--top is for people, --json for programs: give one of them only.")
+    if top and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise click.UsageError("--top wants a terminal.")
     view = View(by, latency, function, failed, timestamps)
-    sys.exit(_traced(Request(view, pace, pids, arguments, json_wanted, light, max_overhead, record)))
+    sys.exit(traced(Request(view, pace, pids, arguments, json_wanted, light, max_overhead, record, openmetrics, top)))
 
 
 def _paced(pace: Pace, arguments: tuple[str, ...]) -> Pace:
@@ -166,101 +158,6 @@ def _number(text: str, name: str, kind: Callable[[str], Number], least: float | 
     return number
 
 
-def _traced(request: Request) -> int:
-    """Traces it all. Returns the status to end with."""
-    from ..names import checked
-    from ..tracer import Tracer
-
-    try:
-        if request.view.function is not None:
-            checked(request.view.function, "function")
-        with Tracer(request.light, request.view.by == "thread") as tracer:
-            return _trace(tracer, request)
-    except Error as error:
-        click.echo(f"cwasi-trace: {error}", err=True)
-        return error.exit_code
-
-
-def _trace(tracer: Tracer, request: Request) -> int:
-    first = tracer.snapshot()
-    pace = request.pace
-    with contextlib.ExitStack() as stack:
-        sinks: list[Sink] = []
-        if pace.interval is not None:
-            sinks.append(_Lines(request.view) if request.json else _Tables(request.view))
-        recorder = None
-        if request.record is not None:
-            pace = replace(pace, interval=pace.interval or _SECOND)
-            recorder = Recorder(request.record, pace.interval or _SECOND, _complain)
-            stack.callback(recorder.close)
-            sinks.append(recorder)
-        target = _target(tracer, request)
-        stack.callback(target.close)
-        if recorder is not None:
-            recorder.begin(target.described)
-        edges = Edges() if recorder is not None else None
-        total = follow(tracer, first, target, pace, sinks, Budget(tracer, request.max_overhead), edges)
-        tracer.close()  # what goes on goes on untraced
-        status = target.status()
-        if recorder is not None:
-            recorder.end(status)
-    if request.pace.interval is None:
-        _print_whole(total, request, {**target.described, "status": status})
-    broken = recorder is not None and not recorder.complete
-    return status or _lacking(total, request.view) or (RecordingFailed.exit_code if broken else 0)
-
-
-def _complain(text: str) -> None:
-    click.echo(f"cwasi-trace: {text}", err=True)
-
-
-def _target(tracer: Tracer, request: Request) -> Target:
-    from .trace_target import Command, Running
-
-    if not request.pids:
-        return Command(tracer, request.command, quiet=False)
-    target = Running(tracer, request.pids)
-    if request.pace.count is None and request.pace.duration is None:
-        click.echo("Tracing... Ctrl-C to quit.", err=True)
-    return target
-
-
-def _print_whole(total: TraceReport, request: Request, target: dict[str, Any]) -> None:
-    click.echo(as_json(total, request.view, target) if request.json else as_text(total, request.view))
-
-
-def _lacking(total: TraceReport, view: View) -> int:
-    """Says if the function that was asked for has done nothing. Returns the status."""
-    found = functions_of(total)
-    if view.function is None or view.function in found:
-        return 0
-    others = f"there were {', '.join(found[:20])}" if found else "no function did anything"
-    click.echo(f"cwasi-trace: function {view.function!r} did nothing; {others}", err=True)
-    return 69
-
-
-class _Tables:
-    """Prints each interval for people."""
-
-    def __init__(self, view: View) -> None:
-        self._view = view
-
-    def show(self, interval: Interval) -> None:
-        """See Sink."""
-        click.echo(as_text(interval.report, self._view, interval.time) + "\n")
-
-
-class _Lines:
-    """Prints each interval for programs."""
-
-    def __init__(self, view: View) -> None:
-        self._view = view
-
-    def show(self, interval: Interval) -> None:
-        """See Sink."""
-        click.echo(as_line(interval.report, self._view, interval.number, interval.time, interval.edges))
-
-
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("recording", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The page, in HTML.")
@@ -277,14 +174,14 @@ def report(recording: Path, output: Path) -> None:
         found = read(recording)
         text = page(found, history(found))
     except NoRecording as error:
-        _complain(str(error))
+        complain(str(error))
         sys.exit(error.exit_code)
     if found.lack:
-        _complain(f"{recording}: {found.lack}")
+        complain(f"{recording}: {found.lack}")
     try:
         output.write_text(text, "utf-8", "backslashreplace")
     except OSError as error:
-        _complain(f"{output}: {error.strerror}")
+        complain(f"{output}: {error.strerror}")
         sys.exit(RecordingFailed.exit_code)
 
 

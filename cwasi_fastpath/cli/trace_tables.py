@@ -30,7 +30,7 @@ def as_text(whole: TraceReport, view: View, at: float | None = None) -> str:
         parts.append(_network_table(report, labels))
     if view.latency:
         parts += _histograms(report, labels)
-    return "\n\n".join([*parts, _footer(whole)])
+    return "\n\n".join([*parts, footer(whole)])
 
 
 def labels_of(rows: Sequence[Row]) -> dict[str | Process, str]:
@@ -151,7 +151,8 @@ def _fit(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "~"
 
 
-def _footer(report: TraceReport) -> str:
+def footer(report: TraceReport) -> str:
+    """What is not in the tables, and what the trace itself cost."""
     counted = f"{report.switches} switches" if report.light and not report.rows else f"{report.calls} calls"
     lines = [f"{counted} in {report.seconds:.3f} s; {report.lost} calls and {report.lost_threads} threads lost."]
     if report.lost_times:

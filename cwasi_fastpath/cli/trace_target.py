@@ -70,6 +70,10 @@ class Target(ABC):
             self._inputs[descriptor]()
 
     @abstractmethod
+    def leave(self) -> None:
+        """The user has had enough."""
+
+    @abstractmethod
     def status(self) -> int:
         """What to end with; waits for what has to be waited for."""
 
@@ -115,8 +119,8 @@ class Command(Target):
         else:
             self._process.send_signal(number)
 
-    def interrupt(self) -> None:
-        """The user leaves the screen: the command is told as Ctrl-C would tell it."""
+    def leave(self) -> None:
+        """See Target. The command is told, as Ctrl-C would tell it."""
         if self._process is not None:
             self._process.send_signal(signal.SIGINT)
 
@@ -152,6 +156,10 @@ class Running(Target):
             raise
         self._stack = contextlib.ExitStack()
         self._stack.enter_context(_handling(lambda _number, _frame: self.stop()))
+
+    def leave(self) -> None:
+        """See Target."""
+        self.stop()
 
     def status(self) -> int:
         """Theirs is for their parents."""
