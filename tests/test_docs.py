@@ -462,6 +462,17 @@ def test_page_lists_every_option(page: Path) -> None:
     assert options(listed) == offered
 
 
+def test_the_example_of_cwasi_trace_has_only_options_that_there_are() -> None:
+    """Its figures are of one day; that its commands are understood is what can be told."""
+    page = (ROOT / "docs/man/cwasi-trace.1").read_text().replace("\\-", "-")
+    text = (ROOT / "docs/cwasi-trace_example.txt").read_text()
+    commands = [line.partition(" -- ")[0] for line in re.findall(r"^[#$] (cwasi-trace .*)$", text, flags=re.M)]
+    assert len(commands) >= 8
+    for command in commands:
+        for option in re.findall(r"(?<= )--?[a-zA-Z][\w-]*", command):
+            assert re.search(rf"(?<![\w-]){option}(?![\w-])", page), option
+
+
 # ---- what does not belong in a document ----
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from .trace_loop import Pace
 from .trace_recording import NoRecording, RecordingFailed, read
@@ -100,7 +101,13 @@ SECONDS = click.FloatRange(min=0.05, max=1e6)
     help=f"Serve the counts at this address of the loopback ({METRICS_ADDRESS}), or keep them in a file (with a /).",
 )
 @click.option("--top", is_flag=True, help="Show it live, on the whole screen.")
-@click.argument("arguments", nargs=-1, metavar="COMMAND | [INTERVAL [COUNT]]", type=click.UNPROCESSED)
+@click.argument(
+    "arguments",
+    nargs=-1,
+    metavar="COMMAND | [INTERVAL [COUNT]]",
+    type=click.UNPROCESSED,
+    shell_complete=lambda _context, _parameter, begun: [CompletionItem(begun, type="file")],
+)
 def main(
     pids: tuple[int, ...],
     function: str | None,
