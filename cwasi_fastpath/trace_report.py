@@ -20,9 +20,16 @@ class Process:
     """In the tracer's pid namespace; in the initial one if the process is in another."""
     comm: str
     """Its name: printable, at most 15 characters."""
+    tid: int | None = None
+    """The thread, where every thread is counted on its own; the process stands for it then."""
 
     def __str__(self) -> str:
-        return f"[{self.comm}]"
+        return f"[{self.comm}]" if self.tid is None else self.numbered
+
+    @property
+    def numbered(self) -> str:
+        """Its name with what tells it from others of that name."""
+        return f"[{self.comm} {self.pid}]" if self.tid is None else f"[{self.comm} {self.pid}/{self.tid}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,9 @@ class SyscallRow(Row):
     """Time from entry to return, waiting included, summed over the calls."""
     bytes: int
     """Moved by read, write, send, recv, splice and their kin; 0 for others."""
+    failed: int = 0
+    """The calls that returned an error; count and ns have them too."""
+    failed_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +77,9 @@ class ClassRow(Row):
     """See SyscallRow."""
     histogram: tuple[int, ...]
     """Calls by time: number n took 2^n ns or more and less than 2^(n+1), the first also 0, the last also more."""
+    failed: int = 0
+    """See SyscallRow."""
+    failed_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +236,11 @@ class TraceReport:
     ns_per_switch: float | None
     """What it adds to a switch, with its wake-up; None where the kernel did not let us measure it."""
     light: bool
-    """Whether system calls were left out, to spare the machine."""
+    """Whether system calls were left out, to spare the machine: all the time, or from some moment on."""
+    tracer_cpu_seconds: float = 0.0
+    """What the tracer's own process has used since it was attached."""
+    tracer_bytes: int = 0
+    """Its memory."""
     uses: tuple[FunctionUse, ...] = ()
     """Those that ran longest first."""
     ends: tuple[EndUse, ...] = ()
@@ -240,6 +257,11 @@ class TraceReport:
     def overhead_seconds(self) -> float:
         """What tracing calls and switches has cost the traced command, over all its threads."""
         return (self.calls * self.ns_per_call + self.switches * (self.ns_per_switch or 0.0)) / 1e9
+
+    @property
+    def overhead(self) -> float:
+        """The same as a share of one CPU."""
+        return self.overhead_seconds / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def switches(self) -> int:
@@ -263,6 +285,7 @@ class TraceReport:
             lost_traffic=self.lost_traffic - earlier.lost_traffic,
             lost_threads=self.lost_threads - earlier.lost_threads,
             seconds=self.seconds - earlier.seconds,
+            tracer_cpu_seconds=self.tracer_cpu_seconds - earlier.tracer_cpu_seconds,
         )
 
 

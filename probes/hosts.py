@@ -90,6 +90,11 @@ class Hosts:
         os.close(seat.descriptor)   # the map stays until another one takes its place
         self._left.append(seat.place)
 
+    def forget(self, group: int) -> None:
+        """A process of that number is to be followed: whoever had it before was another."""
+        with suppress(KeyError):
+            del self._maps("joined")[ctypes.c_uint32(group)]
+
     def _clear(self) -> None:
         descriptor = _create_slots()
         self._set_slots(0, descriptor)   # where nobody ever is: only to wait

@@ -6,9 +6,10 @@ import atexit
 import ctypes
 import os
 import platform
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from .tracefs import Tracepoint
 BUCKETS = 32  # of a histogram
 THREADS = 16384
 PROCESSES = 16384
+ADOPTED = 1024
+_INITIAL_PIDNS = 0xEFFFFFFC  # PROC_PID_INIT_INO
 _PROGRAMS = (
     ("sched_process_exit", "on_exit"),
     ("sched_process_exec", "on_exec"),
@@ -71,6 +74,7 @@ class Name:
 
     pid: int  # in the reader's pid namespace, or in the initial one if it has none there
     comm: str  # printable ASCII
+    tid: int  # the thread that was seen first, likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +89,17 @@ class Missing:
 class Probe:
     """The loaded and attached programs. They count nothing until an order is given and followed by a fork."""
 
-    def __init__(self, counters: Sequence[Counter]) -> None:
-        """Takes 0.3 s. Raises ProbeError, and then leaves nothing behind."""
+    def __init__(self, counters: Sequence[Counter], by_thread: bool = False) -> None:
+        """by_thread: every thread is an owner of its own where no function runs on it.
+
+        Takes 0.3 s. Raises ProbeError, and then leaves nothing behind.
+        """
         self._bcc = import_bcc()
         self.missing: list[Missing] = []
         self._events: list[int] = []
         self._namespace = Path("/proc/self/ns/pid").stat()
         cpus = len(self._bcc.utils.get_possible_cpus())
-        defines = self._defines()
+        defines = {**self._defines(), "BY_THREAD": int(by_thread)}
         usable = self._usable(counters, lambda counter: defines.update(counter.defines(cpus)))
         sources = ["threads.bpf.c", *(counter.source for counter in usable), "exit.bpf.c"]
         self._bpf = compile_probe(sources, defines, self._bcc)
@@ -115,8 +122,10 @@ class Probe:
             "POOL": POOL,
             "THREADS": THREADS,
             "PROCESSES": PROCESSES,
+            "ADOPTED": ADOPTED,
             "PIDNS_DEV": dev,
             "PIDNS_INO": ino,
+            "PIDNS_INITIAL": int(ino == _INITIAL_PIDNS),
         }
 
     def attach(self, programs: Programs) -> None:
@@ -175,12 +184,37 @@ class Probe:
         orders = self.map("orders")
         order = orders.Leaf()
         order.spawner, order.state = tid, state
+        order.adopts = len(self.map("adopted"))
         orders[ctypes.c_int(0)] = order
+
+    def adopt(self, pid: int, comm: bytes) -> None:
+        """Traces a process that runs already, and what it starts: each of its threads from its next call or switch on.
+
+        Raises ProbeError.
+        """
+        self.hosts.forget(pid)
+        key = pid << 32 | (time.monotonic_ns() >> 20 & 0xFFFFFFFF)
+        processes = self.map("processes")
+        process = processes.Leaf(self=pid, pid=pid, tid=pid, comm=comm[:15])
+        try:
+            processes[ctypes.c_uint64(key)] = process
+            self.map("adopted")[ctypes.c_uint32(pid)] = ctypes.c_uint64(key)
+        except Exception as error:  # bcc raises nothing more precise
+            raise ProbeError(f"no room for another process: {error}") from error
+        self.cancel_order()
+
+    def disown(self, pid: int) -> None:
+        """Its threads that have not been met are no longer waited for: whoever has its pid next is another."""
+        with suppress(KeyError):
+            del self.map("adopted")[ctypes.c_uint32(pid)]
+        self.cancel_order()
 
     def names(self) -> dict[int, Name]:
         """What the owners that are processes are called, by key; of those that have exited too."""
         return {
-            int(key.value): Name(int(process.pid or process.tgid), printable(process.comm))
+            int(key.value): Name(
+                int(process.pid or process.self), printable(process.comm), int(process.tid or process.self)
+            )
             for key, process in self.map("processes").items()
         }
 
@@ -230,6 +264,10 @@ class Probe:
                 return int(thread.group)
         return None
 
+    def pids(self) -> frozenset[int]:
+        """The traced processes that are in the reader's pid namespace, and have been met."""
+        return frozenset(int(thread.pid) for thread in self.map("threads").values() if thread.pid)
+
     def live_threads(self) -> int:
         """How many threads are traced now."""
         return sum(1 for _ in self.map("threads").keys())  # noqa: SIM118 - a bcc table, not a dict
@@ -239,6 +277,11 @@ class Probe:
         for counter in self.counters:
             counter.forget()
         self.map("processes").clear()
+
+    def detach(self, counter: Counter) -> None:
+        """Takes a counter's programs off; what it has counted stays."""
+        for tracepoint, _ in counter.programs:
+            self._bpf.detach_raw_tracepoint(tracepoint.encode())
 
     def close(self) -> None:
         """Detaches the programs and closes the maps; twice is safe."""

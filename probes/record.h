@@ -48,7 +48,7 @@ struct thread {
 	u64 process;	/* the key of its struct process */
 	u32 nr;		/* number of the call in flight */
 	u32 state;	/* enum thread_state */
-	u32 tgid;	/* in the initial pid namespace; in a newborn the parent's */
+	u32 self;	/* the process (by thread: the thread) in the initial pid namespace; in a newborn the parent's */
 	u32 pid;	/* the process in the tracer's pid namespace, 0 if it is in another */
 	u32 group;	/* the process in the initial pid namespace */
 	u32 blocked;	/* whether it left the CPU to wait for something */
@@ -60,13 +60,16 @@ struct thread {
 	u32 place;	/* of that host */
 	u32 tid;	/* the thread in the host's pid namespace */
 	u32 seen;	/* joins up to this generation are known to it */
+	u32 tid_here;	/* the thread in the tracer's pid namespace, 0 if it is in another */
+	u32 reserved;
 	u32 in_pool;	/* whether it has turned out to be a worker of wasmtime's WASI */
 };
 
 /* A traced process; kept when it has exited, so that its calls keep a name. */
 struct process {
-	u32 tgid;	/* in the initial pid namespace */
+	u32 self;	/* the process (by thread: the thread) in the initial pid namespace */
 	u32 pid;	/* in the tracer's pid namespace, 0 if it is in another */
+	u32 tid;	/* the thread that was seen first, likewise */
 	char comm[16];
 };
 
@@ -80,6 +83,8 @@ struct total {
 	u64 count;
 	u64 ns;
 	u64 result;	/* sum of the positive return values: bytes, if the call moves any */
+	u64 failed;	/* those that returned an error */
+	u64 failed_ns;
 };
 
 /* A class of system calls as one owner made them. */
@@ -150,6 +155,8 @@ struct traffic {
 struct order {
 	u32 spawner;	/* its thread that will fork, in its pid namespace; 0 for none */
 	u32 state;	/* enum thread_state that the child starts in */
+	u32 adopts;	/* whether there is anything in the map `adopted` */
+	u32 reserved;
 };
 
 enum lost {

@@ -18,8 +18,8 @@
  * Only joins that came after a thread's birth are its own, since pids are used
  * again.
  *
- * Given by probe.py: SLOTS, HOSTS, FUNCTIONS, POOL, THREADS, PROCESSES, PIDNS_DEV and
- * PIDNS_INO.
+ * Given by probe.py: SLOTS, HOSTS, FUNCTIONS, POOL, THREADS, PROCESSES,
+ * ADOPTED, BY_THREAD, PIDNS_DEV, PIDNS_INO and PIDNS_INITIAL.
  */
 #include "record.h"
 
@@ -36,6 +36,7 @@ BPF_TABLE("hash", u64, struct thread, threads, THREADS);
 BPF_TABLE("hash", u64, struct process, processes, PROCESSES);
 BPF_TABLE("percpu_array", u32, u64, lost, LOST_KINDS);
 BPF_TABLE("array", u32, struct order, orders, 1);
+BPF_TABLE("hash", u32, u64, adopted, ADOPTED);	/* by process, the key of its struct process */
 
 static __always_inline void count_lost(u32 kind)
 {
@@ -134,7 +135,7 @@ static __always_inline void clear_slot(struct thread *thread)
 
 static __always_inline void name_process(struct thread *thread)
 {
-	struct process process = {.tgid = thread->tgid, .pid = thread->pid};
+	struct process process = {.self = thread->self, .pid = thread->pid, .tid = thread->tid_here};
 
 	bpf_get_current_comm(process.comm, sizeof(process.comm));
 	/* A process that does not fit is shown without a name, but counted. */
@@ -143,25 +144,62 @@ static __always_inline void name_process(struct thread *thread)
 
 /*
  * Fill in who the current thread is. Pids are used again, so a process's key
- * is its tgid above the millisecond it was first seen in.
+ * is its tgid above the millisecond it was first seen in. With BY_THREAD every
+ * thread is what a process is otherwise.
  */
 static __always_inline void identify(struct thread *thread)
 {
 	struct bpf_pidns_info ns = {};
 	u64 both = bpf_get_current_pid_tgid();
-	u32 tgid = both >> 32;
+	u32 self = BY_THREAD ? (u32)both : both >> 32;
 
 	/* Fails, and leaves zeros, in a pid namespace other than the tracer's. */
 	bpf_get_ns_current_pid_tgid(PIDNS_DEV, PIDNS_INO, &ns, sizeof(ns));
 	thread->pid = ns.tgid;
-	thread->group = tgid;
+	thread->tid_here = ns.pid;
+	thread->group = both >> 32;
 	thread->state = LIVE;
 	name_in_host(thread);
-	if (thread->tgid == tgid)
+	if (thread->self == self)
 		return;
-	thread->tgid = tgid;
-	thread->process = (u64)tgid << 32 | (u32)(bpf_ktime_get_ns() >> 20);
+	thread->self = self;
+	thread->process = (u64)self << 32 | (u32)(bpf_ktime_get_ns() >> 20);
 	name_process(thread);
+}
+
+/*
+ * The record of the current thread, which has none, if it is of a process that
+ * the tracer was pointed at while it ran. Until its first event of any kind
+ * after that, nobody can tell its task from others.
+ */
+static __always_inline struct thread *adopt(u64 task)
+{
+	struct bpf_pidns_info ns = {};
+	struct thread fresh = {.state = NEWBORN};	/* may have become a host's before it was met */
+	u32 first = 0;
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u32 pid = tgid;
+	struct order *order = orders.lookup(&first);
+	u64 *process;
+
+	if (!order || !order->adopts)
+		return 0;
+	if (!PIDNS_INITIAL) {
+		bpf_get_ns_current_pid_tgid(PIDNS_DEV, PIDNS_INO, &ns, sizeof(ns));
+		pid = ns.tgid;
+	}
+	process = adopted.lookup(&pid);
+	if (!process)
+		return 0;
+	if (!BY_THREAD) {	/* its threads share a key that none of them makes */
+		fresh.process = *process;
+		fresh.self = tgid;
+	}
+	if (threads.update(&task, &fresh)) {
+		count_lost(LOST_THREADS);
+		return 0;
+	}
+	return threads.lookup(&task);
 }
 
 /* The current thread's record if it is traced; says who it is if it has not yet. */
@@ -170,6 +208,8 @@ static __always_inline struct thread *current_thread(void)
 	u64 task = bpf_get_current_task();
 	struct thread *thread = threads.lookup(&task);
 
+	if (!thread)
+		thread = adopt(task);
 	if (!thread || thread->state == PENDING)
 		return 0;
 	if (thread->state == NEWBORN)
@@ -234,18 +274,24 @@ int on_fork(struct bpf_raw_tracepoint_args *ctx)
 	struct thread *parent = threads.lookup(&parent_task);
 	struct thread child = {};
 
+	if (!parent)
+		parent = adopt(parent_task);
 	if (parent) {
+		if (parent->state == NEWBORN)
+			identify(parent);
 		find_host(parent);
 		child.host = parent->host;
 		child.place = parent->place;
 		child.process = parent->process;
-		child.tgid = parent->tgid;
+		child.self = parent->self;
 		child.state = parent->state == PENDING ? PENDING : NEWBORN;
 	} else {
 		child.state = ordered_state();
 	}
 	child.seen = joins();
-	if (child.state != UNTRACED && threads.update(&child_task, &child))
+	if (child.state == UNTRACED)
+		threads.delete(&child_task);	/* of who had the address before */
+	else if (threads.update(&child_task, &child))
 		count_lost(LOST_THREADS);
 	return 0;
 }
