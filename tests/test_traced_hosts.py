@@ -168,8 +168,10 @@ while True:
     others.append(other)
     try:
         other.send(b'{"hello": 2}')
-        _, passed, _, _ = socket.recv_fds(other, 4096, 1)
+        reply, passed, _, _ = socket.recv_fds(other, 4096, 1)
     except OSError:
+        break
+    if b"error" in reply:   # if it was read before the connection was closed
         break
     for descriptor in passed:
         os.close(descriptor)
