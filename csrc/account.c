@@ -46,8 +46,8 @@ void account_close(const account *a, cwasi_channel *c)
 {
     int64_t now = now_ns();
     cwasi_stats counted;
-    statistics_row row = *channel_row(c);
-    if (row.number) {
+    uint64_t row = load_relaxed(channel_row(c));
+    if (row) {
         cwasi_channel_stats(c, &counted);
         statistics_tell(row, attribution_current(), (uint64_t)(now - a->began), waited - a->waited, copied - a->copied,
                         cwasi_channel_mode(c), &counted);

@@ -46,17 +46,15 @@ void account_close_hostcall(const account *a);
 void account_leave_function(uint32_t id);
 
 /* ---- statistics.c: the file in which a tracer finds it ---- */
-/* Where this end of a channel stands in it. */
-typedef struct {
-    uint32_t number;   /* from 1 on; 0: nowhere */
-    uint32_t table;    /* which table of this process: a forked child has another */
-} statistics_row;
+/* Where an end of a channel stands in it: its number from 1 on, and above that which table of this process, since a
+ * forked child has another; 0: nowhere. Set by who describes the end, while others may use it. */
+typedef atomic_u64 statistics_row;
 
 /* Adds to a function; nothing where there is no table. */
 void statistics_add_time(uint32_t id, uint64_t ns);
 void statistics_add_call(uint32_t id, uint64_t ns, uint64_t waited, uint64_t copied);
 /* Adds to an end of a channel, and says what it has counted. */
-void statistics_tell(statistics_row row, uint32_t id, uint64_t ns, uint64_t waited, uint64_t copied, unsigned mode,
+void statistics_tell(uint64_t row, uint32_t id, uint64_t ns, uint64_t waited, uint64_t copied, unsigned mode,
                      const cwasi_stats *counted);
 
 /* ---- attribution.c ---- */

@@ -13,6 +13,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+enum { SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL };
+
 static _Atomic(cwasi_statistics *) shared;
 static int table_fd = -1;
 static uint32_t tables;   /* that this process, and who forked it, had before */
@@ -55,7 +57,7 @@ static int create_table(void)
     if (fd < 0)
         return -errno;
     void *memory = MAP_FAILED;
-    if (ftruncate(fd, sizeof(cwasi_statistics)) == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
+    if (ftruncate(fd, sizeof(cwasi_statistics)) == 0 && fcntl(fd, F_ADD_SEALS, SEALS) == 0)
         memory = mmap(NULL, sizeof(cwasi_statistics), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (memory == MAP_FAILED) {
         int error = errno;
@@ -107,26 +109,27 @@ int cwasi_statistics_end(cwasi_channel *c, const char *channel, const char *peer
     cwasi_statistics *table = find_table();
     if (!table)
         return -EINVAL;
-    if (!row->number || row->table != tables) {
-        if (table->ends == CWASI_ENDS_MAX) {
-            table->missed++;
-            return -ENOSPC;
-        }
-        *row = (statistics_row){table->ends + 1, tables};
+    uint64_t now = load_relaxed(row);
+    int fresh = now >> 32 != tables;
+    if (fresh && table->ends == CWASI_ENDS_MAX) {
+        table->missed++;
+        return -ENOSPC;
     }
-    cwasi_end_statistics *end = &table->end[row->number - 1];
+    uint32_t number = fresh ? table->ends + 1 : (uint32_t)now;
+    cwasi_end_statistics *end = &table->end[number - 1];
     put_text(end->channel, sizeof end->channel, channel);
     put_text(end->peers, sizeof end->peers, peers);
     put_text(end->transport, sizeof end->transport, transport);
     end->role = (uint32_t)channel_role(c);
     end->mode = cwasi_channel_mode(c);
-    if (row->number <= table->ends)
+    if (!fresh)
         return 0;
     /* Else a tracer that comes now would take for new what was counted before. */
     cwasi_stats counted;
     cwasi_channel_stats(c, &counted);
     put_counts(end, &counted);
-    table->ends = row->number;
+    table->ends = number;
+    store_relaxed(row, (uint64_t)tables << 32 | number);
     return 0;
 }
 
@@ -149,13 +152,13 @@ void statistics_add_call(uint32_t id, uint64_t ns, uint64_t waited, uint64_t cop
     add(&f->copying_ns, copied);
 }
 
-void statistics_tell(statistics_row row, uint32_t id, uint64_t ns, uint64_t waited, uint64_t copied, unsigned mode,
+void statistics_tell(uint64_t row, uint32_t id, uint64_t ns, uint64_t waited, uint64_t copied, unsigned mode,
                      const cwasi_stats *counted)
 {
     cwasi_statistics *table = find_table();
-    if (!table || row.table != tables)
+    if (!table || row >> 32 != tables)
         return;
-    cwasi_end_statistics *end = &table->end[row.number - 1];
+    cwasi_end_statistics *end = &table->end[(uint32_t)row - 1];
     /* One thread at a time is inside an end. */
     end->function = id < CWASI_FUNCTIONS_MAX ? id : CWASI_FUNCTIONS_MAX - 1;
     end->mode = mode;

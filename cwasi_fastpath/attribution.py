@@ -2,8 +2,7 @@
 
 A tracer names its socket in the environment (CWASI_TRACER), or comes later and says it. It answers with a map, which it
 reads and nobody but us writes: one plain store when a function begins or ends on a thread. Without a tracer the store
-goes to a private word.
-A forked child is a host of its own.
+goes to a private word. A forked child is a host of its own.
 """
 
 from __future__ import annotations
