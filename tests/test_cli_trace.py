@@ -170,6 +170,12 @@ class TestStatus:
         assert done.returncode == status
         assert done.stdout.startswith("FUNCTION")
 
+    def test_of_a_report_that_cannot_be_written(self) -> None:
+        with open("/dev/full", "w") as full:  # noqa: PTH123
+            done = subprocess.run([*TRACE, "true"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        assert done.returncode == 74
+        assert done.stderr == "cwasi-trace: the report cannot be written: No space left on device\n"
+
     def test_of_what_cannot_run(self, tmp_path: Path) -> None:
         (tmp_path / "plain").touch(0o644)
         for command, status in ((str(tmp_path / "none"), 127), (str(tmp_path / "plain"), 126)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import signal
@@ -143,6 +144,24 @@ def test_a_client_that_says_nothing_holds_up_nobody(worker: Worker) -> None:
             silent.sendall(b"\xff\x00\r\n\r\n")
             parsed(get(url)[1])
             trace.stops()
+        assert not "".join(trace.said).count("Traceback")
+
+
+@pytest.mark.usefixtures("needs_tracing")
+def test_many_clients_that_say_nothing_cost_few_threads(worker: Worker) -> None:
+    with tracing("--json", "--openmetrics", "0", "-i", "0.1", "-p", str(worker.pid)) as trace:
+        where = urlsplit(url_of(trace))
+        with contextlib.ExitStack() as stack:
+            for _ in range(100):
+                stack.enter_context(socket.create_connection((str(where.hostname), where.port), SECONDS))
+            threads = len(list(Path(f"/proc/{trace.process.pid}/task").iterdir()))
+            assert threads <= 16 + 10
+        response = None
+        while response is None:   # until the last of them has been noticed
+            with contextlib.suppress(http.client.HTTPException, ConnectionError):
+                response, text = get(trace.said[0].split()[1])
+        assert parsed(text)
+        trace.stops()
 
 
 @pytest.mark.usefixtures("needs_tracing")

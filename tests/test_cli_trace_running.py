@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 import pytest
@@ -282,6 +283,41 @@ sys.stdin.readline()
     assert sum(row["bytes"] for row in written) == 23 * 1009 + len("done\n"), written
     assert sum(row["count"] for row in written) > 23
     assert {row["process"]["pid"] for row in written} == {process.pid}
+
+
+def test_from_inside_a_pid_namespace() -> None:
+    body = "import signal, time\nsignal.alarm(60)\nwhile True: time.sleep(0.01)"
+    trace = " ".join([*TRACE, "--json", "-d", "1", "-p", "$!"])
+    script = f'{sys.executable} -c "$0" & {trace}; status=$?; echo $!; kill $!; exit $status'
+    done = subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", script, body],
+        capture_output=True, text=True, timeout=SECONDS,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    text, _, pid = done.stdout.strip().rpartition("\n")
+    rows = json.loads(text)["rows"]
+    assert {row["process"]["pid"] for row in rows} == {int(pid)}
+    assert "clock_nanosleep" in {row["syscall"] for row in rows}
+
+
+def test_a_process_of_another_pid_namespace() -> None:
+    program = "import os, sys\nfd = os.open('/dev/null', 1)\nprint('ready', flush=True)\nsys.stdin.readline()\n"
+    program += "for _ in range(23): os.pwrite(fd, b'x', 0)\nprint('done', flush=True)\nsys.stdin.readline()"
+    with subprocess.Popen(
+        ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", program],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdin is not None and process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        with tracing("--json", "-p", child) as trace:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "done\n"
+            report = json.loads(trace.stops())
+        process.stdin.close()
+    assert counted(report) == 23
+    assert {row["process"]["pid"] for row in report["rows"]} == {int(child)}
 
 
 # ---- what it costs ----

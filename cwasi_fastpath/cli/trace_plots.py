@@ -42,10 +42,13 @@ def _layers(edges: Sequence[Edge]) -> list[list[str]]:
     names = sorted({name for edge in edges for name in edge.functions})
     depth = dict.fromkeys(names, 0)
     for _ in names:
+        before = dict(depth)
         for edge in edges:
             for name in edge.receivers:
                 if name != edge.sender:
                     depth[name] = min(max(depth[name], depth[edge.sender] + 1), len(names) - 1)
+        if depth == before:
+            break
     used = sorted(set(depth.values()))
     return [[name for name in names if depth[name] == level] for level in used]
 

@@ -66,6 +66,11 @@ def traced(request: Request) -> int:
     except Error as error:
         complain(str(error))
         return error.exit_code
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # where the report goes
+        complain(f"the report cannot be written: {error.strerror}")
+        return RecordingFailed.exit_code
 
 
 def complain(text: str) -> None:
