@@ -1,7 +1,8 @@
 """Which function runs on this thread, told to a tracer where there is one.
 
-A tracer names its socket in the environment (CWASI_TRACER). It answers with a map that it reads and we write: one
-plain store when a function begins or ends on a thread. Without a tracer the store goes to a private word.
+A tracer names its socket in the environment (CWASI_TRACER). It answers with a map, which it reads and nobody but us
+writes: one plain store when a function begins or ends on a thread. Without a tracer the store goes to a private word.
+A forked child is a host of its own.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ._native import check, lib
 from .names import checked
 
 ENVIRONMENT = "CWASI_TRACER"
-_TIMEOUT_SECONDS = 2.0
+_VERSION = 2
+_TIMEOUT_SECONDS = 10.0
 _MESSAGE_BYTES = 4096
 
 _log = logging.getLogger(__name__)
@@ -43,19 +46,36 @@ class _TracerClient:
         if uid != 0:
             raise PermissionError(f"the tracer at {path} runs as uid {uid}, not as root")
         self._map()
+        self._account()
 
     def _map(self) -> None:
-        self._socket.send(json.dumps({"hello": 1}).encode())
+        self._socket.send(json.dumps({"hello": _VERSION}).encode())
         data, fds, _, _ = socket.recv_fds(self._socket, _MESSAGE_BYTES, 1)
         try:
-            check(lib.cwasi_attribution_map(fds[0], json.loads(data)["slots"]), "the tracer's map")
+            reply = json.loads(data)
+            if "error" in reply:
+                raise PermissionError(reply["error"])
+            check(lib.cwasi_attribution_map(fds[0], reply["slots"], reply["probes"]), "the tracer's map")
         finally:
             for fd in fds:
                 os.close(fd)
 
+    def _account(self) -> None:
+        """Begins to count what the data plane's time goes into."""
+        statistics = check(lib.cwasi_statistics_create(), "statistics for the tracer")
+        try:
+            request = json.dumps({"statistics": lib.CWASI_STATISTICS_VERSION})
+            socket.send_fds(self._socket, [request.encode()], [statistics])
+            self._socket.recv(_MESSAGE_BYTES)
+        finally:
+            os.close(statistics)
+
     def function_id(self, name: str) -> int:
         self._socket.send(json.dumps({"function": name}).encode())
         return int(json.loads(self._socket.recv(_MESSAGE_BYTES))["id"])
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 def _connect() -> _TracerClient | None:
@@ -72,18 +92,44 @@ def _connect() -> _TracerClient | None:
     return _tracer
 
 
+def _number(name: str) -> int:
+    tracer = _connect()
+    try:
+        return tracer.function_id(name) if tracer else len(_ids) + 1
+    except (OSError, ValueError, KeyError) as error:
+        _log.warning("%s is not traced: %s", name, error)
+        return 0
+
+
 def function_id(name: str) -> int:
-    """The number that stands for `name` in the tracer's map, from 1 on. Raises BadName."""
+    """The number that stands for `name` in this process, from 1 on. Raises BadName."""
     with _lock:
         if name not in _ids:
             checked(name, "function")
-            tracer = _connect()
-            try:
-                _ids[name] = tracer.function_id(name) if tracer else len(_ids) + 1
-            except (OSError, ValueError, KeyError) as error:
-                _log.warning("%s is not traced: %s", name, error)
-                _ids[name] = 0
+            _ids[name] = _number(name)
         return _ids[name]
+
+
+def describe_end(pointer: Any, channel: str, peers: str = "", transport: str = "") -> None:
+    """Tells a tracer, where there is one, what an end of a channel is: whom it connects to, and by what."""
+    with _lock:
+        if _connect() is not None:   # what exceeds the table is counted there
+            lib.cwasi_statistics_end(pointer, channel.encode(), peers.encode(), transport.encode())
+
+
+def _after_fork() -> None:
+    """Where our parent is traced: a map of our own, in which the names have the numbers that they had."""
+    global _asked, _tracer, _lock
+    _lock = threading.Lock()
+    if _tracer is None:
+        return
+    _tracer.close()
+    _tracer, _asked = None, False
+    for name in _ids:
+        _ids[name] = _number(name)
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 @contextmanager

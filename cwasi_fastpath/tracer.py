@@ -1,6 +1,6 @@
 """Counts the system calls of a command and charges each to the function that made it.
 
-The counting is done in the kernel, by probes/; this module starts the command, hands the slot map to the hosts in it,
+The counting is done in the kernel, by probes/; this module starts the command, hands slot maps to the hosts in it,
 and turns the maps into a report. It is the only one that imports the probes.
 """
 
@@ -11,15 +11,18 @@ import select
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from .errors import Error, Unavailable
+from .host_statistics import EndCounts, HostStatistics
+from .probes.hosts import FUNCTIONS, OWNERS, PLACES, POOL, PROBES, SLOTS, Seat, namespace_of
 from .probes.loader import ProbeError
 from .probes.network import Network, Traffic
-from .probes.probe import BUCKETS, FUNCTIONS, Counter, Probe
+from .probes.probe import BUCKETS, Counter, Probe
 from .probes.requirements import Check, requirements
 from .probes.round_trips import RoundTrips
 from .probes.scheduling import Scheduling, Turns
@@ -27,7 +30,10 @@ from .probes.syscall_classes import CLASSES, syscall_class
 from .probes.syscall_names import MOVES_BYTES, syscall_name
 from .probes.syscalls import Syscalls, Times, Total
 from .trace_report import (
+    NO_FUNCTION,
     ClassRow,
+    EndUse,
+    FunctionUse,
     MissingCounts,
     NetworkRow,
     Process,
@@ -35,6 +41,8 @@ from .trace_report import (
     SyscallRow,
     TraceReport,
     by_bytes,
+    by_channel,
+    by_run,
     by_time,
     by_waiting,
     difference,
@@ -46,6 +54,7 @@ __all__ = ["Check", "NoSuchTarget", "Tracer", "TracerUnavailable", "requirements
 
 _ROUNDS, _CALLS = 23, 1009
 _SLEEPS = 101
+_END_COUNTS = [field.name for field in fields(EndCounts) if field.name not in ("number", "sends", "function")]
 
 
 _CALLS_OF = ("system calls", "time blocked in calls that send and receive")
@@ -100,7 +109,7 @@ class Tracer:
             self._ns_per_call = max(0.0, self._self_test() - untraced)
             self._ns_per_switch = self._measure_switches()
             self._probe.forget()
-            self._control = ControlSocket(self._probe.slots_fd, self._probe.slots, FUNCTIONS, self._probe.traces)
+            self._control = ControlSocket(_Seats(self._probe), PLACES)
         except BaseException:
             self.close()
             raise
@@ -206,6 +215,7 @@ class Tracer:
         times = list(self._syscalls.times()) if counts_calls else []
         turns = list(self._scheduling.turns()) if self._counts(self._scheduling) else []
         traffic = list(self._network.traffic()) if self._counts(self._network) else []
+        said = control.statistics()
         # Last: whoever is in the maps has a name by now.
         owners = _Owners(control.names(), self._probe, self._by_thread)
         rows = merged(_row(total, owners) for total in totals)
@@ -214,6 +224,9 @@ class Tracer:
             classes=by_time(_classes(rows, times, owners)),
             scheduling=by_waiting(merged(_turns(turns, owners))),
             network=by_bytes(difference(merged(_traffic(traffic, owners)), ())),  # a call that failed moved nothing
+            uses=by_run(merged(_uses(said, owners))),
+            ends=by_channel(_ends(said, owners)),
+            missed_ends=sum(statistics.missed for statistics in said.values()),
             missing=self._missing(),
             lost=self._syscalls.lost() if counts_calls else 0,
             lost_times=self._syscalls.lost_times() if counts_calls else 0,
@@ -257,6 +270,28 @@ class Tracer:
         self.close()
 
 
+class _Seats:
+    """Lets traced processes in, each with a map of its own."""
+
+    ids, pool, slots, probes = FUNCTIONS, POOL, SLOTS, PROBES
+
+    def __init__(self, probe: Probe) -> None:
+        self._probe = probe
+
+    def join(self, pid: int, alive: Callable[[], bool]) -> Seat | None:
+        """See tracer_socket.Seats. Of its pid namespace we are told by /proc, if that is of our own."""
+        group = self._probe.group_of(pid)
+        if group is None:
+            return None
+        ours = Path("/proc/self").readlink() == Path(str(os.getpid()))
+        namespace = Path("/proc", str(pid) if ours else "self", "ns/pid").stat()
+        return self._probe.hosts.join(group, namespace_of(namespace), alive)
+
+    def leave(self, seat: Seat) -> None:
+        """See tracer_socket.Seats."""
+        self._probe.hosts.leave(seat)
+
+
 class _Owners:
     """Who the owners are that the probes know by number."""
 
@@ -269,7 +304,7 @@ class _Owners:
 
     def of(self, owner: int) -> str | Process:
         """The function or the process; a host may store an id that nobody was given."""
-        if owner < FUNCTIONS:
+        if owner < OWNERS:
             return self._functions.get(owner, OTHER)
         return self._processes.get(owner) or Process(owner, owner >> 32, "?")
 
@@ -328,6 +363,25 @@ def _traffic(found: Iterable[Traffic], owners: _Owners) -> Iterator[NetworkRow]:
             srtt_us_sum=traffic.srtt,
             cwnd_sum=traffic.cwnd,
         )
+
+
+def _uses(said: Mapping[int, HostStatistics], owners: _Owners) -> Iterator[FunctionUse]:
+    for host, statistics in said.items():
+        for counts in statistics.functions:
+            times = (counts.ns, counts.calls, counts.calls_ns, counts.waited_ns, counts.copying_ns)
+            yield FunctionUse(owners.of(host + counts.id), *times)
+
+
+def _ends(said: Mapping[int, HostStatistics], owners: _Owners) -> Iterator[EndUse]:
+    for host, statistics in said.items():
+        for end in statistics.ends:
+            counts = {name: getattr(end, name) for name in _END_COUNTS}
+            yield EndUse(
+                owner=owners.of(host + end.function) if end.function else NO_FUNCTION,
+                id=f"{host}.{end.number}",
+                direction="sends" if end.sends else "receives",
+                **counts,
+            )
 
 
 def ended(descriptor: int) -> bool:

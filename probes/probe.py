@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .hosts import FUNCTIONS, PLACES, POOL, SLOTS, Hosts, namespace_of
 from .loader import ProbeError, Rejected, compile_probe, diagnostics, import_bcc
 from .requirements import SYS_BPF
 from .tracefs import Tracepoint
 
-FUNCTIONS = 1024  # ids 1 to 1023; a thread's slot holds 0 while it runs none
 BUCKETS = 32  # of a histogram
 THREADS = 16384
 PROCESSES = 16384
@@ -29,6 +29,7 @@ _PROGRAMS = (
     ("sched_process_exec", "on_exec"),
     ("sched_process_fork", "on_fork"),
 )
+_INITIAL_PIDNS = 0xEFFFFFFC  # PROC_PID_INIT_INO
 _REPORT = f"report it, with the version of this kernel, {platform.release()}"
 Programs = tuple[tuple[str, str], ...]
 _PENDING, _NEWBORN = 1, 2  # enum thread_state
@@ -96,7 +97,7 @@ class Probe:
         self._bcc = import_bcc()
         self.missing: list[Missing] = []
         self._events: list[int] = []
-        self.slots = int(Path("/proc/sys/kernel/pid_max").read_text()) // 2 * 2
+        self._namespace = Path("/proc/self/ns/pid").stat()
         cpus = len(self._bcc.utils.get_possible_cpus())
         defines = {**self._defines(), "BY_THREAD": int(by_thread)}
         usable = self._usable(counters, lambda counter: defines.update(counter.defines(cpus)))
@@ -107,23 +108,24 @@ class Probe:
             for counter in usable:
                 counter.probe = self
             self.counters = self._usable(usable, lambda counter: counter.attach())
-            self.slots_fd: int = self._bcc.lib.bpf_table_fd(self._bpf.module, b"slots")
+            self.hosts = Hosts(self.map, self._bcc.lib, self._bcc.lib.bpf_table_fd(self._bpf.module, b"slots"))
         except BaseException:
             self.close()
             raise
 
     def _defines(self) -> dict[str, int]:
-        namespace = Path("/proc/self/ns/pid").stat()
+        dev, ino = namespace_of(self._namespace)
         return {
-            "SLOTS": self.slots,
+            "SLOTS": SLOTS,
+            "HOSTS": PLACES + 1,
             "FUNCTIONS": FUNCTIONS,
+            "POOL": POOL,
             "THREADS": THREADS,
             "PROCESSES": PROCESSES,
             "ADOPTED": ADOPTED,
-            # The kernel's own encoding of a device number, not that of stat.
-            "PIDNS_DEV": os.major(namespace.st_dev) << 20 | os.minor(namespace.st_dev),
-            "PIDNS_INO": namespace.st_ino,
-            "PIDNS_INITIAL": int(namespace.st_ino == _INITIAL_PIDNS),
+            "PIDNS_DEV": dev,
+            "PIDNS_INO": ino,
+            "PIDNS_INITIAL": int(ino == _INITIAL_PIDNS),
         }
 
     def attach(self, programs: Programs) -> None:
@@ -190,6 +192,7 @@ class Probe:
 
         Raises ProbeError.
         """
+        self.hosts.forget(pid)
         key = pid << 32 | (time.monotonic_ns() >> 20 & 0xFFFFFFFF)
         processes = self.map("processes")
         process = processes.Leaf(self=pid, pid=pid, tid=pid, comm=comm[:15])
@@ -250,9 +253,16 @@ class Probe:
             if descriptor >= 0:
                 os.close(descriptor)
 
-    def traces(self, pid: int) -> bool:
-        """Whether a process of this pid, in the reader's pid namespace, is alive and traced."""
-        return pid > 0 and any(thread.pid == pid for thread in self.map("threads").values())
+    def group_of(self, pid: int) -> int | None:
+        """What the initial pid namespace calls the process of this pid, if it is alive and traced.
+
+        pid: in the reader's pid namespace. From one that is not the initial one, processes in others are not found.
+        """
+        initial = self._namespace.st_ino == _INITIAL_PIDNS
+        for thread in self.map("threads").values():
+            if pid > 0 and (thread.group if initial else thread.pid) == pid:
+                return int(thread.group)
+        return None
 
     def pids(self) -> frozenset[int]:
         """The traced processes that are in the reader's pid namespace, and have been met."""

@@ -55,7 +55,7 @@ class TestReport:
         assert writes(done) == {"resize": 23, "detect": 1009}
         assert (report["schema"], report["status"], report["lost"], report["lost_threads"]) == (3, 0, 0, 0)
         assert report["calls"] == sum(row["count"] for row in report["rows"])
-        assert report["overhead"]["ns_per_call"] > 0 and report["overhead"]["share"] > 0
+        assert report["overhead"]["ns_per_call"] >= 0 and report["overhead"]["share"] >= 0
         assert report["tracer"]["cpu_seconds"] > 0 and report["tracer"]["memory_bytes"] > 1 << 20
         (process,) = {json.dumps(row["process"]) for row in report["rows"] if row["function"] is None}
         assert json.loads(process)["comm"].startswith("python")

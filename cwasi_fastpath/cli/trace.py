@@ -30,6 +30,7 @@ _EPILOG = """\b
 Examples:
   cwasi-trace -- cwasi run a.wasm b.wasm     # a row for each function
   cwasi-trace --by syscall -- ./host.py      # a row for each function and call
+  cwasi-trace --by channel -- ./host.py      # the tax bill: waits, copies, per message
   cwasi-trace -L -- ./host.py                # how long the calls of each took
   cwasi-trace -x --by syscall -- ./host.py   # calls that failed
   cwasi-trace --light -- ./host.py           # switches and sockets only
@@ -81,11 +82,11 @@ SECONDS = click.FloatRange(min=0.05, max=1e6)
 @click.option("--json", "json_wanted", is_flag=True, help="Print the report as JSON; one on a line for each interval.")
 @click.option(
     "--by",
-    type=click.Choice(["function", "class", "syscall", "thread"]),
+    type=click.Choice(["function", "class", "syscall", "channel", "thread"]),
     default="function",
     show_default=True,
-    help="A row for each function, for each class of system calls of each, or for each system call of each; or as "
-    "function, but each thread apart where no function runs.",
+    help="A row for each function, for each class of system calls of each, or for each system call of each; what the "
+    "time of each function and channel went into; or as function, but each thread apart where no function runs.",
 )
 @click.option("-L", "--latency", is_flag=True, help="Histograms of how long the calls of each class took.")
 @click.option("--light", is_flag=True, help="Leave out system calls, which then cost nobody more than untraced.")

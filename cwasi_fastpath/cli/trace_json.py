@@ -8,12 +8,14 @@ from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any
 
+from ..tax_bill import tax_bill
 from ..trace_report import ClassRow, NetworkRow, Process, Row, TraceReport
+from .trace_bill import bill_as_json
 from .trace_edges import Edge
 from .trace_view import View
 
 SCHEMA = 3
-"""3: intervals; failed calls; threads; channels; what the tracer itself used."""
+"""3: intervals; failed calls; threads; channels; what the tracer itself used; the tax bill."""
 
 
 def as_json(report: TraceReport, view: View, target: dict[str, Any]) -> str:
@@ -55,6 +57,8 @@ def _report(whole: TraceReport, view: View) -> dict[str, Any]:
         "classes": [_row_as_json(row) for row in report.classes],
         "scheduling": [_row_as_json(row) for row in report.scheduling],
         "network": [_network_as_json(row, whole.light) for row in report.network],
+        "tax": bill_as_json(tax_bill(report)),
+        "missed_ends": whole.missed_ends,
         "missing": [asdict(lack) for lack in whole.missing],
     }
 

@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from textwrap import fill
 
+from ..tax_bill import tax_bill
 from ..trace_report import Process, Row, TraceReport
+from .trace_bill import bill_tables
 from .trace_view import View
 
 _BAR, _WIDTH = 36, 98
@@ -20,8 +22,10 @@ def as_text(whole: TraceReport, view: View, at: float | None = None) -> str:
     itself cost.
     """
     report = view.of(whole)
-    labels = labels_of([*report.rows, *report.scheduling, *report.network])
+    labels = labels_of([*report.rows, *report.scheduling, *report.network, *report.uses, *report.ends])
     parts = [time.strftime("%H:%M:%S", time.localtime(at))] if view.timestamps else []
+    if view.by == "channel":
+        return "\n\n".join([*parts, *bill_tables(tax_bill(report), labels, _aligned), footer(whole)])
     if report.rows or not report.light:
         parts.append(_TABLES[view.by](report, labels))
     if report.scheduling:
@@ -162,6 +166,8 @@ def footer(report: TraceReport) -> str:
         lines.append(f"The kernel traced only one half of {unseen} switch(es): their time is not in the table.")
     if report.lost_switches or report.lost_traffic:
         lines.append(f"{report.lost_switches} switches and {report.lost_traffic} events of sockets lost.")
+    if report.missed_ends:
+        lines.append(f"{report.missed_ends} ends of channels are not in the bill: their hosts had more than 1,024.")
     lines += [
         fill(f"Not counted here: {lack.name} ({lack.reason}). Remedy: {lack.remedy}.", _WIDTH, subsequent_indent="  ")
         for lack in report.missing

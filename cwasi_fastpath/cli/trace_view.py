@@ -31,6 +31,8 @@ class View:
             classes=self._owned(report.classes),
             scheduling=self._owned(report.scheduling),
             network=self._owned(report.network),
+            uses=self._owned(report.uses),
+            ends=self._owned(report.ends),
         )
         return _failed(shown) if self.failed else shown
 

@@ -1,0 +1,146 @@
+/* statistics.c - the file in which a tracer finds what the functions and the ends of channels of this process counted.
+ *
+ * Its layout is cwasi_statistics. Written by us, read by the tracer, which believes none of it: what stands there may
+ * misname what we did, and nobody else.
+ */
+#include "account.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static _Atomic(cwasi_statistics *) shared;
+static uint32_t tables;   /* that this process, and who forked it, had before */
+
+_Static_assert(sizeof(cwasi_function_statistics) % 8 == 0 && sizeof(cwasi_end_statistics) % 8 == 0, "no padding");
+
+/* Pairs with the store in cwasi_statistics_create: who sees it sees what is in it. Kept until the process ends. */
+static cwasi_statistics *find_table(void)
+{
+    return load_acquire(&shared);
+}
+
+/* The numbers have several writers, and readers that may come at any time. */
+static void add(uint64_t *counter, uint64_t value)
+{
+    add_relaxed((atomic_u64 *)counter, value);
+}
+
+static void set(uint64_t *counter, uint64_t value)
+{
+    store_relaxed((atomic_u64 *)counter, value);
+}
+
+/* A forked child has our parent's file: it is not for it to write there. */
+static void forget(void)
+{
+    store_relaxed(&accounting, 0);
+    if (find_table())
+        munmap(find_table(), sizeof(cwasi_statistics));
+    store_relaxed(&shared, NULL);
+}
+
+int cwasi_statistics_create(void)
+{
+    static int watches_forks;
+    cwasi_statistics *table = find_table();
+    if (table)
+        return -EALREADY;
+    int fd = memfd_create("cwasi-statistics", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return -errno;
+    void *memory = MAP_FAILED;
+    if (ftruncate(fd, sizeof *table) == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
+        memory = mmap(NULL, sizeof *table, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (memory == MAP_FAILED) {
+        int error = errno;
+        close(fd);
+        return -error;
+    }
+    table = memory;
+    table->magic = CWASI_STATISTICS_MAGIC;
+    table->version = CWASI_STATISTICS_VERSION;
+    tables++;
+    if (!watches_forks)
+        pthread_atfork(NULL, NULL, forget);
+    watches_forks = 1;
+    store_release(&shared, table);   /* pairs with find_table */
+    store_relaxed(&accounting, 1);
+    return fd;
+}
+
+static void put_text(char *to, size_t room, const char *text)
+{
+    size_t length = strnlen(text, room - 1);
+    memcpy(to, text, length);
+    memset(to + length, 0, room - length);
+}
+
+int cwasi_statistics_end(cwasi_channel *c, const char *channel, const char *peers, const char *transport)
+{
+    statistics_row *row = channel_row(c);
+    cwasi_statistics *table = find_table();
+    if (!table)
+        return -EINVAL;
+    if (!row->number || row->table != tables) {
+        if (table->ends == CWASI_ENDS_MAX) {
+            table->missed++;
+            return -ENOSPC;
+        }
+        *row = (statistics_row){table->ends + 1, tables};
+    }
+    cwasi_end_statistics *end = &table->end[row->number - 1];
+    put_text(end->channel, sizeof end->channel, channel);
+    put_text(end->peers, sizeof end->peers, peers);
+    put_text(end->transport, sizeof end->transport, transport);
+    end->role = (uint32_t)channel_role(c);
+    end->mode = cwasi_channel_mode(c);
+    if (row->number > table->ends)
+        table->ends = row->number;
+    return 0;
+}
+
+void statistics_add_time(uint32_t id, uint64_t ns)
+{
+    cwasi_statistics *table = find_table();
+    if (table && id < CWASI_FUNCTIONS_MAX)
+        add(&table->functions[id].ns, ns);
+}
+
+void statistics_add_call(uint32_t id, uint64_t ns, uint64_t waited, uint64_t copied)
+{
+    cwasi_statistics *table = find_table();
+    if (!table || id >= CWASI_FUNCTIONS_MAX)
+        return;
+    cwasi_function_statistics *f = &table->functions[id];
+    add(&f->calls, 1);
+    add(&f->calls_ns, ns);
+    add(&f->waited_ns, waited);
+    add(&f->copying_ns, copied);
+}
+
+void statistics_tell(statistics_row row, uint32_t id, uint64_t ns, uint64_t waited, uint64_t copied, unsigned mode,
+                     const cwasi_stats *counted)
+{
+    cwasi_statistics *table = find_table();
+    if (!table || row.table != tables)
+        return;
+    cwasi_end_statistics *end = &table->end[row.number - 1];
+    /* One thread at a time is inside an end. */
+    end->function = id < CWASI_FUNCTIONS_MAX ? id : CWASI_FUNCTIONS_MAX - 1;
+    end->mode = mode;
+    set(&end->calls, end->calls + 1);
+    set(&end->calls_ns, end->calls_ns + ns);
+    set(&end->waited_ns, end->waited_ns + waited);
+    set(&end->copying_ns, end->copying_ns + copied);
+    set(&end->messages, counted->messages);
+    set(&end->bytes, counted->bytes);
+    set(&end->copied_bytes, counted->copied_bytes);
+    set(&end->waits, counted->waits);
+    set(&end->parks, counted->parks);
+    set(&end->wakes, counted->wakes);
+}
