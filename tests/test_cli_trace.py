@@ -119,6 +119,27 @@ class TestReport:
         assert "function 'blur' did nothing; there were detect, resize" in done.stderr
         assert run("-g", "no/name", "true").returncode == 2
 
+    def test_one_channel_only(self, guests: Path) -> None:
+        body = f"""
+import cwasi_fastpath as cwasi
+with cwasi.Host() as host:
+    names = ("one", "two", "three", "four")
+    kinds = ("source", "sink") * 2
+    ends = [host.load(f"{guests}/{{kind}}.wasm", name=name, arguments=["23", "64"]) for name, kind in zip(names, kinds)]
+    host.connect("first", *ends[:2], ports=("out", "in"))
+    host.connect("second", *ends[2:], ports=("out", "in"))
+    host.run()
+"""
+        done = run("--json", "-c", "second", "--", sys.executable, "-c", body)
+        report: dict[str, Any] = json.loads(done.stdout)
+        assert done.returncode == 0, done.stderr
+        assert {row["function"] for name in ("rows", "scheduling") for row in report[name]} == {"three", "four"}
+        channels = {(end["channel"], end["function"], end["messages"]) for end in report["tax"]["channels"]}
+        assert channels == {("second", "three", 23), ("second", "four", 23)}
+        done = run("-c", "third", "--", sys.executable, "-c", body)
+        assert done.returncode == 69
+        assert "channel 'third' did nothing; there were first, second" in done.stderr
+
     def test_only_what_failed(self) -> None:
         body = "import os\nfor _ in range(23):\n try: os.rmdir('/nowhere/here')\n except OSError: pass\n"
         done = run("--json", "-x", "--", sys.executable, "-c", body)
