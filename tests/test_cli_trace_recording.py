@@ -21,12 +21,12 @@ from cwasi_fastpath.cli.trace_recording import NoRecording, Recording, read
 from cwasi_fastpath.tracer import requirements
 
 TRACE = [sys.executable, "-m", "cwasi_fastpath.cli.trace"]
-SECONDS = 120
+SECONDS = 240
 # Goes on until it is told that its channel has been seen.
 EDGE = """
 import os, signal, sys, threading
 import cwasi_fastpath as cwasi
-signal.alarm(120)
+signal.alarm(300)
 def send():
     with cwasi.function("decode"), cwasi.open_sender("pixels") as tx:
         for _ in range(23):

@@ -19,13 +19,13 @@ import pytest
 from cwasi_fastpath.tracer import requirements
 
 TRACE = [sys.executable, "-m", "cwasi_fastpath.cli.trace"]
-SECONDS = 60.0
+SECONDS = 240.0
 MANY = 1009
 
 # Does one thing for every line that it reads; says when it is done. Ends by itself when nobody asks any more.
 WORKER = """
 import os, signal, subprocess, sys, threading
-signal.alarm(300)
+signal.alarm(600)
 null = os.open("/dev/null", os.O_WRONLY)
 def write(times):
     for _ in range(times):
@@ -286,7 +286,7 @@ sys.stdin.readline()
 
 
 def test_from_inside_a_pid_namespace() -> None:
-    body = "import signal, time\nsignal.alarm(60)\nwhile True: time.sleep(0.01)"
+    body = "import signal, time\nsignal.alarm(300)\nwhile True: time.sleep(0.01)"
     trace = " ".join([*TRACE, "--json", "-d", "1", "-p", "$!"])
     script = f'{sys.executable} -c "$0" & {trace}; status=$?; echo $!; kill $!; exit $status'
     done = subprocess.run(
@@ -331,7 +331,7 @@ def test_a_budget_that_is_exceeded_leaves_out_system_calls(worker: Worker) -> No
             pass
         worker.does(f"write({MANY})")
         light = [json.loads(text) for text in trace.stops().splitlines()]
-    assert light and all(line["light"] and counted(line) == 0 for line in light[1:])
+    assert light and all(line["light"] and counted(line) == 0 for line in light)
     lacks = {lack["name"]: lack["reason"] for lack in line["missing"]}
     assert "over --max-overhead 1e-05%" in lacks["system calls"]
     assert any(line["scheduling"] for line in light), "switches are counted still"
