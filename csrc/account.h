@@ -60,7 +60,7 @@ void statistics_tell(statistics_row row, uint32_t id, uint64_t ns, uint64_t wait
                      const cwasi_stats *counted);
 
 /* ---- attribution.c ---- */
-/* The function on this thread. */
+/* The function on this thread, of which the newest tracer is told, too. */
 uint32_t attribution_current(void);
 
 /* ---- channel.c ---- */

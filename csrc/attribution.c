@@ -1,12 +1,14 @@
 /* attribution.c - tells a tracer which function runs on this thread, by one plain store into a map that it reads.
  *
  * The map is this process's own. A slot is claimed by who writes its thread id into it; the tracer frees it when the
- * thread ends.
+ * thread ends. The next tracer brings another map: each thread goes there when it enters or leaves a function, or calls
+ * into the data plane.
  */
 #include "account.h"
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -15,96 +17,112 @@ typedef struct {
     atomic_u32 tid, id;
 } slot;
 
-static slot *slots;
-static uint32_t probes;
-static _Atomic uint64_t slot_count;
-static int inherited;                         /* the map is our parent's */
-static _Thread_local atomic_u32 untraced;     /* where the store goes while there is no tracer, or no slot */
-static _Thread_local atomic_u32 *running;     /* the word in use, NULL before there is a tracer */
+typedef struct slot_map {
+    slot *slots;
+    uint64_t count;
+    uint32_t places;
+    struct slot_map *before;
+} slot_map;
 
-/* The slot of a thread, the first of its places that is its or, with free = 0, that nobody has; or NULL. */
-static slot *claim_slot(uint64_t count, uint32_t tid)
+static _Atomic(slot_map *) newest;            /* what was there before stays: threads hold pointers into it */
+static _Thread_local slot_map *mine;          /* the one that this thread writes to */
+static _Thread_local atomic_u32 untraced;     /* where the store goes while there is no tracer, or no slot */
+static _Thread_local atomic_u32 *running;     /* the word in use, NULL at first */
+
+static atomic_u32 *word(void)
 {
-    for (uint32_t n = 0; n < probes; n++) {
-        slot *mine = &slots[(tid + n) & (count - 1)];
-        if (load_relaxed(&mine->tid) == tid)
-            return mine;
+    return running ? running : &untraced;
+}
+
+/* The slot of a thread: the first of its places that is its or, if there is none, that nobody has; or NULL. */
+static slot *claim_slot(const slot_map *map, uint32_t tid)
+{
+    for (uint32_t n = 0; n < map->places; n++) {
+        slot *found = &map->slots[(tid + n) & (map->count - 1)];
+        if (load_relaxed(&found->tid) == tid)
+            return found;
     }
-    for (uint32_t n = 0; n < probes; n++) {
-        slot *free = &slots[(tid + n) & (count - 1)];
+    for (uint32_t n = 0; n < map->places; n++) {
+        slot *free = &map->slots[(tid + n) & (map->count - 1)];
         if (try_claim(&free->tid, 0, tid))
             return free;
     }
     return NULL;
 }
 
+/* Goes on there with what this thread runs. */
+static void move_to(slot_map *map)
+{
+    uint32_t id = load_relaxed(word());
+    slot *claimed = claim_slot(map, (uint32_t)syscall(SYS_gettid));
+    mine = map;
+    running = claimed ? &claimed->id : &untraced;
+    store_relaxed(running, id);
+}
+
+static void look_for_map(void)
+{
+    slot_map *map = load_acquire(&newest);
+    if (map != mine)
+        move_to(map);
+}
+
 /* A forked child is another thread, with another slot; it still runs what its parent ran. */
 static void move_slot(void)
 {
-    inherited = 1;
-    if (!running)
-        return;
-    uint32_t id = load_relaxed(running);
-    store_relaxed(&untraced, id);
-    running = NULL;
-    cwasi_attribution_enter(id);
+    if (mine)
+        move_to(mine);
 }
 
-/* Frees our slot in the map of our parent, who would otherwise run out of them, and lets go of the map. */
-static void leave_inherited(void)
+/* Frees our slot in a map that we leave, which may be our parent's: it would otherwise run out of them. */
+static void leave_slot(slot_map *map)
 {
-    if (!load_relaxed(&slot_count))
-        return;
-    uint32_t id = load_relaxed(running ? running : &untraced);
-    slot *mine = claim_slot(load_relaxed(&slot_count), (uint32_t)syscall(SYS_gettid));
-    if (mine) {
-        store_relaxed(&mine->id, 0);
-        store_relaxed(&mine->tid, 0);
+    slot *left = claim_slot(map, (uint32_t)syscall(SYS_gettid));
+    if (left) {
+        store_relaxed(&left->id, 0);
+        store_relaxed(&left->tid, 0);
     }
-    munmap(slots, load_relaxed(&slot_count) * sizeof *slots);
-    running = NULL;
-    store_relaxed(&untraced, id);
 }
 
 int cwasi_attribution_map(int map_fd, uint64_t count, uint32_t places)
 {
+    static int watches_forks;
     if (count == 0 || count > (UINT64_C(1) << 22) || (count & (count - 1)) != 0 || places == 0 || places > count)
         return -EINVAL;
-    if (load_relaxed(&slot_count) && !inherited)
-        return -EALREADY;
-    void *memory = mmap(NULL, count * sizeof *slots, PROT_READ | PROT_WRITE, MAP_SHARED, map_fd, 0);
-    if (memory == MAP_FAILED)
-        return -errno;
-    if (inherited)
-        leave_inherited();
-    else
+    slot_map *map = malloc(sizeof *map);
+    if (!map)
+        return -ENOMEM;
+    void *memory = mmap(NULL, count * sizeof(slot), PROT_READ | PROT_WRITE, MAP_SHARED, map_fd, 0);
+    if (memory == MAP_FAILED) {
+        int error = errno;
+        free(map);
+        return -error;
+    }
+    *map = (slot_map){memory, count, places, load_relaxed(&newest)};
+    if (!watches_forks)
         pthread_atfork(NULL, NULL, move_slot);
-    inherited = 0;
-    slots = memory;
-    probes = places;
-    /* Pairs with the load in cwasi_attribution_enter. Kept until the process ends: threads hold pointers into it. */
-    store_release(&slot_count, count);
-    cwasi_attribution_enter(load_relaxed(&untraced));
+    watches_forks = 1;
+    slot_map *before = mine;
+    /* Pairs with the load in look_for_map. */
+    store_release(&newest, map);
+    look_for_map();
+    if (before)
+        leave_slot(before);
     return 0;
 }
 
 uint32_t cwasi_attribution_enter(uint32_t id)
 {
-    uint64_t count;
-    if (!running && (count = load_acquire(&slot_count))) {
-        slot *mine = claim_slot(count, (uint32_t)syscall(SYS_gettid));
-        running = mine ? &mine->id : &untraced;
-        store_relaxed(running, load_relaxed(&untraced));
-    }
-    atomic_u32 *word = running ? running : &untraced;
-    uint32_t before = load_relaxed(word);
+    look_for_map();
+    uint32_t before = load_relaxed(word());
     if (is_accounting())
         account_leave_function(before);
-    store_relaxed(word, id);
+    store_relaxed(word(), id);
     return before;
 }
 
 uint32_t attribution_current(void)
 {
-    return load_relaxed(running ? running : &untraced);
+    look_for_map();
+    return load_relaxed(word());
 }

@@ -178,7 +178,7 @@ void cwasi_wait_configure(int spinners, int64_t spin_ns);
 
 /* ---- attribution.c: which function runs on this thread ---- */
 /* Maps this process's slot map, {uint32_t tid, id}[slots], a power of two: a thread's slot is the first with its tid, of
- * `places` from tid % slots on. Once; and once again in a forked child, to which the map of its parent is left. */
+ * `places` from tid % slots on. Again for the next tracer, and in a forked child, which has that of its parent at first. */
 int cwasi_attribution_map(int map_fd, uint64_t slots, uint32_t places);
 /* Charges what this thread does from now on to function `id`; returns the id that was charged before. */
 uint32_t cwasi_attribution_enter(uint32_t id);
@@ -212,7 +212,8 @@ typedef struct {
     cwasi_function_statistics functions[1024];   /* by id, see attribution.c */
     cwasi_end_statistics end[1024];
 } cwasi_statistics;
-/* Begins to count, and returns a sealed memfd with a cwasi_statistics, which the caller closes. Once in a process. */
+/* Begins to count, and returns a sealed memfd with a cwasi_statistics, which the caller closes; again another
+ * descriptor of the same. */
 int cwasi_statistics_create(void);
 /* From now on this end is in it; or with another transport, where it was. -ENOSPC: there is no room. */
 int cwasi_statistics_end(cwasi_channel *c, const char *channel, const char *peers, const char *transport);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 static _Atomic(cwasi_statistics *) shared;
+static int table_fd = -1;
 static uint32_t tables;   /* that this process, and who forked it, had before */
 
 _Static_assert(sizeof(cwasi_function_statistics) % 8 == 0 && sizeof(cwasi_end_statistics) % 8 == 0, "no padding");
@@ -42,26 +43,26 @@ static void forget(void)
     if (find_table())
         munmap(find_table(), sizeof(cwasi_statistics));
     store_relaxed(&shared, NULL);
+    if (table_fd >= 0)
+        close(table_fd);
+    table_fd = -1;
 }
 
-int cwasi_statistics_create(void)
+static int create_table(void)
 {
     static int watches_forks;
-    cwasi_statistics *table = find_table();
-    if (table)
-        return -EALREADY;
     int fd = memfd_create("cwasi-statistics", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
         return -errno;
     void *memory = MAP_FAILED;
-    if (ftruncate(fd, sizeof *table) == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
-        memory = mmap(NULL, sizeof *table, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (ftruncate(fd, sizeof(cwasi_statistics)) == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
+        memory = mmap(NULL, sizeof(cwasi_statistics), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (memory == MAP_FAILED) {
         int error = errno;
         close(fd);
         return -error;
     }
-    table = memory;
+    cwasi_statistics *table = memory;
     table->magic = CWASI_STATISTICS_MAGIC;
     table->version = CWASI_STATISTICS_VERSION;
     tables++;
@@ -70,7 +71,17 @@ int cwasi_statistics_create(void)
     watches_forks = 1;
     store_release(&shared, table);   /* pairs with find_table */
     store_relaxed(&accounting, 1);
-    return fd;
+    table_fd = fd;
+    return 0;
+}
+
+int cwasi_statistics_create(void)
+{
+    int rc = find_table() ? 0 : create_table();
+    if (rc < 0)
+        return rc;
+    int fd = fcntl(table_fd, F_DUPFD_CLOEXEC, 0);
+    return fd < 0 ? -errno : fd;
 }
 
 static void put_text(char *to, size_t room, const char *text)
@@ -78,6 +89,16 @@ static void put_text(char *to, size_t room, const char *text)
     size_t length = strnlen(text, room - 1);
     memcpy(to, text, length);
     memset(to + length, 0, room - length);
+}
+
+static void put_counts(cwasi_end_statistics *end, const cwasi_stats *counted)
+{
+    set(&end->messages, counted->messages);
+    set(&end->bytes, counted->bytes);
+    set(&end->copied_bytes, counted->copied_bytes);
+    set(&end->waits, counted->waits);
+    set(&end->parks, counted->parks);
+    set(&end->wakes, counted->wakes);
 }
 
 int cwasi_statistics_end(cwasi_channel *c, const char *channel, const char *peers, const char *transport)
@@ -99,8 +120,13 @@ int cwasi_statistics_end(cwasi_channel *c, const char *channel, const char *peer
     put_text(end->transport, sizeof end->transport, transport);
     end->role = (uint32_t)channel_role(c);
     end->mode = cwasi_channel_mode(c);
-    if (row->number > table->ends)
-        table->ends = row->number;
+    if (row->number <= table->ends)
+        return 0;
+    /* Else a tracer that comes now would take for new what was counted before. */
+    cwasi_stats counted;
+    cwasi_channel_stats(c, &counted);
+    put_counts(end, &counted);
+    table->ends = row->number;
     return 0;
 }
 
@@ -137,10 +163,5 @@ void statistics_tell(statistics_row row, uint32_t id, uint64_t ns, uint64_t wait
     set(&end->calls_ns, end->calls_ns + ns);
     set(&end->waited_ns, end->waited_ns + waited);
     set(&end->copying_ns, end->copying_ns + copied);
-    set(&end->messages, counted->messages);
-    set(&end->bytes, counted->bytes);
-    set(&end->copied_bytes, counted->copied_bytes);
-    set(&end->waits, counted->waits);
-    set(&end->parks, counted->parks);
-    set(&end->wakes, counted->wakes);
+    put_counts(end, counted);
 }

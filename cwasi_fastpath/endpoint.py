@@ -54,7 +54,10 @@ class Endpoint(Managed):
         self.mover: Callable[[float | None], None] | None = None
         """Who can hand this end over to another process."""
         watch.know(self)
-        attribution.describe_end(pointer, name)
+        self.peers: Sequence[str] = ()
+        """The functions at the other side, and what carries the channel, where that is known: for tracers."""
+        self.transport = ""
+        attribution.describe_end(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of channel {self.name!r}>"
@@ -67,8 +70,13 @@ class Endpoint(Managed):
 
     def describe(self, peers: Sequence[str], transport: Transport) -> None:
         """Tells a tracer which functions are on the other side, and what carries this edge now."""
-        if self._pointer is not None:
-            attribution.describe_end(self._pointer, self.name, " ".join(peers), transport)
+        self.peers, self.transport = tuple(peers), str(transport)
+        attribution.describe_end(self)
+
+    @property
+    def told_pointer(self) -> Any:
+        """The C pointer for who describes this end to a tracer, from any thread; None once it was closed."""
+        return self._pointer
 
     def _delete(self, pointer: Any) -> None:
         """Nothing to do: letting go is enough."""

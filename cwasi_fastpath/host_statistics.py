@@ -9,8 +9,9 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 from ._native import ffi, lib
 from .errors import BadName
@@ -68,6 +69,29 @@ class HostStatistics:
     ends: tuple[EndCounts, ...] = ()
     missed: int = 0
     """Ends of channels that are not in it, for lack of room or because they made no sense."""
+
+    def since(self, before: HostStatistics) -> HostStatistics:
+        """What came after that."""
+        functions = {counts.id: counts for counts in before.functions}
+        ends = {counts.number: counts for counts in before.ends}
+        return HostStatistics(
+            tuple(_minus(now, functions.get(now.id), ("id",)) for now in self.functions),
+            tuple(_minus(now, ends.get(now.number), ("number", "sends", "function")) for now in self.ends),
+            self.missed,
+        )
+
+
+NOTHING = HostStatistics()
+Counts = TypeVar("Counts", FunctionCounts, EndCounts)
+
+
+def _minus(now: Counts, before: Counts | None, names: Sequence[str]) -> Counts:
+    """Less of all that is counted; never below 0."""
+    if before is None:
+        return now
+    counted = {field.name: getattr(now, field.name) for field in fields(now) if field.name not in names}
+    numbers = {name: value for name, value in counted.items() if isinstance(value, int)}
+    return replace(now, **{name: max(0, value - getattr(before, name)) for name, value in numbers.items()})
 
 
 def check_file(descriptor: int) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ from typing import Any
 
 from .errors import Error, Unavailable
 from .host_statistics import EndCounts, HostStatistics
+from .invitation import invite
 from .probes.hosts import FUNCTIONS, OWNERS, PLACES, POOL, PROBES, SLOTS, Seat, namespace_of
 from .probes.loader import ProbeError
 from .probes.network import Network, Traffic
@@ -183,6 +185,8 @@ class Tracer:
             if ended(descriptor):  # then the pid may have been another's meanwhile
                 self._probe.disown(pid)
                 raise NoSuchTarget(f"process {pid} has ended")
+            with suppress(OSError):   # it is no host
+                invite(pid, self._open_control().address)
         except BaseException as error:
             os.close(descriptor)
             if isinstance(error, OSError):

@@ -31,8 +31,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from .errors import BadName
+from .host_statistics import NOTHING, HostStatistics, check_file, read_file
 from .host_statistics import VERSION as STATISTICS
-from .host_statistics import HostStatistics, check_file, read_file
 from .names import checked
 
 ENVIRONMENT = "CWASI_TRACER"
@@ -45,7 +45,7 @@ _VERSION = 2
 _MESSAGE_BYTES = 4096
 _EXPECTED = f'expected {{"hello": {_VERSION}}}, {{"statistics": {STATISTICS}}} and a file, or {{"function": "<name>"}}'
 _NAMES = 1 << 16   # of all hosts that ever were
-_ENDS = 1 << 16
+_KEPT = 1 << 16   # functions and ends of channels of hosts that have left
 _SO_PEERPIDFD = 77
 
 
@@ -86,6 +86,8 @@ class _Client:
     seat: Seat
     statistics: int | None = None
     """The descriptor of its file."""
+    before: HostStatistics = NOTHING
+    """What stood in it when we got it."""
     ids: dict[str, int] = field(default_factory=dict)
 
 
@@ -166,9 +168,9 @@ class ControlSocket:
         self._seats.leave(client.seat)
 
     def _keep(self, owner: int, last: HostStatistics) -> None:
-        if self._kept < _ENDS and (last.functions or last.ends):
+        if self._kept < _KEPT and (last.functions or last.ends):
             self._last[owner] = last
-            self._kept += len(last.ends)
+            self._kept += len(last.functions) + len(last.ends)
 
     def _accept(self, selector: selectors.BaseSelector) -> None:
         try:
@@ -246,6 +248,7 @@ class ControlSocket:
         except (OSError, ValueError) as error:
             return _error(str(error))
         with self._lock:
+            client.before = read_file(given[0])
             client.statistics = given.pop(0)
         return _encoded({"taken": True})
 
@@ -281,7 +284,7 @@ def _peer(connection: socket.socket) -> tuple[int, int]:
 def _read(client: _Client) -> HostStatistics:
     assert client.statistics is not None
     try:
-        return read_file(client.statistics)
+        return read_file(client.statistics).since(client.before)
     except OSError:
         return HostStatistics()
 

@@ -259,6 +259,9 @@ class Probe:
         pid: in the reader's pid namespace. From one that is not the initial one, processes in others are not found.
         """
         initial = self._namespace.st_ino == _INITIAL_PIDNS
+        with suppress(KeyError):
+            if initial and self.map("adopted")[ctypes.c_uint32(pid)]:
+                return pid   # its threads may not have been met
         for thread in self.map("threads").values():
             if pid > 0 and (thread.group if initial else thread.pid) == pid:
                 return int(thread.group)

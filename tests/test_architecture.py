@@ -40,7 +40,7 @@ LAYERS = [
     {"process_facts"},
     {"connection", "mail", "request", "placement", "runtime"},
     {"policy"},
-    {"credentials", "claim", "descriptors", "lease", "tax_bill"},
+    {"credentials", "claim", "descriptors", "lease", "tax_bill", "invitation"},
     {"_native", "cpu", "metrics", "modes", "names", "network", "output", "shield", "trace_report"},
     {"errors", "_cwasi", "_build"},
 ]

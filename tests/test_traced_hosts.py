@@ -5,6 +5,7 @@ names of its own.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -167,8 +168,10 @@ while True:
     others.append(other)
     try:
         other.send(b'{"hello": 2}')
-        _, passed, _, _ = socket.recv_fds(other, 4096, 1)
+        reply, passed, _, _ = socket.recv_fds(other, 4096, 1)
     except OSError:
+        break
+    if b"error" in reply:   # if it was read before the connection was closed
         break
     for descriptor in passed:
         os.close(descriptor)
@@ -296,3 +299,65 @@ def test_those_of_a_real_guest(tracer: Tracer, guests: Path) -> None:
     workers = [row for row in report.rows if owner_name(row.owner) == "wasi-pool"]
     assert {"futex", "epoll_wait"} & {row.syscall for row in workers}
     assert calls(report, "writes")[0] == 23
+
+
+# ---- a tracer that comes when the host runs ----
+
+LATE = """
+import os, sys, threading
+import cwasi_fastpath as cwasi
+
+null = os.open("/dev/null", os.O_WRONLY)
+tx, rx = cwasi.open_channel("lab")
+back, forth = threading.Barrier(2), threading.Barrier(2)
+
+def turn(times):
+    for _ in range(times):
+        tx.send(b"x"); rx.recv()   # it learns of the tracer here, if not before
+        os.write(null, b"x")
+
+def run():
+    with cwasi.function("second"):
+        turn(7)
+        back.wait(); forth.wait()
+        turn(1009)
+
+with cwasi.function("first"):
+    pass
+thread = threading.Thread(target=run)
+thread.start()
+back.wait()
+for _ in range(2):
+    print("ready", flush=True)
+    sys.stdin.readline()
+    with cwasi.function("third"):
+        os.write(null, b"x")
+forth.wait()
+thread.join()
+tx.close(); rx.close()
+"""
+
+
+def test_a_host_that_runs_already_tells_its_functions() -> None:
+    """Also to the next tracer; what was before each is not in its report."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with attached() as first, subprocess.Popen([sys.executable, "-c", LATE], text=True, **pipes) as host:
+        assert host.stdin is not None and host.stdout is not None
+        try:
+            assert host.stdout.readline() == "ready\n"
+            os.close(first.attach(host.pid))
+            host.stdin.write("go\n")
+            host.stdin.flush()
+            assert host.stdout.readline() == "ready\n"
+            assert writes(first.snapshot())["third"] == 1
+            first.close()
+            with attached() as second:
+                os.close(second.attach(host.pid))
+                _, stderr = host.communicate("go\n", timeout=300)
+                assert host.returncode == 0, stderr
+                report = second.snapshot()
+        finally:
+            host.kill()
+    counted = writes(report)
+    assert counted["second"] == 1009 and counted["third"] == 1
+    assert [(end.direction, end.messages) for end in report.ends] == [("sends", 1009), ("receives", 1009)]
