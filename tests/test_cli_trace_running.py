@@ -171,6 +171,17 @@ def test_threads_and_children_that_come_later(worker: Worker) -> None:
     assert list(by_pid.values()) == [31]
 
 
+def test_one_function_of_a_host_that_ran_already(worker: Worker) -> None:
+    worker.does("exec('import cwasi_fastpath as cwasi')")
+    worker.does("exec('with cwasi.function(\"early\"): pass')")   # from now on it listens for tracers
+    with tracing("--json", "-g", "resize", "-p", str(worker.pid)) as trace:
+        worker.does("write(31)")
+        worker.does("exec('with cwasi.function(\"resize\"): write(23)')")
+        worker.does("exec('with cwasi.function(\"detect\"): write(29)')")
+        report = json.loads(trace.stops())
+    assert [(row["function"], row["count"]) for row in report["rows"]] == [("resize", 23)]
+
+
 def test_by_thread(worker: Worker) -> None:
     with tracing("--json", "--by", "thread", "-p", str(worker.pid)) as trace:
         told = worker.does("threads(23, 29, 31)")
