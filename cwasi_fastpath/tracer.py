@@ -196,6 +196,10 @@ class Tracer:
             raise
         return descriptor
 
+    def detach(self, pid: int) -> None:
+        """To be called when a process that we were attached to has ended: whoever has its pid next is another."""
+        self._probe.disown(pid)
+
     def pids(self) -> frozenset[int]:
         """The processes that are traced now, as they are called in the tracer's pid namespace."""
         return self._probe.pids()

@@ -119,6 +119,27 @@ class TestReport:
         assert "function 'blur' did nothing; there were detect, resize" in done.stderr
         assert run("-g", "no/name", "true").returncode == 2
 
+    def test_one_channel_only(self, guests: Path) -> None:
+        body = f"""
+import cwasi_fastpath as cwasi
+with cwasi.Host() as host:
+    names = ("one", "two", "three", "four")
+    kinds = ("source", "sink") * 2
+    ends = [host.load(f"{guests}/{{kind}}.wasm", name=name, arguments=["23", "64"]) for name, kind in zip(names, kinds)]
+    host.connect("first", *ends[:2], ports=("out", "in"))
+    host.connect("second", *ends[2:], ports=("out", "in"))
+    host.run()
+"""
+        done = run("--json", "-c", "second", "--", sys.executable, "-c", body)
+        report: dict[str, Any] = json.loads(done.stdout)
+        assert done.returncode == 0, done.stderr
+        assert {row["function"] for name in ("rows", "scheduling") for row in report[name]} == {"three", "four"}
+        channels = {(end["channel"], end["function"], end["messages"]) for end in report["tax"]["channels"]}
+        assert channels == {("second", "three", 23), ("second", "four", 23)}
+        done = run("-c", "third", "--", sys.executable, "-c", body)
+        assert done.returncode == 69
+        assert "channel 'third' did nothing; there were first, second" in done.stderr
+
     def test_only_what_failed(self) -> None:
         body = "import os\nfor _ in range(23):\n try: os.rmdir('/nowhere/here')\n except OSError: pass\n"
         done = run("--json", "-x", "--", sys.executable, "-c", body)
@@ -169,6 +190,12 @@ class TestStatus:
         done = run("--", *command)
         assert done.returncode == status
         assert done.stdout.startswith("FUNCTION")
+
+    def test_of_a_report_that_cannot_be_written(self) -> None:
+        with open("/dev/full", "w") as full:  # noqa: PTH123
+            done = subprocess.run([*TRACE, "true"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        assert done.returncode == 74
+        assert done.stderr == "cwasi-trace: the report cannot be written: No space left on device\n"
 
     def test_of_what_cannot_run(self, tmp_path: Path) -> None:
         (tmp_path / "plain").touch(0o644)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import signal
@@ -19,7 +20,7 @@ from test_cli_trace import TWO_FUNCTIONS
 from test_cli_trace_running import SECONDS, TRACE, Trace, Worker, tracing, worker
 
 from cwasi_fastpath.cli.trace_openmetrics import CONTENT_TYPE, openmetrics
-from cwasi_fastpath.trace_report import ClassRow, NetworkRow, Process, SchedulingRow, TraceReport
+from cwasi_fastpath.trace_report import ClassRow, EndUse, NetworkRow, Process, SchedulingRow, TraceReport
 from cwasi_fastpath.tracer import requirements
 
 __all__ = ["worker"]
@@ -56,6 +57,15 @@ REPORT = TraceReport(
     ),
     scheduling=(SchedulingRow("resize", 3, 5, 0, 2_000_000_000, 7, 11, 13, (11, *[0] * 31)),),
     network=(NetworkRow("resize", "tcp", 1, 2, 3, 4, 5_000_000_000, 7, 8, 2, 3_000_000, 10),),
+    uses=(),
+    ends=(
+        EndUse(
+            *("resize", "7", "frames", ("blur",), "sends", "ring", "local"),
+            **{"calls": 2, "calls_ns": 3_000_000_000, "waited_ns": 2_000_000_000, "copying_ns": 5, "messages": 23},
+            **{"bytes": 1009, "copied_bytes": 3, "waits": 2, "parks": 11, "wakes": 1},
+        ),
+    ),
+    missed_ends=0,
     missing=(),
     lost=1,
     lost_times=2,
@@ -89,6 +99,9 @@ def test_the_parser_takes_it_and_finds_every_figure() -> None:
     assert value(metrics, "cwasi_network_blocked_seconds") == 5
     assert value(metrics, "cwasi_network_srtt_seconds", "_sum") == 3
     assert value(metrics, "cwasi_network_srtt_seconds", "_count") == 2
+    assert value(metrics, "cwasi_channel_messages", channel="frames", function="resize", direction="sends") == 23
+    assert value(metrics, "cwasi_channel_wait_seconds", channel="frames", transport="ring") == 2
+    assert value(metrics, "cwasi_channel_sleeps", end="7") == 11
     assert value(metrics, "cwasi_tracer_lost", what="threads") == 5
     assert value(metrics, "cwasi_tracer_event_seconds", "", event="syscall") == pytest.approx(1e-7)
     assert value(metrics, "cwasi_tracer_resident_bytes", "") == 4096
@@ -143,6 +156,24 @@ def test_a_client_that_says_nothing_holds_up_nobody(worker: Worker) -> None:
             silent.sendall(b"\xff\x00\r\n\r\n")
             parsed(get(url)[1])
             trace.stops()
+        assert not "".join(trace.said).count("Traceback")
+
+
+@pytest.mark.usefixtures("needs_tracing")
+def test_many_clients_that_say_nothing_cost_few_threads(worker: Worker) -> None:
+    with tracing("--json", "--openmetrics", "0", "-i", "0.1", "-p", str(worker.pid)) as trace:
+        where = urlsplit(url_of(trace))
+        with contextlib.ExitStack() as stack:
+            for _ in range(100):
+                stack.enter_context(socket.create_connection((str(where.hostname), where.port), SECONDS))
+            threads = len(list(Path(f"/proc/{trace.process.pid}/task").iterdir()))
+            assert threads <= 16 + 10
+        response = None
+        while response is None:   # until the last of them has been noticed
+            with contextlib.suppress(http.client.HTTPException, ConnectionError):
+                response, text = get(trace.said[0].split()[1])
+        assert parsed(text)
+        trace.stops()
 
 
 @pytest.mark.usefixtures("needs_tracing")

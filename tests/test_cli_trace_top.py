@@ -123,7 +123,7 @@ def test_ends_by_ctrl_c(worker: Worker) -> None:
 
 @pytest.mark.parametrize("key", [b"q", b"\x03"])
 def test_of_a_command_ends_the_command(key: bytes) -> None:
-    body = "import signal, time\nsignal.alarm(120)\nprint('no' + 'ise')\nwhile True: time.sleep(0.01)"
+    body = "import signal, time\nsignal.alarm(300)\nprint('no' + 'ise')\nwhile True: time.sleep(0.01)"
     with terminal("--top", "-i", "0.1", "--", sys.executable, "-c", body) as screen:
         screen.until(r"\[python\S*\] +[1-9][\d,]* ")
         screen.types(key)

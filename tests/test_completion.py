@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-SECONDS = 60
+SECONDS = 120
 BIN = Path(sys.executable).parent
 VARIABLES = {"cwasi": "_CWASI_COMPLETE", "cwasi-trace": "_CWASI_TRACE_COMPLETE"}
 
@@ -46,7 +46,7 @@ def completed(command: str, words: str, directory: Path) -> set[str]:
     ("command", "words", "wanted"),
     [
         ("cwasi-trace", "cwasi-trace --op", {"--openmetrics"}),
-        ("cwasi-trace", "cwasi-trace --by ", {"function", "class", "syscall", "thread"}),
+        ("cwasi-trace", "cwasi-trace --by ", {"function", "class", "syscall", "channel", "thread"}),
         ("cwasi-trace", "cwasi-trace --by s", {"syscall"}),
         ("cwasi", "cwasi do", {"doctor"}),
         ("cwasi", "cwasi run --mo", {"--mode"}),

@@ -32,6 +32,7 @@ Examples:
   cwasi-trace --by syscall -- ./host.py      # a row for each function and call
   cwasi-trace --by channel -- ./host.py      # the tax bill: waits, copies, per message
   cwasi-trace -L -- ./host.py                # how long the calls of each took
+  cwasi-trace -c frames --by channel -- ./host.py   # one channel
   cwasi-trace -x --by syscall -- ./host.py   # calls that failed
   cwasi-trace --light -- ./host.py           # switches and sockets only
   cwasi-trace --json -- ./host.py > it.json  # the whole report
@@ -75,6 +76,7 @@ SECONDS = click.FloatRange(min=0.05, max=1e6)
 )
 @click.option("-p", "--pid", "pids", multiple=True, type=click.IntRange(min=1), help="Trace this running process.")
 @click.option("-g", "--function", metavar="FUNCTION", help="Show only this function.")
+@click.option("-c", "--channel", metavar="CHANNEL", help="Show only the functions that use this channel.")
 @click.option("-i", "--interval", type=SECONDS, help="Report what came in every so many seconds.")
 @click.option("-d", "--duration", type=SECONDS, help="Stop after so many seconds.")
 @click.option("-T", "--timestamps", is_flag=True, help="Put the time above every report.")
@@ -112,6 +114,7 @@ SECONDS = click.FloatRange(min=0.05, max=1e6)
 def main(
     pids: tuple[int, ...],
     function: str | None,
+    channel: str | None,
     interval: float | None,
     duration: float | None,
     timestamps: bool,
@@ -141,7 +144,7 @@ def main(
         raise click.UsageError("--top is for people, --json for programs: give one of them only.")
     if top and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise click.UsageError("--top wants a terminal.")
-    view = View(by, latency, function, failed, timestamps)
+    view = View(by, latency, function, failed, timestamps, channel)
     sys.exit(traced(Request(view, pace, pids, arguments, json_wanted, light, max_overhead, record, openmetrics, top)))
 
 

@@ -21,7 +21,8 @@ from .trace_openmetrics import CONTENT_TYPE, openmetrics
 
 _ADDRESS = re.compile(r"(?:(127\.\d+\.\d+\.\d+|localhost|\[::1\])?:)?(\d{1,5})")
 _PATIENCE = 10.0
-"""Seconds, for one request."""
+"""Seconds, for a client that says nothing."""
+_CLIENTS = 16
 
 
 class ExporterFailed(Error):
@@ -30,7 +31,30 @@ class ExporterFailed(Error):
     exit_code = 74
 
 
-class _Server6(ThreadingHTTPServer):
+class _Server4(ThreadingHTTPServer):
+    """Anybody on this machine may connect: no more threads than these, and nothing of it on the terminal."""
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._free = threading.BoundedSemaphore(_CLIENTS)
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Who asked is gone."""
+
+
+class _Server6(_Server4):
     address_family = socket.AF_INET6
 
 
@@ -42,7 +66,7 @@ class Server:
         self._page = openmetrics(first).encode()
         self.complete = True
         try:
-            kind = _Server6 if ":" in host else ThreadingHTTPServer
+            kind = _Server6 if ":" in host else _Server4
             self._server = kind((host, port), _handler(lambda: self._page))
         except (OSError, OverflowError) as error:
             raise ExporterFailed(f"cannot listen on {host}, port {port}: {error}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .trace_edges import Edge
@@ -70,6 +70,29 @@ class Owner:
         return sum(column.calls for column in self.columns)
 
 
+@dataclass(slots=True)
+class End:
+    """What one end of a channel cost the function that has it."""
+
+    channel: str
+    function: str
+    sends: bool
+    peers: tuple[str, ...] = ()
+    transport: str = ""
+    mode: str = ""
+    messages: int = 0
+    bytes: int = 0
+    calls_ns: int = 0
+    waited_ns: int = 0
+    copying_ns: int = 0
+    sleeps: int = 0
+
+    @property
+    def ns(self) -> int:
+        """Spent on it, without waiting."""
+        return max(0, self.calls_ns - self.waited_ns)
+
+
 @dataclass(frozen=True, slots=True)
 class History:
     """All that a page shows."""
@@ -79,10 +102,20 @@ class History:
     owners: list[Owner]
     """Those with the most time in system calls first."""
     edges: list[Edge]
+    ends: list[End]
     overhead_seconds: float
     tracer_seconds: float
     lost: int
     missing: list[tuple[str, str]]
+
+    def ns_per_message(self, channel: str) -> float | None:
+        """Of both sides, without waiting; None where that was not recorded."""
+        ends = [end for end in self.ends if end.channel == channel]
+        sides = [[end for end in ends if end.sends is sends] for sends in (True, False)]
+        means = [
+            sum(end.ns for end in side) / messages for side in sides if (messages := sum(end.messages for end in side))
+        ]
+        return sum(means) if means else None
 
 
 def history(recording: Recording) -> History:
@@ -104,6 +137,7 @@ class _Adding:
         self._seconds = [0.0] * columns
         self._owners: dict[str, Owner] = {}
         self._edges: dict[tuple[str, str], Edge] = {}
+        self._ends: dict[tuple[str, str, bool], End] = {}
         self._overhead = self._tracer = 0.0
         self._lost = 0
         self._missing: dict[str, str] = {}
@@ -131,6 +165,9 @@ class _Adding:
             owner.retransmits += _count(row["retransmits"])
         for told in interval["channels"]:
             self._edge(told)
+        for told in interval["tax"]["channels"]:
+            if told["function"] is not None:
+                self._end(told)
 
     def _call(self, owner: Owner, column: int, row: dict[str, Any]) -> None:
         count, ns, moved = _count(row["count"]), _count(row["ns"]), _count(row["bytes"])
@@ -168,16 +205,51 @@ class _Adding:
         )
         self._edges[(edge.channel, edge.sender)] = edge
 
+    def _end(self, told: dict[str, Any]) -> None:
+        key = str(told["channel"]), str(told["function"]), told["direction"] == "sends"
+        end = self._ends.setdefault(key, End(*key))
+        end.peers = tuple(map(str, told["peers"])) or end.peers
+        end.transport, end.mode = str(told["transport"]) or end.transport, str(told["mode"]) or end.mode
+        end.messages += _count(told["messages"])
+        end.bytes += _count(told["bytes"])
+        end.calls_ns += _count(told["calls_ns"])
+        end.waited_ns += _count(told["waited_ns"])
+        end.copying_ns += _count(told["copying_ns"])
+        end.sleeps += _count(told["parks"])
+
+    def _joined(self) -> list[Edge]:
+        """What the ends counted; of channels of which no function told both sides, what was heard of them."""
+        found = []
+        for end in self._ends.values():
+            others = [one for one in self._ends.values() if (one.channel, one.sends) == (end.channel, not end.sends)]
+            peers = end.peers or tuple(one.function for one in others)
+            if end.sends and peers:
+                found.append(_edge_of(end, end.function, peers))
+            elif not others:
+                found += [_edge_of(end, peer, (end.function,)) for peer in peers]
+        told = {edge.channel for edge in found}
+        heard = {edge.channel: edge for edge in self._edges.values()}
+        for number, edge in enumerate(found):
+            if not edge.transport and edge.channel in heard:  # an end that was opened by name does not tell it
+                same = heard[edge.channel]
+                found[number] = replace(edge, transport=same.transport, mode=same.mode)
+        return [*found, *(edge for edge in self._edges.values() if edge.channel not in told)]
+
     def done(self) -> History:
         return History(
             seconds=self._seconds,
             owners=sorted(self._owners.values(), key=lambda owner: (-owner.ns, -owner.off_cpu_ns, owner.name)),
-            edges=list(self._edges.values()),
+            edges=self._joined(),
+            ends=list(self._ends.values()),
             overhead_seconds=self._overhead,
             tracer_seconds=self._tracer,
             lost=self._lost,
             missing=list(self._missing.items()),
         )
+
+
+def _edge_of(end: End, sender: str, receivers: tuple[str, ...]) -> Edge:
+    return Edge(end.channel, sender, receivers, end.transport, end.mode, end.messages, end.bytes)
 
 
 def _count(value: Any) -> int:

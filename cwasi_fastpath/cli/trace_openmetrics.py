@@ -29,6 +29,7 @@ def openmetrics(report: TraceReport) -> str:
         _connects(report),
         _retransmits(report),
         _round_trips(report),
+        *_channels(report),
         *_tracer(report),
     ]
     return "".join(families) + "# EOF\n"
@@ -164,6 +165,32 @@ def _round_trips(report: TraceReport) -> str:
 
     text = "Smoothed round-trip times, looked at whenever a segment came."
     return _family("cwasi_network_srtt_seconds", "summary", text, samples())
+
+
+# ---- channels ----
+
+_OF_ENDS = {
+    "cwasi_channel_messages": ("Messages that an end sent or received.", "messages", 1),
+    "cwasi_channel_bytes": ("Bytes of payload that it sent or received.", "bytes", 1),
+    "cwasi_channel_call_seconds": ("Spent in calls into it, waiting included.", "calls_ns", 1e9),
+    "cwasi_channel_wait_seconds": ("The part of it that it waited for its peer.", "waited_ns", 1e9),
+    "cwasi_channel_copy_seconds": ("The part of it that it copied in.", "copying_ns", 1e9),
+    "cwasi_channel_sleeps": ("Times that it slept in the kernel.", "parks", 1),
+}
+
+
+def _channels(report: TraceReport) -> list[str]:
+    return [
+        _family(name, "counter", text, _of_ends(report, field, unit)) for name, (text, field, unit) in _OF_ENDS.items()
+    ]
+
+
+def _of_ends(report: TraceReport, field: str, unit: float) -> Samples:
+    """An end may have been in several hands and on several transports: what it is called now."""
+    for end in report.ends:
+        more = {"channel": end.channel, "direction": end.direction, "transport": end.transport, "end": end.id}
+        value = getattr(end, field)
+        yield "_total", _labels(end.owner, **more), value if unit == 1 else value / unit
 
 
 # ---- the tracer ----

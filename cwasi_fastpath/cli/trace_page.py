@@ -55,7 +55,8 @@ def page(recording: Recording, history: History) -> str:
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         f"<style>{_STYLE}{colours}</style></head><body><h1>What communication cost</h1>{lack}"
         f"{_facts(recording, history)}"
-        f"<h2>Functions and channels</h2>{_graph(history)}<h2>Over time</h2>{_timelines(history)}"
+        f"<h2>Functions and channels</h2>{_graph(history)}{_channels(history)}"
+        f"<h2>Over time</h2>{_timelines(history)}"
         f'<h2>By function</h2>{_table(history)}<div class="owners">{parts}</div>'
         f'{missing}<p class="dim">Processes and threads stand in brackets: what no function did is charged to them. '
         "Times of calls have waiting in them. A row or a box leads to more about it.</p></body></html>\n"
@@ -93,6 +94,22 @@ def _graph(history: History) -> str:
         "<p>No channels were seen. A process tells of those that it has by cwasi run, or opened by name, and is asked "
         "once an interval.</p>"
     )
+
+
+def _channels(history: History) -> str:
+    """What each end cost who has it."""
+    figures = ("messages", "bytes", "in calls", "waiting", "copying", "sleeps", "a message")
+    heading = ("channel", "function", "", "by", *figures)
+    rows = [
+        [
+            *map(escape, (end.channel, end.function, "sends" if end.sends else "receives", end.transport or "-")),
+            *(f"{end.messages:,}", size_text(end.bytes), time_text(end.calls_ns), time_text(end.waited_ns)),
+            *(time_text(end.copying_ns), f"{end.sleeps:,}", time_text(end.ns / end.messages) if end.messages else "-"),
+        ]
+        for end in history.ends
+    ]
+    table = _tabled(heading, rows)
+    return f"<h3>What channels cost</h3>{table}" if table else ""
 
 
 def _timelines(history: History) -> str:

@@ -32,7 +32,11 @@ def graph(history: History) -> str:
     height = max(map(len, layers)) * _ROW - _ROW + _BOX_HEIGHT + _DROP
     # Of the threads of a process the busiest, which comes first.
     links = {owner.end: number for number, owner in reversed([*enumerate(history.owners)])}
-    parts = [_edge(edge, edge.sender, name, places) for edge in history.edges for name in edge.receivers]
+    parts = [
+        _edge(edge, name, places, history.ns_per_message(edge.channel))
+        for edge in history.edges
+        for name in edge.receivers
+    ]
     parts += [_box(name, place, links.get(name), history) for name, place in places.items()]
     return _svg(width + 2, height, "Functions and their channels", parts, "graph")
 
@@ -42,10 +46,13 @@ def _layers(edges: Sequence[Edge]) -> list[list[str]]:
     names = sorted({name for edge in edges for name in edge.functions})
     depth = dict.fromkeys(names, 0)
     for _ in names:
+        before = dict(depth)
         for edge in edges:
             for name in edge.receivers:
                 if name != edge.sender:
                     depth[name] = min(max(depth[name], depth[edge.sender] + 1), len(names) - 1)
+        if depth == before:
+            break
     used = sorted(set(depth.values()))
     return [[name for name in names if depth[name] == level] for level in used]
 
@@ -63,8 +70,8 @@ def _box(name: str, place: tuple[int, int], link: int | None, history: History) 
     return f"<g>{inner}</g>" if link is None else f'<a href="#owner-{link}">{inner}</a>'
 
 
-def _edge(edge: Edge, sender: str, receiver: str, places: dict[str, tuple[int, int]]) -> str:
-    (from_x, from_y), (to_x, to_y) = places[sender], places[receiver]
+def _edge(edge: Edge, receiver: str, places: dict[str, tuple[int, int]], tax: float | None) -> str:
+    (from_x, from_y), (to_x, to_y) = places[edge.sender], places[receiver]
     start, end = (from_x + float(_BOX), from_y + _BOX_HEIGHT / 2), (float(to_x), to_y + _BOX_HEIGHT / 2)
     if to_x <= from_x:  # back, or to itself
         start, end = (from_x + _BOX / 2, from_y + 1.0 * _BOX_HEIGHT), (to_x + _BOX / 2, to_y + 1.0 * _BOX_HEIGHT)
@@ -76,11 +83,14 @@ def _edge(edge: Edge, sender: str, receiver: str, places: dict[str, tuple[int, i
     )
     x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + drop * 0.8
     said = f"{edge.mode or '?'}, {edge.transport or '?'}, {size_text(edge.bytes)}"
-    title = f"{edge.channel}: {sender} to {receiver}, {said}, {edge.messages:,} messages"
+    cost = "" if tax is None else f"{time_text(tax)} a message"
+    title = f"{edge.channel}: {edge.sender} to {receiver}, {said}, {edge.messages:,} messages, {cost or 'cost unknown'}"
     return (
         f'<g class="edge"><path d="{path}" marker-end="url(#arrow)"/>'
         f'<text class="middle" x="{x:.0f}" y="{y - 16:.0f}">{escape(_short(edge.channel))}</text>'
-        f'<text class="middle dim" x="{x:.0f}" y="{y - 4:.0f}">{escape(said)}</text><title>{escape(title)}</title></g>'
+        f'<text class="middle dim" x="{x:.0f}" y="{y - 4:.0f}">{escape(said)}</text>'
+        f'<text class="middle dim" x="{x:.0f}" y="{y + 12:.0f}">{escape(cost)}</text>'
+        f"<title>{escape(title)}</title></g>"
     )
 
 

@@ -61,11 +61,18 @@ def traced(request: Request) -> int:
     try:
         if request.view.function is not None:
             checked(request.view.function, "function")
+        if request.view.channel is not None:
+            checked(request.view.channel, "channel")
         with Tracer(request.light, request.view.by == "thread") as tracer:
             return _trace(tracer, request)
     except Error as error:
         complain(str(error))
         return error.exit_code
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # where the report goes
+        complain(f"the report cannot be written: {error.strerror}")
+        return RecordingFailed.exit_code
 
 
 def complain(text: str) -> None:
@@ -151,17 +158,20 @@ def _screen(request: Request, target: Target, stack: contextlib.ExitStack) -> Si
 
 
 def _print_whole(total: TraceReport, request: Request, target: dict[str, Any]) -> None:
-    click.echo(as_json(total, request.view, target) if request.json else as_text(total, request.view))
+    view = request.view.within(total)
+    click.echo(as_json(total, view, target) if request.json else as_text(total, view))
 
 
 def _lacking(total: TraceReport, view: View) -> int:
-    """Says if the function that was asked for has done nothing. Returns the status."""
-    found = functions_of(total)
-    if view.function is None or view.function in found:
-        return 0
-    others = f"there were {', '.join(found[:20])}" if found else "no function did anything"
-    complain(f"function {view.function!r} did nothing; {others}")
-    return 69
+    """Says if what was asked for has done nothing. Returns the status."""
+    functions, channels = functions_of(total), sorted({end.channel for end in total.ends})
+    status = 0
+    for kind, wanted, found in (("function", view.function, functions), ("channel", view.channel, channels)):
+        if wanted is not None and wanted not in found:
+            others = f"there were {', '.join(found[:20])}" if found else f"no {kind} did anything"
+            complain(f"{kind} {wanted!r} did nothing; {others}")
+            status = 69
+    return status
 
 
 class _Tables:
@@ -172,7 +182,7 @@ class _Tables:
 
     def show(self, interval: Interval) -> None:
         """See Sink."""
-        click.echo(as_text(interval.report, self._view, interval.time) + "\n")
+        click.echo(as_text(interval.report, self._view.within(interval.total), interval.time) + "\n")
 
 
 class _Lines:
@@ -183,4 +193,5 @@ class _Lines:
 
     def show(self, interval: Interval) -> None:
         """See Sink."""
-        click.echo(as_line(interval.report, self._view, interval.number, interval.time, interval.edges))
+        view = self._view.within(interval.total)
+        click.echo(as_line(interval.report, view, interval.number, interval.time, interval.edges))

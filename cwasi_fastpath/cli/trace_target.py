@@ -11,6 +11,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -28,16 +29,16 @@ class Target(ABC):
 
     def __init__(self) -> None:
         self._poll = select.poll()
-        self._pidfds: set[int] = set()
+        self._pidfds: dict[int, Callable[[], None]] = {}
         self._inputs: dict[int, Callable[[], None]] = {}
         self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._poll.register(self._woken, select.POLLIN)
         self.stopped = False
         """Whether the user has had enough."""
 
-    def follow(self, pidfd: int) -> None:
-        """The target has ended when all that are followed have."""
-        self._pidfds.add(pidfd)
+    def follow(self, pidfd: int, ended: Callable[[], None] = lambda: None) -> None:
+        """The target has ended when all that are followed have; `ended` is called when this one has."""
+        self._pidfds[pidfd] = ended
         self._poll.register(pidfd, select.POLLIN)
 
     def listen(self, descriptor: int, heard: Callable[[], None]) -> None:
@@ -63,9 +64,10 @@ class Target(ABC):
 
     def _heard(self, descriptor: int) -> None:
         if descriptor in self._pidfds:
-            self._pidfds.remove(descriptor)
+            ended = self._pidfds.pop(descriptor)
             self._poll.unregister(descriptor)
             os.close(descriptor)
+            ended()
         elif descriptor in self._inputs:
             self._inputs[descriptor]()
 
@@ -85,8 +87,9 @@ class Target(ABC):
     def close(self) -> None:
         """Twice is safe."""
         for descriptor in (*self._pidfds, self._woken, self._wake):
-            os.close(descriptor)
-        self._pidfds, self._woken, self._wake = set(), -1, -1
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._pidfds, self._woken, self._wake = {}, -1, -1
 
 
 class Command(Target):
@@ -150,7 +153,7 @@ class Running(Target):
         self._pids = list(pids)
         try:
             for pid in pids:
-                self.follow(tracer.attach(pid))
+                self.follow(tracer.attach(pid), partial(tracer.detach, pid))
         except BaseException:
             self.close()
             raise

@@ -117,7 +117,7 @@ class Top:
         head = Text(f"{at}  {self._title}", style="bold", no_wrap=True, overflow="ellipsis")
         parts: list[Text | Table] = [head, Text(order)]
         if self._last is not None:
-            rows = rows_of(self._view.of(self._last.report))
+            rows = rows_of(self._view.within(self._last.total).of(self._last.report))
             rows.sort(key=_SORTS[self._sort][1], reverse=self._reversed)
             parts.append(self._table(rows, self._last.report.seconds or 1.0))
             parts.append(Text(footer(self._last.report), style="dim"))

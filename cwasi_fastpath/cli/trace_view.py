@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from ..trace_report import ClassRow, Row, SyscallRow, TraceReport, by_time
+from ..trace_report import ClassRow, Process, Row, SyscallRow, TraceReport, by_time
 
 Some = TypeVar("Some", bound=Row)
 Calls = TypeVar("Calls", SyscallRow, ClassRow)
@@ -22,6 +22,15 @@ class View:
     failed: bool = False
     """Only calls that returned an error, with their time."""
     timestamps: bool = False
+    channel: str | None = None
+    owners: frozenset[str | Process] | None = None
+    """Who has an end of the channel; None for all."""
+
+    def within(self, total: TraceReport) -> View:
+        """The same, when it is known who has used the channel since the trace began."""
+        if self.channel is None:
+            return self
+        return replace(self, owners=frozenset(end.owner for end in total.ends if end.channel == self.channel))
 
     def of(self, report: TraceReport) -> TraceReport:
         """The report without the rows that are not wanted; what tracing cost cannot be read from it any more."""
@@ -32,11 +41,13 @@ class View:
             scheduling=self._owned(report.scheduling),
             network=self._owned(report.network),
             uses=self._owned(report.uses),
-            ends=self._owned(report.ends),
+            ends=tuple(end for end in self._owned(report.ends) if self.channel in (None, end.channel)),
         )
         return _failed(shown) if self.failed else shown
 
     def _owned(self, rows: tuple[Some, ...]) -> tuple[Some, ...]:
+        if self.owners is not None:
+            rows = tuple(row for row in rows if row.owner in self.owners)
         return rows if self.function is None else tuple(row for row in rows if row.owner == self.function)
 
 
