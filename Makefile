@@ -86,11 +86,17 @@ install: system ## cwasi and cwasi-trace in $(PREFIX)/bin, where sudo finds them
 	@mkdir -p $(PREFIX)/bin
 	ln -sf $(PREFIX)/lib/cwasi-fastpath/bin/cwasi $(PREFIX)/lib/cwasi-fastpath/bin/cwasi-trace $(PREFIX)/bin/
 	install -D -m 644 -t $(PREFIX)/share/man/man1 docs/man/*.1
+	install -D -m 644 -t $(PREFIX)/share/doc/cwasi-fastpath docs/cwasi-trace_example.txt
+	@mkdir -p $(dir $(BASH_COMPLETION) $(ZSH_COMPLETION) $(FISH_COMPLETION))
+	@$(call complete,cwasi,_CWASI_COMPLETE)
+	@$(call complete,cwasi-trace,_CWASI_TRACE_COMPLETE)
 
 .PHONY: uninstall
 uninstall: ## takes back what make install did
 	rm -rf $(PREFIX)/lib/cwasi-fastpath $(PREFIX)/bin/cwasi $(PREFIX)/bin/cwasi-trace
 	rm -f $(patsubst docs/man/%,$(PREFIX)/share/man/man1/%,$(wildcard docs/man/*.1))
+	rm -rf $(PREFIX)/share/doc/cwasi-fastpath
+	rm -f $(foreach name,cwasi cwasi-trace,$(BASH_COMPLETION)$(name) $(ZSH_COMPLETION)$(name) $(FISH_COMPLETION)$(name).fish)
 
 .PHONY: clean
 clean: ## removes what was built, .venv too
@@ -128,6 +134,16 @@ if [ -d $(BCC) ]; then \
     mkdir -p $(1)/lib/bcc-only && ln -sfn $(BCC) $(1)/lib/bcc-only/bcc && \
     readlink -f $(1)/lib/bcc-only > $$(echo $(1)/lib/python3*/site-packages)/bcc-only.pth; \
 fi
+endef
+
+# Where the shells look: a file for each command, as click writes it.
+BASH_COMPLETION := $(PREFIX)/share/bash-completion/completions/
+ZSH_COMPLETION  := $(PREFIX)/share/zsh/site-functions/_
+FISH_COMPLETION := $(PREFIX)/share/fish/vendor_completions.d/
+define complete
+$(2)=bash_source $(PREFIX)/bin/$(1) > $(BASH_COMPLETION)$(1)
+$(2)=zsh_source $(PREFIX)/bin/$(1) > $(ZSH_COMPLETION)$(1)
+$(2)=fish_source $(PREFIX)/bin/$(1) > $(FISH_COMPLETION)$(1).fish
 endef
 
 $(BIN)/.ready: pyproject.toml setup.py cwasi_fastpath/_build.py $(C_SOURCES) | system

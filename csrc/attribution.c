@@ -1,56 +1,128 @@
-/* attribution.c - tells a tracer which function runs on this thread, by one plain store into a map that it reads. */
-#include "internal.h"
+/* attribution.c - tells a tracer which function runs on this thread, by one plain store into a map that it reads.
+ *
+ * The map is this process's own. A slot is claimed by who writes its thread id into it; the tracer frees it when the
+ * thread ends. The next tracer brings another map: each thread goes there when it enters or leaves a function, or calls
+ * into the data plane.
+ */
+#include "account.h"
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static atomic_u32 *slots;
-static _Atomic uint64_t slot_count;
-static _Thread_local uint32_t untraced;       /* where the store goes while there is no tracer */
-static _Thread_local atomic_u32 *my_slot;
+typedef struct {
+    atomic_u32 tid, id;
+} slot;
+
+typedef struct slot_map {
+    slot *slots;
+    uint64_t count;
+    uint32_t places;
+    struct slot_map *before;
+} slot_map;
+
+static _Atomic(slot_map *) newest;            /* what was there before stays: threads hold pointers into it */
+static _Thread_local slot_map *mine;          /* the one that this thread writes to */
+static _Thread_local atomic_u32 untraced;     /* where the store goes while there is no tracer, or no slot */
+static _Thread_local atomic_u32 *running;     /* the word in use, NULL at first */
+
+static atomic_u32 *word(void)
+{
+    return running ? running : &untraced;
+}
+
+/* The slot of a thread: the first of its places that is its or, if there is none, that nobody has; or NULL. */
+static slot *claim_slot(const slot_map *map, uint32_t tid)
+{
+    for (uint32_t n = 0; n < map->places; n++) {
+        slot *found = &map->slots[(tid + n) & (map->count - 1)];
+        if (load_relaxed(&found->tid) == tid)
+            return found;
+    }
+    for (uint32_t n = 0; n < map->places; n++) {
+        slot *free = &map->slots[(tid + n) & (map->count - 1)];
+        if (try_claim(&free->tid, 0, tid))
+            return free;
+    }
+    return NULL;
+}
+
+/* Goes on there with what this thread runs. */
+static void move_to(slot_map *map)
+{
+    uint32_t id = load_relaxed(word());
+    slot *claimed = claim_slot(map, (uint32_t)syscall(SYS_gettid));
+    mine = map;
+    running = claimed ? &claimed->id : &untraced;
+    store_relaxed(running, id);
+}
+
+static void look_for_map(void)
+{
+    slot_map *map = load_acquire(&newest);
+    if (map != mine)
+        move_to(map);
+}
 
 /* A forked child is another thread, with another slot; it still runs what its parent ran. */
 static void move_slot(void)
 {
-    if (!my_slot)
-        return;
-    untraced = load_relaxed(my_slot);
-    my_slot = NULL;
-    cwasi_attribution_enter(untraced);
+    if (mine)
+        move_to(mine);
 }
 
-int cwasi_attribution_map(int map_fd, uint64_t count)
+/* Frees our slot in a map that we leave, which may be our parent's: it would otherwise run out of them. */
+static void leave_slot(slot_map *map)
 {
-    if (count == 0 || count > (UINT64_C(1) << 22))
+    slot *left = claim_slot(map, (uint32_t)syscall(SYS_gettid));
+    if (left) {
+        store_relaxed(&left->id, 0);
+        store_relaxed(&left->tid, 0);
+    }
+}
+
+int cwasi_attribution_map(int map_fd, uint64_t count, uint32_t places)
+{
+    static int watches_forks;
+    if (count == 0 || count > (UINT64_C(1) << 22) || (count & (count - 1)) != 0 || places == 0 || places > count)
         return -EINVAL;
-    if (load_relaxed(&slot_count))
-        return -EALREADY;
-    void *memory = mmap(NULL, count * sizeof *slots, PROT_READ | PROT_WRITE, MAP_SHARED, map_fd, 0);
-    if (memory == MAP_FAILED)
-        return -errno;
-    slots = memory;
-    pthread_atfork(NULL, NULL, move_slot);
-    /* Pairs with the load in cwasi_attribution_enter. Kept until the process ends: threads hold pointers into it. */
-    store_release(&slot_count, count);
+    slot_map *map = malloc(sizeof *map);
+    if (!map)
+        return -ENOMEM;
+    void *memory = mmap(NULL, count * sizeof(slot), PROT_READ | PROT_WRITE, MAP_SHARED, map_fd, 0);
+    if (memory == MAP_FAILED) {
+        int error = errno;
+        free(map);
+        return -error;
+    }
+    *map = (slot_map){memory, count, places, load_relaxed(&newest)};
+    if (!watches_forks)
+        pthread_atfork(NULL, NULL, move_slot);
+    watches_forks = 1;
+    slot_map *before = mine;
+    /* Pairs with the load in look_for_map. */
+    store_release(&newest, map);
+    look_for_map();
+    if (before)
+        leave_slot(before);
     return 0;
 }
 
 uint32_t cwasi_attribution_enter(uint32_t id)
 {
-    if (!my_slot) {
-        uint64_t tid = (uint64_t)syscall(SYS_gettid);
-        if (tid >= load_acquire(&slot_count)) {
-            uint32_t before = untraced;
-            untraced = id;
-            return before;
-        }
-        my_slot = slots + tid;
-        store_relaxed(my_slot, untraced);
-    }
-    uint32_t before = load_relaxed(my_slot);
-    store_relaxed(my_slot, id);
+    look_for_map();
+    uint32_t before = load_relaxed(word());
+    if (is_accounting())
+        account_leave_function(before);
+    store_relaxed(word(), id);
     return before;
+}
+
+uint32_t attribution_current(void)
+{
+    look_for_map();
+    return load_relaxed(word());
 }

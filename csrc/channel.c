@@ -84,6 +84,11 @@ int cwasi_channel_gather(cwasi_channel **sources, unsigned count, cwasi_channel 
     return rc;
 }
 
+statistics_row *channel_row(cwasi_channel *c)
+{
+    return &c->row;
+}
+
 int channel_role(const cwasi_channel *c)
 {
     return c->role;
@@ -101,6 +106,8 @@ int channel_enter(cwasi_channel *c, int role)
         else if (owner != FREE)
             return owner >= CLOSING ? -EBADF : -EBUSY;
     }
+    if (is_accounting())
+        c->inside = account_open();
     return 0;
 }
 
@@ -121,6 +128,10 @@ int channel_enter_sender(cwasi_channel *c, deadline until)
 
 void channel_leave(cwasi_channel *c)
 {
+    if (__builtin_expect(c->inside.began != 0, 0)) {
+        account_close(&c->inside, c);
+        c->inside.began = 0;
+    }
     store_release(&c->owner, FREE);
 }
 

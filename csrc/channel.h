@@ -2,6 +2,7 @@
 #ifndef CWASI_CHANNEL_H
 #define CWASI_CHANNEL_H
 
+#include "account.h"
 #include "line.h"
 
 /* Values of owner. TENDED: for moments by who is no user of it. */
@@ -17,6 +18,8 @@ struct cwasi_channel {
     atomic_u64 limit;         /* bytes in a message that is sent by a copy */
     int has_frame;            /* peeked and not yet taken */
     cwasi_frame frame;
+    account inside;           /* of the thread that is inside */
+    statistics_row row;
     atomic_u64 histogram[CWASI_HISTOGRAM_BUCKETS];
 };
 

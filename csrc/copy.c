@@ -4,7 +4,7 @@
  * cores that share a cache. Where they do not, each line travels slowly, and stores past the caches can be several times
  * as fast. Which it is depends on where the hypervisor has put us, so it is measured (calibrate.c).
  */
-#include "internal.h"
+#include "account.h"
 
 #include <string.h>
 #if defined(__x86_64__)
@@ -47,16 +47,27 @@ static void copy_past_caches(uint8_t *to, const uint8_t *from, uint64_t length)
 
 void copy_to_reader(uint8_t *to, const uint8_t *from, uint64_t length, uint64_t message)
 {
+    int64_t counted_from = account_clock_of_copy(length);
     if (message >= LARGE && load_relaxed(&past_caches))
         copy_past_caches(to, from, length);
     else
         memcpy(to, from, length);
+    account_copied(counted_from);
+}
+
+void copy_here(void *to, const void *from, uint64_t length)
+{
+    int64_t counted_from = account_clock_of_copy(length);
+    memcpy(to, from, length);
+    account_copied(counted_from);
 }
 
 void copy_aside(uint8_t *to, const uint8_t *from, uint64_t length)
 {
+    int64_t counted_from = account_clock_of_copy(length);
     if (length >= LARGE)
         copy_past_caches(to, from, length);
     else
         memcpy(to, from, length);
+    account_copied(counted_from);
 }

@@ -177,10 +177,46 @@ void cwasi_tcp_leave(cwasi_tcp *t, int forked);
 void cwasi_wait_configure(int spinners, int64_t spin_ns);
 
 /* ---- attribution.c: which function runs on this thread ---- */
-/* Maps the tracer's slot map (uint32_t[slots], indexed by thread id). */
-int cwasi_attribution_map(int map_fd, uint64_t slots);
+/* Maps this process's slot map, {uint32_t tid, id}[slots], a power of two: a thread's slot is the first with its tid, of
+ * `places` from tid % slots on. Again for the next tracer, and in a forked child, which has that of its parent at first. */
+int cwasi_attribution_map(int map_fd, uint64_t slots, uint32_t places);
 /* Charges what this thread does from now on to function `id`; returns the id that was charged before. */
 uint32_t cwasi_attribution_enter(uint32_t id);
+
+/* ---- statistics.c: what functions and ends of channels counted, in a file for a tracer; all in ns, bytes, or times ---- */
+enum {
+    CWASI_STATISTICS_MAGIC = 0x54535743,   /* "CWST" */
+    CWASI_STATISTICS_VERSION = 1,
+    CWASI_FUNCTIONS_MAX = 1024,            /* ids from 1 on; the last one is for all that exceed it */
+    CWASI_ENDS_MAX = 1024
+};
+typedef struct {
+    uint64_t ns;            /* that it ran, until its last call or its end */
+    uint64_t calls;         /* into the data plane */
+    uint64_t calls_ns;      /* spent in them */
+    uint64_t waited_ns;     /* of these, for a peer */
+    uint64_t copying_ns;    /* and by copies in user space of 1 KiB and more */
+} cwasi_function_statistics;
+typedef struct {
+    char channel[64], peers[128], transport[8];
+    uint32_t role, mode;
+    uint32_t function;      /* that used it last */
+    uint32_t reserved;
+    uint64_t calls, calls_ns, waited_ns, copying_ns;
+    uint64_t messages, bytes, copied_bytes, waits, parks, wakes;   /* see cwasi_stats */
+} cwasi_end_statistics;
+typedef struct {
+    uint32_t magic, version;
+    uint32_t ends;          /* used below */
+    uint32_t missed;        /* that found no room */
+    cwasi_function_statistics functions[1024];   /* by id, see attribution.c */
+    cwasi_end_statistics end[1024];
+} cwasi_statistics;
+/* Begins to count, and returns a sealed memfd with a cwasi_statistics, which the caller closes; again another
+ * descriptor of the same. */
+int cwasi_statistics_create(void);
+/* From now on this end is in it; or with another transport, where it was. -ENOSPC: there is no room. */
+int cwasi_statistics_end(cwasi_channel *c, const char *channel, const char *peers, const char *transport);
 
 /* ---- calibrate.c: what this machine charges, in nanoseconds ---- */
 typedef struct {

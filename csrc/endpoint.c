@@ -1,5 +1,5 @@
 /* endpoint.c - what every transport's end has in common. */
-#include "internal.h"
+#include "account.h"
 #include "frame.h"
 
 #include <errno.h>
@@ -72,9 +72,11 @@ int poll_until(struct pollfd *fds, unsigned count, deadline until)
         left = (struct timespec){ns / 1000000000, ns % 1000000000};
         timeout = &left;
     }
-    int rc = ppoll(fds, count, timeout, NULL);
+    int64_t counted_from = account_clock();
+    int rc = ppoll(fds, count, timeout, NULL), error = errno;
+    account_waited(counted_from);
     if (rc < 0)
-        return errno == EINTR && until.interruptible != BY_SIGNAL ? 0 : -errno;
+        return error == EINTR && until.interruptible != BY_SIGNAL ? 0 : -error;
     return rc == 0 ? wait_over(until) : 0;
 }
 

@@ -86,7 +86,7 @@ static void help(handover *h)
     uint64_t at;
     while ((at = add_relaxed(&h->begun, PIECE)) < h->length) {
         uint64_t part = MIN(h->length - at, (uint64_t)PIECE);
-        memcpy(h->to + at, h->from + at, part);
+        copy_here(h->to + at, h->from + at, part);
         sub_ordered(&h->missing, part);   /* pairs with the load in handover_finish */
     }
 }
@@ -127,7 +127,7 @@ int handover_copy(handover *h, uint64_t position, const void *from, uint64_t len
 {
     if (!claim(h, position, length))
         return 0;
-    memcpy(h->to, from, length);
+    copy_here(h->to, from, length);
     /* Pairs with handover_withdraw and handover_has. */
     store_release(&h->state, now(COPIED));
     return 1;

@@ -1,4 +1,5 @@
 /* hostcall.c - the import module cwasi_v1: what a guest calls, without any Python on the way. */
+#include "account.h"
 #include "guest.h"
 
 #include <errno.h>
@@ -249,7 +250,12 @@ static void *hostcall(int64_t (*body)(cwasi_guest *, void *, const value *), voi
     cwasi_guest *g = env;
     if (g->runtime->caller_context(caller) != g->context)
         return g->runtime->trap_new(foreign, sizeof foreign - 1);
+    account call = {0};
+    if (is_accounting())
+        call = account_open_hostcall();
     int64_t rc = body(g, caller, v);
+    if (__builtin_expect(call.began != 0, 0))
+        account_close_hostcall(&call);
     v[0].i64 = (uint32_t)(rc < 0 ? wasi_error(rc) : (int32_t)rc);
     return NULL;
 }

@@ -78,6 +78,8 @@ void bell_hang_up(int bell);
 /* ---- copy.c ---- */
 /* Copies a piece of a message of so many bytes to where another core will read it. */
 void copy_to_reader(uint8_t *to, const uint8_t *from, uint64_t length, uint64_t message);
+/* Copies to where this core will read it. */
+void copy_here(void *to, const void *from, uint64_t length);
 /* Copies to where it is hardly ever read. */
 void copy_aside(uint8_t *to, const uint8_t *from, uint64_t length);
 /* Whether large messages go past the caches. */

@@ -5,6 +5,7 @@
  *
  * SIGPIPE must be ignored in the process, as Python does.
  */
+#include "account.h"
 #include "pipe.h"
 #include "fault.h"
 
@@ -35,9 +36,11 @@ int pipe_wait(endpoint *e, int fd, int wake_fd, deadline until)
     struct pollfd fds[2] = {{fd, e->role == CWASI_SENDER ? POLLOUT : POLLIN, 0}, {wake_fd, POLLIN, 0}};
     count_up(&e->stats.waits, 1);
     count_up(&e->stats.parks, 1);
-    int rc = poll(fds, 2, timeout_ms(until));
+    int64_t counted_from = account_clock();
+    int rc = poll(fds, 2, timeout_ms(until)), error = errno;
+    account_waited(counted_from);
     if (rc < 0)
-        return errno == EINTR && until.interruptible != BY_SIGNAL ? 0 : -errno;
+        return error == EINTR && until.interruptible != BY_SIGNAL ? 0 : -error;
     if (rc == 0)
         return wait_over(until);
     if (fds[0].revents)

@@ -87,7 +87,7 @@ static int pipe_take(endpoint *e, const cwasi_frame *frame, void *data)
     size_t buffered = MIN(p->end - p->begin, frame->length), left = frame->length - buffered;
     uint8_t *to = data, drop[READ_AHEAD];
     if (to)
-        memcpy(to, p->ahead + p->begin, buffered);
+        copy_here(to, p->ahead + p->begin, buffered);
     p->begin += buffered;
     while (left > 0) {
         size_t length = to ? left : MIN(left, sizeof drop);

@@ -123,7 +123,7 @@ int ring_take(endpoint *e, const cwasi_frame *frame, void *data)
             return e->torn = rc == -EPIPE ? -ECONNRESET : rc;
         FAULT_POINT(ring_take_piece_begins);
         if (to) {
-            memcpy(to, ring_at_cursor(r), chunk);
+            copy_here(to, ring_at_cursor(r), chunk);
             to += chunk;
         }
         FAULT_POINT(ring_take_piece_copied);

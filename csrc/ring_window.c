@@ -193,7 +193,7 @@ int ring_window_copy(ring *r, const cwasi_frame *frame, void *data)
         r->window_map = map;
     }
     if (data)
-        memcpy(data, r->window_map + r->window_start % r->window, frame->length);
+        copy_here(data, r->window_map + r->window_start % r->window, frame->length);
     FAULT_POINT(window_copied);
     uint64_t end = r->window_start + record_size(frame->length);
     ring_window_take(&r->base, end);

@@ -207,7 +207,7 @@ static int take_payload(tcp_end *t, uint64_t length, uint8_t *to)
     i->begin += WIRE_HEADER;
     uint64_t buffered = MIN(i->end - i->begin, length);
     if (to)
-        memcpy(to, i->ahead + i->begin, buffered);
+        copy_here(to, i->ahead + i->begin, buffered);
     i->begin += buffered;
     return read_rest(t, to ? to + buffered : NULL, length - buffered);
 }

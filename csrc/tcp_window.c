@@ -49,7 +49,7 @@ void tcp_window_get(const tcp_window *w, uint64_t offset, void *to, uint64_t byt
     uint8_t *at = to;
     while (bytes > 0) {
         uint64_t from, part = in_a_row(w, offset, bytes, &from);
-        memcpy(at, w->memory + from, part);
+        copy_here(at, w->memory + from, part);
         at += part;
         offset += part;
         bytes -= part;

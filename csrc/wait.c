@@ -9,7 +9,7 @@
  * A bell is one end of a stream socket pair. It serves who waits for several things at once, and tells of the peer's
  * death: when its process ends, ours hangs up.
  */
-#include "internal.h"
+#include "account.h"
 #include "fault.h"
 
 #include <errno.h>
@@ -158,6 +158,7 @@ static int together(const waiter *w)
 int wait_spin(const waiter *w, int (*ready)(void *), void *arg, int64_t start, deadline until)
 {
     int spinning = 0, done = 0;
+    int64_t counted_from = account_clock();
     for (int64_t now = start; now < until.at && !spun_enough(w, start, now, spinning); now = now_ns()) {
         int beside = together(w);
         if (spinning && beside)
@@ -175,6 +176,7 @@ int wait_spin(const waiter *w, int (*ready)(void *), void *arg, int64_t start, d
     }
     if (spinning)
         stop_spinning();
+    account_waited(counted_from);
     return done;
 }
 
@@ -194,10 +196,13 @@ void wait_learn(waiter *w, int64_t began, int spun)
 int wait_sleep(atomic_u32 *parked, deadline until)
 {
     struct timespec t = {until.at / 1000000000, until.at % 1000000000};
+    int64_t counted_from = account_clock();
     /* FUTEX_WAIT_BITSET takes an absolute time. Not FUTEX_PRIVATE_FLAG: the peer may be another process. */
     long rc = syscall(SYS_futex, parked, FUTEX_WAIT_BITSET, ON_FUTEX, until.at == INT64_MAX ? NULL : &t, NULL,
                       FUTEX_BITSET_MATCH_ANY);
-    return rc < 0 && (errno == ETIMEDOUT || errno == EINTR) ? -errno : 0;
+    int error = rc < 0 ? errno : 0;
+    account_waited(counted_from);
+    return error == ETIMEDOUT || error == EINTR ? -error : 0;
 }
 
 /* Sleeps until ready; 0, -ETIMEDOUT or -EINTR. */
@@ -234,7 +239,9 @@ int wait_until(waiter *w, int (*ready)(void *), void *arg, deadline until)
         return -EAGAIN;
     /* Mostly that is enough, and no clock needs to be read. */
     if (together(w)) {
+        int64_t counted_from = account_clock();
         sched_yield();
+        account_waited(counted_from);
         if (ready(arg))
             return 0;
     }

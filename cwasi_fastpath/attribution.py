@@ -1,7 +1,8 @@
 """Which function runs on this thread, told to a tracer where there is one.
 
-A tracer names its socket in the environment (CWASI_TRACER). It answers with a map that it reads and we write: one
-plain store when a function begins or ends on a thread. Without a tracer the store goes to a private word.
+A tracer names its socket in the environment (CWASI_TRACER), or comes later and says it. It answers with a map, which it
+reads and nobody but us writes: one plain store when a function begins or ends on a thread. Without a tracer the store
+goes to a private word. A forked child is a host of its own.
 """
 
 from __future__ import annotations
@@ -14,12 +15,19 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
+from . import watch
 from ._native import check, lib
+from .invitation import limit_waits, listen
 from .names import checked
 
+if TYPE_CHECKING:
+    from .endpoint import Endpoint
+
 ENVIRONMENT = "CWASI_TRACER"
-_TIMEOUT_SECONDS = 2.0
+_VERSION = 2
+_NAMES, _OTHER = 1021, 1023   # as the tracer has it: for what exceeds its table
 _MESSAGE_BYTES = 4096
 
 _log = logging.getLogger(__name__)
@@ -34,7 +42,7 @@ class _TracerClient:
 
     def __init__(self, path: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        self._socket.settimeout(_TIMEOUT_SECONDS)
+        limit_waits(self._socket)
         address = "\0" + path[1:] if path.startswith("@") else path
         self._socket.connect(address)
         # Whoever has the map learns what we run: only a tracer that is root, and sees it anyway, may have it.
@@ -43,19 +51,40 @@ class _TracerClient:
         if uid != 0:
             raise PermissionError(f"the tracer at {path} runs as uid {uid}, not as root")
         self._map()
+        self._account()
+        for name in _ids:   # in the order in which they came, so that each gets the number that it had
+            _ids[name] = self.function_id(name)
 
     def _map(self) -> None:
-        self._socket.send(json.dumps({"hello": 1}).encode())
+        self._socket.send(json.dumps({"hello": _VERSION}).encode())
         data, fds, _, _ = socket.recv_fds(self._socket, _MESSAGE_BYTES, 1)
         try:
-            check(lib.cwasi_attribution_map(fds[0], json.loads(data)["slots"]), "the tracer's map")
+            reply = json.loads(data)
+            if "error" in reply:
+                raise PermissionError(reply["error"])
+            check(lib.cwasi_attribution_map(fds[0], reply["slots"], reply["probes"]), "the tracer's map")
         finally:
             for fd in fds:
                 os.close(fd)
 
+    def _account(self) -> None:
+        """Begins to count what the data plane's time goes into."""
+        statistics = check(lib.cwasi_statistics_create(), "statistics for the tracer")
+        try:
+            for end in watch.ends():
+                _describe(end)
+            request = json.dumps({"statistics": lib.CWASI_STATISTICS_VERSION})
+            socket.send_fds(self._socket, [request.encode()], [statistics])
+            self._socket.recv(_MESSAGE_BYTES)
+        finally:
+            os.close(statistics)
+
     def function_id(self, name: str) -> int:
         self._socket.send(json.dumps({"function": name}).encode())
         return int(json.loads(self._socket.recv(_MESSAGE_BYTES))["id"])
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 def _connect() -> _TracerClient | None:
@@ -72,18 +101,66 @@ def _connect() -> _TracerClient | None:
     return _tracer
 
 
+def _number(name: str) -> int:
+    tracer = _connect()
+    if tracer is None:
+        listen(_join)
+    try:
+        return tracer.function_id(name) if tracer else len(_ids) + 1 if len(_ids) < _NAMES else _OTHER
+    except (OSError, ValueError, KeyError) as error:
+        _log.warning("%s is not traced: %s", name, error)
+        return 0
+
+
 def function_id(name: str) -> int:
-    """The number that stands for `name` in the tracer's map, from 1 on. Raises BadName."""
+    """The number that stands for `name` in this process, from 1 on. Raises BadName."""
     with _lock:
         if name not in _ids:
             checked(name, "function")
-            tracer = _connect()
-            try:
-                _ids[name] = tracer.function_id(name) if tracer else len(_ids) + 1
-            except (OSError, ValueError, KeyError) as error:
-                _log.warning("%s is not traced: %s", name, error)
-                _ids[name] = 0
+            _ids[name] = _number(name)
         return _ids[name]
+
+
+def _describe(end: Endpoint) -> None:
+    pointer = end.told_pointer
+    if pointer is not None:   # what exceeds the table is counted there
+        lib.cwasi_statistics_end(pointer, end.name.encode(), " ".join(end.peers).encode(), end.transport.encode())
+
+
+def describe_end(end: Endpoint) -> None:
+    """Tells a tracer, where there is one, what an end of a channel is: whom it connects to, and by what."""
+    with _lock:
+        if _connect() is not None:
+            _describe(end)
+
+
+def _join(path: str) -> bool:
+    """A tracer has come; one that was there before is left."""
+    global _tracer
+    with _lock:
+        try:
+            tracer = _TracerClient(path)
+        except (OSError, ValueError, KeyError, IndexError) as error:
+            _log.warning("not traced: %s", error)
+            return False
+        if _tracer is not None:
+            _tracer.close()
+        _tracer = tracer
+    return True
+
+
+def _after_fork() -> None:
+    """Where our parent is traced: a map of our own, in which the names have the numbers that they had."""
+    global _asked, _tracer, _lock
+    _lock = threading.Lock()
+    if _tracer is None:
+        return
+    _tracer.close()
+    _tracer, _asked = None, False
+    _connect()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 @contextmanager

@@ -103,7 +103,9 @@ class Channel:
 
     def _explain(self, role: int, function: str) -> None:
         edges = [key for key in self._carried if key[0] == role and key[1][0 if role == SENDER else 1] == function]
-        self.end_of(role, edges[0][1]).why = partial(transports.why, [self._carried[key].link for key in edges])
+        end, links = self.end_of(role, edges[0][1]), [self._carried[key].link for key in edges]
+        end.why = partial(transports.why, links)
+        end.describe(peers=[edge[1 if role == SENDER else 0] for _, edge in edges], transport=links[0].transport)
 
     def link_of(self, role: int, edge: Edge) -> Link:
         """What carries the edge for that end."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 import errno
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-from . import errors, watch
+from . import attribution, errors, watch
 from ._native import Managed, check, ffi, lib, owned, timeout_ns
 from .metrics import EndMetrics
-from .modes import Mode
+from .modes import Mode, Transport
 from .names import checked
 
 SENDER: int = lib.CWASI_SENDER
@@ -54,6 +54,10 @@ class Endpoint(Managed):
         self.mover: Callable[[float | None], None] | None = None
         """Who can hand this end over to another process."""
         watch.know(self)
+        self.peers: Sequence[str] = ()
+        """The functions at the other side, and what carries the channel, where that is known: for tracers."""
+        self.transport = ""
+        attribution.describe_end(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of channel {self.name!r}>"
@@ -63,6 +67,16 @@ class Endpoint(Managed):
         self._closing = threading.Lock()
         if self._pointer is not None:
             lib.cwasi_channel_forked(self._pointer)
+
+    def describe(self, peers: Sequence[str], transport: Transport) -> None:
+        """Tells a tracer which functions are on the other side, and what carries this edge now."""
+        self.peers, self.transport = tuple(peers), str(transport)
+        attribution.describe_end(self)
+
+    @property
+    def told_pointer(self) -> Any:
+        """The C pointer for who describes this end to a tracer, from any thread; None once it was closed."""
+        return self._pointer
 
     def _delete(self, pointer: Any) -> None:
         """Nothing to do: letting go is enough."""

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
+NO_FUNCTION = "-"
+"""Who has an end of a channel that no function has used."""
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -17,9 +20,16 @@ class Process:
     """In the tracer's pid namespace; in the initial one if the process is in another."""
     comm: str
     """Its name: printable, at most 15 characters."""
+    tid: int | None = None
+    """The thread, where every thread is counted on its own; the process stands for it then."""
 
     def __str__(self) -> str:
-        return f"[{self.comm}]"
+        return f"[{self.comm}]" if self.tid is None else self.numbered
+
+    @property
+    def numbered(self) -> str:
+        """Its name with what tells it from others of that name."""
+        return f"[{self.comm} {self.pid}]" if self.tid is None else f"[{self.comm} {self.pid}/{self.tid}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,9 @@ class SyscallRow(Row):
     """Time from entry to return, waiting included, summed over the calls."""
     bytes: int
     """Moved by read, write, send, recv, splice and their kin; 0 for others."""
+    failed: int = 0
+    """The calls that returned an error; count and ns have them too."""
+    failed_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +77,9 @@ class ClassRow(Row):
     """See SyscallRow."""
     histogram: tuple[int, ...]
     """Calls by time: number n took 2^n ns or more and less than 2^(n+1), the first also 0, the last also more."""
+    failed: int = 0
+    """See SyscallRow."""
+    failed_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +141,59 @@ class NetworkRow(Row):
 
 
 @dataclass(frozen=True, slots=True)
+class FunctionUse(Row):
+    """What a function's time went into, as its host counted it; of functions that make calls into the data plane."""
+
+    ns: int
+    """That it ran, until its last call or its end; on several threads the sum."""
+    calls: int
+    """Its calls into the data plane: hostcalls, or those of a program that uses channels itself."""
+    calls_ns: int
+    """In them."""
+    waited_ns: int
+    """In them, waiting for a peer: spinning, yielding or asleep."""
+    copying_ns: int
+    """In them, copying in user space: copies of 1 KiB and more."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndUse(Row):
+    """One end of a channel, as its host counted it. The owner is who used it last."""
+
+    id: str
+    """Never the same for two ends of one trace."""
+    channel: str
+    peers: tuple[str, ...]
+    """The functions at the other side, where they are known, as this end calls them."""
+    direction: str
+    """`sends` or `receives`."""
+    transport: str
+    """Empty where it is not known."""
+    mode: str
+    calls: int
+    """Calls into this end."""
+    calls_ns: int
+    waited_ns: int
+    """See FunctionUse. Who waits for several channels at once waits for each of them."""
+    copying_ns: int
+    messages: int
+    bytes: int
+    """Of payload."""
+    copied_bytes: int
+    waits: int
+    """Calls that could not go on at once."""
+    parks: int
+    """Of these: sleeps in the kernel."""
+    wakes: int
+    """Times it woke the other side."""
+
+    @property
+    def key(self) -> tuple[str | int, ...]:
+        """An end may go on by another transport, and in other hands."""
+        return (self.id,)
+
+
+@dataclass(frozen=True, slots=True)
 class MissingCounts:
     """What this machine cannot count."""
 
@@ -167,7 +236,17 @@ class TraceReport:
     ns_per_switch: float | None
     """What it adds to a switch, with its wake-up; None where the kernel did not let us measure it."""
     light: bool
-    """Whether system calls were left out, to spare the machine."""
+    """Whether system calls were left out, to spare the machine: all the time, or from some moment on."""
+    tracer_cpu_seconds: float = 0.0
+    """What the tracer's own process has used since it was attached."""
+    tracer_bytes: int = 0
+    """Its memory."""
+    uses: tuple[FunctionUse, ...] = ()
+    """Those that ran longest first."""
+    ends: tuple[EndUse, ...] = ()
+    """By channel."""
+    missed_ends: int = 0
+    """Ends of channels that are not in here, because a host had too many."""
 
     @property
     def calls(self) -> int:
@@ -178,6 +257,11 @@ class TraceReport:
     def overhead_seconds(self) -> float:
         """What tracing calls and switches has cost the traced command, over all its threads."""
         return (self.calls * self.ns_per_call + self.switches * (self.ns_per_switch or 0.0)) / 1e9
+
+    @property
+    def overhead(self) -> float:
+        """The same as a share of one CPU."""
+        return self.overhead_seconds / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def switches(self) -> int:
@@ -192,12 +276,16 @@ class TraceReport:
             classes=by_time(difference(self.classes, earlier.classes)),
             scheduling=by_waiting(difference(self.scheduling, earlier.scheduling)),
             network=by_bytes(difference(self.network, earlier.network)),
+            uses=by_run(difference(self.uses, earlier.uses)),
+            ends=by_channel(difference(self.ends, earlier.ends)),
+            missed_ends=self.missed_ends - earlier.missed_ends,
             lost=self.lost - earlier.lost,
             lost_times=self.lost_times - earlier.lost_times,
             lost_switches=self.lost_switches - earlier.lost_switches,
             lost_traffic=self.lost_traffic - earlier.lost_traffic,
             lost_threads=self.lost_threads - earlier.lost_threads,
             seconds=self.seconds - earlier.seconds,
+            tracer_cpu_seconds=self.tracer_cpu_seconds - earlier.tracer_cpu_seconds,
         )
 
 
@@ -217,6 +305,16 @@ def by_waiting(rows: Iterable[SchedulingRow]) -> tuple[SchedulingRow, ...]:
 def by_bytes(rows: Iterable[NetworkRow]) -> tuple[NetworkRow, ...]:
     """Those with the most bytes first."""
     return tuple(sorted(rows, key=lambda row: -(row.sent_bytes + row.received_bytes)))
+
+
+def by_run(rows: Iterable[FunctionUse]) -> tuple[FunctionUse, ...]:
+    """Those that ran longest first."""
+    return tuple(sorted(rows, key=lambda row: -row.ns))
+
+
+def by_channel(rows: Iterable[EndUse]) -> tuple[EndUse, ...]:
+    """Senders before receivers."""
+    return tuple(sorted(rows, key=lambda row: (row.channel, row.direction == "receives", str(row.owner), row.id)))
 
 
 def merged(rows: Iterable[Some]) -> list[Some]:
@@ -240,7 +338,7 @@ def _plus(row: Some, other: Some, sign: int) -> Some:
     for field, mine, its in zip(fields(row), _values(row), _values(other), strict=True):
         if isinstance(mine, int) and isinstance(its, int):
             sums[field.name] = mine + sign * its
-        elif isinstance(mine, tuple) and isinstance(its, tuple):
+        elif field.name == "histogram" and isinstance(mine, tuple) and isinstance(its, tuple):
             sums[field.name] = tuple(a + sign * b for a, b in zip(mine, its, strict=True))
     return replace(row, **sums)  # type: ignore[arg-type]
 

@@ -1,31 +1,41 @@
 """Counts the system calls of a command and charges each to the function that made it.
 
-The counting is done in the kernel, by probes/; this module starts the command, hands the slot map to the hosts in it,
+The counting is done in the kernel, by probes/; this module starts the command, hands slot maps to the hosts in it,
 and turns the maps into a report. It is the only one that imports the probes.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from .errors import Unavailable
+from .errors import Error, Unavailable
+from .host_statistics import EndCounts, HostStatistics
+from .invitation import invite
+from .probes.hosts import FUNCTIONS, OWNERS, PLACES, POOL, PROBES, SLOTS, Seat, namespace_of
 from .probes.loader import ProbeError
-from .probes.network import Network
-from .probes.probe import BUCKETS, FUNCTIONS, Counter, Probe
+from .probes.network import Network, Traffic
+from .probes.probe import BUCKETS, Counter, Probe
 from .probes.requirements import Check, requirements
 from .probes.round_trips import RoundTrips
-from .probes.scheduling import Scheduling
+from .probes.scheduling import Scheduling, Turns
 from .probes.syscall_classes import CLASSES, syscall_class
 from .probes.syscall_names import MOVES_BYTES, syscall_name
-from .probes.syscalls import Syscalls, Total
+from .probes.syscalls import Syscalls, Times, Total
 from .trace_report import (
+    NO_FUNCTION,
     ClassRow,
+    EndUse,
+    FunctionUse,
     MissingCounts,
     NetworkRow,
     Process,
@@ -33,6 +43,8 @@ from .trace_report import (
     SyscallRow,
     TraceReport,
     by_bytes,
+    by_channel,
+    by_run,
     by_time,
     by_waiting,
     difference,
@@ -40,16 +52,15 @@ from .trace_report import (
 )
 from .tracer_socket import ENVIRONMENT, OTHER, ControlSocket
 
-__all__ = ["Check", "Tracer", "TracerUnavailable", "requirements"]
+__all__ = ["Check", "NoSuchTarget", "Tracer", "TracerUnavailable", "requirements"]
 
 _ROUNDS, _CALLS = 23, 1009
 _SLEEPS = 101
+_END_COUNTS = [field.name for field in fields(EndCounts) if field.name not in ("number", "sends", "function")]
 
 
-_LEFT_OUT = tuple(
-    MissingCounts(name, "left out in the light mode", "trace without it")
-    for name in ("system calls", "time blocked in calls that send and receive")
-)
+_CALLS_OF = ("system calls", "time blocked in calls that send and receive")
+"""What the light mode lacks."""
 
 
 class TracerUnavailable(Unavailable):
@@ -58,18 +69,27 @@ class TracerUnavailable(Unavailable):
     exit_code = 77
 
 
+class NoSuchTarget(Error):
+    """What is to be traced is not there, or not any more."""
+
+    exit_code = 69
+
+
 class Tracer:
-    """Traces the commands that it spawns, with all their threads and children, until it is closed.
+    """Traces the commands that it spawns, with all their threads and children, and processes that run already.
 
     On the machine it was written on, a traced system call takes 0.16 us more, one of any other process 0.06 us more.
     """
 
-    def __init__(self, light: bool = False) -> None:
+    def __init__(self, light: bool = False, by_thread: bool = False) -> None:
         """Takes 0.4 s and 120 MB, most of it bcc's compiler, which cannot be unloaded. Raises TracerUnavailable.
 
         light: leave out system calls, so that no process of the machine pays for them.
+        by_thread: what no function did is charged to the thread, not to its process.
         """
         self._light = light
+        self._by_thread = by_thread
+        self._left_out = ("left out in the light mode", "trace without it")
         lacking = [check for check in requirements() if check.status == "fail"]
         if lacking:
             raise TracerUnavailable(
@@ -82,7 +102,7 @@ class Tracer:
             self._scheduling = Scheduling()
             self._network = Network()
             calls = [] if light else [self._syscalls]
-            self._probe = Probe([*calls, self._scheduling, self._network, RoundTrips()])
+            self._probe = Probe([*calls, self._scheduling, self._network, RoundTrips()], by_thread)
         except ProbeError as error:
             raise TracerUnavailable(f"tracing is not available: {error}") from error
         self._lock = threading.Lock()
@@ -91,11 +111,12 @@ class Tracer:
             self._ns_per_call = max(0.0, self._self_test() - untraced)
             self._ns_per_switch = self._measure_switches()
             self._probe.forget()
-            self._control = ControlSocket(self._probe.slots_fd, self._probe.slots, FUNCTIONS, self._probe.traces)
+            self._control = ControlSocket(_Seats(self._probe), PLACES)
         except BaseException:
             self.close()
             raise
         self._started = time.monotonic()
+        self._cpu = time.process_time()
 
     def _self_test(self) -> float:
         """Traces a thread whose calls are known. Returns the ns of one; raises TracerUnavailable if any is missing."""
@@ -148,19 +169,71 @@ class Tracer:
             finally:
                 self._probe.cancel_order()
 
+    def attach(self, pid: int) -> int:
+        """Traces a process that runs already, and what it starts; its threads from the next call or switch of each on.
+
+        Returns a descriptor that is readable when the process has ended, to be closed by the caller. Raises
+        NoSuchTarget.
+        """
+        try:
+            descriptor = os.pidfd_open(pid)
+        except (OSError, OverflowError) as error:
+            raise NoSuchTarget(_why_not(pid, error)) from error
+        try:
+            comm = Path(f"/proc/{pid}/comm").read_bytes().rstrip(b"\n")
+            self._probe.adopt(pid, comm)
+            if ended(descriptor):  # then the pid may have been another's meanwhile
+                self._probe.disown(pid)
+                raise NoSuchTarget(f"process {pid} has ended")
+            with suppress(OSError):   # it is no host
+                invite(pid, self._open_control().address)
+        except BaseException as error:
+            os.close(descriptor)
+            if isinstance(error, OSError):
+                raise NoSuchTarget(f"process {pid} has ended") from error
+            if isinstance(error, ProbeError):
+                raise NoSuchTarget(f"process {pid} cannot be traced: {error}") from error
+            raise
+        return descriptor
+
+    def detach(self, pid: int) -> None:
+        """To be called when a process that we were attached to has ended: whoever has its pid next is another."""
+        self._probe.disown(pid)
+
+    def pids(self) -> frozenset[int]:
+        """The processes that are traced now, as they are called in the tracer's pid namespace."""
+        return self._probe.pids()
+
+    def lighten(self, reason: str) -> None:
+        """From now on leaves out system calls, as the light mode does; what has been counted stays. Twice is safe."""
+        if not self._light:
+            self._light = True
+            self._left_out = (f"left out {reason}", "trace without that")
+            self._probe.detach(self._syscalls)
+
     def snapshot(self) -> TraceReport:
         """All that was counted so far; TraceReport.since() gives the difference of two. A few ms."""
-        owners = _Owners(self._open_control().names(), self._probe)
-        totals = () if self._light else self._syscalls.totals()
+        control = self._open_control()
+        counts_calls = self._counts(self._syscalls)
+        totals = list(self._syscalls.totals()) if counts_calls else []
+        times = list(self._syscalls.times()) if counts_calls else []
+        turns = list(self._scheduling.turns()) if self._counts(self._scheduling) else []
+        traffic = list(self._network.traffic()) if self._counts(self._network) else []
+        said = control.statistics()
+        # Last: whoever is in the maps has a name by now.
+        owners = _Owners(control.names(), self._probe, self._by_thread)
         rows = merged(_row(total, owners) for total in totals)
         return TraceReport(
             rows=by_time(rows),
-            classes=by_time(self._classes(rows, owners)),
-            scheduling=by_waiting(merged(self._turns(owners))),
-            network=by_bytes(difference(merged(self._traffic(owners)), ())),  # a call that failed moved nothing
+            classes=by_time(_classes(rows, times, owners)),
+            scheduling=by_waiting(merged(_turns(turns, owners))),
+            network=by_bytes(difference(merged(_traffic(traffic, owners)), ())),  # a call that failed moved nothing
+            uses=by_run(merged(_uses(said, owners))),
+            ends=by_channel(_ends(said, owners)),
+            missed_ends=sum(statistics.missed for statistics in said.values()),
             missing=self._missing(),
-            lost=0 if self._light else self._syscalls.lost(),
-            lost_times=0 if self._light else self._syscalls.lost_times(),
+            lost=self._syscalls.lost() if counts_calls else 0,
+            lost_times=self._syscalls.lost_times() if counts_calls else 0,
             lost_switches=self._scheduling.lost() if self._counts(self._scheduling) else 0,
             lost_traffic=self._network.lost() if self._counts(self._network) else 0,
             lost_threads=self._probe.lost_threads(),
@@ -168,54 +241,14 @@ class Tracer:
             ns_per_call=self._ns_per_call,
             ns_per_switch=self._ns_per_switch,
             light=self._light,
+            tracer_cpu_seconds=time.process_time() - self._cpu,
+            tracer_bytes=_resident_bytes(),
         )
-
-    def _classes(self, rows: Sequence[SyscallRow], owners: _Owners) -> list[ClassRow]:
-        """The rows added up by class, each with its histogram."""
-        empty = (0,) * BUCKETS
-        calls = (ClassRow(row.owner, syscall_class(row.syscall), row.count, row.ns, row.bytes, empty) for row in rows)
-        times = (
-            ClassRow(owners.of(times.owner), CLASSES[times.number], 0, 0, 0, times.histogram)
-            for times in (() if self._light else self._syscalls.times())
-        )
-        return merged([*calls, *times])
 
     def _missing(self) -> tuple[MissingCounts, ...]:
         lacks = [MissingCounts(lack.name, lack.reason, lack.remedy) for lack in self._probe.missing]
-        return (*_LEFT_OUT, *lacks) if self._light else tuple(lacks)
-
-    def _turns(self, owners: _Owners) -> Iterator[SchedulingRow]:
-        if self._counts(self._scheduling):
-            for turns in self._scheduling.turns():
-                yield SchedulingRow(
-                    owner=owners.of(turns.owner),
-                    voluntary=turns.voluntary,
-                    involuntary=turns.involuntary,
-                    unseen=turns.unseen,
-                    off_cpu_ns=turns.off,
-                    run_queue_ns=turns.queued,
-                    wakeups=turns.wakeups,
-                    wakeup_ns=turns.wakeup,
-                    histogram=turns.histogram,
-                )
-
-    def _traffic(self, owners: _Owners) -> Iterator[NetworkRow]:
-        if self._counts(self._network):
-            for traffic in self._network.traffic():
-                yield NetworkRow(
-                    owner=owners.of(traffic.owner),
-                    kind=traffic.kind,
-                    sends=traffic.sends,
-                    sent_bytes=traffic.sent,
-                    receives=traffic.receives,
-                    received_bytes=traffic.received,
-                    blocked_ns=traffic.blocked,
-                    connects=traffic.connects,
-                    retransmits=traffic.retransmits,
-                    samples=traffic.samples,
-                    srtt_us_sum=traffic.srtt,
-                    cwnd_sum=traffic.cwnd,
-                )
+        left_out = [MissingCounts(name, *self._left_out) for name in _CALLS_OF] if self._light else []
+        return (*left_out, *lacks)
 
     def _counts(self, counter: Counter) -> bool:
         return counter in self._probe.counters
@@ -241,16 +274,41 @@ class Tracer:
         self.close()
 
 
+class _Seats:
+    """Lets traced processes in, each with a map of its own."""
+
+    ids, pool, slots, probes = FUNCTIONS, POOL, SLOTS, PROBES
+
+    def __init__(self, probe: Probe) -> None:
+        self._probe = probe
+
+    def join(self, pid: int, alive: Callable[[], bool]) -> Seat | None:
+        """See tracer_socket.Seats. Of its pid namespace we are told by /proc, if that is of our own."""
+        group = self._probe.group_of(pid)
+        if group is None:
+            return None
+        ours = Path("/proc/self").readlink() == Path(str(os.getpid()))
+        namespace = Path("/proc", str(pid) if ours else "self", "ns/pid").stat()
+        return self._probe.hosts.join(group, namespace_of(namespace), alive)
+
+    def leave(self, seat: Seat) -> None:
+        """See tracer_socket.Seats."""
+        self._probe.hosts.leave(seat)
+
+
 class _Owners:
     """Who the owners are that the probes know by number."""
 
-    def __init__(self, functions: dict[int, str], probe: Probe) -> None:
+    def __init__(self, functions: dict[int, str], probe: Probe, by_thread: bool) -> None:
         self._functions = functions
-        self._processes = {key: Process(key, name.pid, name.comm) for key, name in probe.names().items()}
+        self._processes = {
+            key: Process(key, name.pid, name.comm, name.tid if by_thread else None)
+            for key, name in probe.names().items()
+        }
 
     def of(self, owner: int) -> str | Process:
         """The function or the process; a host may store an id that nobody was given."""
-        if owner < FUNCTIONS:
+        if owner < OWNERS:
             return self._functions.get(owner, OTHER)
         return self._processes.get(owner) or Process(owner, owner >> 32, "?")
 
@@ -258,7 +316,94 @@ class _Owners:
 def _row(total: Total, owners: _Owners) -> SyscallRow:
     name = syscall_name(total.number)
     moved = total.result if name in MOVES_BYTES else 0
-    return SyscallRow(owners.of(total.owner), name, total.count, total.ns, moved)
+    return SyscallRow(owners.of(total.owner), name, total.count, total.ns, moved, total.failed, total.failed_ns)
+
+
+def _classes(rows: Sequence[SyscallRow], times: Iterable[Times], owners: _Owners) -> list[ClassRow]:
+    """The rows added up by class, each with its histogram."""
+    empty = (0,) * BUCKETS
+    calls = (
+        ClassRow(
+            *(row.owner, syscall_class(row.syscall), row.count, row.ns, row.bytes, empty),
+            failed=row.failed,
+            failed_ns=row.failed_ns,
+        )
+        for row in rows
+    )
+    histograms = (
+        ClassRow(owners.of(found.owner), CLASSES[found.number], 0, 0, 0, found.histogram) for found in times
+    )
+    return merged([*calls, *histograms])
+
+
+def _turns(found: Iterable[Turns], owners: _Owners) -> Iterator[SchedulingRow]:
+    for turns in found:
+        yield SchedulingRow(
+            owner=owners.of(turns.owner),
+            voluntary=turns.voluntary,
+            involuntary=turns.involuntary,
+            unseen=turns.unseen,
+            off_cpu_ns=turns.off,
+            run_queue_ns=turns.queued,
+            wakeups=turns.wakeups,
+            wakeup_ns=turns.wakeup,
+            histogram=turns.histogram,
+        )
+
+
+def _traffic(found: Iterable[Traffic], owners: _Owners) -> Iterator[NetworkRow]:
+    for traffic in found:
+        yield NetworkRow(
+            owner=owners.of(traffic.owner),
+            kind=traffic.kind,
+            sends=traffic.sends,
+            sent_bytes=traffic.sent,
+            receives=traffic.receives,
+            received_bytes=traffic.received,
+            blocked_ns=traffic.blocked,
+            connects=traffic.connects,
+            retransmits=traffic.retransmits,
+            samples=traffic.samples,
+            srtt_us_sum=traffic.srtt,
+            cwnd_sum=traffic.cwnd,
+        )
+
+
+def _uses(said: Mapping[int, HostStatistics], owners: _Owners) -> Iterator[FunctionUse]:
+    for host, statistics in said.items():
+        for counts in statistics.functions:
+            times = (counts.ns, counts.calls, counts.calls_ns, counts.waited_ns, counts.copying_ns)
+            yield FunctionUse(owners.of(host + counts.id), *times)
+
+
+def _ends(said: Mapping[int, HostStatistics], owners: _Owners) -> Iterator[EndUse]:
+    for host, statistics in said.items():
+        for end in statistics.ends:
+            counts = {name: getattr(end, name) for name in _END_COUNTS}
+            yield EndUse(
+                owner=owners.of(host + end.function) if end.function else NO_FUNCTION,
+                id=f"{host}.{end.number}",
+                direction="sends" if end.sends else "receives",
+                **counts,
+            )
+
+
+def ended(descriptor: int) -> bool:
+    """Whether the process of a pidfd has."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _why_not(pid: int, error: OSError | OverflowError) -> str:
+    if Path(f"/proc/{pid}").exists():  # pidfd_open takes no other thread than the first
+        return f"{pid} is a thread: give the process, and --by thread to see its threads apart"
+    reason = "there is no process" if isinstance(error, (ProcessLookupError, OverflowError)) else str(error)
+    return f"{reason} {pid}" if reason.startswith("there") else f"process {pid}: {reason}"
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _sleep_often() -> None:

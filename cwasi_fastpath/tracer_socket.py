@@ -1,50 +1,114 @@
-"""The tracer's control socket: gives hosts of the traced command the slot map, and functions their ids.
+"""The tracer's control socket: gives each host of the traced command a slot map of its own, and functions their ids.
 
 An AF_UNIX SOCK_SEQPACKET socket in the abstract namespace, so that no file is left behind; one JSON object a message.
 
-    {"hello": 1}           -> {"version": 1, "slots": N} and the map's fd: a u32[N] to be mapped, indexed by tid
+    {"hello": 2}           -> {"version": 2, "slots": N, "probes": P} and the map's fd, see below
+    {"statistics": 1}      -> {"taken": true}; with a sealed memfd, whose layout is cwasi_statistics: what it counts
     {"function": "name"}   -> {"id": n}, n >= 1: what to store in the slot of the thread that runs the function
     anything else          -> {"error": "..."}
 
-A slot is indexed by the tid in the tracer's pid namespace, and whoever has the map could charge its calls to another
-host's function. So only processes that are traced, and that are in this namespace, are served.
+The map is a {u32 tid; u32 id}[N] to be mapped. A thread's slot is the first with its tid from number tid % N on, of P;
+it claims one whose tid is 0. The tid is that in the host's own pid namespace.
+
+Ids count within a connection, and so does the map: what a host says is about its own threads, and names are told apart
+by host. Only processes that are traced are served.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
+import select
 import selectors
 import socket
 import struct
 import threading
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from .errors import BadName
+from .host_statistics import NOTHING, HostStatistics, check_file, read_file
+from .host_statistics import VERSION as STATISTICS
 from .names import checked
 
 ENVIRONMENT = "CWASI_TRACER"
 OTHER = "other"
 """Stands for all functions that have no id of their own."""
+POOL = "wasi-pool"
+"""Stands for the threads of a host on which wasmtime does what WASI's calls ask for."""
 
-_VERSION = 1
+_VERSION = 2
 _MESSAGE_BYTES = 4096
-_CONNECTIONS = 512
+_EXPECTED = f'expected {{"hello": {_VERSION}}}, {{"statistics": {STATISTICS}}} and a file, or {{"function": "<name>"}}'
+_NAMES = 1 << 16   # of all hosts that ever were
+_KEPT = 1 << 16   # functions and ends of channels of hosts that have left
+_SO_PEERPIDFD = 77
+
+
+class Seat(Protocol):
+    """A host's place in the trace."""
+
+    @property
+    def owner(self) -> int:
+        """What its function 0 would be charged to."""
+
+    @property
+    def descriptor(self) -> int:
+        """Of its map."""
+
+
+class Seats(Protocol):
+    """Who lets hosts into the trace."""
+
+    ids: int
+    """Of a host, 0 included. The last is for what exceeds them."""
+    pool: int
+    """The one before it: for the threads that wasmtime starts for WASI."""
+    slots: int
+    probes: int
+
+    def join(self, pid: int, alive: Callable[[], bool]) -> Seat | None:
+        """For a traced process; None where it is not traced, or cannot be told from others. Raises OSError."""
+
+    def leave(self, seat: Any) -> None:
+        """Its map counts no more."""
+
+
+@dataclass(slots=True)
+class _Client:
+    """One connection."""
+
+    pid: int
+    seat: Seat
+    statistics: int | None = None
+    """The descriptor of its file."""
+    before: HostStatistics = NOTHING
+    """What stood in it when we got it."""
+    ids: dict[str, int] = field(default_factory=dict)
 
 
 class ControlSocket:
     """The listening socket and the thread that serves it."""
 
-    def __init__(self, slots_fd: int, slots: int, ids: int, traced: Callable[[int], bool]) -> None:
-        """slots_fd: the map, of `slots` u32. ids: how many there are, 0 included. traced: whether a live pid is."""
-        self._slots_fd = slots_fd
-        self._slots = slots
-        self._traced = traced
-        self._other = ids - 1
-        self._ids: dict[str, int] = {}
+    def __init__(self, seats: Seats, connections: int = 384) -> None:
+        """connections: how many hosts at a time; each takes two descriptors."""
+        self._seats = seats
+        self._most = connections
+        self._other = seats.ids - 1
+        self._pool = seats.pool
+        self._clients: dict[socket.socket, _Client] = {}
+        self._names: dict[int, str] = {}
+        self._lock = threading.Lock()
+        """For who reads statistics while a host leaves."""
+        self._last: dict[int, HostStatistics] = {}
+        """The last words of those that have left, by their seat's owner."""
+        self._labels = {OTHER: 1}
+        """How often each was wanted."""
+        self._kept = 0
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.address = f"@cwasi-tracer-{os.getpid()}-{secrets.token_hex(8)}"
         self._listener.bind("\0" + self.address[1:])
@@ -54,11 +118,20 @@ class ControlSocket:
         self._thread.start()
 
     def names(self) -> dict[int, str]:
-        """The functions by id. OTHER has the last one."""
-        return {**{number: name for name, number in self._ids.copy().items()}, self._other: OTHER}
+        """The functions by owner: that of their host's function 0, and their id. Who is not in it is OTHER.
+
+        Two hosts that have a function of one name are told apart: the second one's has its pid behind an @.
+        """
+        return self._names.copy()
+
+    def statistics(self) -> dict[int, HostStatistics]:
+        """What each host has said of itself, those that have left too; by its function 0."""
+        with self._lock:
+            now = [client for client in self._clients.values() if client.statistics is not None]
+            return self._last | {client.seat.owner: _read(client) for client in now}
 
     def close(self) -> None:
-        """Ends the thread and all connections; hosts keep their mapping of the map, which nobody reads any more."""
+        """Ends the thread and all connections; hosts keep their mapping of their map, which nobody reads any more."""
         self._wake.close()
         self._thread.join()
 
@@ -73,18 +146,31 @@ class ControlSocket:
                     sock = key.fileobj
                     assert isinstance(sock, socket.socket)
                     if sock is self._woken:
-                        self._drop_all(selector)
+                        self._drop_all()
                         return
                     if sock is self._listener:
                         self._accept(selector)
                     elif not self._answer(sock):
                         selector.unregister(sock)
-                        sock.close()
+                        self._drop(sock)
 
-    def _drop_all(self, selector: selectors.BaseSelector) -> None:
-        for key in selector.get_map().values():
-            assert isinstance(key.fileobj, socket.socket)
-            key.fileobj.close()
+    def _drop_all(self) -> None:
+        for connection in list(self._clients):
+            self._drop(connection)
+
+    def _drop(self, connection: socket.socket) -> None:
+        with self._lock:
+            client = self._clients.pop(connection)
+            connection.close()
+            if client.statistics is not None:
+                self._keep(client.seat.owner, _read(client))
+                os.close(client.statistics)
+        self._seats.leave(client.seat)
+
+    def _keep(self, owner: int, last: HostStatistics) -> None:
+        if self._kept < _KEPT and (last.functions or last.ends):
+            self._last[owner] = last
+            self._kept += len(last.functions) + len(last.ends)
 
     def _accept(self, selector: selectors.BaseSelector) -> None:
         try:
@@ -92,53 +178,121 @@ class ControlSocket:
         except OSError:
             return  # the client is gone already
         connection.setblocking(False)
-        refusal = self._refusal(connection, len(selector.get_map()))
-        if refusal is None:
+        client = self._admitted(connection)
+        if isinstance(client, _Client):
+            with self._lock:
+                self._clients[connection] = client
             selector.register(connection, selectors.EVENT_READ)
             return
         with connection, contextlib.suppress(OSError):
-            connection.send(_error(refusal))
+            connection.send(_error(client))
 
-    def _refusal(self, connection: socket.socket, connections: int) -> str | None:
-        pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        if connections > _CONNECTIONS:
+    def _admitted(self, connection: socket.socket) -> _Client | str:
+        """Who has connected, or why it is not served."""
+        if len(self._clients) >= self._most:
             return "too many connections"
-        if not self._traced(pid):
-            return "only processes of the traced command, in the tracer's pid namespace, are served"
-        return None
+        try:
+            pid, pidfd = _peer(connection)
+        except OSError:
+            return "your process has ended"   # which may have passed the connection on
+        try:
+            seat = self._seats.join(pid, lambda: not _ended(pidfd))
+        except OSError as error:
+            return str(error)
+        finally:
+            os.close(pidfd)
+        if seat is None:
+            return "only processes of the traced command, in a pid namespace that the tracer sees, are served"
+        if len(self._names) < _NAMES:
+            self._names[seat.owner + self._pool] = self._label(POOL, pid)
+        return _Client(pid, seat)
 
     def _answer(self, connection: socket.socket) -> bool:
         """Serves one message; False when the connection is to be closed."""
         try:
-            message = connection.recv(_MESSAGE_BYTES)
-            if not message:
+            message, given, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, 1)
+            if not message and not given:
                 return False
-            reply, fds = self._reply(message)
+            try:
+                reply, fds = self._reply(self._clients[connection], message, given)
+            finally:
+                for descriptor in given:   # what is kept has been taken out
+                    os.close(descriptor)
             socket.send_fds(connection, [reply], fds)
         except OSError:
             return False
         return True
 
-    def _reply(self, message: bytes) -> tuple[bytes, list[int]]:
+    def _reply(self, client: _Client, message: bytes, given: list[int]) -> tuple[bytes, list[int]]:
         try:
             request = json.loads(message)
         except (ValueError, RecursionError):
             return _error("not JSON"), []
         if request == {"hello": _VERSION}:
-            return _encoded({"version": _VERSION, "slots": self._slots}), [self._slots_fd]
+            reply = {"version": _VERSION, "slots": self._seats.slots, "probes": self._seats.probes}
+            return _encoded(reply), [client.seat.descriptor]
+        if request == {"statistics": STATISTICS} and given:
+            return self._take(client, given), []
         if not isinstance(request, dict) or request.keys() != {"function"}:
-            return _error(f'expected {{"hello": {_VERSION}}} or {{"function": "<name>"}}'), []
+            return _error(_EXPECTED), []
         try:
-            return _encoded({"id": self._id(checked(request["function"], "function"))}), []
+            return _encoded({"id": self._id(client, checked(request["function"], "function"))}), []
         except BadName as error:
             return _error(str(error)), []
 
-    def _id(self, name: str) -> int:
+    def _take(self, client: _Client, given: list[int]) -> bytes:
+        if client.statistics is not None:
+            return _error("there are statistics already")
+        try:
+            check_file(given[0])
+        except (OSError, ValueError) as error:
+            return _error(str(error))
+        with self._lock:
+            client.before = read_file(given[0])
+            client.statistics = given.pop(0)
+        return _encoded({"taken": True})
+
+    def _id(self, client: _Client, name: str) -> int:
         if name == OTHER:
             return self._other
-        if name not in self._ids and len(self._ids) + 1 < self._other:
-            self._ids[name] = len(self._ids) + 1
-        return self._ids.get(name, self._other)
+        if name not in client.ids and len(client.ids) + 1 < self._pool and len(self._names) < _NAMES:
+            number = client.ids[name] = len(client.ids) + 1
+            self._names[client.seat.owner + number] = self._label(name, client.pid)
+        return client.ids.get(name, self._other)
+
+    def _label(self, name: str, pid: int) -> str:
+        """Of a function of this host alone. A name has no @."""
+        if name not in self._labels:
+            self._labels[name] = 1
+            return name
+        label = f"{name}@{pid}"
+        again = self._labels[label] = self._labels.get(label, 0) + 1
+        return label if again == 1 else f"{label}.{again}"
+
+
+def _peer(connection: socket.socket) -> tuple[int, int]:
+    """The pid of who has connected, and a descriptor of it: the pid may be another's by now. Raises OSError."""
+    pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    try:
+        return pid, connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+    except OSError as error:
+        if error.errno != errno.ENOPROTOOPT:
+            raise
+        return pid, os.pidfd_open(pid)   # before Linux 6.5
+
+
+def _read(client: _Client) -> HostStatistics:
+    assert client.statistics is not None
+    try:
+        return read_file(client.statistics).since(client.before)
+    except OSError:
+        return HostStatistics()
+
+
+def _ended(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _encoded(reply: dict[str, Any]) -> bytes:

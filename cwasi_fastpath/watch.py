@@ -30,6 +30,11 @@ def know(end: Endpoint) -> None:
     _all.add(end)
 
 
+def ends() -> list[Endpoint]:
+    """Those that are there now."""
+    return list(_all)
+
+
 def watch(end: Endpoint) -> None:
     """From now on `end` learns of the death of its peers' processes, within milliseconds."""
     with _lock:

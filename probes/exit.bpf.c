@@ -12,7 +12,7 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 #ifdef HAS_TURNS
 	end_turns(thread);
 #endif
-	clear_slot(thread->slot);
+	clear_slot(thread);
 	threads.delete(&task);
 	return 0;
 }

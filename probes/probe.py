@@ -6,26 +6,30 @@ import atexit
 import ctypes
 import os
 import platform
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .hosts import FUNCTIONS, PLACES, POOL, SLOTS, Hosts, namespace_of
 from .loader import ProbeError, Rejected, compile_probe, diagnostics, import_bcc
 from .requirements import SYS_BPF
 from .tracefs import Tracepoint
 
-FUNCTIONS = 1024  # ids 1 to 1023; a thread's slot holds 0 while it runs none
 BUCKETS = 32  # of a histogram
 THREADS = 16384
 PROCESSES = 16384
+ADOPTED = 1024
+_INITIAL_PIDNS = 0xEFFFFFFC  # PROC_PID_INIT_INO
 _PROGRAMS = (
     ("sched_process_exit", "on_exit"),
     ("sched_process_exec", "on_exec"),
     ("sched_process_fork", "on_fork"),
 )
+_INITIAL_PIDNS = 0xEFFFFFFC  # PROC_PID_INIT_INO
 _REPORT = f"report it, with the version of this kernel, {platform.release()}"
 Programs = tuple[tuple[str, str], ...]
 _PENDING, _NEWBORN = 1, 2  # enum thread_state
@@ -70,6 +74,7 @@ class Name:
 
     pid: int  # in the reader's pid namespace, or in the initial one if it has none there
     comm: str  # printable ASCII
+    tid: int  # the thread that was seen first, likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +89,17 @@ class Missing:
 class Probe:
     """The loaded and attached programs. They count nothing until an order is given and followed by a fork."""
 
-    def __init__(self, counters: Sequence[Counter]) -> None:
-        """Takes 0.3 s. Raises ProbeError, and then leaves nothing behind."""
+    def __init__(self, counters: Sequence[Counter], by_thread: bool = False) -> None:
+        """by_thread: every thread is an owner of its own where no function runs on it.
+
+        Takes 0.3 s. Raises ProbeError, and then leaves nothing behind.
+        """
         self._bcc = import_bcc()
         self.missing: list[Missing] = []
         self._events: list[int] = []
-        self.slots = int(Path("/proc/sys/kernel/pid_max").read_text()) // 2 * 2
+        self._namespace = Path("/proc/self/ns/pid").stat()
         cpus = len(self._bcc.utils.get_possible_cpus())
-        defines = self._defines()
+        defines = {**self._defines(), "BY_THREAD": int(by_thread)}
         usable = self._usable(counters, lambda counter: defines.update(counter.defines(cpus)))
         sources = ["threads.bpf.c", *(counter.source for counter in usable), "exit.bpf.c"]
         self._bpf = compile_probe(sources, defines, self._bcc)
@@ -100,21 +108,24 @@ class Probe:
             for counter in usable:
                 counter.probe = self
             self.counters = self._usable(usable, lambda counter: counter.attach())
-            self.slots_fd: int = self._bcc.lib.bpf_table_fd(self._bpf.module, b"slots")
+            self.hosts = Hosts(self.map, self._bcc.lib, self._bcc.lib.bpf_table_fd(self._bpf.module, b"slots"))
         except BaseException:
             self.close()
             raise
 
     def _defines(self) -> dict[str, int]:
-        namespace = Path("/proc/self/ns/pid").stat()
+        dev, ino = namespace_of(self._namespace)
         return {
-            "SLOTS": self.slots,
+            "SLOTS": SLOTS,
+            "HOSTS": PLACES + 1,
             "FUNCTIONS": FUNCTIONS,
+            "POOL": POOL,
             "THREADS": THREADS,
             "PROCESSES": PROCESSES,
-            # The kernel's own encoding of a device number, not that of stat.
-            "PIDNS_DEV": os.major(namespace.st_dev) << 20 | os.minor(namespace.st_dev),
-            "PIDNS_INO": namespace.st_ino,
+            "ADOPTED": ADOPTED,
+            "PIDNS_DEV": dev,
+            "PIDNS_INO": ino,
+            "PIDNS_INITIAL": int(ino == _INITIAL_PIDNS),
         }
 
     def attach(self, programs: Programs) -> None:
@@ -173,12 +184,37 @@ class Probe:
         orders = self.map("orders")
         order = orders.Leaf()
         order.spawner, order.state = tid, state
+        order.adopts = len(self.map("adopted"))
         orders[ctypes.c_int(0)] = order
+
+    def adopt(self, pid: int, comm: bytes) -> None:
+        """Traces a process that runs already, and what it starts: each of its threads from its next call or switch on.
+
+        Raises ProbeError.
+        """
+        self.hosts.forget(pid)
+        key = pid << 32 | (time.monotonic_ns() >> 20 & 0xFFFFFFFF)
+        processes = self.map("processes")
+        process = processes.Leaf(self=pid, pid=pid, tid=pid, comm=comm[:15])
+        try:
+            processes[ctypes.c_uint64(key)] = process
+            self.map("adopted")[ctypes.c_uint32(pid)] = ctypes.c_uint64(key)
+        except Exception as error:  # bcc raises nothing more precise
+            raise ProbeError(f"no room for another process: {error}") from error
+        self.cancel_order()
+
+    def disown(self, pid: int) -> None:
+        """Its threads that have not been met are no longer waited for: whoever has its pid next is another."""
+        with suppress(KeyError):
+            del self.map("adopted")[ctypes.c_uint32(pid)]
+        self.cancel_order()
 
     def names(self) -> dict[int, Name]:
         """What the owners that are processes are called, by key; of those that have exited too."""
         return {
-            int(key.value): Name(int(process.pid or process.tgid), printable(process.comm))
+            int(key.value): Name(
+                int(process.pid or process.self), printable(process.comm), int(process.tid or process.self)
+            )
             for key, process in self.map("processes").items()
         }
 
@@ -217,9 +253,23 @@ class Probe:
             if descriptor >= 0:
                 os.close(descriptor)
 
-    def traces(self, pid: int) -> bool:
-        """Whether a process of this pid, in the reader's pid namespace, is alive and traced."""
-        return pid > 0 and any(thread.pid == pid for thread in self.map("threads").values())
+    def group_of(self, pid: int) -> int | None:
+        """What the initial pid namespace calls the process of this pid, if it is alive and traced.
+
+        pid: in the reader's pid namespace. From one that is not the initial one, processes in others are not found.
+        """
+        initial = self._namespace.st_ino == _INITIAL_PIDNS
+        with suppress(KeyError):
+            if initial and self.map("adopted")[ctypes.c_uint32(pid)]:
+                return pid   # its threads may not have been met
+        for thread in self.map("threads").values():
+            if pid > 0 and (thread.group if initial else thread.pid) == pid:
+                return int(thread.group)
+        return None
+
+    def pids(self) -> frozenset[int]:
+        """The traced processes that are in the reader's pid namespace, and have been met."""
+        return frozenset(int(thread.pid) for thread in self.map("threads").values() if thread.pid)
 
     def live_threads(self) -> int:
         """How many threads are traced now."""
@@ -230,6 +280,11 @@ class Probe:
         for counter in self.counters:
             counter.forget()
         self.map("processes").clear()
+
+    def detach(self, counter: Counter) -> None:
+        """Takes a counter's programs off; what it has counted stays."""
+        for tracepoint, _ in counter.programs:
+            self._bpf.detach_raw_tracepoint(tracepoint.encode())
 
     def close(self) -> None:
         """Detaches the programs and closes the maps; twice is safe."""

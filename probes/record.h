@@ -6,11 +6,32 @@
 #define CWASI_PROBES_RECORD_H
 
 /*
- * Two neighbouring slots. A map element is padded to 8 bytes; with two ids in
- * each, a host that maps the array sees a dense u32[tid].
+ * Which function a thread runs, as its host says it in a map that only this
+ * host has. The thread is named by its id in the host's pid namespace; its slot
+ * is the first free one of PROBES from that number on, modulo SLOTS.
  */
-struct slot_pair {
-	u32 id[2];
+struct slot {
+	u32 tid;
+	u32 id;
+};
+
+#define PROBES 4
+
+/* Workers that wasmtime starts for WASI name themselves so, after tokio, which they run. */
+#define POOL_NAME 0x74722d6f696b6f74ULL	/* "tokio-rt", as a number */
+
+/* A host, at its place; written by the tracer alone. */
+struct host {
+	u64 owner;	/* of its function 0, below 2^32; 0 while nobody is here */
+	u64 dev;	/* of its pid namespace */
+	u64 ino;
+};
+
+/* That a process has become a host. */
+struct joined {
+	u64 owner;
+	u32 place;
+	u32 generation;	/* which of all joins it was */
 };
 
 enum thread_state {
@@ -27,25 +48,33 @@ struct thread {
 	u64 process;	/* the key of its struct process */
 	u32 nr;		/* number of the call in flight */
 	u32 state;	/* enum thread_state */
-	u32 tgid;	/* in the initial pid namespace; in a newborn the parent's */
+	u32 self;	/* the process (by thread: the thread) in the initial pid namespace; in a newborn the parent's */
 	u32 pid;	/* the process in the tracer's pid namespace, 0 if it is in another */
-	u32 slot;	/* the thread in the tracer's pid namespace, 0 if it is in another */
+	u32 group;	/* the process in the initial pid namespace */
 	u32 blocked;	/* whether it left the CPU to wait for something */
 	u64 left;	/* when it left the CPU, 0 while it runs or where that was not seen */
 	u64 left_owner;	/* who ran on it then, as in struct call */
 	u64 waited;	/* ns that it was blocked since the call in flight began */
 	u64 woken;	/* when what it waited for came, 0 before, and if that was before it left */
+	u64 host;	/* owner of function 0 of its host, 0 if it has none */
+	u32 place;	/* of that host */
+	u32 tid;	/* the thread in the host's pid namespace */
+	u32 seen;	/* joins up to this generation are known to it */
+	u32 tid_here;	/* the thread in the tracer's pid namespace, 0 if it is in another */
+	u32 reserved;
+	u32 in_pool;	/* whether it has turned out to be a worker of wasmtime's WASI */
 };
 
 /* A traced process; kept when it has exited, so that its calls keep a name. */
 struct process {
-	u32 tgid;	/* in the initial pid namespace */
+	u32 self;	/* the process (by thread: the thread) in the initial pid namespace */
 	u32 pid;	/* in the tracer's pid namespace, 0 if it is in another */
+	u32 tid;	/* the thread that was seen first, likewise */
 	char comm[16];
 };
 
 struct call {
-	u64 owner;	/* a function's id (below 2^32) or a process's key (above) */
+	u64 owner;	/* a function (below 2^32) or a process's key (above) */
 	u32 nr;
 	u32 reserved;	/* keys are compared as bytes: no hidden padding */
 };
@@ -54,6 +83,8 @@ struct total {
 	u64 count;
 	u64 ns;
 	u64 result;	/* sum of the positive return values: bytes, if the call moves any */
+	u64 failed;	/* those that returned an error */
+	u64 failed_ns;
 };
 
 /* A class of system calls as one owner made them. */
@@ -124,6 +155,8 @@ struct traffic {
 struct order {
 	u32 spawner;	/* its thread that will fork, in its pid namespace; 0 for none */
 	u32 state;	/* enum thread_state that the child starts in */
+	u32 adopts;	/* whether there is anything in the map `adopted` */
+	u32 reserved;
 };
 
 enum lost {

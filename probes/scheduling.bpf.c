@@ -14,6 +14,8 @@
  *
  * Given by scheduling.py: TURNS.
  */
+#define TASK_DEAD 0x80
+
 BPF_TABLE("percpu_hash", u64, struct turns, turns, TURNS);
 
 /* Runs on the thread that leaves, so that a newborn can still say who it is. */
@@ -74,7 +76,15 @@ int on_switch(struct bpf_raw_tracepoint_args *ctx)
 	u64 prev = ctx->args[1];
 	u64 next = ctx->args[2];
 	struct thread *thread = threads.lookup(&prev);
+	u32 dead = (u32)ctx->args[3] & TASK_DEAD;
 
+	/* One that is about to end may have ended for on_exit: its last turn ends it here. */
+	if (!thread && !dead)
+		thread = adopt(prev);
+	if (thread && dead) {
+		threads.delete(&prev);
+		thread = 0;
+	}
 	/* As the kernel counts: one that is preempted while about to wait has not waited. */
 	if (thread && thread->state != PENDING)
 		leave(thread, !ctx->args[0] && (u32)ctx->args[3], bpf_ktime_get_ns());

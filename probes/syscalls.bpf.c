@@ -4,6 +4,8 @@
  *
  * Given by syscalls.py: COUNTS, TIMES and CALLS.
  */
+#define MAX_ERRNO 4095
+
 BPF_TABLE("percpu_hash", struct call, struct total, counts, COUNTS);
 BPF_TABLE("percpu_hash", struct class, struct times, times, TIMES);
 BPF_TABLE("array", u32, u32, classes, CALLS);
@@ -63,6 +65,10 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 	total->ns += ns;
 	if (result > 0)
 		total->result += result;
+	if (result < 0 && result >= -MAX_ERRNO) {
+		total->failed += 1;
+		total->failed_ns += ns;
+	}
 	count_time(call.owner, call.nr, ns);
 	return 0;
 }

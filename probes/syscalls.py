@@ -22,6 +22,8 @@ class Total:
     count: int
     ns: int
     result: int  # sum of the positive return values
+    failed: int  # those that returned an error
+    failed_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Syscalls(Counter):
     def defines(self, cpus: int) -> dict[str, int]:
         """See Counter."""
         return {
-            "COUNTS": fitting(24, cpus, 64 << 20, 16384, 65536),
+            "COUNTS": fitting(40, cpus, 64 << 20, 16384, 65536),
             "TIMES": fitting(256, cpus, 32 << 20, 1024, 8192),
             "CALLS": _CALLS,
         }
@@ -59,7 +61,7 @@ class Syscalls(Counter):
     def totals(self) -> Iterator[Total]:
         """Every total so far. A call counts when it has returned."""
         for call, cpus in self.probe.map("counts").items():
-            sums = (summed(cpus, field) for field in ("count", "ns", "result"))
+            sums = (summed(cpus, field) for field in ("count", "ns", "result", "failed", "failed_ns"))
             yield Total(int(call.owner), int(call.nr), *sums)
 
     def times(self) -> Iterator[Times]:

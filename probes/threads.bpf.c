@@ -12,8 +12,14 @@
  * runs; what scheduling.bpf.c keeps, under the lock of the thread's run queue),
  * and a per-CPU total by one program at a time: no atomics are needed.
  *
- * Given by probe.py: SLOTS, FUNCTIONS, THREADS, PROCESSES, PIDNS_DEV and
- * PIDNS_INO.
+ * Each host has a map of slots of its own, which nobody else can write: it can
+ * misname its own calls only. Threads learn of a join at their next event, by a
+ * generation that all of them look at, and children inherit their parent's host.
+ * Only joins that came after a thread's birth are its own, since pids are used
+ * again.
+ *
+ * Given by probe.py: SLOTS, HOSTS, FUNCTIONS, POOL, THREADS, PROCESSES,
+ * ADOPTED, BY_THREAD, PIDNS_DEV, PIDNS_INO and PIDNS_INITIAL.
  */
 #include "record.h"
 
@@ -21,11 +27,16 @@
 #define __always_inline inline __attribute__((always_inline))
 #endif
 
-BPF_F_TABLE("array", u32, struct slot_pair, slots, SLOTS / 2, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct slot, no_slots, SLOTS, BPF_F_MMAPABLE);
+BPF_ARRAY_OF_MAPS(slots, "no_slots", HOSTS);	/* by place */
+BPF_TABLE("array", u32, struct host, hosts, HOSTS);	/* by place; nobody is at 0 */
+BPF_TABLE("hash", u32, struct joined, joined, HOSTS);	/* by process */
+BPF_TABLE("array", u32, u32, generation, 1);	/* how many have joined */
 BPF_TABLE("hash", u64, struct thread, threads, THREADS);
 BPF_TABLE("hash", u64, struct process, processes, PROCESSES);
 BPF_TABLE("percpu_array", u32, u64, lost, LOST_KINDS);
 BPF_TABLE("array", u32, struct order, orders, 1);
+BPF_TABLE("hash", u32, u64, adopted, ADOPTED);	/* by process, the key of its struct process */
 
 static __always_inline void count_lost(u32 kind)
 {
@@ -42,32 +53,89 @@ static __always_inline u32 bucket_of(u64 ns)
 	return bits > BUCKETS ? BUCKETS - 1 : (bits - 1) & (BUCKETS - 1);
 }
 
-/* The function on a thread, 0 for none. Hosts write what they like: clamp it. */
-static __always_inline u32 running_function(u32 slot)
+static __always_inline u32 joins(void)
 {
-	u32 index = slot / 2;
-	struct slot_pair *pair = slots.lookup(&index);
-	u32 id;
+	u32 first = 0;
+	u32 *count = generation.lookup(&first);
 
-	if (!slot || !pair)
+	return count ? *(volatile u32 *)count : 0;
+}
+
+/* What the current thread's host calls it: 0 in a pid namespace other than the host's. */
+static __always_inline void name_in_host(struct thread *thread)
+{
+	struct bpf_pidns_info ns = {};
+	u32 place = thread->place;
+	struct host *host = hosts.lookup(&place);
+
+	if (host && place)
+		bpf_get_ns_current_pid_tgid(host->dev, host->ino, &ns, sizeof(ns));
+	thread->tid = ns.pid;
+}
+
+/* The current thread may have got a host since it looked the last time. */
+static __always_inline void find_host(struct thread *thread)
+{
+	u32 now = joins();
+	struct joined *found;
+
+	if (thread->seen == now)
+		return;
+	found = joined.lookup(&thread->group);
+	if (found && found->generation > thread->seen) {
+		thread->host = found->owner;
+		thread->place = found->place;
+		name_in_host(thread);
+	}
+	thread->seen = now;
+}
+
+/* Whether the current thread is one of a host that is there: not of one that has left, or is not let in yet. */
+static __always_inline u32 has_host(struct thread *thread)
+{
+	u32 place;
+	struct host *host;
+
+	find_host(thread);
+	place = thread->place;
+	if (!place)
 		return 0;
-	id = *(volatile u32 *)&pair->id[slot & 1];
-	return id < FUNCTIONS ? id : FUNCTIONS - 1;
+	host = hosts.lookup(&place);
+	return host && *(volatile u64 *)&host->owner == thread->host;
+}
+
+/* The slot of the current thread, which has a host, or 0. */
+static __always_inline struct slot *slot_of(struct thread *thread)
+{
+	u32 place = thread->place;
+	void *map = slots.lookup(&place);
+	struct slot *slot;
+	u32 index;
+
+	if (!map || !thread->tid)
+		return 0;
+#pragma unroll
+	for (u32 n = 0; n < PROBES; n++) {
+		index = (thread->tid + n) % SLOTS;
+		slot = bpf_map_lookup_elem(map, &index);
+		if (slot && *(volatile u32 *)&slot->tid == thread->tid)
+			return slot;
+	}
+	return 0;
 }
 
 /* A tid is used again: what its last owner left must not be the next one's. */
-static __always_inline void clear_slot(u32 slot)
+static __always_inline void clear_slot(struct thread *thread)
 {
-	u32 index = slot / 2;
-	struct slot_pair *pair = slots.lookup(&index);
+	struct slot *slot = has_host(thread) ? slot_of(thread) : 0;
 
-	if (slot && pair)
-		pair->id[slot & 1] = 0;
+	if (slot)
+		*(volatile u64 *)slot = 0;
 }
 
 static __always_inline void name_process(struct thread *thread)
 {
-	struct process process = {.tgid = thread->tgid, .pid = thread->pid};
+	struct process process = {.self = thread->self, .pid = thread->pid, .tid = thread->tid_here};
 
 	bpf_get_current_comm(process.comm, sizeof(process.comm));
 	/* A process that does not fit is shown without a name, but counted. */
@@ -76,23 +144,62 @@ static __always_inline void name_process(struct thread *thread)
 
 /*
  * Fill in who the current thread is. Pids are used again, so a process's key
- * is its tgid above the millisecond it was first seen in.
+ * is its tgid above the millisecond it was first seen in. With BY_THREAD every
+ * thread is what a process is otherwise.
  */
 static __always_inline void identify(struct thread *thread)
 {
 	struct bpf_pidns_info ns = {};
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u64 both = bpf_get_current_pid_tgid();
+	u32 self = BY_THREAD ? (u32)both : both >> 32;
 
 	/* Fails, and leaves zeros, in a pid namespace other than the tracer's. */
 	bpf_get_ns_current_pid_tgid(PIDNS_DEV, PIDNS_INO, &ns, sizeof(ns));
-	thread->slot = ns.pid;
 	thread->pid = ns.tgid;
+	thread->tid_here = ns.pid;
+	thread->group = both >> 32;
 	thread->state = LIVE;
-	if (thread->tgid == tgid)
+	name_in_host(thread);
+	if (thread->self == self)
 		return;
-	thread->tgid = tgid;
-	thread->process = (u64)tgid << 32 | (u32)(bpf_ktime_get_ns() >> 20);
+	thread->self = self;
+	thread->process = (u64)self << 32 | (u32)(bpf_ktime_get_ns() >> 20);
 	name_process(thread);
+}
+
+/*
+ * The record of the current thread, which has none, if it is of a process that
+ * the tracer was pointed at while it ran. Until its first event of any kind
+ * after that, nobody can tell its task from others.
+ */
+static __always_inline struct thread *adopt(u64 task)
+{
+	struct bpf_pidns_info ns = {};
+	struct thread fresh = {.state = NEWBORN};	/* may have become a host's before it was met */
+	u32 first = 0;
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u32 pid = tgid;
+	struct order *order = orders.lookup(&first);
+	u64 *process;
+
+	if (!order || !order->adopts)
+		return 0;
+	if (!PIDNS_INITIAL) {
+		bpf_get_ns_current_pid_tgid(PIDNS_DEV, PIDNS_INO, &ns, sizeof(ns));
+		pid = ns.tgid;
+	}
+	process = adopted.lookup(&pid);
+	if (!process)
+		return 0;
+	if (!BY_THREAD) {	/* its threads share a key that none of them makes */
+		fresh.process = *process;
+		fresh.self = tgid;
+	}
+	if (threads.update(&task, &fresh)) {
+		count_lost(LOST_THREADS);
+		return 0;
+	}
+	return threads.lookup(&task);
 }
 
 /* The current thread's record if it is traced; says who it is if it has not yet. */
@@ -101,6 +208,8 @@ static __always_inline struct thread *current_thread(void)
 	u64 task = bpf_get_current_task();
 	struct thread *thread = threads.lookup(&task);
 
+	if (!thread)
+		thread = adopt(task);
 	if (!thread || thread->state == PENDING)
 		return 0;
 	if (thread->state == NEWBORN)
@@ -108,12 +217,38 @@ static __always_inline struct thread *current_thread(void)
 	return thread;
 }
 
+/* Whether the current thread, which is a host's, is one of wasmtime's workers. */
+static __always_inline u32 in_pool(struct thread *thread)
+{
+	union {
+		char comm[16];
+		u64 begin;
+	} name = {};
+
+	if (thread->in_pool)
+		return 1;
+	bpf_get_current_comm(name.comm, sizeof(name.comm));
+	thread->in_pool = name.begin == POOL_NAME;
+	return thread->in_pool;
+}
+
 /* Whom what a thread does now is charged to, as in struct call. */
 static __always_inline u64 owner_of(struct thread *thread)
 {
-	u32 function = running_function(thread->slot);
+	struct slot *slot;
+	u32 id = 0;
 
-	return function ? function : thread->process;
+	if (!has_host(thread))
+		return thread->process;
+	slot = slot_of(thread);
+	if (slot)
+		id = *(volatile u32 *)&slot->id;
+	else if (in_pool(thread))
+		id = POOL;
+	if (!id)
+		return thread->process;
+	/* Hosts write what they like: clamp it. */
+	return thread->host + (id < FUNCTIONS ? id : FUNCTIONS - 1);
 }
 
 /* The state that a child of an untraced thread starts in: orders are for one fork. */
@@ -139,14 +274,24 @@ int on_fork(struct bpf_raw_tracepoint_args *ctx)
 	struct thread *parent = threads.lookup(&parent_task);
 	struct thread child = {};
 
+	if (!parent)
+		parent = adopt(parent_task);
 	if (parent) {
+		if (parent->state == NEWBORN)
+			identify(parent);
+		find_host(parent);
+		child.host = parent->host;
+		child.place = parent->place;
 		child.process = parent->process;
-		child.tgid = parent->tgid;
+		child.self = parent->self;
 		child.state = parent->state == PENDING ? PENDING : NEWBORN;
 	} else {
 		child.state = ordered_state();
 	}
-	if (child.state != UNTRACED && threads.update(&child_task, &child))
+	child.seen = joins();
+	if (child.state == UNTRACED)
+		threads.delete(&child_task);	/* of who had the address before */
+	else if (threads.update(&child_task, &child))
 		count_lost(LOST_THREADS);
 	return 0;
 }
@@ -159,7 +304,9 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 
 	if (!thread)
 		return 0;
-	clear_slot(thread->slot);
+	clear_slot(thread);
+	thread->place = 0;
+	thread->seen = joins();
 	identify(thread);
 	name_process(thread);
 	return 0;

@@ -33,14 +33,14 @@ LAYERS = [
     {"cluster"},
     {"transport"},
     {"sender", "receiver", "tidy"},
-    {"endpoint", "watch", "attribution"},
+    {"endpoint", "watch", "attribution", "host_statistics"},
     {"census"},
     {"registry", "description"},
     {"control"},
     {"process_facts"},
     {"connection", "mail", "request", "placement", "runtime"},
     {"policy"},
-    {"credentials", "claim", "descriptors", "lease"},
+    {"credentials", "claim", "descriptors", "lease", "tax_bill", "invitation"},
     {"_native", "cpu", "metrics", "modes", "names", "network", "output", "shield", "trace_report"},
     {"errors", "_cwasi", "_build"},
 ]
@@ -48,7 +48,7 @@ LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}
 
 # These may be imported by one module only.
 ONLY = {"probes": {"tracer", "probes"}, "_cwasi": {"_native"}, "_wasmtime": {"guest", "__init__"}}
-PURE = {"policy", "metrics", "modes", "names", "errors", "workflow", "trace_report"}
+PURE = {"policy", "metrics", "modes", "names", "errors", "workflow", "trace_report", "tax_bill"}
 IMPURE = {"os", "socket", "subprocess", "time", "threading", "random", "bcc", "ctypes"}
 
 

@@ -53,9 +53,10 @@ class TestReport:
         done = run("--json", "--", sys.executable, "-c", TWO_FUNCTIONS)
         report: dict[str, Any] = json.loads(done.stdout)
         assert writes(done) == {"resize": 23, "detect": 1009}
-        assert (report["schema"], report["status"], report["lost"], report["lost_threads"]) == (2, 0, 0, 0)
+        assert (report["schema"], report["status"], report["lost"], report["lost_threads"]) == (3, 0, 0, 0)
         assert report["calls"] == sum(row["count"] for row in report["rows"])
-        assert report["overhead"]["ns_per_call"] > 0
+        assert report["overhead"]["ns_per_call"] >= 0 and report["overhead"]["share"] >= 0
+        assert report["tracer"]["cpu_seconds"] > 0 and report["tracer"]["memory_bytes"] > 1 << 20
         (process,) = {json.dumps(row["process"]) for row in report["rows"] if row["function"] is None}
         assert json.loads(process)["comm"].startswith("python")
 
@@ -86,7 +87,7 @@ class TestReport:
         assert any(line.startswith("detect ") and " 1009 " in line and "write" in line for line in lines)
         assert any(line.startswith("resize ") and " 23 " in line and "write" in line for line in lines)
         assert "0 calls and 0 threads lost" in done.stdout
-        assert "Tracing added about" in done.stdout
+        assert "Tracing added about" in done.stdout and "The tracer itself used" in done.stdout
 
     def test_light_leaves_out_system_calls_and_says_so(self) -> None:
         done = run("--light", "--json", "--", sys.executable, "-c", TWO_FUNCTIONS)
@@ -103,6 +104,51 @@ class TestReport:
         assert all(len(line) < 100 for line in done.stdout.splitlines())
         assert "Not counted here: system calls (left out in the light mode)" in done.stdout
         assert "time of a call" not in done.stdout and "[sleep]" in done.stdout
+
+    def test_one_function_only(self) -> None:
+        done = run("--json", "-g", "resize", "--", sys.executable, "-c", TWO_FUNCTIONS)
+        report: dict[str, Any] = json.loads(done.stdout)
+        assert writes(done) == {"resize": 23} and done.returncode == 0
+        tables = (report[name] for name in ("rows", "classes", "scheduling", "network"))
+        assert {row["function"] for table in tables for row in table} == {"resize"}
+        assert report["calls"] > 1009, "what tracing cost is told of all"
+
+    def test_a_function_that_is_not_there(self) -> None:
+        done = run("-g", "blur", "--", sys.executable, "-c", TWO_FUNCTIONS)
+        assert done.returncode == 69
+        assert "function 'blur' did nothing; there were detect, resize" in done.stderr
+        assert run("-g", "no/name", "true").returncode == 2
+
+    def test_one_channel_only(self, guests: Path) -> None:
+        body = f"""
+import cwasi_fastpath as cwasi
+with cwasi.Host() as host:
+    names = ("one", "two", "three", "four")
+    kinds = ("source", "sink") * 2
+    ends = [host.load(f"{guests}/{{kind}}.wasm", name=name, arguments=["23", "64"]) for name, kind in zip(names, kinds)]
+    host.connect("first", *ends[:2], ports=("out", "in"))
+    host.connect("second", *ends[2:], ports=("out", "in"))
+    host.run()
+"""
+        done = run("--json", "-c", "second", "--", sys.executable, "-c", body)
+        report: dict[str, Any] = json.loads(done.stdout)
+        assert done.returncode == 0, done.stderr
+        assert {row["function"] for name in ("rows", "scheduling") for row in report[name]} == {"three", "four"}
+        channels = {(end["channel"], end["function"], end["messages"]) for end in report["tax"]["channels"]}
+        assert channels == {("second", "three", 23), ("second", "four", 23)}
+        done = run("-c", "third", "--", sys.executable, "-c", body)
+        assert done.returncode == 69
+        assert "channel 'third' did nothing; there were first, second" in done.stderr
+
+    def test_only_what_failed(self) -> None:
+        body = "import os\nfor _ in range(23):\n try: os.rmdir('/nowhere/here')\n except OSError: pass\n"
+        done = run("--json", "-x", "--", sys.executable, "-c", body)
+        report: dict[str, Any] = json.loads(done.stdout)
+        rows = {row["syscall"]: row for row in report["rows"]}
+        assert rows["rmdir"]["count"] == rows["rmdir"]["failed"] == 23
+        assert all(row["count"] == row["failed"] > 0 for row in (*report["rows"], *report["classes"]))
+        assert report["scheduling"] == report["network"] == []
+        assert report["calls"] > sum(row["count"] for row in report["rows"])
 
     def test_stdout_is_the_reports(self) -> None:
         done = run("--json", "--", "sh", "-c", "echo said; echo complained >&2")
@@ -145,6 +191,12 @@ class TestStatus:
         assert done.returncode == status
         assert done.stdout.startswith("FUNCTION")
 
+    def test_of_a_report_that_cannot_be_written(self) -> None:
+        with open("/dev/full", "w") as full:  # noqa: PTH123
+            done = subprocess.run([*TRACE, "true"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        assert done.returncode == 74
+        assert done.stderr == "cwasi-trace: the report cannot be written: No space left on device\n"
+
     def test_of_what_cannot_run(self, tmp_path: Path) -> None:
         (tmp_path / "plain").touch(0o644)
         for command, status in ((str(tmp_path / "none"), 127), (str(tmp_path / "plain"), 126)):
@@ -172,6 +224,8 @@ def test_usage_errors() -> None:
         assert run(*args).returncode == 2
     done = run("--light", "--by", "syscall", "true")
     assert done.returncode == 2 and "--light leaves out" in done.stderr
+    for flags in (["-x", "-L"], ["--light", "-x"], ["--max-overhead", "none"], ["--max-overhead", "0%"], ["-i", "0"]):
+        assert run(*flags, "true").returncode == 2
 
 
 def test_help_has_examples() -> None:

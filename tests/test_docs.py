@@ -24,7 +24,7 @@ import pytest
 
 from cwasi_fastpath import _wasmtime, errors
 from cwasi_fastpath.names import _NAME
-from cwasi_fastpath.tracer import TracerUnavailable, requirements
+from cwasi_fastpath.tracer import NoSuchTarget, TracerUnavailable, requirements
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -346,7 +346,7 @@ def all_errors() -> dict[str, type[errors.Error]]:
     found = {
         name: kind for name, kind in vars(errors).items() if inspect.isclass(kind) and issubclass(kind, errors.Error)
     }
-    return {**found, "TracerUnavailable": TracerUnavailable}
+    return {**found, "TracerUnavailable": TracerUnavailable, "NoSuchTarget": NoSuchTarget}
 
 
 def test_errors_and_their_exit_codes() -> None:
@@ -460,6 +460,17 @@ def test_page_lists_every_option(page: Path) -> None:
     if page.stem == "cwasi":
         listed += described.partition("\n.SH COMMANDS\n")[2].partition("\n.SH ")[0]
     assert options(listed) == offered
+
+
+def test_the_example_of_cwasi_trace_has_only_options_that_there_are() -> None:
+    """Its figures are of one day; that its commands are understood is what can be told."""
+    page = (ROOT / "docs/man/cwasi-trace.1").read_text().replace("\\-", "-")
+    text = (ROOT / "docs/cwasi-trace_example.txt").read_text()
+    commands = [line.partition(" -- ")[0] for line in re.findall(r"^[#$] (cwasi-trace .*)$", text, flags=re.M)]
+    assert len(commands) >= 8
+    for command in commands:
+        for option in re.findall(r"(?<= )--?[a-zA-Z][\w-]*", command):
+            assert re.search(rf"(?<![\w-]){option}(?![\w-])", page), option
 
 
 # ---- what does not belong in a document ----

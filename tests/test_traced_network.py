@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tracing import attached, traced_host
+from tracing import attached, owner_name, traced_host
 
 from cwasi_fastpath.trace_report import NetworkRow, TraceReport
 from cwasi_fastpath.tracer import Tracer
@@ -65,7 +65,7 @@ def tracer(request: pytest.FixtureRequest) -> Iterator[Tracer]:
 
 
 def network(report: TraceReport, owner: str, kind: str = "tcp") -> NetworkRow:
-    (row,) = [row for row in report.network if str(row.owner) == owner and row.kind == kind]
+    (row,) = [row for row in report.network if owner_name(row.owner) == owner and row.kind == kind]
     return row
 
 
@@ -153,7 +153,7 @@ enter(0)
     other = network(report, "mixed", "other")
     assert (other.sends, other.sent_bytes) == (112, 101 * 7 + 11 * 13)
     assert (other.receives, other.received_bytes) == (112, 101 * 7 + 11 * 13)
-    assert [row.kind for row in report.network if row.owner == "mixed"] == ["other"]
+    assert [row.kind for row in report.network if owner_name(row.owner) == "mixed"] == ["other"]
 
 
 def test_connects_and_what_a_function_hands_on(tracer: Tracer) -> None:
@@ -234,7 +234,7 @@ pair(client, server)
         assert row.blocked_ns == 0
         assert "time blocked in calls that send and receive" in {lack.name for lack in report.missing}
         return
-    (scheduling,) = [row for row in report.scheduling if row.owner == "client"]
+    (scheduling,) = [row for row in report.scheduling if owner_name(row.owner) == "client"]
     assert row.blocked_ns >= 23 * 5_000_000 * 0.9 or scheduling.unseen
     assert row.blocked_ns <= scheduling.off_cpu_ns - 270_000_000
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tracing import attached, traced, traced_host
+from tracing import attached, owner_name, traced, traced_host
 
 from cwasi_fastpath.trace_report import SchedulingRow, TraceReport
 from cwasi_fastpath.tracer import Tracer
@@ -59,14 +59,14 @@ def tracer(request: pytest.FixtureRequest) -> Iterator[Tracer]:
 
 
 def scheduling(report: TraceReport, owner: str) -> SchedulingRow:
-    (row,) = [row for row in report.scheduling if str(row.owner) == owner]
+    (row,) = [row for row in report.scheduling if owner_name(row.owner) == owner]
     return row
 
 
 def compared(report: TraceReport, seen: dict[str, list[list[int]]]) -> SchedulingRow:
     """The row of the attempt that was exact; that it and all others say what the kernel says is asserted."""
     exact = []
-    rows = {str(row.owner): row for row in report.scheduling}
+    rows = {owner_name(row.owner): row for row in report.scheduling}
     for name, looks in seen.items():
         counted = (rows[name].voluntary, rows[name].involuntary)
         for kind in (0, 1):
@@ -173,7 +173,7 @@ for thread in threads: thread.join()
     patient = scheduling(report, "patient")
     assert patient.voluntary + patient.unseen > 0  # where it is late, a byte is there already
     assert patient.off_cpu_ns >= 101 * 2_000_000 * 0.9 or patient.unseen
-    slow = [row for row in report.scheduling if row.owner == "slow"]
+    slow = [row for row in report.scheduling if owner_name(row.owner) == "slow"]
     assert sum(row.off_cpu_ns - row.run_queue_ns for row in slow) < patient.off_cpu_ns / 2
 
 

@@ -1,44 +1,48 @@
-"""The report of cwasi-trace, as text for people and as JSON for programs."""
+"""The report of cwasi-trace as text for people."""
 
 from __future__ import annotations
 
-import json
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, fields
 from textwrap import fill
-from typing import Any
 
-from ..trace_report import ClassRow, NetworkRow, Process, Row, TraceReport
-
-SCHEMA = 2
-"""Of the JSON. 2: classes, with histograms; scheduling; network; what is missing."""
+from ..tax_bill import tax_bill
+from ..trace_report import Process, Row, TraceReport
+from .trace_bill import bill_tables
+from .trace_view import View
 
 _BAR, _WIDTH = 36, 98
 
 
-def as_text(report: TraceReport, by: str, latency: bool) -> str:
+def as_text(whole: TraceReport, view: View, at: float | None = None) -> str:
     """Tables of system calls (by function, class or syscall), scheduling and network, with histograms if wanted.
 
-    Under them what is not in them, and what the trace itself cost.
+    at: the moment of its end, of time.time(); None for now. Under the tables what is not in them, and what the trace
+    itself cost.
     """
-    labels = _labels([*report.rows, *report.scheduling, *report.network])
-    parts = [] if report.light else [_TABLES[by](report, labels)]
+    report = view.of(whole)
+    labels = labels_of([*report.rows, *report.scheduling, *report.network, *report.uses, *report.ends])
+    parts = [time.strftime("%H:%M:%S", time.localtime(at))] if view.timestamps else []
+    if view.by == "channel":
+        return "\n\n".join([*parts, *bill_tables(tax_bill(report), labels, _aligned), footer(whole)])
+    if report.rows or not report.light:
+        parts.append(_TABLES[view.by](report, labels))
     if report.scheduling:
         parts.append(_scheduling_table(report, labels))
     if report.network:
         parts.append(_network_table(report, labels))
-    if latency:
+    if view.latency:
         parts += _histograms(report, labels)
-    return "\n\n".join([*parts, _footer(report)])
+    return "\n\n".join([*parts, footer(whole)])
 
 
-def _labels(rows: Sequence[Row]) -> dict[str | Process, str]:
+def labels_of(rows: Sequence[Row]) -> dict[str | Process, str]:
     """What to call each owner; a process by its pid too, where two have one name."""
     owners = {row.owner for row in rows}
     names = Counter(str(owner) for owner in owners)
     return {
-        owner: str(owner) if isinstance(owner, str) or names[str(owner)] == 1 else f"[{owner.comm} {owner.pid}]"
+        owner: str(owner) if isinstance(owner, str) or names[str(owner)] == 1 else owner.numbered
         for owner in owners
     }
 
@@ -82,7 +86,7 @@ def _calls_table(
     return "\n".join(lines)
 
 
-_TABLES = {"function": _function_table, "class": _class_table, "syscall": _syscall_table}
+_TABLES = {"function": _function_table, "thread": _function_table, "class": _class_table, "syscall": _syscall_table}
 
 
 def _scheduling_table(report: TraceReport, labels: dict[str | Process, str]) -> str:
@@ -151,8 +155,9 @@ def _fit(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "~"
 
 
-def _footer(report: TraceReport) -> str:
-    counted = f"{report.switches} switches" if report.light else f"{report.calls} calls"
+def footer(report: TraceReport) -> str:
+    """What is not in the tables, and what the trace itself cost."""
+    counted = f"{report.switches} switches" if report.light and not report.rows else f"{report.calls} calls"
     lines = [f"{counted} in {report.seconds:.3f} s; {report.lost} calls and {report.lost_threads} threads lost."]
     if report.lost_times:
         lines.append(f"{report.lost_times} calls are in no histogram: the map was full.")
@@ -161,6 +166,8 @@ def _footer(report: TraceReport) -> str:
         lines.append(f"The kernel traced only one half of {unseen} switch(es): their time is not in the table.")
     if report.lost_switches or report.lost_traffic:
         lines.append(f"{report.lost_switches} switches and {report.lost_traffic} events of sockets lost.")
+    if report.missed_ends:
+        lines.append(f"{report.missed_ends} ends of channels are not in the bill: their hosts had more than 1,024.")
     lines += [
         fill(f"Not counted here: {lack.name} ({lack.reason}). Remedy: {lack.remedy}.", _WIDTH, subsequent_indent="  ")
         for lack in report.missing
@@ -168,56 +175,8 @@ def _footer(report: TraceReport) -> str:
     a_switch = "" if report.ns_per_switch is None else f" and {report.ns_per_switch:.0f} ns a switch"
     added = f"{report.ns_per_call:.0f} ns a call{a_switch}, {report.overhead_seconds * 1e3:.3f} ms in all"
     lines.append(f"Tracing added about {added}.")
+    share = report.tracer_cpu_seconds / report.seconds if report.seconds > 0 else 0.0
+    used = f"{report.tracer_cpu_seconds * 1e3:.3f} ms of CPU ({share:.1%} of one)"
+    lines.append(f"The tracer itself used {used} and has {report.tracer_bytes / 1e6:.0f} MB.")
     return "\n".join(lines)
 
-
-# ---- JSON ----
-
-
-def as_json(report: TraceReport, command: Sequence[str], status: int) -> str:
-    """The whole report."""
-    return json.dumps(
-        {
-            "schema": SCHEMA,
-            "command": list(command),
-            "status": status,
-            "seconds": report.seconds,
-            "calls": report.calls,
-            "lost": report.lost,
-            "lost_times": report.lost_times,
-            "lost_switches": report.lost_switches,
-            "lost_traffic": report.lost_traffic,
-            "lost_threads": report.lost_threads,
-            "light": report.light,
-            "overhead": {
-                "ns_per_call": report.ns_per_call,
-                "ns_per_switch": report.ns_per_switch,
-                "seconds": report.overhead_seconds,
-            },
-            "rows": [_row_as_json(row) for row in report.rows],
-            "classes": [_row_as_json(row) for row in report.classes],
-            "scheduling": [_row_as_json(row) for row in report.scheduling],
-            "network": [_network_as_json(row, report.light) for row in report.network],
-            "missing": [asdict(lack) for lack in report.missing],
-        },
-        indent=1,
-    )
-
-
-_JSON_NAMES: dict[type[Row], dict[str, str]] = {ClassRow: {"kind": "class"}}
-
-
-def _network_as_json(row: NetworkRow, light: bool) -> dict[str, Any]:
-    blocked = None if light else row.blocked_ns
-    return {**_row_as_json(row), "blocked_ns": blocked, "srtt_us": row.srtt_us, "cwnd": row.cwnd}
-
-
-def _row_as_json(row: Row) -> dict[str, Any]:
-    process = row.owner if isinstance(row.owner, Process) else None
-    owner = {
-        "function": None if process else row.owner,
-        "process": process and {"pid": process.pid, "comm": process.comm},
-    }
-    names = _JSON_NAMES.get(type(row), {})
-    numbers = {names.get(field.name, field.name): getattr(row, field.name) for field in fields(row)[1:]}
-    return {**owner, **numbers}
