@@ -329,7 +329,7 @@ def test_strangers_that_ask_what_they_may_not(start: Start, fork: Fork, gates: G
         ask(f"succeed-{role}", {"placement": {"trust": "\x1b"}}, cwasi.Error)
         ask("prepare", {"token": None}, cwasi.Busy)
         ask("prepare", {"token": "x", "placement": []}, cwasi.Busy)
-        ask("successor", {"token": "x"}, cwasi.Busy)
+        ask("successor-receiver", {"token": "x"}, cwasi.Busy)
         ask("go", {}, cwasi.Busy)
         ask("introduce", {"placement": {"trust": 7}}, cwasi.BadName)
         held = registry.holder("lab", SENDER if role == "sender" else RECEIVER)
@@ -367,7 +367,7 @@ def dies_at(where: str, after: bool = False) -> None:
     setattr(owner, name, done if after else dies)
 
 
-BEFORE = ["successor.Successor._met", "successor.Successor._sender_on", "successor.Successor._take_name"]
+BEFORE = ["successor.Successor._way", "successor.Successor._sender_on", "successor.Successor._take_name"]
 IN_VAIN = {"sender": BEFORE[1:], "receiver": [BEFORE[0], BEFORE[2]]}
 
 

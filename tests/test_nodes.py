@@ -4,56 +4,25 @@ or by the server, switch under load, and are killed, and cut off, at bad moments
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
 import redis_servers
 from channels import HANG
+from nodes import COMMON, NEEDS, PORT, Nodes, Process, ip, joined, keys
 from test_transport_tls import Authority
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import reach
 
-PORT = 6399
 CWASI = [sys.executable, "-P", "-m", "cwasi_fastpath.cli"]
-
-COMMON = """
-import json, os, signal, sys, threading
-signal.alarm(240)
-import cwasi_fastpath as cwasi
-from cwasi_fastpath import lease, meeting
-from cwasi_fastpath.endpoint import RECEIVER, SENDER
-lease.SECONDS, lease._RENEW = 3.0, 0.4
-options = json.loads(sys.argv[1])
-class Eager:
-    # Takes tcp wherever it is possible.
-    def decide(self, request):
-        from cwasi_fastpath.policy import CostPolicy, Decision, ruled_out
-        from cwasi_fastpath.calibration import costs
-        if (why := ruled_out(request, cwasi.Transport.TCP)) is None:
-            return Decision(cwasi.Mode.REMOTE, cwasi.Transport.TCP, "as it is possible", ())
-        return CostPolicy(costs()).decide(request)
-if options.pop("eager", False):
-    options["policy"] = Eager()
-def tell(**said):
-    print(json.dumps(said), flush=True)
-def way(role):
-    return str(meeting.named_end("lab", role).meeting.decision.transport)
-def message(number):
-    return number.to_bytes(8, "little") * (1 + (5000 if number % 499 == 0 else number % 40))
-"""
 
 SENDER = COMMON + """
 try:
@@ -113,120 +82,13 @@ except cwasi.Error as error:
 rx.close()
 """
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("ip") is None or shutil.which("redis-server") is None,
-    reason="network namespaces need root, ip (apt install iproute2), and redis-server (apt install redis-server)",
-)
-
-
-def ip(*words: str) -> None:
-    done = subprocess.run(["ip", *words], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"ip {' '.join(words)}: {done.stderr.strip()}")
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A namespace, with a cable to the bridge, and a runtime directory of its own."""
-
-    name: str
-    device: str
-    address: str
-    directory: str
-    registry: str
-
-    @property
-    def inside(self) -> list[str]:
-        return ["ip", "netns", "exec", self.name]
-
-    def environment(self, **more: str) -> dict[str, str]:
-        return {**os.environ, "CWASI_RUNTIME_DIR": self.directory, "CWASI_REGISTRY": self.registry, **more}
-
-    def run(self, program: str, more: dict[str, str] | None = None, **options: Any) -> Process:
-        return Process([*self.inside, sys.executable, "-P", "-c", program, json.dumps(options)],
-                       self.environment(**(more or {})))   # fmt: skip
-
-    def cable(self, state: str) -> None:
-        ip("-n", self.name, "link", "set", self.device, state)
-
-
-class Process:
-    """One that tells, a line of JSON each, and may be told something."""
-
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-
-    def say(self, *words: object) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(" ".join(map(str, words)) + "\n")
-        self._process.stdin.flush()
-
-    def heard(self, *keys: str) -> dict[str, Any]:
-        """The next line that has one of these. What nobody expects to fail has not."""
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            said: dict[str, Any] = json.loads(line)
-            if set(keys) & set(said):
-                return said
-            assert "failed" not in said, said
-        raise AssertionError(f"it ended with {self._process.wait()}, and said no {keys}")
-
-    def signal(self, number: int) -> None:
-        self._process.send_signal(number)
-
-    def ended(self) -> int:
-        return self._process.wait(HANG)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-
-@dataclass(frozen=True, slots=True)
-class Nodes:
-    near: Node
-    far: Node
-    server: redis_servers.Server
-    registry: str
+pytestmark = NEEDS
 
 
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[Nodes]:
-    mark = f"cn{os.getpid() % 100000}"
-    registry = f"redis://10.84.7.3:{PORT}"
-    directories = [tempfile.mkdtemp(prefix="cwasi-rt-") for _ in range(2)]
-    hub = f"{mark}h"
-    pair = [
-        Node(f"{mark}{letter}", f"{mark}{letter}0", f"10.84.7.{number}", directory, registry)
-        for letter, number, directory in zip("ab", (1, 2), directories, strict=True)
-    ]
-    try:
-        for name in (hub, *(node.name for node in pair)):
-            ip("netns", "add", name)
-            ip("-n", name, "link", "set", "lo", "up")
-        ip("-n", hub, "link", "add", "br0", "type", "bridge")
-        ip("-n", hub, "addr", "add", "10.84.7.3/24", "dev", "br0")
-        ip("-n", hub, "link", "set", "br0", "up")
-        for node in pair:
-            port = f"{node.device}p"
-            ip("link", "add", node.device, "netns", node.name, "type", "veth", "peer", port, "netns", hub)
-            ip("-n", hub, "link", "set", port, "master", "br0", "up")
-            ip("-n", node.name, "addr", "add", f"{node.address}/24", "dev", node.device)
-            node.cable("up")
-        options = ("--port", str(PORT), "--bind", "10.84.7.3", "--protected-mode", "no")
-        inside = ("ip", "netns", "exec", hub)
-        with redis_servers.Server(tmp_path / "server", *options, inside=inside) as server:
-            yield Nodes(pair[0], pair[1], server, registry)
-    finally:
-        for name in (hub, *(node.name for node in pair)):
-            subprocess.run(["ip", "netns", "del", name], capture_output=True)
-        for directory in directories:
-            shutil.rmtree(directory)
+    with joined(tmp_path / "server", 2) as found:
+        yield found
 
 
 Ends = tuple[Process, Process]
@@ -258,13 +120,6 @@ def finish(ends: Ends) -> None:
     sent = tx.heard("sent")["sent"]
     assert rx.heard("all", "failed") == {"all": sent}
     assert (tx.ended(), rx.ended()) == (0, 0)
-
-
-def keys(nodes: Nodes) -> set[str]:
-    """What is in the server, but for farewells and marks, which expire."""
-    with nodes.server.client() as client:
-        found = [key.decode() for key in client.keys("*")]
-    return {key for key in found if not key.startswith(("cwasi:registry:bye:", "cwasi:registry:mark:"))}
 
 
 def switch(ends: Ends, target: str, timeout: float = HANG) -> dict[str, Any]:
@@ -407,7 +262,7 @@ def test_by_command(nodes: Nodes, open_ends: Callable[..., Ends]) -> None:
         ("pipe", "NoTransport", "the peer is on another node"),
         ("tcp://10.84.7.77:0", "TcpUnavailable", "cannot listen at 10.84.7.77"),
         ("tcp://0.0.0.0:0", "BadSpec", "not all addresses"),
-        ("redis://10.84.7.3:1", "RedisUnavailable", "does not answer"),
+        ("redis://10.84.7.100:1", "RedisUnavailable", "does not answer"),
         ("nowhere", "BadSpec", "is unknown"),
     ],
 )
