@@ -210,6 +210,8 @@ class _Questions:
             if asked is None:
                 continue   # one that was here before
             if asked.request.kind.startswith("succeed-"):
+                if self._named.cluster is not None:
+                    self._named.cluster.await_no_more()
                 self._connection = _tie(asked.request)
                 self._connection.when_gone(self._hung_up)
                 return asked

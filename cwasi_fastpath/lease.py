@@ -177,7 +177,7 @@ class Lease:
         """None while another process holds it. {} in the key is its token. Raises RedisUnavailable."""
         token = secrets.token_hex(8)
         lease = cls(server, key.format(token), body, token)
-        if not server.put(key, lease.value, only_new=True):
+        if not server.put(lease.key, lease.value, only_new=True):
             return None
         _keep(lease.look)
         return lease

@@ -21,6 +21,17 @@ pytestmark = NEEDS
 # has done it).
 END = COMMON + """
 import importlib, time
+class Direct(Eager):
+    # The same between nodes only.
+    def decide(self, request):
+        from cwasi_fastpath.modes import Locality
+        from cwasi_fastpath.calibration import costs
+        from cwasi_fastpath.policy import CostPolicy
+        if request.facts.locality is Locality.ELSEWHERE:
+            return Eager.decide(self, request)
+        return CostPolicy(costs()).decide(request)
+if options.get("role") == "sender":
+    options["policy"] = Direct()
 role, successor = options.pop("role"), options.pop("successor", False)
 def dies_at(where):
     after, (module, kind, name) = where.startswith("+"), where.lstrip("+").split(".")
@@ -115,8 +126,7 @@ def run() -> Iterator[Run]:
     running: list[Process] = []
 
     def start(node: Node, role: str, **options: Any) -> Process:
-        options = {"role": role, **({"eager": True} if role == "sender" else {}), **options}
-        process = node.run(END, **options)
+        process = node.run(END, role=role, **options)
         running.append(process)
         return process
 
