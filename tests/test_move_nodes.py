@@ -217,3 +217,209 @@ def test_an_end_moves(nodes: Nodes, run: Run, role: str, there: tuple[int, ...])
     finish(*((moving, keep) if role == "sender" else (keep, moving)))
     left(*before)
     assert not keys(nodes)
+
+
+def test_it_is_switched_afterwards(nodes: Nodes, run: Run) -> None:
+    """Both ends have moved: the sender to the third node, the receiver to the first; and both are home again."""
+    tx, rx = pair(run, nodes.near, nodes.far)
+    for node, target in ((nodes.all[2], "redis"), (nodes.near, "tcp")):
+        sends = run(node, "sender", successor=True)
+        moved(tx, sends)
+        receives = run(nodes.near if node is nodes.all[2] else nodes.far, "receiver", successor=True)
+        moved(rx, receives)
+        left(tx, rx)
+        tx, rx = sends, receives
+        reaches(tx, epoch=2 if target == "redis" else 5)
+        reaches(rx, epoch=2 if target == "redis" else 5)
+        tx.say("switch", target)
+        assert tx.heard("switched", "error")["switched"] == target
+        reaches(rx, transport=target)
+    rx.heard("number")
+    finish(tx, rx)
+    assert not keys(nodes)
+
+
+# ---- where nobody goes on ----
+
+
+def refused(one: Process, error: str, words: str) -> None:
+    """It goes on as before."""
+    told = one.heard("moved", "error")
+    assert (told.get("error"), told.get("closed")) == (error, False), told
+    assert words in told["message"]
+
+
+@pytest.mark.parametrize("role", ["sender", "receiver"])
+def test_another_trust_domain(nodes: Nodes, run: Run, role: str) -> None:
+    tx, rx = pair(run, nodes.near, nodes.far)
+    one = tx if role == "sender" else rx
+    other = run(nodes.all[2], role, successor=True, trust="other")
+    one.say("move", 5)
+    told = other.heard("open", "error")
+    assert told.get("error") == "BadSpec" and "so must be its successor, not 'other'" in told["message"], told
+    refused(one, "Timeout", "no other process has gone on with it in time")
+    rx.heard("number")
+    finish(tx, rx)
+
+
+@pytest.mark.parametrize("role", ["sender", "receiver"])
+def test_the_other_end_is_in_no_registry(nodes: Nodes, run: Run, role: str) -> None:
+    """On this node the two find each other all the same."""
+    hidden = {"CWASI_REGISTRY": ""}
+    other = "receiver" if role == "sender" else "sender"
+    keep = nodes.near.run(END, hidden, role=other)
+    with keep:
+        one = run(nodes.near, role)
+        for process in (keep, one):
+            opened(process)
+            process.say("from", 0)
+        heir = run(nodes.far, role, successor=True)
+        one.say("move", 5)
+        told = heir.heard("open", "error")
+        assert told.get("error") == "BadSpec" and "does not reach the successor" in told["message"], told
+        refused(one, "Timeout", "no other process has gone on with it in time")
+        finish(*((one, keep) if role == "sender" else (keep, one)))
+
+
+# ---- kills ----
+
+HEIR = ["successor.Successor._greeted", "+successor.Successor._peer", "successor.Successor._take_name"]
+"""Where a successor has not taken over yet."""
+
+
+@pytest.mark.parametrize("role", ["sender", "receiver"])
+@pytest.mark.parametrize("step", [*HEIR, "successor.Successor._sender_on", "successor.Successor._receiver_on"])
+def test_a_successor_that_is_killed_before_it_takes_over(nodes: Nodes, run: Run, role: str, step: str) -> None:
+    """It has never been, and the next one does it."""
+    if step.rpartition("_")[0].endswith("_sender" if role == "receiver" else "_receiver"):
+        pytest.skip("no step of this role")
+    tx, rx = pair(run, nodes.near, nodes.far)
+    one = tx if role == "sender" else rx
+    killed = run(nodes.all[2], role, successor=True, dies=step)
+    one.say("move", HANG)
+    count = one.heard("left")["left"]
+    assert killed.ended() == -signal.SIGKILL
+    heir = run(nodes.all[2], role, successor=True)
+    opened(heir)
+    heir.say("from", count)
+    left(one)
+    finish(*((heir, rx) if role == "sender" else (tx, heir)))
+
+
+@pytest.mark.parametrize("step", [
+    "handover._SenderMove._offer", "+handover._SenderMove._offer", "+sender.Sender.depart",
+    "+cluster.ClusterName.pass_on", "+handover._SenderMove._give_name",
+])  # fmt: skip
+def test_a_sender_that_is_killed_while_it_hands_over(nodes: Nodes, run: Run, step: str) -> None:
+    """Then that is the end, or what its successor sends follows if that has the name; nothing is missing before."""
+    tx, rx = pair(run, nodes.near, nodes.far)
+    heir = run(nodes.all[2], "sender", successor=True)
+    tx.say("die", step)
+    tx.say("move", HANG)
+    count = tx.heard("left")["left"]
+    assert tx.ended() == -signal.SIGKILL
+    told = heir.heard("open", "error")
+    if step.endswith(("pass_on", "_give_name")):
+        assert "open" in told, told
+        heir.say("from", count)
+        theirs = rx.heard("failed", "number")
+        while "failed" not in theirs and theirs["number"] < count + 1000:
+            theirs = rx.heard("failed", "number")
+        if "failed" not in theirs:   # all that the first one had sent was out
+            finish(heir, rx)
+        return
+    assert told["error"] in ("PeerDied", "Timeout"), told
+    theirs = rx.heard("failed", "all")
+    assert theirs.get("failed") == "PeerDied" and theirs["number"] <= count, theirs
+
+
+@pytest.mark.parametrize("step", [
+    "handover._ReceiverMove._way", "+handover._ReceiverMove._way", "+cluster.ClusterName.pass_on",
+    "+handover._ReceiverMove._give_name",
+])  # fmt: skip
+def test_a_receiver_that_is_killed_while_it_hands_over(nodes: Nodes, run: Run, step: str) -> None:
+    """Both sides learn of it; what its successor gets has no gap at its beginning."""
+    tx, rx = pair(run, nodes.near, nodes.far)
+    heir = run(nodes.all[2], "receiver", successor=True)
+    rx.say("die", step)
+    rx.say("move", HANG)
+    count = rx.heard("left")["left"]
+    assert rx.ended() == -signal.SIGKILL
+    told = heir.heard("open", "error")
+    if "open" in told:
+        heir.say("from", count)
+        theirs = heir.heard("failed", "all")
+        assert theirs.get("failed") == "PeerDied" and theirs["number"] >= count, theirs
+        heir.say("stop")
+    else:
+        assert told["error"] in ("PeerDied", "Timeout"), told
+    told = tx.heard("failed")
+    assert told["failed"] in ("PeerDied", "ChannelClosed"), told
+
+
+@pytest.mark.parametrize("role", ["sender", "receiver"])
+def test_the_other_end_is_killed_meanwhile(nodes: Nodes, run: Run, role: str) -> None:
+    tx, rx = pair(run, nodes.near, nodes.far)
+    one, keep = (tx, rx) if role == "sender" else (rx, tx)
+    keep.say("die", "announced.Announced._reached")
+    heir = run(nodes.all[2], role, successor=True)
+    one.say("move", HANG)
+    count = one.heard("left")["left"]
+    assert keep.ended() == -signal.SIGKILL
+    if role == "sender":
+        told = one.heard("moved", "error")
+        assert told["error"] == "PeerDied", told
+        return
+    opened(heir)   # what there was is there all the same
+    heir.say("from", count)
+    told = heir.heard("failed", "all")
+    assert told.get("failed") == "PeerDied" and told["number"] >= count, told
+
+
+# ---- the server, the cable ----
+
+
+@pytest.mark.parametrize("role", ["sender", "receiver"])
+@pytest.mark.parametrize("pause", [0.0, 0.05, 0.2])
+def test_the_server_is_killed_meanwhile(nodes: Nodes, run: Run, role: str, pause: float) -> None:
+    """It moves, now or when the server is back, or is where it was, or the error says that it is over."""
+    tx, rx = pair(run, nodes.near, nodes.far)
+    one = tx if role == "sender" else rx
+    heir = run(nodes.all[2], role, successor=True)
+    one.say("move", HANG)
+    count = one.heard("left")["left"]
+    time.sleep(pause)   # any moment will do
+    nodes.server.kill()
+    nodes.server.start()
+    told = heir.heard("open", "error")
+    if "error" in told:
+        assert told["error"] in ("RedisUnavailable", "PeerDied", "Timeout"), told
+        heir = run(nodes.all[2], role, successor=True)
+        told = heir.heard("open", "error")
+    if "open" in told:
+        heir.say("from", count)
+        left(one)
+        finish(*((heir, rx) if role == "sender" else (tx, heir)))
+        return
+    theirs = (rx if role == "sender" else tx).heard("failed", "all")
+    assert theirs.get("failed") in ("PeerDied", "ChannelClosed"), (told, theirs)
+
+
+@pytest.mark.parametrize("role", ["sender", "receiver"])
+@pytest.mark.parametrize("pause", [0.0, 0.05, 0.2])
+def test_the_cable_of_the_successor_is_pulled_meanwhile(nodes: Nodes, run: Run, role: str, pause: float) -> None:
+    """For good: the end goes on where it was, or with the successor it is lost."""
+    tx, rx = pair(run, nodes.near, nodes.far)
+    one, keep = (tx, rx) if role == "sender" else (rx, tx)
+    run(nodes.all[2], role, successor=True)
+    one.say("move", 20)
+    one.heard("left")
+    time.sleep(pause)   # any moment will do
+    nodes.all[2].cable("down")
+    told = one.heard("moved", "error")
+    if told.get("closed") is False:
+        assert told["error"] == "Timeout", told
+        finish(tx, rx)
+        return
+    theirs = keep.heard("failed", "all")
+    assert theirs.get("failed") in ("PeerDied", "ChannelClosed"), (told, theirs)
