@@ -21,7 +21,6 @@ class Announced:
 
     def __init__(self, named: NamedEnd) -> None:
         self._named = named
-        self._tie: FarTie | None = None
         self._token: str | None = None
         moves = ROLES[RECEIVER if named.role == SENDER else SENDER]
         named.listen(f"successor-{moves}", InTurn().handler(self._announced), far=True)
@@ -50,8 +49,5 @@ class Announced:
         if heir is None:
             return False
         if registry.alive(heir.address) is None:
-            before, self._tie = self._tie, FarTie(cluster, heir)
-            if before is not None and before not in (meeting.connection for meeting in self._named.meetings):
-                before.hang_up()
-            self._named.serve(self._tie)
+            self._named.serve(FarTie(cluster, heir))   # until it is gone
         return True

@@ -262,7 +262,8 @@ def picture(places: list[dict[str, Any]], rate: str) -> str:
         since, until = x(place["began"]), x(place["began"] + place["seconds"])
         colour = COLOURS[place["mode"]]
         points = " ".join(
-            f"{x((bucket + 0.5) * BUCKET):.1f},{y(count / BUCKET / 1e6):.1f}" for bucket, count in place["buckets"][1:-1]
+            f"{x((bucket + 0.5) * BUCKET):.1f},{y(count / BUCKET / 1e6):.1f}"
+            for bucket, count in place["buckets"][1:-1]
         )
         gap = f"gap {place['gap'] * 1e3:.0f} ms" if number else ""
         middle = (since + until) / 2
@@ -274,8 +275,8 @@ def picture(places: list[dict[str, Any]], rate: str) -> str:
             f'{place["transport"]}</text>'
             f'<text x="{since + 3:.1f}" y="{top + height + 16}" fill="#666">{gap}</text>'
         )
-    parts.append(f'<text x="{left}" y="{top + height + 40}">MB/s over {span:.1f} s; messages of {SIZE // 1024} KiB; cables '
-                 f'of {rate}</text></svg>')   # fmt: skip
+    parts.append(f'<text x="{left}" y="{top + height + 40}">MB/s over {span:.1f} s; messages of {SIZE // 1024} KiB; '
+                 f'cables of {rate}</text></svg>')   # fmt: skip
     return "\n".join(parts) + "\n"
 
 
