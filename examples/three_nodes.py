@@ -209,7 +209,7 @@ def journey(seconds: float, rate: str) -> list[dict[str, Any]]:
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, directory)
         for node in NODES:
-            os.mkdir(f"{directory}/{node}", 0o700)
+            Path(directory, node).mkdir(0o700)
         mark = stack.enter_context(nodes(rate))
         stack.enter_context(server(mark, directory))
         visits = [Place(mark, node, directory, "visit", seconds) for node in ROUTE[1:-1]]

@@ -4,11 +4,15 @@ and when somebody is killed, or cut off.
 
 from __future__ import annotations
 
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from channels import HANG
@@ -241,6 +245,24 @@ def test_it_is_switched_afterwards(nodes: Nodes, run: Run) -> None:
     rx.heard("number")
     finish(tx, rx)
     nothing_left(nodes)
+
+
+def test_the_example(tmp_path: Path) -> None:
+    """It checks each message itself."""
+    picture = tmp_path / "moving.svg"
+    if shutil.which("tc") is None:
+        pytest.skip("no tc (apt install iproute2)")
+    program = Path(__file__).parent.parent / "examples" / "three_nodes.py"
+    done = subprocess.run(
+        [sys.executable, "-P", program, "0.2", "--svg", picture], capture_output=True, text=True, timeout=4 * HANG
+    )
+    assert done.returncode == 0, done.stderr
+    *places, last = done.stdout.splitlines()
+    modes = [line.split()[2] for line in places]
+    assert modes == ["local", "proximal", "remote", "remote", "proximal", "local"], done.stdout
+    assert last.startswith("all ") and last.endswith("messages came, once and in order")
+    drawn = ElementTree.fromstring(picture.read_text())
+    assert len(drawn.findall("{http://www.w3.org/2000/svg}polyline")) == len(places)
 
 
 # ---- where nobody goes on ----
