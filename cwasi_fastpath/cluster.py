@@ -73,7 +73,8 @@ class ClusterName:
         self._role = role
         self._other = RECEIVER if role == SENDER else SENDER
         body = {"placement": here.as_plain(), "address": address}
-        lease = Lease.take(server, _key(_BESIDE, "{}") if beside else _name_key(name, role), body)
+        key = _name_key(name, role)
+        lease = Lease.take(server, _key(_BESIDE, "{}"), body, key) if beside else Lease.take(server, key, body)
         if lease is None:
             holder = holder_of(server, name, role)
             server.close()

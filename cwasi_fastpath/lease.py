@@ -169,14 +169,20 @@ class Lease:
         self._owner = os.getpid()
         self._place = threading.Lock()
         """Held while it changes its key, and by the keeper."""
+        self._wants: str | None = None
+        """A name that may be ours before we know."""
         self._passing = False
         """Whether its key may be the heir's already."""
 
     @classmethod
-    def take(cls, server: Server, key: str, body: dict[str, Any]) -> Self | None:
-        """None while another process holds it. {} in the key is its token. Raises RedisUnavailable."""
+    def take(cls, server: Server, key: str, body: dict[str, Any], wants: str | None = None) -> Self | None:
+        """None while another process holds it. {} in the key is its token. wants: a name that may be passed on to it.
+
+        Raises RedisUnavailable.
+        """
         token = secrets.token_hex(8)
         lease = cls(server, key.format(token), body, token)
+        lease._wants = wants
         if not server.put(lease.key, lease.value, only_new=True):
             return None
         _keep(lease.look)
@@ -209,7 +215,7 @@ class Lease:
     def step_up(self, key: str) -> None:
         """The name is ours: who held it has passed it on."""
         with self._place:
-            before, self.key = self.key, key
+            before, self.key, self._wants = self.key, key, None
         if before == key:
             return
         with suppress(RedisUnavailable):
@@ -225,6 +231,8 @@ class Lease:
             self.release()
             return False
         try:
+            if self._wants is not None:
+                self.server.renew(self._wants, self.value)
             if (
                 self.server.renew(self.key, self.value)
                 or self._passing

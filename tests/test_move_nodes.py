@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -48,7 +49,7 @@ def dies_at(where):
 if (where := options.pop("dies", None)):
     dies_at(where)
 try:
-    end = getattr(cwasi, "open_" + role)("lab", timeout=60, successor=successor, **options)
+    end = getattr(cwasi, "open_" + role)("lab", successor=successor, **{"timeout": 60, **options})
 except cwasi.Error as error:
     tell(error=type(error).__name__, message=str(error))
     sys.exit(1)
@@ -265,6 +266,87 @@ def test_the_example(tmp_path: Path) -> None:
     assert len(drawn.findall("{http://www.w3.org/2000/svg}polyline")) == len(places)
 
 
+# ---- guests ----
+
+GUEST = COMMON + """
+import time
+guest, later = options["guest"], options["later"]
+into = cwasi.open_receiver("to-echo", timeout=60, successor=later)
+out = cwasi.open_sender("from-echo", timeout=60, successor=later)
+tell(open=True)
+with cwasi.Host() as host:
+    echo = host.load(guest, stderr=os.devnull)
+    host.attach(echo, into, port="in")
+    host.attach(echo, out, port="out")
+    running = threading.Thread(target=host.run)
+    running.start()
+    if sys.stdin.readline().strip() == "move":
+        host.move_out(echo, 60)
+        tell(closed=into.closed and out.closed)
+    running.join()
+tell(done=True)
+"""
+
+ASKS = COMMON + """
+opening = []
+asking = threading.Thread(target=lambda: opening.append(cwasi.open_sender("to-echo", timeout=60)))
+asking.start()
+rx = cwasi.open_receiver("from-echo", timeout=60)
+asking.join()
+tx, done, sent = opening[0], threading.Event(), [0]
+def send():
+    while not done.is_set():
+        tx.send(message(sent[0]))
+        sent[0] += 1
+        if sent[0] % 50 == 0:
+            done.wait(0.01)
+    tx.close()
+sending = threading.Thread(target=send)
+sending.start()
+count, moves = 0, int(options["moves"])
+while (tx.epoch, rx.epoch) != (moves, moves) or count < 1000:
+    assert rx.recv(60) == message(count), count
+    count += 1
+    if count % 100 == 0:
+        tell(number=count)
+tell(arrived=str(rx.mode))
+done.set()
+for data in rx:
+    assert data == message(count), count
+    count += 1
+sending.join()
+tell(sent=sent[0], count=count)
+"""
+
+
+def test_a_guest_moves(nodes: Nodes, guests: Path) -> None:
+    """From host to host, node to node, and back, in the middle of a pipeline."""
+    path = str(guests / "echo.wasm")
+    places = [nodes.near, nodes.far, nodes.all[2], nodes.near]
+    with ExitStack() as stack:
+        asks = stack.enter_context(nodes.near.run(ASKS, moves=len(places) - 1))
+        before: Process | None = None
+        for place in places:
+            host = stack.enter_context(place.run(GUEST, guest=path, later=before is not None))
+            if before is not None:
+                asks.heard("number")
+                before.say("move")
+            host.heard("open")
+            if before is not None:
+                assert before.heard("closed")["closed"]
+                before.heard("done")
+                assert before.ended() == 0
+            before = host
+        assert before is not None
+        before.say("stay")
+        assert asks.heard("arrived")["arrived"] == "proximal"
+        told = asks.heard("sent")
+        assert told["sent"] == told["count"]
+        before.heard("done")
+        assert (asks.ended(), before.ended()) == (0, 0)
+    nothing_left(nodes)
+
+
 # ---- where nobody goes on ----
 
 
@@ -339,13 +421,14 @@ def test_a_successor_that_is_killed_before_it_takes_over(nodes: Nodes, run: Run,
 def test_a_sender_that_is_killed_while_it_hands_over(nodes: Nodes, run: Run, step: str) -> None:
     """Then that is the end, or what its successor sends follows if that has the name; nothing is missing before."""
     tx, rx = pair(run, nodes.near, nodes.far)
-    heir = run(nodes.all[2], "sender", successor=True)
+    has_name = step.endswith(("pass_on", "_give_name"))
+    heir = run(nodes.all[2], "sender", successor=True, **({} if has_name else {"timeout": 15}))
     tx.say("die", step)
     tx.say("move", HANG)
     count = tx.heard("left")["left"]
     assert tx.ended() == -signal.SIGKILL
     told = heir.heard("open", "error")
-    if step.endswith(("pass_on", "_give_name")):
+    if has_name:
         assert "open" in told, told
         heir.say("from", count)
         theirs = rx.heard("failed", "number")
@@ -366,7 +449,7 @@ def test_a_sender_that_is_killed_while_it_hands_over(nodes: Nodes, run: Run, ste
 def test_a_receiver_that_is_killed_while_it_hands_over(nodes: Nodes, run: Run, step: str) -> None:
     """Both sides learn of it; what its successor gets has no gap at its beginning."""
     tx, rx = pair(run, nodes.near, nodes.far)
-    heir = run(nodes.all[2], "receiver", successor=True)
+    heir = run(nodes.all[2], "receiver", successor=True, **({"timeout": 15} if step.endswith("_way") else {}))
     rx.say("die", step)
     rx.say("move", HANG)
     count = rx.heard("left")["left"]
