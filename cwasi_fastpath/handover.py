@@ -30,17 +30,16 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Self
 
 from . import control, errors, reach
-from .cluster import ClusterName, FarPeer, FarTie
+from .cluster import FarTie
 from .connection import Connection
 from .endpoint import RECEIVER, SENDER, Endpoint
-from .meeting import MOVING, OPEN, PEER_GONE, Meeting, NamedEnd, placed
+from .heir import LOOK_AFAR, Asked, Heir, Questions
+from .meeting import MOVING, OPEN, PEER_GONE, Meeting, NamedEnd
 from .modes import Mode, Transport, mode_of
 from .offer import made, made_far
-from .placement import Placement, edge_facts
+from .placement import edge_facts
 from .policy import Decision
 from .receiver import Receiver
 from .registry import ROLES
@@ -50,11 +49,6 @@ from .switch import left, until_of
 from .switch_named import offered
 from .transport import Link, call_off, notices_itself
 
-_LOOK = 0.5
-"""Seconds after which who waits looks whether its end was closed."""
-
-_LOOK_AFAR = 0.02
-"""The same, with a look whether a successor of another node knocks."""
 _PATIENCE = 10.0
 """Seconds for the registry's server to come back when the name is being passed on."""
 
@@ -81,7 +75,7 @@ class HandOver:
             raise errors.BadSpec(f"{self}: this is a forked copy; the process that opened it can hand it over")
         if named.state == MOVING:
             raise errors.Busy(f"{self}: another thread is just handing it over")
-        asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
+        asked: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
 
         over = threading.Event()
 
@@ -91,7 +85,7 @@ class HandOver:
             if request.kind.startswith("awaits-"):
                 request.answer()
             else:
-                asked.put(_Asked(request))
+                asked.put(Asked(request))
 
         kinds = [f"{word}-{self._role}" for word in _WORDS]
         if named.state == PEER_GONE and named.role == RECEIVER:
@@ -102,7 +96,7 @@ class HandOver:
         for kind in kinds:
             control.on(kind, heard, named.name)
         try:
-            while not self._succeeded(_Questions(named, str(self), asked, dict.fromkeys(kinds, heard), until)):
+            while not self._succeeded(Questions(named, str(self), asked, dict.fromkeys(kinds, heard), until)):
                 pass
         finally:
             over.set()
@@ -117,7 +111,7 @@ class HandOver:
                 if (late := asked.get()) is not None:
                     late.refuse(errors.Busy(f"{self} is not handed over any more"))
 
-    def _succeeded(self, questions: _Questions) -> bool:
+    def _succeeded(self, questions: Questions) -> bool:
         """Waits for a successor, and serves it; false where it has not taken over."""
         named, first = self._named, questions.first()
         rest = left(questions.until)
@@ -127,7 +121,7 @@ class HandOver:
             end, meeting = named.end, named.meeting
             if meeting is None or end is None:
                 raise errors.ChannelClosed(f"{self} is closed")
-            heir = _Heir.of(named, str(self), first.request)
+            heir = Heir.of(named, str(self), first.request)
             if isinstance(end, Sender):
                 return _SenderMove(named, meeting, end, questions, heir).done(first)
             assert isinstance(end, Receiver)
@@ -142,134 +136,10 @@ class HandOver:
             named.turn.release()
 
 
-def _tie(request: Request) -> Connection | FarTie:
-    """By which it has come."""
-    assert isinstance(request.connection, Connection | FarTie)
-    return request.connection
-
-
-@dataclass(frozen=True, slots=True)
-class _Heir:
-    """Who will go on."""
-
-    tie: Connection | FarTie
-    placement: Placement
-    peer: FarPeer | None
-    """As the cluster's registry knows it, if it does."""
-
-    @classmethod
-    def of(cls, named: NamedEnd, what: str, request: Request) -> Self:
-        """Raises BadSpec where it may not be one, RedisUnavailable. what: for messages."""
-        tie = _tie(request)
-        placement, trust = placed(tie, request.body.get("placement")), named.here.trust
-        if placement.trust != trust:
-            told = f"so must be its successor, not {placement.trust!r}"
-            raise errors.BadSpec(f"{what} is of trust domain {trust!r}; {told}")
-        if isinstance(tie, FarTie):
-            return cls(tie, placement, tie.peer)
-        lease, peer = request.body.get("lease"), None
-        if named.cluster is not None and isinstance(lease, str):
-            peer = named.cluster.heir(lease, named.role)
-        return cls(tie, placement, peer)
-
-
-@dataclass(slots=True)
-class _Asked:
-    """What a successor asks."""
-
-    request: Request
-
-    def refuse(self, error: BaseException) -> None:
-        self.request.refuse(error)
-
-
-class _Questions:
-    """Those of one successor, one after another."""
-
-    def __init__(
-        self,
-        named: NamedEnd,
-        what: str,
-        asked: queue.SimpleQueue[_Asked | None],
-        handlers: Mapping[str, control.Handler],
-        until: float | None,
-    ) -> None:
-        """asked: from all processes; None where one has hung up. what: for messages. handlers: that put it there."""
-        self._named = named
-        self._what = what
-        self._asked = asked
-        self._handlers = handlers
-        self._connection: Connection | FarTie | None = None
-        self._gone = False
-        self.until = until
-
-    def first(self) -> _Asked:
-        """That of who comes first. Raises Timeout, and what says that this end is over."""
-        while True:
-            asked = self._get()
-            if asked is None:
-                continue   # one that was here before
-            if asked.request.kind.startswith("succeed-"):
-                if self._named.cluster is not None:
-                    self._named.cluster.await_no_more()
-                self._connection = _tie(asked.request)
-                self._connection.when_gone(self._hung_up)
-                return asked
-            asked.refuse(errors.Busy(f"{self._what}: that comes too late"))
-
-    def _hung_up(self, died: bool) -> None:
-        self._gone = True
-        self._asked.put(None)
-
-    def next(self, word: str) -> _Asked:
-        """The next one, which has to be of that kind. Raises also PeerDied where the successor is gone."""
-        assert self._connection is not None   # there was a first one
-        while True:
-            asked = self._get()
-            if self._gone:
-                if asked is not None:
-                    asked.refuse(errors.Busy(f"{self._what}: another process was just going on with it"))
-                raise errors.PeerDied(f"{self._what}: its successor is gone")
-            if asked is None:
-                continue
-            if asked.request.connection is self._connection and asked.request.kind.startswith(f"{word}-"):
-                return asked
-            asked.refuse(errors.Busy(f"{self._what}: another process is just going on with it"))
-
-    def _get(self) -> _Asked | None:
-        while True:
-            end = self._named.end
-            if end is None or end.closed:
-                raise errors.ChannelClosed(f"{self._what} is closed")
-            if self._named.state != MOVING:
-                raise errors.PeerDied(f"{self._what}: the other side is gone; nobody could go on with it")
-            rest, look = left(self.until), _LOOK if self._named.cluster is None else _LOOK_AFAR
-            if self._connection is None and self._named.cluster is not None:
-                self._look_outside(self._named.cluster)
-            try:
-                return self._asked.get(timeout=look if rest is None else min(look, rest))
-            except queue.Empty:
-                if rest is not None and rest <= look:
-                    raise errors.Timeout(f"{self._what}: no other process has gone on with it in time") from None
-
-
-    def _look_outside(self, cluster: ClusterName) -> None:
-        """Whether a process of another node knocks: then it can ask."""
-        try:
-            heir = cluster.await_heir()
-        except errors.RedisUnavailable:
-            return   # those of this node can
-        if heir is not None:
-            tie = FarTie(cluster, heir)
-            tie.when_gone(lambda died: None)   # it notices
-            tie.serve(self._handlers)
-            self._named.at_end(tie.hang_up)
-
-
 class _Move:
     """What the moves of both ends have in common."""
 
-    def __init__(self, named: NamedEnd, meeting: Meeting, end: Endpoint, questions: _Questions, heir: _Heir) -> None:
+    def __init__(self, named: NamedEnd, meeting: Meeting, end: Endpoint, questions: Questions, heir: Heir) -> None:
         self._named = named
         self._meeting = meeting
         self._end = end
@@ -291,7 +161,7 @@ class _Move:
                 "open that end, too, with the registry where the two find each other"
             )
 
-    def _give_name(self, asked: _Asked) -> None:
+    def _give_name(self, asked: Asked) -> None:
         """The last step: it is the successor's from now on. Raises PeerDied where that has gone away."""
         named = self._named
         if isinstance(self._heir.tie, Connection):
@@ -323,7 +193,7 @@ class _Move:
                     return
             except errors.RedisUnavailable as error:
                 if time.monotonic() < until:
-                    time.sleep(_LOOK_AFAR)
+                    time.sleep(LOOK_AFAR)
                     continue
                 # It may have been done: then there is a successor. There are never two.
                 self._end.finish(failed=True, linger=0.0)
@@ -334,11 +204,11 @@ class _Move:
 
 
 class _SenderMove(_Move):
-    def __init__(self, named: NamedEnd, meeting: Meeting, sender: Sender, questions: _Questions, heir: _Heir) -> None:
+    def __init__(self, named: NamedEnd, meeting: Meeting, sender: Sender, questions: Questions, heir: Heir) -> None:
         super().__init__(named, meeting, sender, questions, heir)
         self._sender = sender
 
-    def done(self, asked: _Asked) -> bool:
+    def done(self, asked: Asked) -> bool:
         """Whether the successor has taken over."""
         epoch = self._sender.epoch + 1
         left_off = False
@@ -368,7 +238,7 @@ class _SenderMove(_Move):
         self._sender.close()   # and waits until what was sent is out
         return True
 
-    def _offer(self, asked: _Asked, epoch: int) -> None:
+    def _offer(self, asked: Asked, epoch: int) -> None:
         """What the successor has provided."""
         body = {"epoch": epoch, "token": self._token}
         if offered(self._named, self._meeting, body, [], self._questions.until) is None:
@@ -377,14 +247,14 @@ class _SenderMove(_Move):
 
 class _ReceiverMove(_Move):
     def __init__(
-        self, named: NamedEnd, meeting: Meeting, receiver: Receiver, questions: _Questions, heir: _Heir
+        self, named: NamedEnd, meeting: Meeting, receiver: Receiver, questions: Questions, heir: Heir
     ) -> None:
         super().__init__(named, meeting, receiver, questions, heir)
         self._receiver = receiver
         self._link: Link | None = None
         """By which we pass on what is left."""
 
-    def done(self, asked: _Asked) -> bool:
+    def done(self, asked: Asked) -> bool:
         """Whether the successor has taken over, and has got all that was left for it. Raises PeerDied."""
         passed: Sender | None = None
         try:
@@ -418,7 +288,7 @@ class _ReceiverMove(_Move):
             with suppress(errors.NoSuchChannel, errors.PeerDied):
                 super()._announce()
 
-    def _way(self, asked: _Asked) -> Sender:
+    def _way(self, asked: Asked) -> Sender:
         """To the successor, which is given its end."""
         if isinstance(self._heir.tie, FarTie):
             decision, body, self._link = made_far(

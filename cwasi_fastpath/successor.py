@@ -59,8 +59,15 @@ class Successor:
 
         Raises Busy where another process has it and keeps it, Timeout, and as NamedEnd.claim.
         """
-        busy: errors.Error | None = None
         self._server = server
+        try:
+            return self._claimed(server, take_over)
+        finally:
+            if server is not None and self._named.cluster is None:
+                server.close()   # we have looked there, in vain
+
+    def _claimed(self, server: Server | None, take_over: Callable[[Successor], End]) -> End | None:
+        busy: errors.Error | None = None
         while True:
             if not self._only:
                 try:

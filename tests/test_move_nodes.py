@@ -48,6 +48,7 @@ def dies_at(where):
     setattr(owner, name, dies)
 if (where := options.pop("dies", None)):
     dies_at(where)
+tell(ready=True)
 try:
     end = getattr(cwasi, "open_" + role)("lab", successor=successor, **{"timeout": 60, **options})
 except cwasi.Error as error:
@@ -362,7 +363,8 @@ def test_another_trust_domain(nodes: Nodes, run: Run, role: str) -> None:
     tx, rx = pair(run, nodes.near, nodes.far)
     one = tx if role == "sender" else rx
     other = run(nodes.all[2], role, successor=True, trust="other")
-    one.say("move", 5)
+    other.heard("ready")
+    one.say("move", 10)
     told = other.heard("open", "error")
     assert told.get("error") == "BadSpec" and "so must be its successor, not 'other'" in told["message"], told
     refused(one, "Timeout", "no other process has gone on with it in time")
@@ -382,7 +384,8 @@ def test_the_other_end_is_in_no_registry(nodes: Nodes, run: Run, role: str) -> N
             opened(process)
             process.say("from", 0)
         heir = run(nodes.far, role, successor=True)
-        one.say("move", 5)
+        heir.heard("ready")
+        one.say("move", 10)
         told = heir.heard("open", "error")
         assert told.get("error") == "BadSpec" and "does not reach the successor" in told["message"], told
         refused(one, "Timeout", "no other process has gone on with it in time")
