@@ -256,13 +256,13 @@ class NamedFollower:
         heir.door.close()
 
     def _taken_heir(self, token: object, tie: object = None) -> _Heir:
-        """The caller's now. tie: by which it asks. Raises Busy."""
+        """The caller's now. tie: by which it asks. Raises PeerDied, not Busy: there is nothing to wait for."""
         with self._lock:
             heir = self._heir
             if heir is not None and heir.token == token and (tie is None or heir.tie is tie):
                 self._heir = None
                 return heir
-        raise errors.Busy(f"channel {self._named.name!r}: who goes on in its sender's place is not there")
+        raise errors.PeerDied(f"channel {self._named.name!r}: who goes on in its sender's place is not there")
 
     def _heir_gone(self, heir: _Heir, died: bool) -> None:
         with self._lock:
@@ -279,11 +279,11 @@ class NamedFollower:
             heir.door.close()
 
     def _from_heir(self, receiver: Receiver, meeting: Meeting, epoch: int, token: object) -> None:
-        """Attaches what it has provided: with it we have to do after the switch. Raises Busy, Corrupted."""
+        """Attaches what it has provided: with it we have to do after the switch. Raises PeerDied, Corrupted."""
         heir = self._taken_heir(token)
         try:
             if heir.decision is None:
-                raise errors.Busy(f"channel {self._named.name!r}: who goes on in its sender's place has no link yet")
+                raise errors.Corrupted(f"channel {self._named.name!r}: who goes on in its sender's place has no link")
             if heir.peer.trust != meeting.peer.trust:
                 raise errors.Corrupted(f"channel {self._named.name!r}: its sender would go to another trust domain")
             if isinstance(heir.tie, Connection):
