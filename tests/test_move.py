@@ -18,7 +18,7 @@ import pytest
 from channels import HANG, Fork, Start, control_ended, status_of
 
 import cwasi_fastpath as cwasi
-from cwasi_fastpath import meeting, registry, runtime
+from cwasi_fastpath import control, meeting, registry, runtime
 from cwasi_fastpath.endpoint import RECEIVER, SENDER
 from cwasi_fastpath.redis_server import RedisServer
 
@@ -342,6 +342,8 @@ def test_strangers_that_ask_what_they_may_not(start: Start, fork: Fork, gates: G
     opening = start(cwasi.open_sender, "lab", timeout=HANG)
     with cwasi.open_receiver("lab", timeout=HANG) as rx, opening.result(HANG) as tx:   # type: ignore[attr-defined]
         moving = start((tx if role == "sender" else rx).hand_over, HANG)
+        while not control.rivals(f"succeeded-{role}", "lab"):
+            time.sleep(0.001)   # until then it would say that it knows no such questions
         gates.open(1)
         moving.result(HANG)
         assert status_of(pid) == 0
