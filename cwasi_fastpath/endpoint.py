@@ -180,12 +180,14 @@ class Endpoint(Managed):
 
     def hand_over(self, timeout: float | None = None) -> None:
         """Has another process go on with this end, which was opened by its name: the one that opens the same name there
-        next, for the same user and trust domain. Nothing is lost, doubled or out of order, and the peer goes on.
+        next, for the same user and trust domain; on another node, too, where all have the same registry. Nothing is
+        lost, doubled or out of order, and the peer goes on.
 
         Waits for that process (timeout: seconds; None: for ever); until it is there this end works as before. Then
         the end is closed here: what was sent here, or received here, comes before all that is sent or received there.
         Raises Timeout, BadSpec, ChannelClosed, PeerDied where the peer is gone; then all stays as it was. PeerDied also
-        where the successor has died before it had all that was left for it.
+        where the successor has died before it had all that was left for it, RedisUnavailable where the registry went
+        away in the last step; then this end is closed.
         """
         if self.mover is None:
             raise errors.BadSpec(f"{self!r} was not opened by name; nobody can find its successor")

@@ -1,36 +1,45 @@
 """The predecessor's side of a move: an end that was opened by name goes on in another process, under the same name.
 
-    successor -> predecessor   succeed-ROLE (placement) -> token
-                               inherit-ROLE, of a sender: (epoch, link, decision), with descriptors -> nothing
-                                             of a receiver: (nothing) -> link, decision, placement, with descriptors
+    successor -> predecessor   awaits-ROLE -> nothing, where it hands over
+                               succeed-ROLE (placement, lease) -> token
+                               inherit-ROLE, of a sender: (nothing) -> epoch
+                                             of a receiver: (where it would listen) -> link, decision, placement, with
+                                             descriptors
                                succeeded-ROLE -> the lock of the name, as a descriptor
 
 The token makes the successor known to the peer. A sender's successor makes the link by which the channel goes on, and
-its predecessor offers the peer that link, as for a switch; at `succeeded` it sends the last word, between two messages.
-A receiver's successor is given such a link by the peer. What the peer has sent on the old one until it goes there, the
-predecessor passes on, by a link of the two receivers that the new one reads first, with the last word behind it.
+provides the peer with its end; its predecessor tells the peer to go there, as for a switch, and at `succeeded` sends
+the last word, between two messages. A receiver's successor is given such a link by the peer. What the peer has sent on
+the old one until it goes there, the predecessor passes on, by a link of the two receivers that the new one reads first,
+with the last word behind it.
+
+Each of the three may be on another node than the others: then two of them have mail (see there), and tcp or redis. In
+the cluster's registry successor and predecessor change places, when all else is done.
 
 Up to `succeeded` a death, an error or the end of the time changes nothing; the end goes on as before.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import secrets
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 
-from . import control, errors
+from . import control, errors, reach
+from .cluster import FarTie
 from .connection import Connection
 from .endpoint import RECEIVER, SENDER, Endpoint
+from .heir import LOOK_AFAR, Asked, Heir, Questions
 from .meeting import MOVING, OPEN, PEER_GONE, Meeting, NamedEnd
-from .modes import Transport, mode_of
-from .offer import made
-from .placement import Placement, edge_facts, of_peer
+from .modes import Mode, Transport, mode_of
+from .offer import made, made_far
+from .placement import edge_facts
 from .policy import Decision
 from .receiver import Receiver
 from .registry import ROLES
@@ -38,11 +47,14 @@ from .request import Request, close_all
 from .sender import Sender
 from .switch import left, until_of
 from .switch_named import offered
+from .transport import Link, call_off, notices_itself
 
-_LOOK = 0.5
-"""Seconds after which who waits looks whether its end was closed."""
+_PATIENCE = 10.0
+"""Seconds for the registry's server to come back when the name is being passed on."""
 
-_WORDS = ("succeed", "inherit", "succeeded")
+_WORDS = ("awaits", "succeed", "inherit", "succeeded")
+
+_log = logging.getLogger(__name__)
 
 
 class HandOver:
@@ -63,10 +75,17 @@ class HandOver:
             raise errors.BadSpec(f"{self}: this is a forked copy; the process that opened it can hand it over")
         if named.state == MOVING:
             raise errors.Busy(f"{self}: another thread is just handing it over")
-        asked: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
+        asked: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
+
+        over = threading.Event()
 
         def heard(request: Request) -> None:
-            asked.put(_Asked(request, request.take_fds() if request.kind.startswith("inherit-") else []))
+            if over.is_set():   # those of this node do not get so far
+                raise errors.Busy(f"{self} is not handed over any more")
+            if request.kind.startswith("awaits-"):
+                request.answer()
+            else:
+                asked.put(Asked(request))
 
         kinds = [f"{word}-{self._role}" for word in _WORDS]
         if named.state == PEER_GONE and named.role == RECEIVER:
@@ -77,19 +96,22 @@ class HandOver:
         for kind in kinds:
             control.on(kind, heard, named.name)
         try:
-            while not self._succeeded(_Questions(named, str(self), asked, until)):
+            while not self._succeeded(Questions(named, str(self), asked, dict.fromkeys(kinds, heard), until)):
                 pass
         finally:
+            over.set()
             for kind in kinds:
                 control.off(kind, heard, named.name)
             if named.state == MOVING:
+                if named.cluster is not None:
+                    named.cluster.await_no_more()
                 named.state = OPEN
                 named.look()
             while not asked.empty():
                 if (late := asked.get()) is not None:
                     late.refuse(errors.Busy(f"{self} is not handed over any more"))
 
-    def _succeeded(self, questions: _Questions) -> bool:
+    def _succeeded(self, questions: Questions) -> bool:
         """Waits for a successor, and serves it; false where it has not taken over."""
         named, first = self._named, questions.first()
         rest = left(questions.until)
@@ -99,9 +121,9 @@ class HandOver:
             end, meeting = named.end, named.meeting
             if meeting is None or end is None:
                 raise errors.ChannelClosed(f"{self} is closed")
-            heir = self._heir(first.request)
+            heir = Heir.of(named, str(self), first.request)
             if isinstance(end, Sender):
-                return _SenderMove(named, meeting, end, questions).done(first)
+                return _SenderMove(named, meeting, end, questions, heir).done(first)
             assert isinstance(end, Receiver)
             return _ReceiverMove(named, meeting, end, questions, heir).done(first)
         except (errors.BadSpec, errors.BadName) as error:   # of what it asks
@@ -113,116 +135,85 @@ class HandOver:
         finally:
             named.turn.release()
 
-    def _heir(self, request: Request) -> Placement:
-        """Where the successor is. Raises BadSpec where it may not be one."""
-        heir, trust = of_peer(_near(request).peer, request.body.get("placement")), self._named.here.trust
-        if heir.trust != trust:
-            raise errors.BadSpec(f"{self} is of trust domain {trust!r}; so must be its successor, not {heir.trust!r}")
-        return heir
-
-
-def _near(request: Request) -> Connection:
-    """Only processes of this node are asked in."""
-    assert isinstance(request.connection, Connection)
-    return request.connection
-
-
-@dataclass(slots=True)
-class _Asked:
-    """What a successor asks."""
-
-    request: Request
-    fds: list[int]
-
-    def refuse(self, error: BaseException) -> None:
-        close_all(self.fds)
-        self.request.refuse(error)
-
-
-class _Questions:
-    """Those of one successor, one after another."""
-
-    def __init__(
-        self, named: NamedEnd, what: str, asked: queue.SimpleQueue[_Asked | None], until: float | None
-    ) -> None:
-        """asked: from all processes; None where one has hung up. what: for messages."""
-        self._named = named
-        self._what = what
-        self._asked = asked
-        self._connection: Connection | None = None
-        self.until = until
-
-    def first(self) -> _Asked:
-        """That of who comes first. Raises Timeout, and what says that this end is over."""
-        while True:
-            asked = self._get()
-            if asked is None:
-                continue   # one that was here before
-            if asked.request.kind.startswith("succeed-"):
-                self._connection = _near(asked.request)
-                self._connection.when_gone(lambda died: self._asked.put(None))
-                return asked
-            asked.refuse(errors.Busy(f"{self._what}: that comes too late"))
-
-    def next(self, word: str) -> _Asked:
-        """The next one, which has to be of that kind. Raises also PeerDied where the successor is gone."""
-        assert self._connection is not None   # there was a first one
-        while True:
-            asked = self._get()
-            if self._connection.fileno() < 0:
-                if asked is not None:
-                    asked.refuse(errors.Busy(f"{self._what}: another process was just going on with it"))
-                raise errors.PeerDied(f"{self._what}: its successor is gone")
-            if asked is None:
-                continue
-            if asked.request.connection is self._connection and asked.request.kind.startswith(f"{word}-"):
-                return asked
-            asked.refuse(errors.Busy(f"{self._what}: another process is just going on with it"))
-
-    def _get(self) -> _Asked | None:
-        while True:
-            end = self._named.end
-            if end is None or end.closed:
-                raise errors.ChannelClosed(f"{self._what} is closed")
-            if self._named.state != MOVING:
-                raise errors.PeerDied(f"{self._what}: the other side is gone; nobody could go on with it")
-            rest = left(self.until)
-            try:
-                return self._asked.get(timeout=_LOOK if rest is None else min(_LOOK, rest))
-            except queue.Empty:
-                if rest is not None and rest <= _LOOK:
-                    raise errors.Timeout(f"{self._what}: no other process has gone on with it in time") from None
-
 
 class _Move:
     """What the moves of both ends have in common."""
 
-    def __init__(self, named: NamedEnd, meeting: Meeting, questions: _Questions) -> None:
+    def __init__(self, named: NamedEnd, meeting: Meeting, end: Endpoint, questions: Questions, heir: Heir) -> None:
         self._named = named
         self._meeting = meeting
+        self._end = end
         self._questions = questions
+        self._heir = heir
         self._token = secrets.token_hex(16)
-        if not isinstance(meeting.connection, Connection):
-            raise errors.BadSpec(f"channel {named.name!r}: its other end is on another node; it cannot move yet")
         self._peer = meeting.connection
 
-    def _give_name(self, asked: _Asked) -> None:
-        """The last step: it is the successor's from now on."""
-        self._named.leave_cluster()
-        asked.request.answer({}, self._named.lent())
-        self._named.forget()
+    def _announce(self) -> None:
+        """Raises BadSpec where the peer cannot hear of the successor."""
+        lease = self._heir.peer.token if self._heir.peer is not None else None
+        rest, body = left(self._questions.until), {"token": self._token, "lease": lease}
+        kind = f"successor-{ROLES[self._named.role]}"
+        answer = self._peer.request(kind, body, channel=self._named.name, timeout=rest)
+        close_all(answer.fds)
+        if isinstance(self._heir.tie, FarTie) and answer.body.get("reached") is not True:
+            raise errors.BadSpec(
+                f"channel {self._named.name!r}: its other end does not reach the successor, which is on another node: "
+                "open that end, too, with the registry where the two find each other"
+            )
+
+    def _give_name(self, asked: Asked) -> None:
+        """The last step: it is the successor's from now on. Raises PeerDied where that has gone away."""
+        named = self._named
+        if isinstance(self._heir.tie, Connection):
+            self._give_lease()
+            asked.request.answer({}, named.lent())
+            named.forget()
+            return
+        self._give_lease_afar()
+        asked.request.answer()
+        named.leave_here()
+
+    def _give_lease(self) -> None:
+        """As far as that is possible: those of this node find it all the same."""
+        cluster = self._named.cluster
+        if cluster is None:
+            return
+        try:
+            if self._heir.peer is None or not cluster.pass_on(self._heir.peer):
+                cluster.lease.release()
+        except errors.RedisUnavailable as error:
+            _log.warning("channel %s: other nodes cannot find it: %s", self._named.name, error)
+
+    def _give_lease_afar(self) -> None:
+        cluster, heir, until = self._named.cluster, self._heir.peer, time.monotonic() + _PATIENCE
+        assert cluster is not None and heir is not None   # or it had not found us
+        while True:
+            try:
+                if cluster.pass_on(heir):
+                    return
+            except errors.RedisUnavailable as error:
+                if time.monotonic() < until:
+                    time.sleep(LOOK_AFAR)
+                    continue
+                # It may have been done: then there is a successor. There are never two.
+                self._end.finish(failed=True, linger=0.0)
+                self._end.close()
+                what = "whether its successor goes on cannot be told; here it has ended"
+                raise errors.RedisUnavailable(f"channel {self._named.name!r}: {what}: {error}") from error
+            raise errors.PeerDied(f"channel {self._named.name!r}: its successor is gone")
 
 
 class _SenderMove(_Move):
-    def __init__(self, named: NamedEnd, meeting: Meeting, sender: Sender, questions: _Questions) -> None:
-        super().__init__(named, meeting, questions)
+    def __init__(self, named: NamedEnd, meeting: Meeting, sender: Sender, questions: Questions, heir: Heir) -> None:
+        super().__init__(named, meeting, sender, questions, heir)
         self._sender = sender
 
-    def done(self, asked: _Asked) -> bool:
+    def done(self, asked: Asked) -> bool:
         """Whether the successor has taken over."""
         epoch = self._sender.epoch + 1
         left_off = False
         try:
+            self._announce()
             asked.request.answer({"token": self._token})
             asked = self._questions.next("inherit")
             self._offer(asked, epoch)
@@ -237,67 +228,93 @@ class _SenderMove(_Move):
                 if isinstance(error, errors.Error):
                     return False
                 raise
-        self._give_name(asked)
-        _near(asked.request).close()   # with a bye, which the last end here would take along
+        try:
+            self._give_name(asked)
+        except errors.Error as error:
+            asked.refuse(error)
+            self._sender.close()   # the last word is said
+            raise
+        self._heir.tie.close()   # with a bye, which the last end here would take along
         self._sender.close()   # and waits until what was sent is out
         return True
 
-    def _offer(self, asked: _Asked, epoch: int) -> None:
-        told = asked.request.body
-        body = {"epoch": epoch, "link": told.get("link"), "decision": told.get("decision"), "token": self._token}
-        try:
-            if offered(self._named, self._meeting, body, asked.fds, self._questions.until) is None:
-                raise errors.Busy(f"channel {self._named.name!r}: its receiver has just gone on in another process")
-        finally:
-            close_all(asked.fds)
+    def _offer(self, asked: Asked, epoch: int) -> None:
+        """What the successor has provided."""
+        body = {"epoch": epoch, "token": self._token}
+        if offered(self._named, self._meeting, body, [], self._questions.until) is None:
+            raise errors.Busy(f"channel {self._named.name!r}: its receiver has just gone on in another process")
 
 
 class _ReceiverMove(_Move):
     def __init__(
-        self, named: NamedEnd, meeting: Meeting, receiver: Receiver, questions: _Questions, heir: Placement
+        self, named: NamedEnd, meeting: Meeting, receiver: Receiver, questions: Questions, heir: Heir
     ) -> None:
-        super().__init__(named, meeting, questions)
+        super().__init__(named, meeting, receiver, questions, heir)
         self._receiver = receiver
-        self._heir = heir
+        self._link: Link | None = None
+        """By which we pass on what is left."""
 
-    def done(self, asked: _Asked) -> bool:
+    def done(self, asked: Asked) -> bool:
         """Whether the successor has taken over, and has got all that was left for it. Raises PeerDied."""
-        mode = mode_of(Transport.RING, edge_facts(self._named.here, self._heir).locality)
-        body, fds, link = made(self._named, Decision(mode, Transport.RING, "what the predecessor passes on", ()), None)
+        passed: Sender | None = None
         try:
-            with Sender(link.open(SENDER), self._named.name, mode) as passed:
-                try:
-                    self._announce()
-                    asked.request.answer({"token": self._token, "alone": self._named.alone})
-                    asked = self._questions.next("inherit")
-                    asked.request.answer(body, fds)
-                    close_all(fds)   # or its death would be hidden
-                    asked = self._questions.next("succeeded")
-                except BaseException as error:
-                    passed.finish(failed=True, linger=0.0)
-                    asked.refuse(error)
-                    if isinstance(error, errors.Error):
-                        return False
-                    raise
+            try:
+                self._announce()
+                asked.request.answer({"token": self._token, "alone": self._named.alone})
+                asked = self._questions.next("inherit")
+                passed = self._way(asked)
+                asked = self._questions.next("succeeded")
                 self._give_name(asked)
-                self._pass_on(passed, _near(asked.request))
+            except BaseException as error:
+                if passed is not None:
+                    passed.finish(failed=True, linger=0.0)
+                    passed.close()
+                if self._link is not None:
+                    call_off(self._link)
+                asked.refuse(error)
+                if isinstance(error, errors.Error) and not self._receiver.closed:
+                    return False
+                raise
+            with passed:
+                self._pass_on(passed)
         finally:
-            close_all(fds)
-            link.close()
+            if self._link is not None:
+                self._link.close()
         return True
 
     def _announce(self) -> None:
         """To the sender, if that is not done."""
         if not self._named.alone:
-            rest = left(self._questions.until)
             with suppress(errors.NoSuchChannel, errors.PeerDied):
-                self._peer.request("successor", {"token": self._token}, channel=self._named.name, timeout=rest)
+                super()._announce()
 
-    def _pass_on(self, passed: Sender, successor: Connection) -> None:
+    def _way(self, asked: Asked) -> Sender:
+        """To the successor, which is given its end."""
+        if isinstance(self._heir.tie, FarTie):
+            decision, body, self._link = made_far(
+                self._named, _passed_on_afar, self._heir.tie.url, asked.request.body.get("listens")
+            )
+            pointer = reach.opened(self._link, left(self._questions.until))
+            passed = Sender(pointer, self._named.name, decision.mode)
+            asked.request.answer(body)
+            return passed
+        mode = mode_of(Transport.RING, edge_facts(self._named.here, self._heir.placement).locality)
+        body, fds, self._link = made(self._named, Decision(mode, Transport.RING, _PASSED_ON, ()), None)
+        try:
+            passed = Sender(self._link.open(SENDER), self._named.name, mode)
+            asked.request.answer(body, fds)
+        finally:
+            close_all(fds)   # or its death would be hidden
+        return passed
+
+    def _pass_on(self, passed: Sender) -> None:
         """All that comes here, until the peer has gone on."""
         gone: list[bool] = []
+        successor = self._heir.tie
 
         def leave(died: bool) -> None:
+            if isinstance(successor, FarTie) and self._link is not None and notices_itself(self._link):
+                return   # only its lease is gone for sure
             gone.append(died)
             passed.peer_died()
             self._receiver.stop()
@@ -314,6 +331,14 @@ class _ReceiverMove(_Move):
                 if died:
                     what = "its successor has died before it had all that was left for it"
                     raise errors.PeerDied(f"{self._receiver!r}: {what}") from error
+
+
+_PASSED_ON = "what the predecessor passes on"
+
+
+def _passed_on_afar(missing: Mapping[Transport, str]) -> Decision:
+    transport = Transport.REDIS if Transport.TCP in missing else Transport.TCP
+    return Decision(Mode.REMOTE, transport, _PASSED_ON, ())
 
 
 def hand_over_all(ends: Sequence[Endpoint], until: float | None) -> None:

@@ -14,7 +14,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Self
 
@@ -40,6 +40,15 @@ _PUSHED = """
 if redis.call('LLEN', KEYS[1]) >= tonumber(ARGV[2]) then return 0 end
 redis.call('RPUSH', KEYS[1], ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 1
+"""
+
+_REPLACED = """
+local held = redis.call('GET', KEYS[1])
+if held == ARGV[2] then return 1 end
+if held and held ~= ARGV[1] or redis.call('GET', KEYS[3]) ~= ARGV[2] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[3])
 return 1
 """
 
@@ -94,6 +103,13 @@ class Server:
         """False where that value is not there."""
         with self._named():
             return bool(self._client.eval(_DELETED, 1, key, value))
+
+    def replace(self, key: str, old: bytes, new: bytes, beside: str, from_: str) -> bool:
+        """Puts the new value, which is at from_, in the place of the old one, and that beside it; all at once, and
+        twice is safe. False where somebody else's is there, or the new one is not at from_ any more.
+        """
+        with self._named():
+            return bool(self._client.eval(_REPLACED, 3, key, beside, from_, old, new, int(SECONDS * 1000)))
 
     def push(self, key: str, value: bytes, most: int) -> bool:
         """Puts it at the end of a list, for SECONDS from now on; false where so many are there already."""
@@ -151,12 +167,23 @@ class Lease:
         self._renewed = time.monotonic()
         self._given_up = False
         self._owner = os.getpid()
+        self._place = threading.Lock()
+        """Held while it changes its key, and by the keeper."""
+        self._wants: str | None = None
+        """A name that may be ours before we know."""
+        self._passing = False
+        """Whether its key may be the heir's already."""
 
     @classmethod
-    def take(cls, server: Server, key: str, body: dict[str, Any]) -> Self | None:
-        """None while another process holds it. Raises RedisUnavailable."""
-        lease = cls(server, key, body, secrets.token_hex(8))
-        if not server.put(key, lease.value, only_new=True):
+    def take(cls, server: Server, key: str, body: dict[str, Any], wants: str | None = None) -> Self | None:
+        """None while another process holds it. {} in the key is its token. wants: a name that may be passed on to it.
+
+        Raises RedisUnavailable.
+        """
+        token = secrets.token_hex(8)
+        lease = cls(server, key.format(token), body, token)
+        lease._wants = wants
+        if not server.put(lease.key, lease.value, only_new=True):
             return None
         _keep(lease.look)
         return lease
@@ -173,13 +200,44 @@ class Lease:
         """Has the keeper release it; does not wait, and takes no lock."""
         self._given_up = True
 
+    def pass_on(self, heir: bytes, beside: str, from_: str) -> bool:
+        """Has an heir hold the name, whose lease is at from_, and stays beside it; again, where it is not known whether
+        that was done. False where the heir is gone, or the name is lost. Raises RedisUnavailable.
+        """
+        with self._place:
+            self._passing = True
+            done = self.server.replace(self.key, self.value, heir, beside, from_)
+            self._passing = False
+            if done:
+                self.key = beside
+            return done
+
+    def step_up(self, key: str) -> None:
+        """The name is ours: who held it has passed it on."""
+        with self._place:
+            before, self.key, self._wants = self.key, key, None
+        if before == key:
+            return
+        with suppress(RedisUnavailable):
+            self.server.delete(before, self.value)
+
     def look(self) -> bool:
         """The keeper's work; false when there is none any more."""
+        with self._place:
+            return self._looked()
+
+    def _looked(self) -> bool:
         if self._given_up:
             self.release()
             return False
         try:
-            if self.server.renew(self.key, self.value) or self.server.put(self.key, self.value, only_new=True):
+            if self._wants is not None:
+                self.server.renew(self._wants, self.value)
+            if (
+                self.server.renew(self.key, self.value)
+                or self._passing
+                or self.server.put(self.key, self.value, only_new=True)
+            ):
                 self._renewed = time.monotonic()
                 return True
             reason = "another process has taken it"
@@ -195,12 +253,15 @@ class Lease:
 class Watch:
     """Looks after the lease of a peer."""
 
-    def __init__(self, server: Server, key: str, value: bytes, bye: str, gone: Callable[[bool], None]) -> None:
-        """bye: the key of its farewell. gone: called once, on the keeper's thread, when that lease is not there any
-        more, and the peer has had no time to renew it in a server that had lost it; with whether there is no farewell.
+    def __init__(
+        self, server: Server, keys: Sequence[str], value: bytes, bye: str, gone: Callable[[bool], None]
+    ) -> None:
+        """keys: where it may be, the name first. bye: the key of its farewell. gone: called once, on the keeper's
+        thread, when that lease is not there any more, and the peer has had no time to renew it in a server that had
+        lost it; with whether there is no farewell.
         """
         self._server = server
-        self._key = key
+        self._keys = (*keys, keys[0])   # once more: it may change places while we look
         self._value = value
         self._bye = bye
         self._gone = gone
@@ -213,10 +274,11 @@ class Watch:
             return False
         died, patience = True, SECONDS
         try:
-            found = self._server.get(self._key)
-            if found == self._value:
-                self._seen = time.monotonic()
-                return True
+            for key in self._keys:
+                found = self._server.get(key)
+                if found == self._value:
+                    self._seen = time.monotonic()
+                    return True
             died = self._server.get(self._bye) is None
             patience = _RENEWALS * _RENEW if died and found is None else 0.0
         except RedisUnavailable:

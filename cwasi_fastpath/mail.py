@@ -1,9 +1,9 @@
 """Mail between two processes that share nothing but a Redis server: requests and answers, as over a connection, but
 without descriptors.
 
-Each process has a list in the server, its mailbox, whose key has the token of its lease in it and expires. One thread
-waits in it (BLPOP) as long as there is a peer. A message is a JSON object of MESSAGE_BYTES at most, as of a connection,
-and says whose it is and which of them:
+Each process has a list in the server for each peer, a mailbox, whose key has the tokens of both leases in it, its own
+first, and expires. One thread waits in it (BLPOP) as long as there is that peer. A message is a JSON object of
+MESSAGE_BYTES at most, as of a connection, and says whose it is and which of them:
 
     {"from": token, "number": n, "ask": kind, "id": n, "channel": name, "body": {...}}
     {"from": token, "number": n, "answer": id, "body": {...}}    {..., "refused": id, "error": class, "message": text}
@@ -73,8 +73,8 @@ class Mail:
         self._owner = os.getpid()
 
     @staticmethod
-    def _key(token: str) -> str:
-        return f"cwasi:registry:mail:{token}"
+    def _key(to: str, by: str) -> str:
+        return f"cwasi:registry:mail:{to}:{by}"
 
     def start(self, asked: Callable[[Body], None]) -> None:
         """asked: called with each request, on the thread that reads."""
@@ -132,13 +132,13 @@ class Mail:
             data = json.dumps(whole).encode()
             if len(data) > MESSAGE_BYTES:
                 raise errors.BadSpec(f"a message of {len(data):,} bytes is too long")
-            return self._server.push(self._key(self._theirs), data, _MOST)
+            return self._server.push(self._key(self._theirs, self._mine), data, _MOST)
 
     # ---- reading ----
 
     def _run(self, asked: Callable[[Body], None]) -> None:
         server = Server(self._server.url, seconds=SERVER_SECONDS + _BLOCK, check=False)   # one that only we close
-        key = self._key(self._mine)
+        key = self._key(self._mine, self._theirs)
         try:
             while not self._over.is_set():
                 try:
@@ -218,7 +218,7 @@ class Mail:
         if thread is None or thread is threading.current_thread() or self._owner != os.getpid():
             return
         try:
-            self._server.push(self._key(self._mine), b"", _MOST + 1)   # wakes it
+            self._server.push(self._key(self._mine, self._theirs), b"", _MOST + 1)   # wakes it
         except errors.RedisUnavailable:
             return   # then it does not wait there
         thread.join(_PATIENCE)

@@ -16,13 +16,14 @@ from weakref import ReferenceType, finalize, ref
 from . import control, registry
 from .claim import Claim
 from .cluster import ClusterName, FarTie
+from .connection import Connection
 from .description import EndDescription, counted, publish, withdraw
 from .endpoint import RECEIVER, Endpoint
 from .errors import Busy, ChannelClosed, RedisUnavailable
 from .lease import Server
 from .modes import Transport
 from .names import checked
-from .placement import Placement
+from .placement import Placement, of_peer
 from .policy import Decision
 from .registry import ROLES
 from .request import Answer, Body, Way
@@ -112,27 +113,67 @@ class NamedEnd:
 
         Raises Busy, RegistryUnavailable, RedisUnavailable.
         """
-        self._claim = registry.claim(self.name, self.role, self.address)
-        if server is not None:
-            self.cluster = ClusterName(server, self.name, self.role, self.here, self.address)
+        self.claim_here()
+        try:
+            if server is not None:
+                self.cluster = ClusterName(server, self.name, self.role, self.here, self.address)
+        except BaseException:
+            self.leave_here()
+            raise
         publish(self.describe)
 
+    def claim_here(self) -> None:
+        """Takes the name on this node. Raises Busy, RegistryUnavailable."""
+        self._claim = registry.claim(self.name, self.role, self.address)
+
+    def leave_here(self) -> None:
+        """Gives it free again. Twice is safe."""
+        if self._claim is not None:
+            self._claim.release()
+
+    def stand_beside(self, server: Server) -> ClusterName:
+        """In the cluster's registry, as who may go on in the place of the holder. Raises RedisUnavailable."""
+        self.step_back()
+        self.cluster = ClusterName(server, self.name, self.role, self.here, self.address, beside=True)
+        return self.cluster
+
+    def step_back(self) -> None:
+        """It was in vain."""
+        if self.cluster is not None:
+            self.cluster.lease.release()
+            self.cluster = None
+
     def inherit(self, descriptor: int, server: Server | None) -> None:
-        """Takes the name over from the process that has passed its lock on, and in the cluster's registry set it free.
+        """Takes the name over from the process that has passed its lock on, and in the cluster's registry the name, or
+        has set it free there.
 
         Raises Corrupted, RegistryUnavailable.
         """
         self._claim = registry.inherit(self.name, self.role, self.address, descriptor)
-        if server is not None:
-            try:
+        try:
+            if server is not None and (self.cluster is None or not self.cluster.passed_on()):
+                self.step_back()
                 self.cluster = ClusterName(server, self.name, self.role, self.here, self.address)
-            except (Busy, RedisUnavailable) as error:   # its peer is here all the same
-                _log.warning("channel %s: other nodes cannot find it: %s", self.name, error)
+        except (Busy, RedisUnavailable) as error:   # its peer is here all the same
+            _log.warning("channel %s: other nodes cannot find it: %s", self.name, error)
+        publish(self.describe)
+
+    def inherited(self) -> None:
+        """The same, where the predecessor is on another node, and has passed on the name in the cluster's registry."""
+        if self.cluster is not None:
+            self.cluster.step_up()
         publish(self.describe)
 
     def claim_again(self) -> None:
         """Where its peer is gone, which has set it free. Raises Busy, RegistryUnavailable."""
-        self._claim = registry.claim(self.name, self.role, self.address)
+        self.claim_here()
+        if self.cluster is not None:
+            self.cluster.lease.release()
+            try:
+                server = self.cluster.server
+                self.cluster = ClusterName(server, self.name, self.role, self.here, self.address)
+            except (Busy, RedisUnavailable) as error:
+                _log.warning("channel %s: other nodes cannot find it: %s", self.name, error)
 
     def lent(self) -> list[int]:
         """The descriptor of the name's lock, to be passed on."""
@@ -142,11 +183,6 @@ class NamedEnd:
         """The name is another process's from now on."""
         if self._claim is not None:
             self._claim.forget()
-
-    def leave_cluster(self) -> None:
-        """Gives the name free there."""
-        if self.cluster is not None:
-            self.cluster.lease.release()
 
     @property
     def address(self) -> str:
@@ -161,7 +197,17 @@ class NamedEnd:
         control.on(kind, handler, self.name)
         if far:
             self._far[kind] = handler
-        self._undo.append(lambda: control.off(kind, handler, self.name))
+        self.at_end(lambda: control.off(kind, handler, self.name))
+
+    def at_end(self, call: Callable[[], None]) -> None:
+        """Called when this end is closed."""
+        self._undo.append(call)
+
+    def serve(self, tie: FarTie) -> None:
+        """A process of another node may ask what such a peer may."""
+        tie.when_gone(lambda died: None)   # it notices
+        tie.serve(self._far)
+        self.at_end(tie.hang_up)
 
     def opened(self, end: Endpoint, meeting: Meeting) -> None:
         """From now on the end learns of its peer's death, and leaves when it is closed."""
@@ -279,7 +325,7 @@ class NamedEnd:
                 meeting.link.close()
                 meeting.connection.close()
             if self.cluster is not None:
-                self.cluster.lease.release()
+                self.cluster.bye()
         self._leave()
 
     def _leave(self) -> None:
@@ -295,8 +341,7 @@ class NamedEnd:
         self._presence.leave()
 
     def _release(self) -> None:
-        if self._claim is not None:
-            self._claim.release()
+        self.leave_here()
         if self.cluster is not None:
             self.cluster.lease.give_up()
 
@@ -332,6 +377,17 @@ def _with_peer(mine: EndDescription, meeting: Meeting) -> EndDescription:
         peer_placement=meeting.peer.as_plain(),
         explanations={"sender -> receiver": meeting.decision.explain()},
     )
+
+
+def placed(tie: Tie, said: object) -> Placement:
+    """Where the process at its other side is. said: what it says, which counts where we cannot see that.
+
+    Raises BadName.
+    """
+    if isinstance(tie, FarTie):
+        return tie.peer.placement
+    assert isinstance(tie, Connection)   # there are no others
+    return of_peer(tie.peer, said)
 
 
 _named: dict[tuple[str, int], NamedEnd] = {}

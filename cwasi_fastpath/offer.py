@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from types import MappingProxyType
 
 from . import errors, reach
@@ -47,6 +48,39 @@ def made(named: NamedEnd, decision: Decision, redis: str | None) -> tuple[Body, 
             raise
     finally:
         link.close()
+
+
+def made_far(
+    named: NamedEnd, decided: Callable[[Mapping[Transport, str]], Decision], redis: str | None, listens: object
+) -> tuple[Decision, Body, Link]:
+    """The same for a receiver of another node, which gets no descriptors, and what was decided. decided: given why what
+    is missing is not there. listens: where it would, if it can; one that cannot be reached has something else.
+    """
+    decision, link = _decided_far(decided, listens)
+    body: Body = {"decision": asdict(decision), "placement": named.here.as_plain()}
+    if link is None:
+        body, _, link = made(named, decision, redis)
+    try:
+        if decision.transport is Transport.REDIS:
+            body["link"] = reach.marked(body["link"])
+    except BaseException:
+        link.close()
+        raise
+    return decision, body, link
+
+
+def _decided_far(
+    decided: Callable[[Mapping[Transport, str]], Decision], listens: object
+) -> tuple[Decision, Link | None]:
+    if listens is None:
+        return decided({Transport.TCP: reach.NOWHERE}), None
+    decision = decided(MappingProxyType({}))
+    if decision.transport is not Transport.TCP:
+        return decision, None
+    try:
+        return decision, reach.reached(listens)
+    except (errors.TcpUnavailable, errors.Corrupted) as error:
+        return decided({Transport.TCP: str(error)}), None
 
 
 class Offer:
@@ -138,13 +172,9 @@ class Offer:
 
     def far_asked(self, peer: FarPeer, tie: FarTie, listens: object) -> Body:
         """Decides for it; what it is to be told. listens: where it would. Raises NoTransport, Busy."""
-        decision, link = self._far_decision(peer, listens)
-        body: Body = {"decision": asdict(decision), "placement": self._named.here.as_plain()}
-        if link is None:
-            body, _, link = made(self._named, decision, self._redis)   # redis, which has no descriptors
+        decided = partial(self._decision, peer.placement, str(peer))
+        decision, body, link = made_far(self._named, decided, self._redis, listens)
         try:
-            if decision.transport is Transport.REDIS:
-                body["link"] = reach.marked(body["link"])
             with self._changed:
                 if self._meeting is not None or self._confirmed:
                     raise errors.Busy(f"channel {self._named.name!r} has a receiver already")
@@ -153,18 +183,6 @@ class Offer:
             link.close()
             raise
         return body
-
-    def _far_decision(self, peer: FarPeer, listens: object) -> tuple[Decision, Link | None]:
-        """And our side of the link, where the receiver listens. One that cannot be reached has something else."""
-        if listens is None:
-            return self._decision(peer.placement, str(peer), {Transport.TCP: reach.NOWHERE}), None
-        decision = self._decision(peer.placement, str(peer))
-        if decision.transport is not Transport.TCP:
-            return decision, None
-        try:
-            return decision, reach.reached(listens)
-        except (errors.TcpUnavailable, errors.Corrupted) as error:
-            return self._decision(peer.placement, str(peer), {Transport.TCP: str(error)}), None
 
     def far_met(self) -> None:
         """It has its end."""

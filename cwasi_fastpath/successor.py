@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
-from . import control, errors, registry
+from . import control, errors, reach, registry
+from .cluster import FarPeer, FarTie, awaits_heir, holder_of
 from .connection import Connection
+from .door import Door
 from .endpoint import RECEIVER, SENDER, Endpoint, begun
 from .lease import Server
-from .meeting import Meeting, NamedEnd
-from .offer import Decided, made
-from .placement import Placement, of_peer
+from .meeting import Meeting, NamedEnd, Tie, placed
+from .offer import Decided, made, made_far
+from .placement import Placement
 from .policy import Decision
 from .receiver import Receiver
 from .registry import ROLES
 from .request import Answer, Body, close_all
-from .search import checked_decision, joined, opened
 from .sender import Sender
 from .switch import left
 from .transport import Link, call_off
@@ -27,6 +31,11 @@ _GREETING = 2.0
 """Seconds for a process that has the name to say whether it hands it over."""
 _AGAIN = 0.02
 """Seconds after which it is tried again."""
+
+_GREETING_AFAR = 10.0
+"""The same for one of another node that has said so, and announces us to the peer before."""
+
+_log = logging.getLogger(__name__)
 
 End = TypeVar("End", bound=Endpoint)
 
@@ -41,7 +50,7 @@ class Successor:
         self._only = only
         self._role = ROLES[named.role]
         self._server: Server | None = None
-        self._predecessor: Connection | None = None
+        self._predecessor: Connection | FarTie | None = None
         self._taken = False
         """Nobody can go back any more."""
 
@@ -50,8 +59,15 @@ class Successor:
 
         Raises Busy where another process has it and keeps it, Timeout, and as NamedEnd.claim.
         """
-        busy: errors.Error | None = None
         self._server = server
+        try:
+            return self._claimed(server, take_over)
+        finally:
+            if server is not None and self._named.cluster is None:
+                server.close()   # we have looked there, in vain
+
+    def _claimed(self, server: Server | None, take_over: Callable[[Successor], End]) -> End | None:
+        busy: errors.Error | None = None
         while True:
             if not self._only:
                 try:
@@ -70,12 +86,8 @@ class Successor:
 
     def _from_holder(self, busy: errors.Error | None, take_over: Callable[[Successor], End]) -> End | None:
         """None where it is to be tried again. busy: what to raise where it is kept."""
-        holder = registry.holder(self._named.name, self._named.role)
         try:
-            if holder is None or holder.address == self._named.address:
-                raise errors.NoSuchChannel
-            self._predecessor = control.connect(holder.address)
-            self._predecessor.stranger = False
+            self._predecessor = self._found()
             return take_over(self)
         except errors.NoSuchChannel:
             if busy is not None:
@@ -84,9 +96,49 @@ class Successor:
             if self._taken:
                 raise
         finally:
-            if self._predecessor is not None and not self._taken:
-                self._predecessor.hang_up()
+            if not self._taken:
+                if self._predecessor is not None:
+                    self._predecessor.hang_up()
+                self._named.step_back()
         return None
+
+    def _found(self) -> Connection | FarTie:
+        """A process that hands it over, and that we can ask. Raises NoSuchChannel."""
+        holder = registry.holder(self._named.name, self._named.role)
+        if holder is not None and holder.address != self._named.address and registry.alive(holder.address) is not None:
+            return self._found_here(holder.address)
+        if self._server is None:
+            raise errors.NoSuchChannel
+        afar = holder_of(self._server, self._named.name, self._named.role)
+        if afar is None or not awaits_heir(self._server, afar):
+            raise errors.NoSuchChannel
+        cluster = self._named.stand_beside(self._server)
+        if not cluster.knock(afar):
+            raise errors.Busy   # another one has
+        tie = FarTie(cluster, afar)
+        tie.when_gone(lambda died: None)   # it notices
+        tie.serve({})
+        return tie
+
+    def _found_here(self, address: str) -> Connection:
+        connection = control.connect(address)
+        connection.stranger = False
+        try:
+            rest, kind = left(self._until), f"awaits-{self._role}"
+            seconds = _GREETING if rest is None else min(_GREETING, rest)
+            connection.request(kind, channel=self._named.name, timeout=seconds)
+        except errors.Timeout:
+            connection.hang_up()
+            raise errors.NoSuchChannel from None   # it is stopped, or so
+        except BaseException:
+            connection.hang_up()
+            raise
+        if self._server is not None:
+            try:
+                self._named.stand_beside(self._server)
+            except errors.RedisUnavailable as error:   # its peer may be here all the same
+                _log.warning("channel %s: other nodes cannot find it: %s", self._named.name, error)
+        return connection
 
     def _ask(
         self, word: str, body: Body | None = None, fds: Sequence[int] = (), seconds: float = math.inf
@@ -99,45 +151,72 @@ class Successor:
 
     def _greeted(self) -> Body:
         """The token by which the peer knows us, and whether it is there."""
-        body = {"placement": self._named.here.as_plain()}
-        if self._only:
-            return _plain(self._ask("succeed", body))
-        try:
-            return _plain(self._ask("succeed", body, seconds=_GREETING))
-        except errors.Timeout:
-            raise errors.NoSuchChannel from None   # it is stopped, or so
+        cluster = self._named.cluster
+        lease = cluster.lease.token if cluster is not None else None
+        body = {"placement": self._named.here.as_plain(), "lease": lease}
+        afar = isinstance(self._predecessor, FarTie)   # then it may have given up while we knocked
+        return _plain(self._ask("succeed", body, seconds=_GREETING_AFAR if afar else math.inf))
 
-    def _peer(self, role: int) -> Connection:
-        """Raises PeerDied."""
-        holder = registry.holder(self._named.name, role)
-        if holder is None:
+    def _peer(self, role: int) -> Tie:
+        """Raises PeerDied, RedisUnavailable."""
+        cluster, holder = self._named.cluster, registry.holder(self._named.name, role)
+        afar = cluster.peer() if cluster is not None else None
+        if cluster is not None and afar is not None and registry.alive(afar.address) is None:
+            tie = FarTie(cluster, afar)
+            self._named.serve(tie)
+            return tie
+        address = afar.address if afar is not None else holder.address if holder is not None else None
+        if address is None:
             raise errors.PeerDied(f"channel {self._named.name!r}: the other side has closed")
-        return control.connect(holder.address)
+        return control.connect(address)
 
-    def _asked_peer(self, tie: Connection, kind: str, token: object) -> Answer:
+    def _asked_peer(self, tie: Tie, kind: str, token: object, told: Body | None, fds: Sequence[int] = ()) -> Answer:
         """Raises ChannelClosed where that is over."""
-        body = {"token": token, "placement": self._named.here.as_plain()}
+        body = {"token": token, "placement": self._named.here.as_plain(), **(told or {})}
         try:
-            return tie.request(kind, body, channel=self._named.name, timeout=left(self._until))
+            return tie.request(kind, body, fds, channel=self._named.name, timeout=left(self._until))
         except errors.NoSuchChannel as error:
             raise errors.ChannelClosed(str(error)) from None
 
     def _take_name(self) -> None:
         """From here on only we can go on. However long the predecessor needs for its last word."""
-        assert self._predecessor is not None
+        predecessor, named = self._predecessor, self._named
+        assert predecessor is not None
+        afar = isinstance(predecessor, FarTie)
+        if afar:
+            named.claim_here()
         self._taken = True
         try:
-            answer = self._predecessor.request(f"succeeded-{self._role}", channel=self._named.name)
-        except errors.PeerDied as error:
+            answer = predecessor.request(f"succeeded-{self._role}", channel=named.name, timeout=None)
+        except (errors.PeerDied, errors.RedisUnavailable) as error:
+            if isinstance(predecessor, FarTie) and self._has_name(predecessor.peer):
+                named.inherited()   # it had done so
+                return
             raise errors.PeerDied(
-                f"channel {self._named.name!r}: who handed its {self._role} over died over it; the channel has ended"
+                f"channel {named.name!r}: who handed its {self._role} over died over it, or cannot be reached; the "
+                f"channel has ended: {error}"
             ) from error
+        if afar:
+            named.inherited()
+            return
         try:
             if len(answer.fds) != 1:
-                raise errors.Corrupted(f"channel {self._named.name!r}: its predecessor did not hand its name over")
-            self._named.inherit(answer.fds.pop(), self._server)
+                raise errors.Corrupted(f"channel {named.name!r}: its predecessor did not hand its name over")
+            named.inherit(answer.fds.pop(), self._server)
         finally:
             close_all(answer.fds)
+
+    def _has_name(self, predecessor: FarPeer) -> bool:
+        """Whether it was passed on to us, if that can be told; else never will be."""
+        cluster = self._named.cluster
+        assert cluster is not None   # or it had not been found
+        try:
+            if cluster.passed_on(predecessor):
+                return True
+            cluster.lease.release()   # without it, it is not
+            return cluster.passed_on()
+        except errors.RedisUnavailable:
+            return False
 
     # ---- of a sender ----
 
@@ -146,27 +225,41 @@ class Successor:
         token = self._greeted().get("token")
         tie = self._peer(RECEIVER)
         try:
-            said = _plain(self._asked_peer(tie, "introduce", token)).get("placement")
-            peer = of_peer(tie.peer, said)
-            decision = decided(peer, self._named.here, {})
-            body, fds, link = made(self._named, decision, redis)
+            said = _plain(self._asked_peer(tie, "introduce", token, None))
+            peer = placed(tie, said.get("placement"))
+            decision, link = self._provided(tie, token, peer, said.get("listens"), decided, redis)
             try:
-                return self._sender_on(tie, decision, peer, link, body, fds)
+                return self._sender_on(tie, decision, peer, link)
             except BaseException:
                 call_off(link)
                 raise
-            finally:
-                close_all(fds)
         except BaseException:
             tie.hang_up()
             raise
 
-    def _sender_on(
-        self, tie: Connection, decision: Decision, peer: Placement, link: Link, body: Body, fds: list[int]
-    ) -> Sender:
-        epoch = _epoch(_plain(self._ask("inherit", body, fds)))
-        close_all(fds)   # or its death would be hidden
-        sender = Sender(begun(link.open(SENDER), epoch), self._named.name, decision.mode)
+    def _provided(
+        self, tie: Tie, token: object, peer: Placement, listens: object, decided: Decided, redis: str | None
+    ) -> tuple[Decision, Link]:
+        """A link of which the receiver has its end."""
+        named, fds = self._named, list[int]()
+        if isinstance(tie, FarTie):
+            decision, body, link = made_far(named, lambda missing: decided(peer, named.here, missing), redis, listens)
+        else:
+            decision = decided(peer, named.here, {})
+            body, fds, link = made(named, decision, redis)
+        try:
+            close_all(self._asked_peer(tie, "provide", token, body, fds).fds)
+        except BaseException:
+            call_off(link)
+            raise
+        finally:
+            close_all(fds)   # or its death would be hidden
+        return decision, link
+
+    def _sender_on(self, tie: Tie, decision: Decision, peer: Placement, link: Link) -> Sender:
+        epoch = _epoch(_plain(self._ask("inherit")))
+        pointer = reach.opened(link, left(self._until)) if isinstance(tie, FarTie) else link.open(SENDER)
+        sender = Sender(begun(pointer, epoch), self._named.name, decision.mode)
         try:
             self._take_name()
         except BaseException:
@@ -188,19 +281,21 @@ class Successor:
             return self._receiver_on(later)
         except BaseException:
             if later is not None:
-                later.connection.hang_up()
-                call_off(later.link)
+                later.tie.hang_up()
+                later.door.close()
             raise
 
-    def _prepared(self, token: object) -> Meeting | None:
-        """With the sender, which goes by its link when we tell it; None where that has sent all that it will."""
+    def _prepared(self, token: object) -> _Way | None:
+        """From the sender, which goes by it when we tell it; None where that has sent all that it will."""
         tie = self._peer(SENDER)
         try:
-            answer = self._asked_peer(tie, "prepare", token)
+            door = Door(tie)
             try:
-                return self._met(tie, answer, _epoch(answer.body))
-            finally:
-                close_all(answer.fds)
+                answer = self._asked_peer(tie, "prepare", token, {"listens": door.told})
+                return self._way(tie, door, answer, _epoch)
+            except BaseException:
+                door.close()
+                raise
         except errors.ChannelClosed:
             tie.hang_up()
             return None
@@ -208,38 +303,70 @@ class Successor:
             tie.hang_up()
             raise
 
-    def _receiver_on(self, later: Meeting | None) -> Receiver:
+    def _receiver_on(self, later: _Way | None) -> Receiver:
         """One that receives first what the predecessor passes on, then what the sender sends."""
         assert self._predecessor is not None
-        first = self._met(self._predecessor, self._ask("inherit"), later.epoch - 1 if later is not None else 0)
-        try:
-            receiver = Receiver(begun(opened(first.link), first.epoch), self._named.name, first.decision.mode)
+        with Door(self._predecessor) as door:
+            epoch = later.epoch - 1 if later is not None else 0
+            answer = self._ask("inherit", {"listens": door.told})
+            first = self._way(self._predecessor, door, answer, lambda body: epoch)
+            receiver = Receiver(begun(door.take_end(), epoch), self._named.name, first.decision.mode)
             try:
                 if later is not None:
-                    receiver.attach(opened(later.link), later.epoch, later.decision.mode)
+                    receiver.attach(later.door.take_end(), later.epoch, later.decision.mode)
                 self._take_name()
             except BaseException:
                 receiver.finish(failed=True, linger=0.0)
                 receiver.close()
                 raise
-        except BaseException:
-            call_off(first.link)
-            raise
-        self._named.opened(receiver, first)
+            self._named.opened(receiver, first.meeting())
         if later is not None:
-            self._named.went_on(later)
-            assert isinstance(later.connection, Connection)
-            later.connection.tell("go", channel=self._named.name)
+            self._named.went_on(later.meeting())
+            self._tell_to_go(later.tie)
         return receiver
 
-    def _met(self, tie: Connection, answer: Answer, epoch: int) -> Meeting:
+    def _tell_to_go(self, tie: Tie) -> None:
+        if isinstance(tie, Connection):
+            tie.tell("go", channel=self._named.name)
+        else:
+            threading.Thread(target=self._go_afar, args=(tie,), daemon=True).start()
+
+    def _go_afar(self, tie: Tie) -> None:
+        """Until it has: else the predecessor would pass on for ever."""
+        while True:
+            try:
+                tie.request("go", channel=self._named.name, timeout=None)
+                return
+            except errors.RedisUnavailable:
+                time.sleep(_AGAIN)
+            except errors.Error as error:
+                what = "what its sender sends goes by who received it before"
+                _log.warning("channel %s: %s: %s", self._named.name, what, error)
+                return
+
+    def _way(self, tie: Tie, door: Door, answer: Answer, epoch: Callable[[Body], int]) -> _Way:
         """Raises Corrupted, NoTransport."""
         try:
-            peer = of_peer(tie.peer, answer.body.get("placement"))
-            decision = checked_decision(self._named.name, answer.body, peer, self._named.here)
-            return Meeting(tie, decision, peer, joined(answer.body.get("link"), decision.transport, answer.fds), epoch)
+            peer = placed(tie, answer.body.get("placement"))
+            number = epoch(answer.body)
+            return _Way(tie, peer, door, door.comes(self._named, peer, answer.body, answer.fds), number)
         finally:
             close_all(answer.fds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """What is passed on to a receiver that goes on here, and by whom."""
+
+    tie: Tie
+    peer: Placement
+    door: Door
+    decision: Decision
+    epoch: int
+
+    def meeting(self) -> Meeting:
+        """By it, whose link is taken."""
+        return Meeting(self.tie, self.decision, self.peer, self.door.taken(), self.epoch)
 
 
 def _plain(answer: Answer) -> Body:

@@ -1,25 +1,31 @@
 """What a sender does whose receiver goes on in another process: it switches to a link whose other end is there.
 
-    receiver -> sender   successor (token) -> nothing
-    heir -> sender       prepare (token, placement) -> epoch, link, decision, placement, with descriptors; go -> nothing
+    heir -> sender       prepare (token, placement, where it would listen) -> epoch, link, decision, placement, with
+                         descriptors; go -> nothing
 
-Between `prepare` and `go` the two receivers agree (see handover); the sender goes on as before, but does not switch. A
-heir that hangs up before `go` has never been.
+The receiver has announced it (see announced). Between `prepare` and `go` the two receivers agree (see handover); the
+sender goes on as before, but does not switch. A heir that hangs up before `go` has never been.
 """
 
 from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from typing import Any
 
-from . import errors
+from . import errors, reach
+from ._native import lib
+from .announced import Announced
+from .cluster import FarTie
 from .connection import Connection
 from .endpoint import SENDER
-from .meeting import Meeting, NamedEnd
-from .offer import Decided, made
-from .placement import of_peer
-from .request import InTurn, Request, close_all
+from .meeting import Meeting, NamedEnd, Tie, placed
+from .offer import Decided, made, made_far
+from .placement import Placement
+from .policy import Decision
+from .request import Body, InTurn, Request, close_all
 from .sender import Sender
+from .transport import Link
 
 _TURN_SECONDS = 5.0
 """For which a heir waits for a switch that is under way."""
@@ -27,7 +33,7 @@ _TURN_SECONDS = 5.0
 
 @dataclass(slots=True)
 class _Heir:
-    connection: Connection
+    connection: Tie
     told: threading.Event = field(default_factory=threading.Event)
     """It goes on, or is gone."""
     go: Request | None = None
@@ -40,19 +46,10 @@ class NamedMove:
         self._named = named
         self._decided = decided
         self._redis = redis
-        self._token: str | None = None
-        """Of the one whom our receiver has announced."""
+        self._announced = Announced(named)
         self._heir: _Heir | None = None
-        named.listen("successor", self._announced)
-        named.listen("prepare", InTurn().handler(self._prepare))
-        named.listen("go", self._go)
-
-    def _announced(self, request: Request) -> None:
-        meeting, token = self._named.meeting, request.body.get("token")
-        if meeting is None or request.connection is not meeting.connection or not isinstance(token, str):
-            raise errors.Busy(f"channel {self._named.name!r} has another receiver")
-        self._token = token
-        request.answer()
+        named.listen("prepare", InTurn().handler(self._prepare), far=True)
+        named.listen("go", self._go, far=True)
 
     def _go(self, request: Request) -> None:
         heir = self._heir
@@ -62,9 +59,7 @@ class NamedMove:
         heir.told.set()
 
     def _prepare(self, request: Request, fds: list[int]) -> None:
-        if self._token is None or request.body.get("token") != self._token:
-            raise errors.Busy(f"channel {self._named.name!r} has another receiver")
-        self._token = None
+        self._announced.check(request.body.get("token"), once=True)
         if not self._named.turn.acquire(timeout=_TURN_SECONDS):
             raise errors.Busy(f"channel {self._named.name!r}: a switch is under way")
         try:
@@ -77,21 +72,24 @@ class NamedMove:
         meeting, sender = named.meeting, named.end
         if meeting is None or not isinstance(sender, Sender):
             raise errors.ChannelClosed(f"channel {named.name!r}: its sender is closed")
-        connection = request.connection
-        assert isinstance(connection, Connection)   # only those of this node may ask it
-        peer = of_peer(connection.peer, request.body.get("placement"))
-        decision = self._decided(peer, named.here, {})
+        tie = request.connection
+        assert isinstance(tie, Connection | FarTie)   # it has come to us by one
+        peer = placed(tie, request.body.get("placement"))
         epoch = sender.epoch + 1
-        body, passed, link = made(named, decision, self._redis)
-        heir = self._heir = _Heir(connection)
-        there = False
+        decision, body, passed, link = self._made(tie, peer, request.body.get("listens"))
+        heir = self._heir = _Heir(tie)
+        there, pointer = False, None
         try:
+            if isinstance(tie, Connection):
+                tie.stranger = False
+            else:
+                pointer = reach.opened(link, None)   # what is in its way we know before it goes on
+            tie.when_gone(lambda died: heir.told.set())
             request.answer({**body, "epoch": epoch}, passed)
-            connection.stranger = False
-            connection.when_gone(lambda died: heir.told.set())
             heir.told.wait()
             if heir.go is not None:
-                self._switch(sender, Meeting(heir.connection, decision, peer, link, epoch))
+                mine, pointer = pointer, None
+                self._switch(sender, Meeting(tie, decision, peer, link, epoch), mine)
                 there = True
                 heir.go.answer()
         except errors.Error as error:
@@ -100,12 +98,26 @@ class NamedMove:
         finally:
             self._heir = None
             close_all(passed)
+            if pointer is not None:
+                lib.cwasi_channel_free(pointer)
             if not there:
                 named.went_back(link)
 
-    def _switch(self, sender: Sender, meeting: Meeting) -> None:
+    def _made(self, tie: Tie, peer: Placement, listens: object) -> tuple[Decision, Body, list[int], Link]:
+        """As made."""
+        if isinstance(tie, FarTie):
+            decision, body, link = made_far(
+                self._named, lambda missing: self._decided(peer, self._named.here, missing), self._redis, listens
+            )
+            return decision, body, [], link
+        decision = self._decided(peer, self._named.here, {})
+        body, passed, link = made(self._named, decision, self._redis)
+        return decision, body, passed, link
+
+    def _switch(self, sender: Sender, meeting: Meeting, pointer: Any) -> None:
         """However long it takes until the old receiver has made room: it reads on for the new one."""
-        pointer = meeting.link.open(SENDER)
+        if pointer is None:
+            pointer = meeting.link.open(SENDER)
         # Before anything can go that way: whoever closes the sender then waits until it is out.
         self._named.went_on(meeting)
         sender.leave_for(pointer, meeting.decision.mode, None)

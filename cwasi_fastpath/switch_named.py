@@ -3,9 +3,11 @@
     sender -> receiver   switch (epoch, link, decision), with descriptors -> nothing; withdraw (epoch) -> nothing
     across nodes, to tcp: switch (epoch, where to listen, decision) -> link
     anybody -> sender    switch-to (target, timeout) -> epoch, transport, mode
-    heir -> receiver     introduce (token, placement) -> placement
+    heir -> receiver     introduce (token, placement) -> placement, where it would listen
+                         provide (token, link, decision), with descriptors -> nothing
 
-With a token the sender's end of the new link is in another process, which has introduced itself (see handover).
+With a token the sender's end of the new link is in another process (see handover), which has introduced itself and
+provided the link.
 
 The receiver is given its end of the new link over the connection of the two, and its control thread hands that to the
 end, whatever the thread that receives is doing. Then the sender goes, and the receiver follows by itself. A receiver
@@ -25,12 +27,14 @@ from functools import partial
 
 from . import errors, reach
 from . import transport as transports
+from .announced import Announced
 from .cluster import FarTie
 from .connection import Connection
+from .door import Door
 from .endpoint import RECEIVER, SENDER
-from .meeting import Meeting, NamedEnd, Tie
+from .meeting import CLOSED, Meeting, NamedEnd, Tie, placed
 from .modes import Transport, mode_of
-from .placement import Placement, edge_facts, of_peer
+from .placement import Placement, edge_facts
 from .policy import Decision, Request, ruled_out
 from .receiver import Receiver
 from .request import Answer, Body, InTurn, duplicates
@@ -186,12 +190,16 @@ class NamedFollower:
 
     def __init__(self, named: NamedEnd) -> None:
         self._named = named
+        self._announced = Announced(named)
         self._heir: _Heir | None = None
         """Who came last and said that it will go on in the sender's place."""
+        self._lock = threading.Lock()   # for that
         turn = InTurn()   # or an offer might be withdrawn before it is there
         for kind, work in (("switch", self._asked), ("withdraw", self._withdrawn)):
             named.listen(kind, partial(self._heard, turn.handler(work)), far=True)
-        named.listen("introduce", self._introduced)
+        for kind, work in (("introduce", self._introduced), ("provide", self._provided)):
+            named.listen(kind, turn.handler(work), far=True)
+        named.at_end(self._forget_heir)
 
     def _heard(self, handler: Callable[[Asked], None], request: Asked) -> None:
         """On the control thread: others than our sender do not get to wait before it."""
@@ -217,33 +225,88 @@ class NamedFollower:
     def _behind(self) -> errors.Busy:
         return errors.Busy(f"channel {self._named.name!r}: its receiver has not read to the last switch yet")
 
-    def _introduced(self, request: Asked) -> None:
-        connection = request.connection
-        assert isinstance(connection, Connection)   # only those of this node may ask it
-        peer = of_peer(connection.peer, request.body.get("placement"))
-        self._heir = _Heir(connection, peer, str(request.body.get("token")))
-        request.answer({"placement": self._named.here.as_plain()})
+    def _introduced(self, request: Asked, fds: list[int]) -> None:
+        tie = request.connection
+        assert isinstance(tie, Connection | FarTie)   # it has come to us by one
+        peer, token = placed(tie, request.body.get("placement")), request.body.get("token")
+        self._announced.check(token)
+        self._forget_heir()
+        heir = _Heir(tie, peer, token, Door(tie))
+        told = heir.door.told
+        tie.when_gone(partial(self._heir_gone, heir))
+        self._keep(heir)
+        request.answer({"placement": self._named.here.as_plain(), "listens": told})
 
-    def _next_sender(self, meeting: Meeting, token: object) -> Meeting:
-        """Whom we have to do with after the switch. Raises Busy, Corrupted."""
-        if token is None:
-            return meeting
-        heir = self._heir
-        if heir is None or heir.token != token:
-            raise errors.Busy(f"channel {self._named.name!r}: who goes on in its sender's place is not there")
-        if heir.peer.trust != meeting.peer.trust:
-            raise errors.Corrupted(f"channel {self._named.name!r}: its sender would go to another trust domain")
-        heir.connection.stranger = False
-        return replace(meeting, connection=heir.connection, peer=heir.peer)
+    def _provided(self, request: Asked, fds: list[int]) -> None:
+        heir = self._taken_heir(request.body.get("token"), request.connection)
+        try:
+            heir.decision = heir.door.comes(self._named, heir.peer, request.body, fds)
+        except BaseException:
+            heir.door.close()
+            raise
+        self._keep(heir)
+        request.answer()
+
+    def _keep(self, heir: _Heir) -> None:
+        """Unless it is gone, or we are: nobody else would close its door."""
+        with self._lock:
+            if not heir.gone and self._named.state != CLOSED:
+                self._heir = heir
+                return
+        heir.door.close()
+
+    def _taken_heir(self, token: object, tie: object = None) -> _Heir:
+        """The caller's now. tie: by which it asks. Raises PeerDied, not Busy: there is nothing to wait for."""
+        with self._lock:
+            heir = self._heir
+            if heir is not None and heir.token == token and (tie is None or heir.tie is tie):
+                self._heir = None
+                return heir
+        raise errors.PeerDied(f"channel {self._named.name!r}: who goes on in its sender's place is not there")
+
+    def _heir_gone(self, heir: _Heir, died: bool) -> None:
+        with self._lock:
+            heir.gone = True
+            if self._heir is not heir:
+                return
+            self._heir = None
+        heir.door.close()
+
+    def _forget_heir(self) -> None:
+        with self._lock:
+            heir, self._heir = self._heir, None
+        if heir is not None:
+            heir.door.close()
+
+    def _from_heir(self, receiver: Receiver, meeting: Meeting, epoch: int, token: object) -> None:
+        """Attaches what it has provided: with it we have to do after the switch. Raises PeerDied, Corrupted."""
+        heir = self._taken_heir(token)
+        try:
+            if heir.decision is None:
+                raise errors.Corrupted(f"channel {self._named.name!r}: who goes on in its sender's place has no link")
+            if heir.peer.trust != meeting.peer.trust:
+                raise errors.Corrupted(f"channel {self._named.name!r}: its sender would go to another trust domain")
+            if isinstance(heir.tie, Connection):
+                heir.tie.stranger = False
+            receiver.attach(heir.door.take_end(), epoch, heir.decision.mode)
+            link = heir.door.taken()
+        finally:
+            heir.door.close()
+        self._named.went_on(Meeting(heir.tie, heir.decision, heir.peer, link, epoch))
 
     def _asked(self, request: Asked, fds: list[int]) -> None:
         meeting, receiver, epoch = self._of_our_sender(request)
         if receiver.epoch != epoch - 1:
             raise self._behind()
-        meeting = self._next_sender(meeting, request.body.get("token"))
-        decision = checked_decision(self._named.name, request.body, meeting.peer, self._named.here)
+        token = request.body.get("token")
+        if token is None:
+            decision = checked_decision(self._named.name, request.body, meeting.peer, self._named.here)
         self._detached(receiver, epoch)   # what was offered before
         self._named.settled()
+        if token is not None:
+            self._from_heir(receiver, meeting, epoch, token)
+            request.answer()
+            return
         link, told = self._link(request, decision.transport, fds)
         try:
             receiver.attach(opened(link), epoch, decision.mode)
@@ -279,11 +342,15 @@ class NamedFollower:
                 self._named.went_back(meeting.link)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Heir:
     """A process that will go on in the place of our sender."""
 
-    connection: Connection
+    tie: Tie
     peer: Placement
-    token: str
+    token: object
     """By which our sender means it."""
+    door: Door
+    decision: Decision | None = None
+    """About the link that has come."""
+    gone: bool = False

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -45,7 +46,8 @@ class Eager:
 if options.pop("eager", False):
     options["policy"] = Eager()
 def tell(**said):
-    print(json.dumps(said), flush=True)
+    sys.stdout.write(json.dumps(said) + chr(10))   # at once: threads may tell
+    sys.stdout.flush()
 def way(role):
     return str(meeting.named_end("lab", role).meeting.decision.transport)
 def message(number):
@@ -198,10 +200,17 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    near: Node
-    far: Node
+    all: list[Node]
     server: redis_servers.Server
     registry: str
+
+    @property
+    def near(self) -> Node:
+        return self.all[0]
+
+    @property
+    def far(self) -> Node:
+        return self.all[1]
 
 
 @pytest.fixture
@@ -224,38 +233,46 @@ def wired() -> Iterator[tuple[Namespace, Namespace]]:
             subprocess.run(["ip", "netns", "del", node.name], capture_output=True)
 
 
-@pytest.fixture
-def nodes(tmp_path: Path) -> Iterator[Nodes]:
+@contextmanager
+def joined(directory: Path, count: int) -> Iterator[Nodes]:
+    """So many, until the end of it."""
     mark = f"cn{os.getpid() % 100000}"
-    registry = f"redis://10.84.7.3:{PORT}"
-    directories = [tempfile.mkdtemp(prefix="cwasi-rt-") for _ in range(2)]
+    registry = f"redis://10.84.7.100:{PORT}"
+    directories = [tempfile.mkdtemp(prefix="cwasi-rt-") for _ in range(count)]
     hub = f"{mark}h"
-    pair = [
-        Node(f"{mark}{letter}", f"{mark}{letter}0", f"10.84.7.{number}", directory, registry)
-        for letter, number, directory in zip("ab", (1, 2), directories, strict=True)
+    found = [
+        Node(f"{mark}{letter}", f"{mark}{letter}0", f"10.84.7.{number}", there, registry)
+        for number, (letter, there) in enumerate(zip("abcdefg", directories, strict=False), 1)
     ]
     try:
-        for name in (hub, *(node.name for node in pair)):
+        for name in (hub, *(node.name for node in found)):
             ip("netns", "add", name)
             ip("-n", name, "link", "set", "lo", "up")
         ip("-n", hub, "link", "add", "br0", "type", "bridge")
-        ip("-n", hub, "addr", "add", "10.84.7.3/24", "dev", "br0")
+        ip("-n", hub, "addr", "add", "10.84.7.100/24", "dev", "br0")
         ip("-n", hub, "link", "set", "br0", "up")
-        for node in pair:
+        for node in found:
             port = f"{node.device}p"
             ip("link", "add", node.device, "netns", node.name, "type", "veth", "peer", port, "netns", hub)
             ip("-n", hub, "link", "set", port, "master", "br0", "up")
             ip("-n", node.name, "addr", "add", f"{node.address}/24", "dev", node.device)
             node.cable("up")
-        options = ("--port", str(PORT), "--bind", "10.84.7.3", "--protected-mode", "no")
+        options = ("--port", str(PORT), "--bind", "10.84.7.100", "--protected-mode", "no")
         inside = ("ip", "netns", "exec", hub)
-        with redis_servers.Server(tmp_path / "server", *options, inside=inside) as server:
-            yield Nodes(pair[0], pair[1], server, registry)
+        with redis_servers.Server(directory, *options, inside=inside) as server:
+            yield Nodes(found, server, registry)
     finally:
-        for name in (hub, *(node.name for node in pair)):
+        for name in (hub, *(node.name for node in found)):
             subprocess.run(["ip", "netns", "del", name], capture_output=True)
-        for directory in directories:
-            shutil.rmtree(directory)
+        for there in directories:
+            shutil.rmtree(there)
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[Nodes]:
+    """Two."""
+    with joined(tmp_path / "server", 2) as found:
+        yield found
 
 
 Ends = tuple[Process, Process]

@@ -26,6 +26,7 @@ LAYERS = [
     {"rendezvous"},
     {"handover", "successor"},
     {"switch_named", "switch_moved", "switch_asked"},
+    {"announced", "door", "heir"},
     {"offer", "search"},
     {"_wasmtime", "channel", "calibration", "durable", "workflow"},
     {"switch"},

@@ -52,11 +52,12 @@ class Ends:
 
     def box(self, number: int) -> str:
         """The key of that one's mailbox."""
-        return f"cwasi:registry:mail:{self.names[number].lease.token}"
+        return f"cwasi:registry:mail:{self.names[number].lease.token}:{self.names[1 - number].lease.token}"
 
     def close(self) -> None:
-        for tie in self.ties:
+        for tie, name in zip(self.ties, self.names, strict=True):
             tie.close()
+            name.bye()
 
 
 @pytest.fixture
@@ -303,6 +304,7 @@ def test_who_waits_when_the_peer_is_gone(redis_server: RedisServer, start: Start
     os.close(read)
     os.close(write)
     tie.close()
+    name.bye()
     threads_end()
 
 

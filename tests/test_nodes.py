@@ -146,7 +146,7 @@ def test_by_command(nodes: Nodes, open_ends: Callable[..., Ends]) -> None:
         ("pipe", "NoTransport", "the peer is on another node"),
         ("tcp://10.84.7.77:0", "TcpUnavailable", "cannot listen at 10.84.7.77"),
         ("tcp://0.0.0.0:0", "BadSpec", "not all addresses"),
-        ("redis://10.84.7.3:1", "RedisUnavailable", "does not answer"),
+        ("redis://10.84.7.100:1", "RedisUnavailable", "does not answer"),
         ("nowhere", "BadSpec", "is unknown"),
     ],
 )
