@@ -27,16 +27,18 @@ def message(number: int) -> bytes:
 
 
 def stay(place: int, first: int, last_at: float, seconds: float, rx: cwasi.Receiver) -> tuple[int, float]:
-    """Receives for some seconds, and says how it went; the number of the next message, and when the last one came."""
+    """Receives for some seconds, and until all that was under way to the last place has come; says how it went. The
+    number of the next message, and when the last one came.
+    """
     begin, number, gap = time.monotonic(), first, 0.0
-    while (now := time.monotonic()) < begin + seconds:
+    while (now := time.monotonic()) < begin + seconds or rx.epoch != place:
         data = rx.recv(30)
         now = time.monotonic()
         gap = max(gap, now - last_at) if now < begin + 1 and last_at else gap
         last_at = now
         assert data == message(number), f"message {number} is wrong"
         number += 1
-    rate = (number - first) * SIZE / seconds / 1e6
+    rate = (number - first) * SIZE / (now - begin) / 1e6
     moved = f"gap {gap * 1e3:6.1f} ms" if place else "              "
     print(f"{PLACES[place]:26} {rx.mode.name.lower():9} epoch {rx.epoch}  {rate:7.0f} MB/s  {moved}  "
           f"messages {first:,} to {number - 1:,}", flush=True)   # fmt: skip

@@ -56,11 +56,11 @@ def tell(**said: object) -> None:
     sys.stdout.flush()
 
 
-def stay(rx: cwasi.Receiver, number: int, last_at: float, seconds: float) -> dict[str, Any]:
-    """Receives for some seconds, and says how it went."""
+def stay(rx: cwasi.Receiver, epoch: int, number: int, last_at: float, seconds: float) -> dict[str, Any]:
+    """Receives for some seconds, and until all that was under way to the last place has come; says how it went."""
     first, gap, begin = number, 0.0, time.monotonic()
     buckets: dict[int, int] = {}
-    while (now := time.monotonic()) < begin + seconds:
+    while (now := time.monotonic()) < begin + seconds or rx.epoch != epoch:
         data = rx.recv(HANG)
         now = time.monotonic()
         if last_at:
@@ -82,7 +82,7 @@ def visit(seconds: float) -> None:
     tell(ready=True)
     state = json.loads(sys.stdin.readline())
     rx = cwasi.open_receiver("frames", timeout=HANG, successor=True)
-    tell(**stay(rx, state["number"], state["last_at"], seconds))
+    tell(**stay(rx, state["epoch"] + 1, state["number"], state["last_at"], seconds))
     rx.hand_over(HANG)
 
 
@@ -100,11 +100,11 @@ def home(seconds: float) -> None:
     sender = threading.Thread(target=send)
     sender.start()
     rx = cwasi.open_receiver("frames", timeout=HANG)
-    tell(**stay(rx, 0, 0.0, seconds))
+    tell(**stay(rx, 0, 0, 0.0, seconds))
     rx.hand_over(HANG)
     state = json.loads(sys.stdin.readline())
     with cwasi.open_receiver("frames", timeout=HANG, successor=True) as back:
-        found = stay(back, state["number"], state["last_at"], seconds)
+        found = stay(back, state["epoch"] + 1, state["number"], state["last_at"], seconds)
         done.set()
         number = found["number"]
         for data in back:
@@ -221,7 +221,7 @@ def journey(seconds: float, rate: str) -> list[dict[str, Any]]:
         found = []
         for number, place in enumerate([first, *visits, first]):
             if number:
-                place.say({key: found[-1][key] for key in ("number", "last_at")})
+                place.say({key: found[-1][key] for key in ("epoch", "number", "last_at")})
             found.append(place.heard())
             show(number, found[-1])
         for place in (*visits, first):
