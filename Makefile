@@ -44,7 +44,7 @@ test: lint test-model test-c test-faults test-fuzz test-python ## lint, model, C
 
 .PHONY: test-python
 test-python: build $(GUESTS)
-	$(BIN)/python tests/side_by_side.py
+	$(BIN)/pytest
 
 .PHONY: test-c
 test-c: system

@@ -335,10 +335,10 @@ def test_a_guest_moves(nodes: Nodes, guests: Path) -> None:
     path = str(guests / "echo.wasm")
     places = [nodes.near, nodes.far, nodes.all[2], nodes.near]
     with ExitStack() as stack:
-        asks = stack.enter_context(nodes.near.run(ASKS, moves=len(places) - 1))
+        asks = stack.enter_context(nodes.near.run(ASKS, moves=len(places) - 1, lease=10.0))
         before: Process | None = None
         for place in places:
-            host = stack.enter_context(place.run(GUEST, guest=path, later=before is not None))
+            host = stack.enter_context(place.run(GUEST, guest=path, later=before is not None, lease=10.0))
             if before is not None:
                 asks.heard("number")
                 before.say("move")
@@ -534,7 +534,7 @@ def test_the_cable_of_the_successor_is_pulled_meanwhile(nodes: Nodes, mortal: Ru
     tx, rx = pair(mortal, nodes.near, nodes.far)
     one, keep = (tx, rx) if role == "sender" else (rx, tx)
     mortal(nodes.all[2], role, successor=True)
-    one.say("move", 20)
+    one.say("move", 8)
     one.heard("left")
     time.sleep(pause)   # any moment will do
     nodes.all[2].cable("down")
