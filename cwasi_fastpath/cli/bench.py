@@ -218,9 +218,9 @@ def _print_gaps(found: list[Gaps]) -> None:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title="The slowest message at each switch, us", title_justify="left")
     for heading in ("from", "to"):
         table.add_column(heading)
-    for heading in ("switches", "p50", "p99", "worst", "p99 without"):
+    for heading in ("switches", "p50", "p99", "worst", "p50 without", "p99 without"):
         table.add_column(heading, justify="right")
     for gaps in found:
-        figures = (f"{value:,.0f}" for value in (gaps.p50, gaps.p99, gaps.worst, gaps.usual_p99))
+        figures = (f"{value:,.0f}" for value in (gaps.p50, gaps.p99, gaps.worst, gaps.usual_p50, gaps.usual_p99))
         table.add_row(gaps.source, gaps.target, f"{gaps.switches:,}", *figures)
     console(sys.stdout).print(table)
