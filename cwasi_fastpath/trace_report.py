@@ -37,7 +37,14 @@ class Row:
     """What one owner did of one kind: sums, and what they are sums of."""
 
     owner: str | Process
-    """The function that ran on the thread, or the process where none did."""
+    """The function that ran on the thread, or the process where none did. Behind an @ stands what tells a function from
+    that of the same name in another host.
+    """
+
+    @property
+    def function(self) -> str | None:
+        """Its name, in whatever host; None for a process."""
+        return self.owner.partition("@")[0] if isinstance(self.owner, str) else None
 
     @property
     def key(self) -> tuple[str | int, ...]:

@@ -113,6 +113,13 @@ class TestReport:
         assert {row["function"] for table in tables for row in table} == {"resize"}
         assert report["calls"] > 1009, "what tracing cost is told of all"
 
+    def test_one_function_in_two_hosts(self) -> None:
+        argv = [sys.executable, "-c", TWO_FUNCTIONS]
+        twice = f"import subprocess\nfor _ in range(2):\n    subprocess.run({argv!r})"
+        found = writes(run("--json", "-g", "resize", "--", sys.executable, "-c", twice))
+        assert [name.partition("@")[0] for name in found] == ["resize", "resize"]
+        assert list(found.values()) == [23, 23]
+
     def test_a_function_that_is_not_there(self) -> None:
         done = run("-g", "blur", "--", sys.executable, "-c", TWO_FUNCTIONS)
         assert done.returncode == 69

@@ -38,6 +38,8 @@ def checked(document: dict[str, Any]) -> dict[str, Any]:
         ]  # fmt: skip
         messages = run["frames"] * 6   # bands of 16 rows in 96 rows
         assert {edge["metrics"]["received"] for edge in edges} == {messages}
+        if document["traced"] and run["scenario"] in ("redis", "byhand"):
+            assert run["syscalls"] >= 8 * messages, "of both ends of four edges: a call for each message at least"
     modes = {run["scenario"]: run["report"]["edges"][0]["decision"]["mode"] for run in document["runs"]}
     assert modes == {"redis": "remote", "byhand": "proximal", "proximal": "proximal", "policy": "local"}
     for summary in document["scenarios"]:

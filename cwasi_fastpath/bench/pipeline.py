@@ -99,7 +99,7 @@ class Run:
     @staticmethod
     def _rows(trace: TraceReport) -> Iterator[SyscallRow]:
         for row in trace.rows:
-            if row.owner in STAGES or str(row.owner) == "[redis-server]":
+            if row.function in STAGES or str(row.owner) == "[redis-server]":
                 yield row
 
 

@@ -48,13 +48,13 @@ class View:
     def _owned(self, rows: tuple[Some, ...]) -> tuple[Some, ...]:
         if self.owners is not None:
             rows = tuple(row for row in rows if row.owner in self.owners)
-        return rows if self.function is None else tuple(row for row in rows if row.owner == self.function)
+        return rows if self.function is None else tuple(row for row in rows if row.function == self.function)
 
 
 def functions_of(report: TraceReport) -> list[str]:
-    """The functions that have done anything."""
+    """The functions that have done anything, in whatever host."""
     rows: Sequence[Row] = [*report.rows, *report.scheduling, *report.network]
-    return sorted({row.owner for row in rows if isinstance(row.owner, str)})
+    return sorted({row.function for row in rows if row.function is not None})
 
 
 def _failed(report: TraceReport) -> TraceReport:
