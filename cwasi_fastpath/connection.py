@@ -25,7 +25,7 @@ from typing import Any
 
 from . import errors
 from .credentials import Credentials
-from .request import TEXT, Answer, Body, Request, close_all, refusal
+from .request import TEXT, Answer, Body, Request, Waiting, close_all, refusal
 
 MESSAGE_BYTES = 1 << 16
 FDS_MAX = 64
@@ -36,15 +36,6 @@ _TURN = 16
 _log = logging.getLogger(__name__)
 
 
-class _Waiting:
-    """A thread that waits for its answer."""
-
-    def __init__(self) -> None:
-        self.told = threading.Event()
-        self.answer: Answer | None = None
-        self.error: errors.Error | None = None
-
-
 class Connection:
     """One side of it. The control thread calls `read` when there is something, and closes the socket."""
 
@@ -53,7 +44,7 @@ class Connection:
         self._socket.setblocking(False)
         self._dispatch = dispatch
         self._lock = threading.RLock()   # never held while anything waits
-        self._waiting: dict[int, _Waiting] = {}
+        self._waiting: dict[int, Waiting] = {}
         self._last = 0
         self._over = False
         self._said_bye = False
@@ -91,7 +82,7 @@ class Connection:
         if threading.get_ident() == self._reader:
             raise errors.BadSpec(f"{self!r}: a request on the control thread would wait for itself")
         until = None if timeout is None else time.monotonic() + timeout
-        waiting = _Waiting()
+        waiting = Waiting()
         with self._lock:
             if self._over or self._leaving:
                 raise errors.PeerDied(f"{self!r} is closed")

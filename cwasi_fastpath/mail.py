@@ -24,7 +24,7 @@ from typing import Any
 
 from . import errors
 from .lease import SERVER_SECONDS, Server
-from .request import Answer, Body, refusal
+from .request import Answer, Body, Waiting, refusal
 
 THREAD = "cwasi mail"
 """The name of the thread."""
@@ -44,15 +44,6 @@ _PATIENCE = 1.0
 _log = logging.getLogger(__name__)
 
 
-class _Waiting:
-    """A thread that waits for its answer."""
-
-    def __init__(self) -> None:
-        self.told = threading.Event()
-        self.answer: Answer | None = None
-        self.error: errors.Error | None = None
-
-
 class Mail:
     """One side of it."""
 
@@ -64,7 +55,7 @@ class Mail:
         self._lock = threading.Lock()   # never held while anything waits, but for _sending
         self._sending = threading.Lock()
         """Or a later message might be there before an earlier one."""
-        self._waiting: dict[int, _Waiting] = {}
+        self._waiting: dict[int, Waiting] = {}
         self._last_sent = self._last_read = 0
         self._over = threading.Event()
         self._why = f"the mail with {who} is closed"
@@ -90,7 +81,7 @@ class Mail:
         if threading.current_thread() is self._thread:
             raise errors.BadSpec(f"{kind!r} to {self._who}: asked on the thread that reads the answer")
         until = None if timeout is None else time.monotonic() + timeout
-        waiting = _Waiting()
+        waiting = Waiting()
         number = self._number(waiting)
         message = {"ask": kind, "id": number, "channel": channel, "body": body}
         try:
@@ -105,7 +96,7 @@ class Mail:
             raise errors.Timeout(f"{self._who} has not answered {kind!r} within {timeout:g} s")
         return waiting.answer
 
-    def _number(self, waiting: _Waiting) -> int:
+    def _number(self, waiting: Waiting) -> int:
         with self._lock:
             if self._over.is_set():
                 raise errors.PeerDied(self._why)

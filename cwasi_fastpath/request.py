@@ -30,6 +30,15 @@ class Answer:
     fds: list[int] = field(default_factory=list)
 
 
+class Waiting:
+    """A thread that waits for its answer."""
+
+    def __init__(self) -> None:
+        self.told = threading.Event()
+        self.answer: Answer | None = None
+        self.error: errors.Error | None = None
+
+
 class Way(Protocol):
     """How a request has come, and its answer goes."""
 
