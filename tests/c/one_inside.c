@@ -24,7 +24,8 @@ static void close_waits(int transport)
     until_it_waits(p.rx, 0);
     int64_t begin = now_ns();
     CHECK_EQ(cwasi_channel_close(p.rx, 0, 50 * MS), 0);
-    CHECK(now_ns() - begin >= 50 * MS);
+    int64_t took = now_ns() - begin;
+    CHECK(took >= 50 * MS && took < 2000 * MS);
     join(thread);
     CHECK_EQ(r.result, -ECANCELED);
     CHECK_EQ(cwasi_channel_recv(p.rx, NULL, 0, 0), -EBADF);

@@ -78,7 +78,7 @@ static void races(int transport)
         call r = {.channel = p.rx, .length = 10, .timeout = FOREVER};
         call_recv(&r);
         CHECK_EQ(r.result, -ECANCELED);
-            join(thread);
+        join(thread);
         free_pair(p);
     }
 }

@@ -95,7 +95,9 @@ int main(void)
     cwasi_wait_configure(0, 0);
 
     victim busy = {0};
+    int64_t begin = now_ns();
     CHECK_EQ(wait_until(&(waiter){.parked = &busy.parked, .parks = &parks}, keeps_changing, &busy, deadline_after(50 * MS)), -ETIMEDOUT);
+    CHECK(now_ns() - begin < 2000 * MS);
 
     longest_sleep_ns = 100 * MS;   /* all that helps here */
     victim stopped = {0};

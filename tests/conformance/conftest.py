@@ -183,7 +183,6 @@ def _usage() -> dict[str, object]:
     }
 
 
-
 @pytest.fixture
 def clean(case: Case, url: str | None) -> Iterator[None]:
     """No test leaves anything behind, however its channels ended."""
