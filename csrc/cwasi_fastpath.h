@@ -273,6 +273,8 @@ int64_t cwasi_drive_write(int fd, const uint8_t *from, uint64_t size, uint64_t c
 int64_t cwasi_drive_turns(int in, int out, uint8_t *message, uint64_t size, uint64_t count, int first);
 /* Two threads, 0 and 1, take turns `count` times, and give their core away while it is not theirs: ns. */
 int64_t cwasi_drive_yield(uint32_t *turn, uint32_t mine, uint64_t count);
+/* Makes `count` system calls of the least kind: ns. */
+int64_t cwasi_drive_calls(uint64_t count);
 
 /* ---- hostcall.c: the import module cwasi_v1 ---- */
 typedef struct cwasi_guest cwasi_guest;

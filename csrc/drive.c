@@ -307,3 +307,11 @@ int64_t cwasi_drive_yield(uint32_t *turn, uint32_t mine, uint64_t count)
     }
     return now_ns() - start;
 }
+
+int64_t cwasi_drive_calls(uint64_t count)
+{
+    int64_t start = now_ns();
+    for (uint64_t i = 0; i < count; i++)
+        getppid();
+    return now_ns() - start;
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 from .case import Path
@@ -48,18 +49,23 @@ _COLOURED = (
 
 def page(report: Report) -> str:
     """The whole page."""
-    found = report.environment.items()
-    facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in found)
-    notes = "".join(f"<p>{escape(note)}</p>" for note in report.notes)
-    parts = "".join(_regime(summary) for summary in report.summaries)
-    nothing = "" if parts else f"<p>{escape(NOTHING)}</p>"
+    parts = [_regime(summary) for summary in report.summaries]
+    return document("Channels on one machine", report.environment, report.notes, parts, (METHOD, PUBLISHED))
+
+
+def document(
+    title: str, environment: dict[str, str | int], notes: Sequence[str], parts: Sequence[str], remarks: Sequence[str]
+) -> str:
+    """A page of parts in HTML, between what is text."""
+    facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in environment.items())
+    noted = "".join(f"<p>{escape(note)}</p>" for note in (*notes, *(() if parts else (NOTHING,))))
+    remarked = "".join(f'<p class="dim">{escape(remark)}</p>' for remark in remarks)
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Channels on one machine</title>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<style>{_STYLE}{_path_styles()}</style></head><body><h1>Channels on one machine</h1>"
-        f"<dl>{facts}</dl>{notes}{parts}{nothing}"
-        f'<p class="dim">{escape(METHOD)}</p><p class="dim">{escape(PUBLISHED)}</p></body></html>\n'
+        f"<style>{_STYLE}{_path_styles()}</style></head><body><h1>{escape(title)}</h1>"
+        f"<dl>{facts}</dl>{noted}{''.join(parts)}{remarked}</body></html>\n"
     )
 
 
@@ -78,14 +84,15 @@ def _regime(summary: Summary) -> str:
     plots = (("Latency one way, median", latency_plot(summary)), ("Throughput, median", throughput_plot(summary)))
     return (
         f"<h2>{escape(regime_title(summary))}</h2>"
-        + (_topic(goals) if goals.rows else "")
+        + (topic_table(goals) if goals.rows else "")
         + f'<p class="key">{key}</p><p class="dim">Broken lines: both ends on one core; dotted: they spin.</p>'
         + "".join(f"<h3>{title}</h3>{plot}" for title, plot in plots if plot)
-        + "".join(map(_topic, tables))
+        + "".join(map(topic_table, tables))
     )
 
 
-def _topic(topic: Topic) -> str:
+def topic_table(topic: Topic) -> str:
+    """A table with its heading."""
     head = "".join(f"<th>{escape(name)}</th>" for name in topic.columns)
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in topic.rows)
     return f'<h3>{escape(topic.title)}</h3><div class="scroll"><table><tr>{head}</tr>{body}</table></div>'

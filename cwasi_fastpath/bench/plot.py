@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from html import escape
 
 from .case import P50, RATE, Case, Cores, How, Kind
@@ -89,25 +90,47 @@ def throughput_plot(summary: Summary) -> str:
     bars = [(case, figures[RATE]) for case, figures in summary.figures.items() if case.kind is Kind.THROUGHPUT]
     if not bars:
         return ""
-    scale = (_WIDTH - _LABEL - _RIGHT) / max(value.high for _, value in bars)
-    parts, y, before = [], float(_TOP), bars[0][0].size
+    drawn, before = [], bars[0][0].size
     for case, value in bars:
-        y += _GAP if case.size != before else 0
+        label = f"{size_text(case.size)}, {way_text(case)}, {case.cores}"
+        drawn.append(Bar(label, _classes(case), value, rate_text(value.median), apart=case.size != before))
         before = case.size
-        parts.append(_bar(case, value, y, scale))
+    return bar_plot("Throughput", drawn)
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One of a plot of bars."""
+
+    label: str
+    classes: str
+    """Of the style sheet."""
+    value: Estimate
+    text: str
+    """What stands behind it."""
+    apart: bool = False
+    """Whether another group begins with it."""
+
+
+def bar_plot(title: str, bars: Sequence[Bar]) -> str:
+    """The bars, from the top; the strokes are the 95% intervals."""
+    scale = (_WIDTH - _LABEL - _RIGHT) / max(bar.value.high for bar in bars)
+    parts, y = [], float(_TOP)
+    for bar in bars:
+        y += _GAP if bar.apart else 0
+        parts.append(_bar(bar, y, scale))
         y += _BAR + 4
-    return _svg(int(y) + 8, "Throughput", parts)
+    return _svg(int(y) + 8, title, parts)
 
 
-def _bar(case: Case, value: Estimate, y: float, scale: float) -> str:
-    label = f"{size_text(case.size)}, {way_text(case)}, {case.cores}"
-    middle, left, end = y + _BAR / 2, _LABEL, value.median * scale
-    low, high = left + value.low * scale, left + value.high * scale
+def _bar(bar: Bar, y: float, scale: float) -> str:
+    middle, left, end = y + _BAR / 2, _LABEL, bar.value.median * scale
+    low, high = left + bar.value.low * scale, left + bar.value.high * scale
     return (
-        f'<g class="{_classes(case)}"><text class="right" x="{left - 8}" y="{middle + 4}">{escape(label)}</text>'
+        f'<g class="{bar.classes}"><text class="right" x="{left - 8}" y="{middle + 4}">{escape(bar.label)}</text>'
         f'<rect x="{left}" y="{y}" width="{end:.1f}" height="{_BAR}"/>'
         f'<line class="whisker" x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}"/>'
-        f'<text x="{max(high, left + end) + 8:.1f}" y="{middle + 4}">{rate_text(value.median)}</text></g>'
+        f'<text x="{max(high, left + end) + 8:.1f}" y="{middle + 4}">{bar.text}</text></g>'
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import groupby
@@ -15,6 +16,7 @@ from .case import BYTE_FLOORS, P99, RATE, RAW_PATHS, SHARE, Case, Ends, Kind, Pa
 from .goals import Goal
 from .rounds import FAR_FROM_NS, Outcome, Regime, Round, Settings
 from .summary import Summary, main_figure, summarize
+from .tracing import TracingRound, TracingSummary
 from .units import plain_text, rate_text, share_text, size_text, time_text
 
 SCHEMA = 3
@@ -129,11 +131,7 @@ class Topic:
 
 def print_report(report: Report, console: Console) -> None:
     """Everything a reader wants, a part for each regime."""
-    found = report.environment
-    console.print(f"{found['cpu']}, {found['cores']} cores, Linux {found['kernel']}", style="dim", highlight=False)
-    versions = ", ".join(f"{name} {version}" for name, version in found.items()
-                         if name not in ("cpu", "cores", "kernel"))  # fmt: skip
-    console.print(versions, style="dim", highlight=False)
+    print_machine(console, report.environment)
     for note in report.notes:
         console.print(note, highlight=False)
     if not report.summaries:
@@ -142,13 +140,22 @@ def print_report(report: Report, console: Console) -> None:
         console.print()
         console.print(regime_title(summary), style="bold", highlight=False)
         for topic in filter(lambda topic: topic.rows, topics(summary)):
-            _print_topic(console, topic)
+            print_topic(console, topic)
     console.print()
     console.print(METHOD, style="dim", highlight=False)
     console.print(PUBLISHED, style="dim", highlight=False)
 
 
-def _print_topic(console: Console, topic: Topic) -> None:
+def print_machine(console: Console, found: dict[str, str | int]) -> None:
+    """What figures hold for, as environment() has it."""
+    console.print(f"{found['cpu']}, {found['cores']} cores, Linux {found['kernel']}", style="dim", highlight=False)
+    versions = ", ".join(f"{name} {version}" for name, version in found.items()
+                         if name not in ("cpu", "cores", "kernel"))  # fmt: skip
+    console.print(versions, style="dim", highlight=False)
+
+
+def print_topic(console: Console, topic: Topic) -> None:
+    """A table with its heading."""
     table = Table(box=None, pad_edge=False)
     for name in topic.columns:
         table.add_column(name.upper(), justify="right" if name in _NUMBERS else "left")
@@ -159,7 +166,7 @@ def _print_topic(console: Console, topic: Topic) -> None:
     console.print(table)
 
 
-def rounds_text(rounds: list[Round]) -> str:
+def rounds_text(rounds: Sequence[Round | TracingRound]) -> str:
     """Each round's regime with what was probed before and after it."""
     parts = (f"{item.regime} ({item.hop_before_ns:.0f}, {item.hop_after_ns:.0f})" for item in rounds)
     dropped = sum(item.regime is Regime.MIXED for item in rounds)
@@ -167,7 +174,7 @@ def rounds_text(rounds: list[Round]) -> str:
     return f"rounds, with a cache line's hop before and after in ns: {', '.join(parts)}{note}"
 
 
-def regime_title(summary: Summary) -> str:
+def regime_title(summary: Summary | TracingSummary) -> str:
     """A heading."""
     word = "below" if summary.regime is Regime.NEAR else "from"
     return f"{summary.regime} regime (hop {word} {FAR_FROM_NS:.0f} ns), {summary.rounds} rounds"

@@ -37,6 +37,14 @@ class Regime(StrEnum):
     """It changed in the middle of the round."""
 
 
+def regime_of(hop_before_ns: float, hop_after_ns: float) -> Regime:
+    """That of a round with these hops before and after it."""
+    far = [hop >= FAR_FROM_NS for hop in (hop_before_ns, hop_after_ns)]
+    if any(far):
+        return Regime.FAR if all(far) else Regime.MIXED
+    return Regime.NEAR
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What was asked for."""
@@ -60,10 +68,7 @@ class Round:
 
     @property
     def regime(self) -> Regime:
-        far = [hop >= FAR_FROM_NS for hop in (self.hop_before_ns, self.hop_after_ns)]
-        if any(far):
-            return Regime.FAR if all(far) else Regime.MIXED
-        return Regime.NEAR
+        return regime_of(self.hop_before_ns, self.hop_after_ns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ..bench.case import Case
     from ..bench.report import Report
     from ..bench.rounds import Settings
@@ -101,8 +104,7 @@ def _settings(
     from ..bench import matrix
     from ..bench.rounds import Settings
 
-    if html is not None and not os.access(html if html.exists() else html.absolute().parent, os.W_OK):
-        raise click.BadParameter(f"{html} cannot be written", param_hint="--html")
+    _check_writable(html)
     usual = matrix.QUICK_SIZES if quick else matrix.FULL_SIZES if full else matrix.SIZES
     return Settings(
         sizes=tuple(sorted(set(sizes or usual))),
@@ -114,20 +116,24 @@ def _settings(
     )
 
 
+def _check_writable(html: Path | None) -> None:
+    """Before anything is measured."""
+    if html is not None and not os.access(html if html.exists() else html.absolute().parent, os.W_OK):
+        raise click.BadParameter(f"{html} cannot be written", param_hint="--html")
+
+
 def _report(settings: Settings, cases: Callable[..., tuple[Case, ...]], as_json: bool, html: Path | None) -> None:
     """cases: makes them, from sizes and the number of cores."""
     from ..bench import cores
+    from ..bench.page import page
 
     report = _measure(settings, cases(settings.sizes, cores=cores.count()))
     _print(report, as_json)
     if html is not None:
-        _write(report, html)
+        _write(page(report), html)
 
 
 def _measure(settings: Settings, cases: tuple[Case, ...]) -> Report:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
     from ..bench.environment import environment
     from ..bench.report import Report
     from ..bench.runners import measure_channels
@@ -136,37 +142,45 @@ def _measure(settings: Settings, cases: tuple[Case, ...]) -> Report:
         cases = tuple(case for case in cases if any(text in case.key for text in settings.only))
     if not cases:
         raise click.BadParameter(f"no case has {' or '.join(settings.only)} in its name", param_hint="--only")
-    console = Console(stderr=True)
-    percent, name = TextColumn("{task.percentage:3.0f}%"), TextColumn("{task.description}")
-    # Redrawn between cases only: a thread that draws would be measured too.
-    with Progress(BarColumn(), percent, TimeElapsedColumn(), name, console=console, transient=True, auto_refresh=False,
-                  disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=len(cases) * (settings.rounds + 1))
-
-        def before_case(case: Case) -> None:
-            progress.update(task, advance=1, description=case.key, refresh=True)
-
-        outcome = measure_channels(settings, cases, before_case)
+    with _progress(len(cases) * (settings.rounds + 1)) as step:
+        outcome = measure_channels(settings, cases, lambda case: step(case.key))
     return Report(settings, environment(), outcome)
 
 
-def _print(report: Report, as_json: bool) -> None:
+@contextmanager
+def _progress(steps: int) -> Iterator[Callable[[str], None]]:
+    """Shows how far it is, if somebody looks on: to be called with the name of each step."""
     from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    console = Console(stderr=True)
+    percent, name = TextColumn("{task.percentage:3.0f}%"), TextColumn("{task.description}")
+    # Redrawn between steps only: a thread that draws would be measured too.
+    with Progress(BarColumn(), percent, TimeElapsedColumn(), name, console=console, transient=True, auto_refresh=False,
+                  disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=steps)
+        yield lambda step: progress.update(task, advance=1, description=step, refresh=True)
+
+
+def _print(report: Report, as_json: bool) -> None:
     from ..bench.report import print_report
 
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=1))
     else:
-        # Into a file or a pipe nothing has to be folded.
-        print_report(report, Console() if sys.stdout.isatty() else Console(width=_FILE_WIDTH))
+        print_report(report, _output())
 
 
-def _write(report: Report, html: Path) -> None:
-    from ..bench.page import page
+def _output() -> Console:
+    """Into a file or a pipe nothing has to be folded."""
+    from rich.console import Console
 
+    return Console() if sys.stdout.isatty() else Console(width=_FILE_WIDTH)
+
+
+def _write(page: str, html: Path) -> None:
     try:
-        html.write_text(page(report), encoding="utf-8")
+        html.write_text(page, encoding="utf-8")
     except OSError as error:
         raise click.FileError(str(html), error.strerror) from error
 
@@ -224,3 +238,39 @@ def _print_gaps(found: list[Gaps]) -> None:
         figures = (f"{value:,.0f}" for value in (gaps.p50, gaps.p99, gaps.worst, gaps.usual_p50, gaps.usual_p99))
         table.add_row(gaps.source, gaps.target, f"{gaps.switches:,}", *figures)
     console(sys.stdout).print(table)
+
+
+_STEPS = 5
+
+
+@bench.command()
+@click.option("--rounds", type=click.IntRange(1, 1000), help="How often everything is measured.  [default: 7]")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the order and of the intervals.")
+@click.option("--quick", is_flag=True, help="2 rounds, in some 20 seconds: to see that it works.")
+@click.option("--json", "as_json", is_flag=True, help="Print all values of all rounds as JSON.")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with a plot to this file.")
+def trace(rounds: int | None, seed: int, quick: bool, as_json: bool, html: Path | None) -> None:
+    """Measures what cwasi-trace costs the traced, all others, and itself.
+
+    A system call that nobody watches, with programs that do nothing, traced, beside a tracer and in the light mode;
+    attaching; the tracer's CPU; what it loses. All interleaved in rounds. Needs what cwasi-trace needs.
+
+    \b
+    Examples:
+      sudo cwasi bench trace
+      sudo cwasi bench trace --rounds 15 --html trace.html
+    """
+    from ..bench.environment import environment
+    from ..bench.tracing import Plan, measure
+    from ..bench.tracing_report import TracingReport
+
+    _check_writable(html)
+    plan = Plan(rounds or (2 if quick else 7), seed, **({"paced": 3.0} if quick else {}))
+    with _progress(_STEPS * (plan.rounds + 1)) as step:
+        report = TracingReport(plan, environment(), measure(plan, step))
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=1))
+    else:
+        report.print(_output())
+    if html is not None:
+        _write(report.page(), html)
