@@ -59,10 +59,10 @@ class Plan:
 
     rounds: int
     seed: int
+    paced: float
+    """Seconds at the pace."""
     flood: int = 1_000_003
     """Calls of each thread that makes them as fast as it goes."""
-    paced: float = 5.0
-    """Seconds at the pace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +228,10 @@ def _times(one: Watching, other: Watching) -> Callable[[TracingRound], float]:
     return lambda found: found.calls[one] / found.calls[other]
 
 
+def _calls(watching: Watching) -> Callable[[TracingRound], float]:
+    return lambda found: found.calls[watching]
+
+
 def _figure(figure: Figure) -> Callable[[TracingRound], float]:
     return lambda found: found.figures[figure]
 
@@ -257,7 +261,7 @@ def _summary(regime: Regime, rounds: list[TracingRound], seed: int) -> TracingSu
     return TracingSummary(
         regime,
         len(rounds),
-        {watching: estimated(lambda found, key=watching: found.calls[key]) for watching in Watching},  # type: ignore[misc]
+        {watching: estimated(_calls(watching)) for watching in Watching},
         {figure: estimated(_figure(figure)) for figure in Figure},
         tuple(Goal(one.name, one.unit, one.wanted, False, estimated(one.value, one.always)) for one in _PROMISES),
     )

@@ -108,7 +108,7 @@ def _count_text(value: float) -> str:
     return f"{value:,.0f}"
 
 
-def _texts(found: Estimate, text: Callable[[float], str]) -> tuple[str, str]:
+def _texts(found: Estimate, text: Callable[[float], str]) -> tuple[str, ...]:
     return text(found.median), f"{text(found.low)} .. {text(found.high)}"
 
 

@@ -33,7 +33,8 @@ def _done(wanted: dict[str, Any]) -> float:
     if "threads" in wanted:
         return _at_once(wanted["calls"], wanted["threads"])
     with contextlib.nullcontext() if wanted["function"] is None else function(wanted["function"]):
-        return min(lib.cwasi_drive_calls(wanted["calls"]) for _ in range(wanted["repeats"])) / wanted["calls"]
+        fastest: int = min(lib.cwasi_drive_calls(wanted["calls"]) for _ in range(wanted["repeats"]))
+    return fastest / float(wanted["calls"])
 
 
 def _at_once(calls: int, threads: int) -> float:

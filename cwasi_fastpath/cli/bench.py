@@ -265,7 +265,7 @@ def trace(rounds: int | None, seed: int, quick: bool, as_json: bool, html: Path 
     from ..bench.tracing_report import TracingReport
 
     _check_writable(html)
-    plan = Plan(rounds or (2 if quick else 7), seed, **({"paced": 3.0} if quick else {}))
+    plan = Plan(rounds or (2 if quick else 7), seed, paced=3.0 if quick else 5.0)
     with _progress(_STEPS * (plan.rounds + 1)) as step:
         report = TracingReport(plan, environment(), measure(plan, step))
     if as_json:
