@@ -9,8 +9,8 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
+from .kernel import Map
 from .requirements import SYS_BPF
 
 FUNCTIONS = 1024  # of a host: ids 1 to 1023; a thread's slot holds 0 while it runs none
@@ -38,11 +38,9 @@ class Seat:
 class Hosts:
     """Who has joined a trace, and left it."""
 
-    def __init__(self, maps: Callable[[str], Any], library: Any, outer: int) -> None:
-        """maps: the maps of the programs by name, as bcc has them. outer: the descriptor of that of all slots."""
+    def __init__(self, maps: Callable[[str], Map]) -> None:
+        """maps: the maps of the programs by name."""
         self._maps = maps
-        self._library = library
-        self._outer = outer
         self._free = list(range(PLACES, 0, -1))
         self._left: list[int] = []
         """Places of which a program that runs right now may still think that its thread's host is there."""
@@ -107,9 +105,7 @@ class Hosts:
 
     def _set_slots(self, place: int, descriptor: int) -> None:
         """Returns when all programs that ran before have ended; the kernel waits for them, some ten milliseconds."""
-        key, value = ctypes.c_int(place), ctypes.c_int(descriptor)
-        if self._library.bpf_update_elem(self._outer, ctypes.byref(key), ctypes.byref(value), 0) < 0:
-            raise OSError(ctypes.get_errno(), "bpf_update_elem")
+        self._maps("slots")[ctypes.c_int(place)] = ctypes.c_int(descriptor)
 
 
 def namespace_of(status: os.stat_result) -> tuple[int, int]:

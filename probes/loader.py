@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import importlib.util
 import os
@@ -11,7 +12,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+
+from . import kept
+from .compiled import Compiled, taken_from
 
 HERE = Path(__file__).parent
 HEADERS = HERE / "headers"
@@ -85,22 +88,44 @@ def header_sources() -> list[Path | None]:
     return [HEADERS]
 
 
-def compile_probe(sources: Sequence[str], defines: dict[str, int], bcc: ModuleType) -> Any:
-    """Compiles files of probes/ as one text, with -D of each define; returns a bcc.BPF.
+def compile_probe(sources: Sequence[str], defines: dict[str, int], bcc: ModuleType) -> Compiled:
+    """Compiles files of probes/ as one text, with -D of each define; or finds what it was compiled to before.
 
     One text, because bcc rewrites only that, and because the programs of one text share their maps. Raises ProbeError
     with what bcc printed.
     """
-    flags = [f"-I{HERE}", *(f"-D{name}={value}" for name, value in defines.items())]
+    numbers = [f"-D{name}={value}" for name, value in defines.items()]
     text = "".join(f'#line 1 "{source}"\n{(HERE / source).read_text()}' for source in sources)
+    if "BCC_KERNEL_SOURCE" in os.environ:   # who names headers wants to see what comes of them
+        return _compiled(text, numbers, bcc)
+    key = kept.key_of(text, *numbers, *_beside(), bcc.__version__, *os.uname())
+    found = kept.find(key)
+    if found is None:
+        found = _compiled(text, numbers, bcc)
+        kept.keep(key, found)
+    return found
+
+
+def _beside() -> list[str]:
+    """What a text may include."""
+    headers = [HERE / "record.h", *sorted(HEADERS.rglob("*.h"))]
+    return [*(header.read_text() for header in headers), *map(str, header_sources())]
+
+
+def _compiled(text: str, numbers: list[str], bcc: ModuleType) -> Compiled:
     failures = []
     for headers in header_sources():
         try:
             with _kernel_source(headers), diagnostics():
-                return bcc.BPF(text=text.encode(), cflags=flags)
+                bpf = bcc.BPF(text=text.encode(), cflags=[f"-I{HERE}", *numbers])
+            try:
+                return taken_from(bcc, bpf)
+            finally:
+                bpf.cleanup()
+                atexit.unregister(bpf.cleanup)
         except ProbeError as error:
             failures.append(f"with {headers or 'the headers of the running kernel'}: {error}")
-    raise ProbeError(f"{' + '.join(sources)} does not compile " + "\n".join(failures))
+    raise ProbeError("the probes do not compile " + "\n".join(failures))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Rounds, in each of which everything is measured once in a random order; what is 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..errors import Error
@@ -28,6 +30,8 @@ RUNS = 9
 """Of which the fastest counts: others on the machine make calls slower, never faster."""
 RATE = 10_000.0
 THREADS = 2
+STEPS = 6
+"""Of a round."""
 _FUNCTION = "watched"
 
 
@@ -46,7 +50,7 @@ class Figure(StrEnum):
     """What else there is to know."""
 
     ATTACH = "attach, s"
-    ATTACH_LIGHT = "attach with --light, s"
+    ATTACH_FIRST = "attach for the first time, s"
     SHARE = "tracer at the pace, % of a core"
     PACE = "the pace, calls/s"
     FLOOD = "as fast as it goes, calls/s"
@@ -137,14 +141,18 @@ def _round(plan: Plan, number: int, plain: _Talker, before_step: Callable[[str],
 
     def light() -> None:
         with _Talker("tracing_peer", "light") as tracer:
-            figures[Figure.ATTACH_LIGHT] = tracer.heard()
+            tracer.heard()
             calls[Watching.LIGHT] = _ns_per_call(tracer, _FUNCTION)
+
+    def first() -> None:
+        with TemporaryDirectory() as empty, _Talker("tracing_peer", "full", XDG_CACHE_HOME=empty) as tracer:
+            figures[Figure.ATTACH_FIRST] = tracer.heard()
 
     def pace() -> None:
         figures.update(_pace(plan.paced))
 
     hop = plausible_hop_ns()
-    for step in order.sample([nobody, empty, full, light, pace], 5):
+    for step in order.sample([nobody, empty, full, light, first, pace], STEPS):
         before_step(step.__name__)
         step()
     return TracingRound(hop, plausible_hop_ns(), calls, figures)
@@ -182,10 +190,11 @@ def _pace(seconds: float) -> dict[Figure, float]:
 class _Talker:
     """A process that answers each line with a line. It ends when nothing more can come."""
 
-    def __init__(self, module: str, *arguments: str) -> None:
+    def __init__(self, module: str, *arguments: str, **environment: str) -> None:
         command = [sys.executable, "-m", f"cwasi_fastpath.bench.{module}", *arguments]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                         stderr=subprocess.PIPE, text=True, bufsize=1)  # fmt: skip
+                                         stderr=subprocess.PIPE, text=True, bufsize=1,
+                                         env={**os.environ, **environment})  # fmt: skip
 
     def __enter__(self) -> _Talker:
         return self

@@ -19,14 +19,14 @@ from .units import plain_text, time_text
 
 SCHEMA = 1
 METHOD = (
-    "A call is getppid in a loop in C, the fastest of 9 runs of 20,011 in each round: others on the machine make calls "
-    "slower, never faster. Empty programs: one on the entry of every system call and one on its return that do "
+    "A call is getppid in a loop in C, the fastest of 9 runs of 20,011 in each round: others on the machine make "
+    "calls slower, never faster. Empty programs: one on the entry of every system call and one on its return that do "
     "nothing, which is what any tracer of system calls costs at the least. A tracer, others only: a process that is "
     "not traced while another one is. Attaching is that of a process that has just begun, the tracer's test of itself "
-    "included. The pace: 100 times a second a sleep and 99 calls, traced by cwasi-trace with a report each second, "
-    "without the seconds in which it begins and ends. As fast as it goes: two threads at once; lost is what was made "
-    "and not counted, or what the tracer says. All in random order in every round; ratios are of one round. Intervals: "
-    "95%, bootstrap of the median over rounds."
+    "included; for the first time the probes are compiled, which is then kept. The pace: 100 times a second a sleep "
+    "and 99 calls, traced by cwasi-trace with a report each second, without the seconds in which it begins and ends. "
+    "As fast as it goes: two threads at once; lost is what was made and not counted, or what the tracer says. All in "
+    "random order in every round; ratios are of one round. Intervals: 95%, bootstrap of the median over rounds."
 )
 _CLASSES = {
     Watching.NOBODY: "raw-unix", Watching.EMPTY: "mp-pipe", Watching.FUNCTION: "ring", Watching.PROCESS: "windows",

@@ -240,9 +240,6 @@ def _print_gaps(found: list[Gaps]) -> None:
     console(sys.stdout).print(table)
 
 
-_STEPS = 5
-
-
 @bench.command()
 @click.option("--rounds", type=click.IntRange(1, 1000), help="How often everything is measured.  [default: 7]")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the order and of the intervals.")
@@ -261,12 +258,12 @@ def trace(rounds: int | None, seed: int, quick: bool, as_json: bool, html: Path 
       sudo cwasi bench trace --rounds 15 --html trace.html
     """
     from ..bench.environment import environment
-    from ..bench.tracing import Plan, measure
+    from ..bench.tracing import STEPS, Plan, measure
     from ..bench.tracing_report import TracingReport
 
     _check_writable(html)
     plan = Plan(rounds or (2 if quick else 7), seed, paced=3.0 if quick else 5.0)
-    with _progress(_STEPS * (plan.rounds + 1)) as step:
+    with _progress(STEPS * (plan.rounds + 1)) as step:
         report = TracingReport(plan, environment(), measure(plan, step))
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=1))
