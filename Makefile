@@ -15,7 +15,7 @@ MAKEFLAGS += --no-print-directory
 INPUT   ?= /usr/share/backgrounds/mate/nature/RainDrops.jpg
 OUTPUT  ?= $(BUILD)/demo/edges.jpg
 
-PACKAGES := python3 python3-venv python3-dev gcc libc6-dev python3-bpfcc redis-server groff-base spin openssl iproute2 \
+PACKAGES := python3 python3-venv python3-dev gcc libc6-dev python3-bpfcc redis-server groff-base spin openssl iproute2 strace bpftrace \
             clang libclang-rt-dev lld wasi-libc libclang-rt-dev-wasm32 libstb-dev mate-backgrounds
 BCC      := /usr/lib/python3/dist-packages/bcc
 
