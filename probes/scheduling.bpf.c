@@ -8,9 +8,11 @@
  * moment while a thread that is about to leave looks for the next one, so that
  * what it waits for may come just before it leaves.
  *
- * A kernel may leave out a switch now and then (seen: 1 of some thousand, in
- * ftrace too). A thread that leaves or ends without having come back, or comes
- * back without having left, shows it; such halves are counted apart and their time is not guessed.
+ * A kernel may hide some threads: that they leave a CPU is shown to nobody, so
+ * that who comes after one of them comes back unseen (seen: 1 of some thousand
+ * switches). A thread that leaves or ends without having come back, or comes
+ * back without having left, shows it; such halves are counted apart and their
+ * time is not guessed.
  *
  * Given by scheduling.py: TURNS.
  */

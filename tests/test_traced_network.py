@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -22,7 +21,7 @@ import json, struct, time
 
 def info(connection):
     words = struct.unpack_from("24I", connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 8)
-    return {"rtt": words[15], "cwnd": words[18], "retransmits": words[23]}
+    return {"rtt": words[15], "cwnd": words[18]}
 
 def exactly(connection, size):
     while size:
@@ -268,61 +267,6 @@ pair(client, server)
     assert row.srtt_us is not None and row.cwnd is not None
     assert min(look["rtt"] for look in seen) / 2 <= row.srtt_us <= max(look["rtt"] for look in seen) * 2
     assert min(look["cwnd"] for look in seen) <= row.cwnd <= max(look["cwnd"] for look in seen)
-
-
-def test_segments_sent_again_are_those_of_the_sender(tracer: Tracer, tmp_path: Path) -> None:
-    """A filter in a network namespace of the host's own drops one in five of the large segments on their way.
-
-    Messages of one segment: the kernel's own count is of segments, also where several are sent as one packet.
-    """
-    if not shutil.which("tc") or not shutil.which("ip"):
-        pytest.skip("no tc and ip here (apt install iproute2)")
-    # ld len; jge 1000; ld rand; mod 5; jeq 0: drop (TC_ACT_SHOT); else pass.
-    drop = "7,128 0 0 0,53 0 4 1000,32 0 0 4294963256,148 0 0 5,21 0 1 0,6 0 0 2,6 0 0 0"
-    report = traced_host(
-        tracer,
-        PAIR
-        + f"""
-import ctypes, subprocess
-if ctypes.CDLL(None).unshare(0x40000000):  # CLONE_NEWNET; the tracer was asked for its map before
-    tell({str(tmp_path / "seen")!r}, "no network namespace of its own")
-    sys.exit()
-for command in (
-    ["ip", "link", "set", "lo", "up"],
-    ["tc", "qdisc", "add", "dev", "lo", "clsact"],
-    ["tc", "filter", "add", "dev", "lo", "ingress", "bpf", "da", "bytecode", {drop!r}],
-):
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        tell({str(tmp_path / "seen")!r}, f"{{' '.join(command)}}: {{done.stderr}}")
-        sys.exit()
-
-seen = {{}}
-def client(connection):
-    for _ in range(211):
-        connection.sendall(b"x" * 10007)
-        exactly(connection, 1)
-    seen["client"] = info(connection)
-
-def server(connection):
-    for _ in range(211):
-        exactly(connection, 10007)
-        connection.send(b"a")
-    seen["server"] = info(connection)
-
-pair(client, server)
-tell({str(tmp_path / "seen")!r}, seen)
-""",
-    )
-    seen = json.loads((tmp_path / "seen").read_text())
-    if isinstance(seen, str):
-        pytest.skip(f"packets cannot be dropped here: {seen}")
-    assert seen["client"]["retransmits"] > 0
-    for name in ("client", "server"):
-        # Never more. On a very busy machine one of 50 was not traced, as a switch now and then is not.
-        untraced = seen[name]["retransmits"] - network(report, name).retransmits
-        assert 0 <= untraced <= 1 + seen[name]["retransmits"] // 20, (name, seen[name], report.network)
-    assert network(report, "client").sent_bytes == network(report, "server").received_bytes == 211 * 10007
 
 
 def test_text_and_json() -> None:

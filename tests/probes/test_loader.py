@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from cwasi_fastpath.probes import probe
+from cwasi_fastpath.probes.compiled import Compiled
 from cwasi_fastpath.probes.loader import HEADERS, ProbeError, compile_probe, header_sources, import_bcc
 from cwasi_fastpath.probes.requirements import requirements
 from cwasi_fastpath.tracer import Tracer, TracerUnavailable
@@ -54,3 +58,33 @@ def test_the_impostor_is_told_from_bcc(tmp_path: Path) -> None:
     )
     (line,) = [line for line in done.stdout.splitlines() if "name='bcc'" in line]
     assert "status='fail'" in line and str(tmp_path) in line and "pip uninstall bcc" in line, done.stderr
+
+
+SOURCES = Path("/usr/src")
+
+
+def test_with_the_headers_of_a_kernel_the_programs_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing in them depends on a kernel's records: Debian's headers, of whatever kernel, change not a byte."""
+    commons = sorted(SOURCES.glob("linux-headers-*-common"))
+    whole = [common for common in commons if list(SOURCES.glob(f"{common.name.removesuffix('common')}{_debian()}"))]
+    if not whole:
+        pytest.skip("no headers here (apt install linux-headers-amd64, or that of your architecture)")
+    for part in (whole[-1], SOURCES / f"{whole[-1].name.removesuffix('common')}{_debian()}"):
+        subprocess.run(["cp", "-rsf", f"{part}/.", str(tmp_path)], check=True)
+    programs: list[Compiled] = []
+
+    def noted(sources: Sequence[str], defines: dict[str, int], bcc: ModuleType) -> Compiled:
+        programs.append(compile_probe(sources, defines, bcc))
+        return programs[-1]
+
+    monkeypatch.setattr(probe, "compile_probe", noted)
+    for tree in (HEADERS, tmp_path):
+        monkeypatch.setenv("BCC_KERNEL_SOURCE", str(tree))
+        Tracer().close()
+    assert programs[0] == programs[1]
+
+
+def _debian() -> str:
+    return {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64"}.get(os.uname().machine, os.uname().machine)
