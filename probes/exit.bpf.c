@@ -5,7 +5,7 @@
 int on_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 task = ctx->args[0];
-	struct thread *thread = threads.lookup(&task);
+	struct thread *thread = thread_of(task);
 
 	if (!thread)
 		return 0;

@@ -65,6 +65,9 @@ struct thread {
 	u32 in_pool;	/* whether it has turned out to be a worker of wasmtime's WASI */
 };
 
+/* Task_structs that share a mark. A power of two: a mark costs 8 bytes. */
+#define MARKS 16384
+
 /* A traced process; kept when it has exited, so that its calls keep a name. */
 struct process {
 	u32 self;	/* the process (by thread: the thread) in the initial pid namespace */

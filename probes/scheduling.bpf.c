@@ -77,7 +77,7 @@ int on_switch(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 prev = ctx->args[1];
 	u64 next = ctx->args[2];
-	struct thread *thread = threads.lookup(&prev);
+	struct thread *thread = thread_of(prev);
 	u32 dead = (u32)ctx->args[3] & TASK_DEAD;
 
 	/* One that is about to end may have ended for on_exit: its last turn ends it here. */
@@ -90,7 +90,7 @@ int on_switch(struct bpf_raw_tracepoint_args *ctx)
 	/* As the kernel counts: one that is preempted while about to wait has not waited. */
 	if (thread && thread->state != PENDING)
 		leave(thread, !ctx->args[0] && (u32)ctx->args[3], bpf_ktime_get_ns());
-	thread = threads.lookup(&next);
+	thread = thread_of(next);
 	if (thread)
 		come_back(thread, bpf_ktime_get_ns());
 	return 0;
@@ -99,7 +99,7 @@ int on_switch(struct bpf_raw_tracepoint_args *ctx)
 int on_wakeup(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 task = ctx->args[0];
-	struct thread *thread = threads.lookup(&task);
+	struct thread *thread = thread_of(task);
 
 	if (thread && thread->left && thread->blocked && !thread->woken)
 		thread->woken = bpf_ktime_get_ns();

@@ -42,7 +42,7 @@ static __always_inline void count_time(u64 owner, u32 nr, u64 ns)
 int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 task = bpf_get_current_task();
-	struct thread *thread = threads.lookup(&task);
+	struct thread *thread = thread_of(task);
 	struct total zero = {};
 	struct call call = {};
 	struct total *total;

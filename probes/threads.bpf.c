@@ -33,6 +33,7 @@ BPF_TABLE("array", u32, struct host, hosts, HOSTS);	/* by place; nobody is at 0 
 BPF_TABLE("hash", u32, struct joined, joined, HOSTS);	/* by process */
 BPF_TABLE("array", u32, u32, generation, 1);	/* how many have joined */
 BPF_TABLE("hash", u64, struct thread, threads, THREADS);
+BPF_TABLE("array", u32, u32, marks, MARKS);	/* whether a task_struct about here has ever been traced */
 BPF_TABLE("hash", u64, struct process, processes, PROCESSES);
 BPF_TABLE("percpu_array", u32, u64, lost, LOST_KINDS);
 BPF_TABLE("array", u32, struct order, orders, 1);
@@ -59,6 +60,34 @@ static __always_inline u32 joins(void)
 	u32 *count = generation.lookup(&first);
 
 	return count ? *(volatile u32 *)count : 0;
+}
+
+static __always_inline u32 *mark_of(u64 task)
+{
+	u32 place = (task >> 8) % MARKS;	/* nearer to each other no two are */
+
+	return marks.lookup(&place);
+}
+
+/* The record of a thread, 0 if it is not traced: most are not, and must learn that at once. */
+static __always_inline struct thread *thread_of(u64 task)
+{
+	u32 *mark = mark_of(task);
+
+	return mark && *(volatile u32 *)mark ? threads.lookup(&task) : 0;
+}
+
+/* Follow a thread from now on. Returns whether it could not be. */
+static __always_inline u32 follow(u64 task, struct thread *thread)
+{
+	u32 *mark = mark_of(task);
+
+	if (mark)
+		*(volatile u32 *)mark = 1;
+	if (!threads.update(&task, thread))
+		return 0;
+	count_lost(LOST_THREADS);
+	return 1;
 }
 
 /* What the current thread's host calls it: 0 in a pid namespace other than the host's. */
@@ -177,13 +206,15 @@ static __always_inline struct thread *adopt(u64 task)
 	struct bpf_pidns_info ns = {};
 	struct thread fresh = {.state = NEWBORN};	/* may have become a host's before it was met */
 	u32 first = 0;
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	u32 pid = tgid;
 	struct order *order = orders.lookup(&first);
+	u32 tgid, pid;
 	u64 *process;
 
+	/* Where all that are not traced leave: nothing before this may take time. */
 	if (!order || !order->adopts)
 		return 0;
+	tgid = bpf_get_current_pid_tgid() >> 32;
+	pid = tgid;
 	if (!PIDNS_INITIAL) {
 		bpf_get_ns_current_pid_tgid(PIDNS_DEV, PIDNS_INO, &ns, sizeof(ns));
 		pid = ns.tgid;
@@ -195,18 +226,14 @@ static __always_inline struct thread *adopt(u64 task)
 		fresh.process = *process;
 		fresh.self = tgid;
 	}
-	if (threads.update(&task, &fresh)) {
-		count_lost(LOST_THREADS);
-		return 0;
-	}
-	return threads.lookup(&task);
+	return follow(task, &fresh) ? 0 : threads.lookup(&task);
 }
 
 /* The current thread's record if it is traced; says who it is if it has not yet. */
 static __always_inline struct thread *current_thread(void)
 {
 	u64 task = bpf_get_current_task();
-	struct thread *thread = threads.lookup(&task);
+	struct thread *thread = thread_of(task);
 
 	if (!thread)
 		thread = adopt(task);
@@ -271,7 +298,7 @@ int on_fork(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 parent_task = ctx->args[0];
 	u64 child_task = ctx->args[1];
-	struct thread *parent = threads.lookup(&parent_task);
+	struct thread *parent = thread_of(parent_task);
 	struct thread child = {};
 
 	if (!parent)
@@ -291,8 +318,8 @@ int on_fork(struct bpf_raw_tracepoint_args *ctx)
 	child.seen = joins();
 	if (child.state == UNTRACED)
 		threads.delete(&child_task);	/* of who had the address before */
-	else if (threads.update(&child_task, &child))
-		count_lost(LOST_THREADS);
+	else
+		follow(child_task, &child);
 	return 0;
 }
 
@@ -300,7 +327,7 @@ int on_fork(struct bpf_raw_tracepoint_args *ctx)
 int on_exec(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 task = ctx->args[0];
-	struct thread *thread = threads.lookup(&task);
+	struct thread *thread = thread_of(task);
 
 	if (!thread)
 		return 0;

@@ -141,6 +141,24 @@ enter(0)
     assert sum(row.count for row in report.rows if row.syscall == "write") == 23 + 7 + 1009
 
 
+def test_threads_and_processes_that_come_and_go_are_all_counted(tracer: Tracer) -> None:
+    """Thousands of records, where many had an address that another one had before, traced or not."""
+    report = traced_host(
+        tracer,
+        """
+for _ in range(53):
+    threads = [threading.Thread(target=write, args=[7]) for _ in range(19)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    if os.fork() == 0:
+        write(11)
+        os._exit(0)
+    os.wait()
+""",
+    )
+    assert sum(row.count for row in report.rows if row.syscall == "write") == 53 * (19 * 7 + 11)
+
+
 def test_many_calls_are_counted_exactly(tracer: Tracer) -> None:
     argv = ["dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=200003", "status=none"]
     report = traced(tracer, argv)
