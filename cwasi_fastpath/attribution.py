@@ -15,18 +15,19 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import watch
 from ._native import check, lib
-from .invitation import limit_waits, listen
+from .invitation import heard, limit_waits, listen
 from .names import checked
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
 
 ENVIRONMENT = "CWASI_TRACER"
-_VERSION = 2
+_VERSION = 3
 _NAMES, _OTHER = 1021, 1023   # as the tracer has it: for what exceeds its table
 _MESSAGE_BYTES = 4096
 
@@ -45,18 +46,20 @@ class _TracerClient:
         limit_waits(self._socket)
         address = "\0" + path[1:] if path.startswith("@") else path
         self._socket.connect(address)
-        # Whoever has the map learns what we run: only a tracer that is root, and sees it anyway, may have it.
+        # Whoever has the map learns what we run: only root, and our own user, who see it anyway, may have it.
         credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         uid = struct.unpack("3i", credentials)[1]
-        if uid != 0:
-            raise PermissionError(f"the tracer at {path} runs as uid {uid}, not as root")
+        if not heard(uid, os.geteuid()):
+            raise PermissionError(f"the tracer at {path} runs as uid {uid}, neither as root nor as we do")
         self._map()
         self._account()
         for name in _ids:   # in the order in which they came, so that each gets the number that it had
             _ids[name] = self.function_id(name)
 
     def _map(self) -> None:
-        self._socket.send(json.dumps({"hello": _VERSION}).encode())
+        namespace = Path("/proc/self/ns/pid").stat()
+        hello = {"hello": _VERSION, "namespace": [namespace.st_dev, namespace.st_ino]}
+        self._socket.send(json.dumps(hello).encode())
         data, fds, _, _ = socket.recv_fds(self._socket, _MESSAGE_BYTES, 1)
         try:
             reply = json.loads(data)

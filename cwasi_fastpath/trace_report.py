@@ -248,6 +248,8 @@ class TraceReport:
     """What the tracer's own process has used since it was attached."""
     tracer_bytes: int = 0
     """Its memory."""
+    tracer_capabilities: tuple[str, ...] = ()
+    """What it may do beyond the rights of its user, as `CAP_BPF`."""
     uses: tuple[FunctionUse, ...] = ()
     """Those that ran longest first."""
     ends: tuple[EndUse, ...] = ()

@@ -12,15 +12,15 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from .capabilities import held, keep_only
 from .errors import Error, Unavailable
 from .host_statistics import EndCounts, HostStatistics
-from .invitation import invite
+from .invitation import Unheard, invite
 from .probes.hosts import FUNCTIONS, OWNERS, PLACES, POOL, PROBES, SLOTS, Seat, namespace_of
 from .probes.loader import ProbeError
 from .probes.network import Network, Traffic
@@ -185,8 +185,7 @@ class Tracer:
             if ended(descriptor):  # then the pid may have been another's meanwhile
                 self._probe.disown(pid)
                 raise NoSuchTarget(f"process {pid} has ended")
-            with suppress(OSError):   # it is no host
-                invite(pid, self._open_control().address)
+            self._invite(pid)
         except BaseException as error:
             os.close(descriptor)
             if isinstance(error, OSError):
@@ -196,6 +195,15 @@ class Tracer:
             raise
         return descriptor
 
+    def _invite(self, pid: int) -> None:
+        control = self._open_control()
+        try:
+            invite(pid, control.address)
+        except Unheard as error:
+            control.unheard.add(error.uid)
+        except OSError:   # it is no host
+            pass
+
     def detach(self, pid: int) -> None:
         """To be called when a process that we were attached to has ended: whoever has its pid next is another."""
         self._probe.disown(pid)
@@ -203,6 +211,13 @@ class Tracer:
     def pids(self) -> frozenset[int]:
         """The processes that are traced now, as they are called in the tracer's pid namespace."""
         return self._probe.pids()
+
+    def give_up_privileges(self, but: Iterable[str] = ()) -> None:
+        """Keeps, of its capabilities, what to go on takes, and these. Nothing can be spawned or attached to afterwards.
+
+        It is the calling thread that does, and what it starts from now on; our own threads have none to begin with.
+        """
+        keep_only([*_kept(), *but])
 
     def lighten(self, reason: str) -> None:
         """From now on leaves out system calls, as the light mode does; what has been counted stays. Twice is safe."""
@@ -243,12 +258,13 @@ class Tracer:
             light=self._light,
             tracer_cpu_seconds=time.process_time() - self._cpu,
             tracer_bytes=_resident_bytes(),
+            tracer_capabilities=held(),
         )
 
     def _missing(self) -> tuple[MissingCounts, ...]:
         lacks = [MissingCounts(lack.name, lack.reason, lack.remedy) for lack in self._probe.missing]
         left_out = [MissingCounts(name, *self._left_out) for name in _CALLS_OF] if self._light else []
-        return (*left_out, *lacks)
+        return (*left_out, *lacks, *_unheard(self._open_control().unheard))
 
     def _counts(self, counter: Counter) -> bool:
         return counter in self._probe.counters
@@ -281,15 +297,16 @@ class _Seats:
 
     def __init__(self, probe: Probe) -> None:
         self._probe = probe
+        self.capabilities = _kept()
 
-    def join(self, pid: int, alive: Callable[[], bool]) -> Seat | None:
-        """See tracer_socket.Seats. Of its pid namespace we are told by /proc, if that is of our own."""
+    def knows(self, pid: int) -> bool:
+        """See tracer_socket.Seats."""
+        return self._probe.group_of(pid) is not None
+
+    def join(self, pid: int, namespace: tuple[int, int], alive: Callable[[], bool]) -> Seat | None:
+        """See tracer_socket.Seats."""
         group = self._probe.group_of(pid)
-        if group is None:
-            return None
-        ours = Path("/proc/self").readlink() == Path(str(os.getpid()))
-        namespace = Path("/proc", str(pid) if ours else "self", "ns/pid").stat()
-        return self._probe.hosts.join(group, namespace_of(namespace), alive)
+        return None if group is None else self._probe.hosts.join(group, namespace_of(*namespace), alive)
 
     def leave(self, seat: Seat) -> None:
         """See tracer_socket.Seats."""
@@ -386,6 +403,18 @@ def _ends(said: Mapping[int, HostStatistics], owners: _Owners) -> Iterator[EndUs
                 direction="sends" if end.sends else "receives",
                 **counts,
             )
+
+
+def _unheard(uids: Iterable[int]) -> Iterator[MissingCounts]:
+    reason = f"they tell them to root and their own user, and the tracer runs as uid {os.geteuid()}"
+    for uid in sorted(uids):
+        name = f"functions of the hosts of uid {uid}, whose calls are with their processes"
+        yield MissingCounts(name, reason, f"trace as root, or as uid {uid}")
+
+
+def _kept() -> list[str]:
+    """Maps for hosts that join later take it; before Linux 5.19 every look at a map did."""
+    return ["CAP_BPF"] if "CAP_BPF" in held() else ["CAP_SYS_ADMIN"]
 
 
 def ended(descriptor: int) -> bool:

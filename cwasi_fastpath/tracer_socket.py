@@ -2,16 +2,18 @@
 
 An AF_UNIX SOCK_SEQPACKET socket in the abstract namespace, so that no file is left behind; one JSON object a message.
 
-    {"hello": 2}           -> {"version": 2, "slots": N, "probes": P} and the map's fd, see below
+    {"hello": 3, "namespace": [dev, ino]}
+                           -> {"version": 3, "slots": N, "probes": P} and the map's fd, see below
     {"statistics": 1}      -> {"taken": true}; with a sealed memfd, whose layout is cwasi_statistics: what it counts
     {"function": "name"}   -> {"id": n}, n >= 1: what to store in the slot of the thread that runs the function
     anything else          -> {"error": "..."}
 
 The map is a {u32 tid; u32 id}[N] to be mapped. A thread's slot is the first with its tid from number tid % N on, of P;
-it claims one whose tid is 0. The tid is that in the host's own pid namespace.
+it claims one whose tid is 0. The tid is that in the host's own pid namespace, which is what stat() has of its
+/proc/self/ns/pid: in a wrong one its threads are not found.
 
 Ids count within a connection, and so does the map: what a host says is about its own threads, and names are told apart
-by host. Only processes that are traced are served.
+by host. Only processes that are traced are served, and only those that may listen to us.
 """
 
 from __future__ import annotations
@@ -28,11 +30,13 @@ import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
+from .capabilities import keep_only
 from .errors import BadName
 from .host_statistics import NOTHING, HostStatistics, check_file, read_file
 from .host_statistics import VERSION as STATISTICS
+from .invitation import heard
 from .names import checked
 
 ENVIRONMENT = "CWASI_TRACER"
@@ -41,9 +45,11 @@ OTHER = "other"
 POOL = "wasi-pool"
 """Stands for the threads of a host on which wasmtime does what WASI's calls ask for."""
 
-_VERSION = 2
+_VERSION = 3
 _MESSAGE_BYTES = 4096
-_EXPECTED = f'expected {{"hello": {_VERSION}}}, {{"statistics": {STATISTICS}}} and a file, or {{"function": "<name>"}}'
+_HELLO = f'{{"hello": {_VERSION}, "namespace": [<dev>, <ino>]}}'
+_EXPECTED = f'expected {_HELLO}, {{"statistics": {STATISTICS}}} and a file, or {{"function": "<name>"}}'
+_NOT_SERVED = "only processes of the traced command, in a pid namespace that the tracer sees, are served"
 _NAMES = 1 << 16   # of all hosts that ever were
 _KEPT = 1 << 16   # functions and ends of channels of hosts that have left
 _SO_PEERPIDFD = 77
@@ -70,9 +76,14 @@ class Seats(Protocol):
     """The one before it: for the threads that wasmtime starts for WASI."""
     slots: int
     probes: int
+    capabilities: list[str]
+    """What letting one in takes."""
 
-    def join(self, pid: int, alive: Callable[[], bool]) -> Seat | None:
-        """For a traced process; None where it is not traced, or cannot be told from others. Raises OSError."""
+    def knows(self, pid: int) -> bool:
+        """Whether that process is traced, and can be told from others."""
+
+    def join(self, pid: int, namespace: tuple[int, int], alive: Callable[[], bool]) -> Seat | None:
+        """For such a process; None where it is none. namespace: st_dev and st_ino, as it says. Raises OSError."""
 
     def leave(self, seat: Any) -> None:
         """Its map counts no more."""
@@ -83,7 +94,8 @@ class _Client:
     """One connection."""
 
     pid: int
-    seat: Seat
+    seat: Seat | None = None
+    """From its hello on."""
     statistics: int | None = None
     """The descriptor of its file."""
     before: HostStatistics = NOTHING
@@ -102,6 +114,8 @@ class ControlSocket:
         self._pool = seats.pool
         self._clients: dict[socket.socket, _Client] = {}
         self._names: dict[int, str] = {}
+        self.unheard: set[int] = set()
+        """The uids of hosts that do not listen to us."""
         self._lock = threading.Lock()
         """For who reads statistics while a host leaves."""
         self._last: dict[int, HostStatistics] = {}
@@ -128,7 +142,7 @@ class ControlSocket:
         """What each host has said of itself, those that have left too; by its function 0."""
         with self._lock:
             now = [client for client in self._clients.values() if client.statistics is not None]
-            return self._last | {client.seat.owner: _read(client) for client in now}
+            return self._last | {_owner(client): _read(client) for client in now}
 
     def close(self) -> None:
         """Ends the thread and all connections; hosts keep their mapping of their map, which nobody reads any more."""
@@ -136,6 +150,7 @@ class ControlSocket:
         self._thread.join()
 
     def _serve(self) -> None:
+        keep_only(self._seats.capabilities)
         with selectors.DefaultSelector() as selector, contextlib.ExitStack() as stack:
             stack.enter_context(self._listener)
             stack.enter_context(self._woken)
@@ -163,9 +178,10 @@ class ControlSocket:
             client = self._clients.pop(connection)
             connection.close()
             if client.statistics is not None:
-                self._keep(client.seat.owner, _read(client))
+                self._keep(_owner(client), _read(client))
                 os.close(client.statistics)
-        self._seats.leave(client.seat)
+        if client.seat is not None:
+            self._seats.leave(client.seat)
 
     def _keep(self, owner: int, last: HostStatistics) -> None:
         if self._kept < _KEPT and (last.functions or last.ends):
@@ -191,21 +207,43 @@ class ControlSocket:
         """Who has connected, or why it is not served."""
         if len(self._clients) >= self._most:
             return "too many connections"
+        pid, uid = _credentials(connection)
+        if not self._seats.knows(pid):
+            return _NOT_SERVED
+        if not heard(os.geteuid(), uid):
+            self.unheard.add(uid)
+            return f"the tracer runs as uid {os.geteuid()}, neither as root nor as you do"
+        return _Client(pid)
+
+    def _join(self, connection: socket.socket, client: _Client, namespace: object) -> tuple[bytes, list[int]]:
+        """Gives it its map; the same one again where it asks again."""
+        if not _is_namespace(namespace):
+            return _error(_EXPECTED), []
+        if client.seat is None:
+            lack = self._sit(connection, client, namespace)
+            if lack is not None:
+                return _error(lack), []
+        assert client.seat is not None
+        reply = {"version": _VERSION, "slots": self._seats.slots, "probes": self._seats.probes}
+        return _encoded(reply), [client.seat.descriptor]
+
+    def _sit(self, connection: socket.socket, client: _Client, namespace: tuple[int, int]) -> str | None:
+        """Lets it in. Returns why not, if not."""
         try:
-            pid, pidfd = _peer(connection)
+            pidfd = _descriptor_of(connection, client.pid)
         except OSError:
-            return "your process has ended"   # which may have passed the connection on
+            return "your process has ended"   # it may have passed the connection on
         try:
-            seat = self._seats.join(pid, lambda: not _ended(pidfd))
+            client.seat = self._seats.join(client.pid, namespace, lambda: not _ended(pidfd))
         except OSError as error:
             return str(error)
         finally:
             os.close(pidfd)
-        if seat is None:
-            return "only processes of the traced command, in a pid namespace that the tracer sees, are served"
+        if client.seat is None:
+            return _NOT_SERVED
         if len(self._names) < _NAMES:
-            self._names[seat.owner + self._pool] = self._label(POOL, pid)
-        return _Client(pid, seat)
+            self._names[client.seat.owner + self._pool] = self._label(POOL, client.pid)
+        return None
 
     def _answer(self, connection: socket.socket) -> bool:
         """Serves one message; False when the connection is to be closed."""
@@ -214,7 +252,7 @@ class ControlSocket:
             if not message and not given:
                 return False
             try:
-                reply, fds = self._reply(self._clients[connection], message, given)
+                reply, fds = self._reply(connection, message, given)
             finally:
                 for descriptor in given:   # what is kept has been taken out
                     os.close(descriptor)
@@ -223,14 +261,16 @@ class ControlSocket:
             return False
         return True
 
-    def _reply(self, client: _Client, message: bytes, given: list[int]) -> tuple[bytes, list[int]]:
+    def _reply(self, connection: socket.socket, message: bytes, given: list[int]) -> tuple[bytes, list[int]]:
+        client = self._clients[connection]
         try:
             request = json.loads(message)
         except (ValueError, RecursionError):
             return _error("not JSON"), []
-        if request == {"hello": _VERSION}:
-            reply = {"version": _VERSION, "slots": self._seats.slots, "probes": self._seats.probes}
-            return _encoded(reply), [client.seat.descriptor]
+        if isinstance(request, dict) and request.keys() == {"hello", "namespace"} and request["hello"] == _VERSION:
+            return self._join(connection, client, request["namespace"])
+        if client.seat is None:
+            return _error(f"expected {_HELLO} first"), []
         if request == {"statistics": STATISTICS} and given:
             return self._take(client, given), []
         if not isinstance(request, dict) or request.keys() != {"function"}:
@@ -257,7 +297,7 @@ class ControlSocket:
             return self._other
         if name not in client.ids and len(client.ids) + 1 < self._pool and len(self._names) < _NAMES:
             number = client.ids[name] = len(client.ids) + 1
-            self._names[client.seat.owner + number] = self._label(name, client.pid)
+            self._names[_owner(client) + number] = self._label(name, client.pid)
         return client.ids.get(name, self._other)
 
     def _label(self, name: str, pid: int) -> str:
@@ -270,15 +310,30 @@ class ControlSocket:
         return label if again == 1 else f"{label}.{again}"
 
 
-def _peer(connection: socket.socket) -> tuple[int, int]:
-    """The pid of who has connected, and a descriptor of it: the pid may be another's by now. Raises OSError."""
-    pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+def _credentials(connection: socket.socket) -> tuple[int, int]:
+    """The pid and the uid of who has connected."""
+    pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid, uid
+
+
+def _descriptor_of(connection: socket.socket, pid: int) -> int:
+    """Of who has connected: its pid may be another's by now. Raises OSError."""
     try:
-        return pid, connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+        return connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
     except OSError as error:
         if error.errno != errno.ENOPROTOOPT:
             raise
-        return pid, os.pidfd_open(pid)   # before Linux 6.5
+        return os.pidfd_open(pid)   # before Linux 6.5
+
+
+def _is_namespace(said: object) -> TypeGuard[tuple[int, int]]:
+    """Two numbers of the kernel's."""
+    return isinstance(said, list) and len(said) == 2 and all(type(word) is int and 0 <= word < 1 << 64 for word in said)
+
+
+def _owner(client: _Client) -> int:
+    assert client.seat is not None
+    return client.seat.owner
 
 
 def _read(client: _Client) -> HostStatistics:

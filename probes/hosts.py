@@ -52,8 +52,8 @@ class Hosts:
     def join(self, group: int, namespace: tuple[int, int], alive: Callable[[], bool]) -> Seat | None:
         """Lets a process in: its threads, and the children that it forks. None where there is no room.
 
-        namespace: its pid namespace, see namespace_of. alive: whether that process, and not the next of its pid, is
-        still there. Raises OSError.
+        namespace: its pid namespace, see namespace_of; in any other its threads would not be found. alive: whether that
+        process, and not the next of its pid, is still there. Raises OSError.
         """
         if not self._free:
             self._clear()
@@ -112,9 +112,9 @@ class Hosts:
             raise OSError(ctypes.get_errno(), "bpf_update_elem")
 
 
-def namespace_of(status: os.stat_result) -> tuple[int, int]:
+def namespace_of(device: int, inode: int) -> tuple[int, int]:
     """A pid namespace as the kernel names it: its encoding of a device number is not that of stat."""
-    return os.major(status.st_dev) << 20 | os.minor(status.st_dev), status.st_ino
+    return os.major(device) << 20 | os.minor(device), inode
 
 
 def _create_slots() -> int:

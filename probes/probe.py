@@ -114,7 +114,7 @@ class Probe:
             raise
 
     def _defines(self) -> dict[str, int]:
-        dev, ino = namespace_of(self._namespace)
+        dev, ino = namespace_of(self._namespace.st_dev, self._namespace.st_ino)
         return {
             "SLOTS": SLOTS,
             "HOSTS": PLACES + 1,

@@ -42,7 +42,7 @@ LAYERS = [
     {"connection", "mail", "request", "placement", "runtime"},
     {"policy"},
     {"credentials", "claim", "descriptors", "lease", "tax_bill", "invitation"},
-    {"_native", "cpu", "metrics", "modes", "names", "network", "output", "shield", "trace_report"},
+    {"_native", "capabilities", "cpu", "metrics", "modes", "names", "network", "output", "shield", "trace_report"},
     {"errors", "_cwasi", "_build"},
 ]
 LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}

@@ -201,7 +201,7 @@ control.send(b'{"statistics": 2}')
 assert b"error" in control.recv(4096)
 assert "taken" in hand_over(sealed(b""))
 assert "error" in hand_over(sealed(b""))   # once
-socket.send_fds(control, [b'{"hello": 2}'], [a.fileno()] * 50)
+socket.send_fds(control, [HELLO], [a.fileno()] * 50)
 assert b"slots" in control.recv(4096)
 enter(ask({"function": "refused"})["id"]); write(23); enter(0)
 """,

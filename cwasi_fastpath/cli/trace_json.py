@@ -52,7 +52,11 @@ def _report(whole: TraceReport, view: View) -> dict[str, Any]:
             "seconds": whole.overhead_seconds,
             "share": whole.overhead,
         },
-        "tracer": {"cpu_seconds": whole.tracer_cpu_seconds, "memory_bytes": whole.tracer_bytes},
+        "tracer": {
+            "cpu_seconds": whole.tracer_cpu_seconds,
+            "memory_bytes": whole.tracer_bytes,
+            "capabilities": list(whole.tracer_capabilities),
+        },
         "rows": [_row_as_json(row) for row in report.rows],
         "classes": [_row_as_json(row) for row in report.classes],
         "scheduling": [_row_as_json(row) for row in report.scheduling],

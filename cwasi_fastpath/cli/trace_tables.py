@@ -177,6 +177,8 @@ def footer(report: TraceReport) -> str:
     lines.append(f"Tracing added about {added}.")
     share = report.tracer_cpu_seconds / report.seconds if report.seconds > 0 else 0.0
     used = f"{report.tracer_cpu_seconds * 1e3:.3f} ms of CPU ({share:.1%} of one)"
-    lines.append(f"The tracer itself used {used} and has {report.tracer_bytes / 1e6:.0f} MB.")
+    kept = ", ".join(report.tracer_capabilities) or "no capability"
+    itself = f"The tracer itself used {used}, has {report.tracer_bytes / 1e6:.0f} MB and keeps {kept}."
+    lines.append(fill(itself, _WIDTH, subsequent_indent="  "))
     return "\n".join(lines)
 
