@@ -136,16 +136,16 @@ int cwasi_statistics_end(cwasi_channel *c, const char *channel, const char *peer
 void statistics_add_time(uint32_t id, uint64_t ns)
 {
     cwasi_statistics *table = find_table();
-    if (table && id < CWASI_FUNCTIONS_MAX)
-        add(&table->functions[id].ns, ns);
+    if (table)
+        add(&table->functions[id % CWASI_FUNCTIONS_MAX].ns, ns);
 }
 
 void statistics_add_call(uint32_t id, uint64_t ns, uint64_t waited, uint64_t copied)
 {
     cwasi_statistics *table = find_table();
-    if (!table || id >= CWASI_FUNCTIONS_MAX)
+    if (!table)
         return;
-    cwasi_function_statistics *f = &table->functions[id];
+    cwasi_function_statistics *f = &table->functions[id % CWASI_FUNCTIONS_MAX];
     add(&f->calls, 1);
     add(&f->calls_ns, ns);
     add(&f->waited_ns, waited);
@@ -160,7 +160,7 @@ void statistics_tell(uint64_t row, uint32_t id, uint64_t ns, uint64_t waited, ui
         return;
     cwasi_end_statistics *end = &table->end[(uint32_t)row - 1];
     /* One thread at a time is inside an end. */
-    end->function = id < CWASI_FUNCTIONS_MAX ? id : CWASI_FUNCTIONS_MAX - 1;
+    end->function = id;
     end->mode = mode;
     set(&end->calls, end->calls + 1);
     set(&end->calls_ns, end->calls_ns + ns);

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from . import watch
 from ._native import check, lib
+from .function_ids import OTHER, FunctionIds
 from .invitation import heard, limit_waits, listen
 from .names import checked
 
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = "CWASI_TRACER"
 _VERSION = 3
-_NAMES, _OTHER = 1021, 1023   # as the tracer has it: for what exceeds its table
 _MESSAGE_BYTES = 4096
 
 _log = logging.getLogger(__name__)
 _lock = threading.Lock()
-_ids: dict[str, int] = {}
+_local = threading.local()
+_ids = FunctionIds()
 _tracer: _TracerClient | None = None
 _asked = False
 
@@ -53,8 +54,8 @@ class _TracerClient:
             raise PermissionError(f"the tracer at {path} runs as uid {uid}, neither as root nor as we do")
         self._map()
         self._account()
-        for name in _ids:   # in the order in which they came, so that each gets the number that it had
-            _ids[name] = self.function_id(name)
+        for name, number in _ids.items():
+            self.tell(name, number)
 
     def _map(self) -> None:
         namespace = Path("/proc/self/ns/pid").stat()
@@ -82,9 +83,10 @@ class _TracerClient:
         finally:
             os.close(statistics)
 
-    def function_id(self, name: str) -> int:
-        self._socket.send(json.dumps({"function": name}).encode())
-        return int(json.loads(self._socket.recv(_MESSAGE_BYTES))["id"])
+    def tell(self, name: str, number: int) -> None:
+        """What the number stands for from now on. Returns when the tracer knows it."""
+        self._socket.send(json.dumps({"function": name, "id": number}).encode())
+        self._socket.recv(_MESSAGE_BYTES)
 
     def close(self) -> None:
         self._socket.close()
@@ -104,24 +106,27 @@ def _connect() -> _TracerClient | None:
     return _tracer
 
 
-def _number(name: str) -> int:
-    tracer = _connect()
-    if tracer is None:
-        listen(_join)
-    try:
-        return tracer.function_id(name) if tracer else len(_ids) + 1 if len(_ids) < _NAMES else _OTHER
-    except (OSError, ValueError, KeyError) as error:
-        _log.warning("%s is not traced: %s", name, error)
-        return 0
-
-
-def function_id(name: str) -> int:
-    """The number that stands for `name` in this process, from 1 on. Raises BadName."""
+def _take(name: str) -> int:
+    """The number of a function that is in use from now on, or OTHER. Raises BadName."""
     with _lock:
-        if name not in _ids:
-            checked(name, "function")
-            _ids[name] = _number(name)
-        return _ids[name]
+        if name in _ids:
+            return _ids.take(name)
+        checked(name, "function")
+        tracer = _connect()
+        if tracer is None:
+            listen(_join)
+        number = _ids.take(name)
+        if tracer is not None and number != OTHER:
+            try:
+                tracer.tell(name, number)
+            except OSError as error:
+                _log.warning("%s is not traced: %s", name, error)
+        return number
+
+
+def _give_back(name: str) -> None:
+    with _lock:
+        _ids.give_back(name)
 
 
 def _describe(end: Endpoint) -> None:
@@ -163,14 +168,33 @@ def _after_fork() -> None:
     _connect()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+# Not while another thread gives numbers: the child would have half of it.
+os.register_at_fork(
+    before=lambda: _lock.acquire(), after_in_parent=lambda: _lock.release(), after_in_child=_after_fork
+)
 
 
 @contextmanager
 def function(name: str) -> Iterator[None]:
-    """Charges what this thread does inside the block to the function `name`. Blocks may nest. Raises BadName."""
-    before = lib.cwasi_attribution_enter(function_id(name))
+    """Charges what this thread does inside the block to the function `name`. Blocks may nest. Raises BadName.
+
+    A block that ends on another thread, as a generator's may, ends nowhere: the thread that it began on keeps it.
+    """
+    number, thread = _take(name), _this_thread()
+    before = lib.cwasi_attribution_enter(number)
     try:
         yield
     finally:
-        lib.cwasi_attribution_enter(before)
+        if thread is _this_thread():
+            lib.cwasi_attribution_enter(before)
+            if number != OTHER:
+                _give_back(name)
+
+
+def _this_thread() -> object:
+    """Stands for it; idents and tids are used again."""
+    try:
+        return _local.thread
+    except AttributeError:
+        _local.thread = object()
+        return _local.thread

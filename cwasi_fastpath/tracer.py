@@ -21,11 +21,13 @@ from .capabilities import held, keep_only
 from .errors import Error, Unavailable
 from .host_statistics import EndCounts, HostStatistics
 from .invitation import Unheard, invite
-from .probes.hosts import FUNCTIONS, OWNERS, PLACES, POOL, PROBES, SLOTS, Seat, namespace_of
+from .owner_names import OTHER
+from .probes.hosts import FUNCTIONS, OWNERS, PLACES, PROBES, SLOTS, Seat, namespace_of
 from .probes.loader import ProbeError
 from .probes.network import Network, Traffic
 from .probes.probe import BUCKETS, Counter, Probe
 from .probes.requirements import Check, requirements
+from .probes.retired import Retired
 from .probes.round_trips import RoundTrips
 from .probes.scheduling import Scheduling, Turns
 from .probes.syscall_classes import CLASSES, syscall_class
@@ -50,7 +52,7 @@ from .trace_report import (
     difference,
     merged,
 )
-from .tracer_socket import ENVIRONMENT, OTHER, ControlSocket
+from .tracer_socket import ENVIRONMENT, ControlSocket
 
 __all__ = ["Check", "NoSuchTarget", "Tracer", "TracerUnavailable", "requirements"]
 
@@ -230,10 +232,11 @@ class Tracer:
         """All that was counted so far; TraceReport.since() gives the difference of two. A few ms."""
         control = self._open_control()
         counts_calls = self._counts(self._syscalls)
-        totals = list(self._syscalls.totals()) if counts_calls else []
-        times = list(self._syscalls.times()) if counts_calls else []
-        turns = list(self._scheduling.turns()) if self._counts(self._scheduling) else []
-        traffic = list(self._network.traffic()) if self._counts(self._network) else []
+        with self._probe.lock:
+            totals = list(self._syscalls.totals()) if counts_calls else []
+            times = list(self._syscalls.times()) if counts_calls else []
+            turns = list(self._scheduling.turns()) if self._counts(self._scheduling) else []
+            traffic = list(self._network.traffic()) if self._counts(self._network) else []
         said = control.statistics()
         # Last: whoever is in the maps has a name by now.
         owners = _Owners(control.names(), self._probe, self._by_thread)
@@ -293,10 +296,11 @@ class Tracer:
 class _Seats:
     """Lets traced processes in, each with a map of its own."""
 
-    ids, pool, slots, probes = FUNCTIONS, POOL, SLOTS, PROBES
+    indexes, slots, probes = FUNCTIONS, SLOTS, PROBES
 
     def __init__(self, probe: Probe) -> None:
         self._probe = probe
+        self._retired = Retired(probe)
         self.capabilities = _kept()
 
     def knows(self, pid: int) -> bool:
@@ -307,6 +311,16 @@ class _Seats:
         """See tracer_socket.Seats."""
         group = self._probe.group_of(pid)
         return None if group is None else self._probe.hosts.join(group, namespace_of(*namespace), alive)
+
+    def name(self, seat: Seat, number: int, owner: int | None) -> int | None:
+        """See tracer_socket.Seats."""
+        if owner is not None:
+            self._retired.revive(owner)
+        return self._probe.hosts.name(seat, number, owner)
+
+    def retire(self, owners: list[int]) -> None:
+        """See tracer_socket.Seats."""
+        self._retired.add(owners)
 
     def leave(self, seat: Seat) -> None:
         """See tracer_socket.Seats."""
@@ -387,10 +401,10 @@ def _traffic(found: Iterable[Traffic], owners: _Owners) -> Iterator[NetworkRow]:
 
 
 def _uses(said: Mapping[int, HostStatistics], owners: _Owners) -> Iterator[FunctionUse]:
-    for host, statistics in said.items():
+    for statistics in said.values():
         for counts in statistics.functions:
             times = (counts.ns, counts.calls, counts.calls_ns, counts.waited_ns, counts.copying_ns)
-            yield FunctionUse(owners.of(host + counts.id), *times)
+            yield FunctionUse(owners.of(counts.id), *times)
 
 
 def _ends(said: Mapping[int, HostStatistics], owners: _Owners) -> Iterator[EndUse]:
@@ -398,7 +412,7 @@ def _ends(said: Mapping[int, HostStatistics], owners: _Owners) -> Iterator[EndUs
         for end in statistics.ends:
             counts = {name: getattr(end, name) for name in _END_COUNTS}
             yield EndUse(
-                owner=owners.of(host + end.function) if end.function else NO_FUNCTION,
+                owner=owners.of(end.function) if end.function else NO_FUNCTION,
                 id=f"{host}.{end.number}",
                 direction="sends" if end.sends else "receives",
                 **counts,

@@ -219,8 +219,8 @@ magic = struct.pack("4I", 0x54535743, 1, 0xffffffff, 7)
 noise = random.randbytes(size - 16)
 descriptor = sealed(b"")
 assert "taken" in hand_over(descriptor)
-os.pwrite(descriptor, magic + noise, 0)   # what was there before would not count
 mine = ask({{"function": "source"}})["id"]
+os.pwrite(descriptor, magic + noise, 0)   # what was there before would not count
 enter(mine)
 subprocess.run([sys.executable, "-c", {STREAM!r}, {str(guests)!r}, "ring"], check=True)
 enter(0)

@@ -26,7 +26,11 @@ count = json.loads(data)["slots"]
 slots = memoryview(mmap.mmap(fds[0], 8 * count)).cast("I")
 null = os.open("/dev/null", os.O_WRONLY)
 
+numbers = {}
+
 def ask(request):
+    if isinstance(request, dict) and request.keys() == {"function"}:   # we number them ourselves
+        request["id"] = numbers.setdefault(request["function"], len(numbers) + 1)
     control.send(json.dumps(request).encode())
     return json.loads(control.recv(4096))
 
