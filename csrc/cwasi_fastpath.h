@@ -213,9 +213,11 @@ typedef struct {
     cwasi_function_statistics functions[1024];   /* by index; who has one goes on where the last one stopped */
     cwasi_end_statistics end[1024];
 } cwasi_statistics;
-/* Begins to count, and returns a sealed memfd with a cwasi_statistics, which the caller closes; again another
- * descriptor of the same. */
+/* Returns a sealed memfd with a cwasi_statistics, which the caller closes; again another descriptor of the same. */
 int cwasi_statistics_create(void);
+/* From now on somebody reads it, or somebody else; nobody: then nothing is counted. */
+void cwasi_statistics_begin(void);
+void cwasi_statistics_stop(void);
 /* From now on this end is in it; or with another transport, where it was. -ENOSPC: there is no room. */
 int cwasi_statistics_end(cwasi_channel *c, const char *channel, const char *peers, const char *transport);
 

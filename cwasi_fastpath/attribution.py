@@ -10,18 +10,19 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import socket
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import watch
 from ._native import check, lib
 from .function_ids import OTHER, FunctionIds
-from .invitation import heard, limit_waits, listen
+from .invitation import THREAD, heard, limit_waits, listen
 from .names import checked
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class _TracerClient:
         if not heard(uid, os.geteuid()):
             raise PermissionError(f"the tracer at {path} runs as uid {uid}, neither as root nor as we do")
         self._map()
+        self._watched = self._socket.dup()
         self._account()
         for name, number in _ids.items():
             self.tell(name, number)
@@ -77,6 +79,7 @@ class _TracerClient:
         try:
             for end in watch.ends():
                 _describe(end)
+            lib.cwasi_statistics_begin()
             request = json.dumps({"statistics": lib.CWASI_STATISTICS_VERSION})
             socket.send_fds(self._socket, [request.encode()], [statistics])
             self._socket.recv(_MESSAGE_BYTES)
@@ -88,22 +91,55 @@ class _TracerClient:
         self._socket.send(json.dumps({"function": name, "id": number}).encode())
         self._socket.recv(_MESSAGE_BYTES)
 
-    def close(self) -> None:
+    def wait(self) -> None:
+        """Sleeps until it has gone, or we have left it."""
+        poll = select.poll()
+        poll.register(self._watched, 0)   # a hang-up is always told
+        poll.poll()
+        self._watched.close()
+
+    def leave(self) -> None:
+        """Another tracer has come, or this one has gone."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)   # for who waits
         self._socket.close()
+
+    def forget(self) -> None:
+        """It is our parent's, and goes on."""
+        self._socket.close()
+        self._watched.close()
 
 
 def _connect() -> _TracerClient | None:
-    global _asked, _tracer
+    global _asked
     if not _asked:
         _asked = True
         path = os.environ.get(ENVIRONMENT)
         if path:
             try:
-                _tracer = _TracerClient(path)
+                _follow(_TracerClient(path))
             except (OSError, ValueError, KeyError, IndexError) as error:
                 # A tracer that went away must not stop the work that it watched.
                 _log.warning("not traced: %s", error)
     return _tracer
+
+
+def _follow(tracer: _TracerClient) -> None:
+    """Is ours from now on, until it has gone."""
+    global _tracer
+    _tracer = tracer
+    threading.Thread(target=_wait_for_its_end, args=(tracer,), name=THREAD, daemon=True).start()
+
+
+def _wait_for_its_end(tracer: _TracerClient) -> None:
+    global _tracer
+    tracer.wait()
+    with _lock:
+        if _tracer is tracer:
+            _tracer = None
+            lib.cwasi_statistics_stop()
+            tracer.leave()
+            listen(_join)   # for the next
 
 
 def _take(name: str) -> int:
@@ -144,7 +180,6 @@ def describe_end(end: Endpoint) -> None:
 
 def _join(path: str) -> bool:
     """A tracer has come; one that was there before is left."""
-    global _tracer
     with _lock:
         try:
             tracer = _TracerClient(path)
@@ -152,8 +187,8 @@ def _join(path: str) -> bool:
             _log.warning("not traced: %s", error)
             return False
         if _tracer is not None:
-            _tracer.close()
-        _tracer = tracer
+            _tracer.leave()
+        _follow(tracer)
     return True
 
 
@@ -163,7 +198,7 @@ def _after_fork() -> None:
     _lock = threading.Lock()
     if _tracer is None:
         return
-    _tracer.close()
+    _tracer.forget()
     _tracer, _asked = None, False
     _connect()
 
