@@ -15,7 +15,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,22 +44,22 @@ class _TracerClient:
     """Our end of the tracer's control socket."""
 
     def __init__(self, path: str) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        limit_waits(self._socket)
-        address = "\0" + path[1:] if path.startswith("@") else path
-        self._socket.connect(address)
-        # Whoever has the map learns what we run: only root, and our own user, who see it anyway, may have it.
-        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        uid = struct.unpack("3i", credentials)[1]
-        if not heard(uid, os.geteuid()):
-            raise PermissionError(f"the tracer at {path} runs as uid {uid}, neither as root nor as we do")
-        self._map()
-        self._watched = self._socket.dup()
-        self._account()
-        for name, number in _ids.items():
-            self.tell(name, number)
+        """Raises OSError, ValueError, KeyError, IndexError; nothing has changed then."""
+        with ExitStack() as stack:
+            self._socket = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            limit_waits(self._socket)
+            self._socket.connect("\0" + path[1:] if path.startswith("@") else path)
+            # Whoever has the map learns what we run: only root, and our own user, who see it anyway, may have it.
+            credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            uid = struct.unpack("3i", credentials)[1]
+            if not heard(uid, os.geteuid()):
+                raise PermissionError(f"the tracer at {path} runs as uid {uid}, neither as root nor as we do")
+            self._watched = stack.enter_context(self._socket.dup())
+            self._map()
+            stack.pop_all()
 
     def _map(self) -> None:
+        """Its map is that of all threads from now on."""
         namespace = Path("/proc/self/ns/pid").stat()
         hello = {"hello": _VERSION, "namespace": [namespace.st_dev, namespace.st_ino]}
         self._socket.send(json.dumps(hello).encode())
@@ -72,6 +72,12 @@ class _TracerClient:
         finally:
             for fd in fds:
                 os.close(fd)
+
+    def begin(self) -> None:
+        """Tells it all that there is to tell. Raises OSError if it has gone."""
+        self._account()
+        for name, number in _ids.items():
+            self.tell(name, number)
 
     def _account(self) -> None:
         """Begins to count what the data plane's time goes into."""
@@ -116,19 +122,28 @@ def _connect() -> _TracerClient | None:
         _asked = True
         path = os.environ.get(ENVIRONMENT)
         if path:
-            try:
-                _follow(_TracerClient(path))
-            except (OSError, ValueError, KeyError, IndexError) as error:
-                # A tracer that went away must not stop the work that it watched.
-                _log.warning("not traced: %s", error)
+            _begin(path)
     return _tracer
 
 
-def _follow(tracer: _TracerClient) -> None:
-    """Is ours from now on, until it has gone."""
+def _begin(path: str) -> bool:
+    """Goes over to a tracer; a failure is no reason to stop the work that it would watch. Returns whether we have."""
     global _tracer
+    try:
+        tracer = _TracerClient(path)
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        _log.warning("not traced: %s", error)
+        return False
+    if _tracer is not None:
+        _tracer.leave()   # no thread writes to its map any more
     _tracer = tracer
     threading.Thread(target=_wait_for_its_end, args=(tracer,), name=THREAD, daemon=True).start()
+    try:
+        tracer.begin()
+    except OSError as error:   # who waits for its end hears of it
+        _log.warning("not traced: %s", error)
+        return False
+    return True
 
 
 def _wait_for_its_end(tracer: _TracerClient) -> None:
@@ -181,15 +196,7 @@ def describe_end(end: Endpoint) -> None:
 def _join(path: str) -> bool:
     """A tracer has come; one that was there before is left."""
     with _lock:
-        try:
-            tracer = _TracerClient(path)
-        except (OSError, ValueError, KeyError, IndexError) as error:
-            _log.warning("not traced: %s", error)
-            return False
-        if _tracer is not None:
-            _tracer.leave()
-        _follow(tracer)
-    return True
+        return _begin(path)
 
 
 def _after_fork() -> None:

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from .capabilities import held, keep_only
+from .cgroups import Groups
 from .errors import Error, Unavailable
 from .host_statistics import EndCounts, HostStatistics
 from .invitation import Unheard, invite
@@ -108,6 +109,7 @@ class Tracer:
         except ProbeError as error:
             raise TracerUnavailable(f"tracing is not available: {error}") from error
         self._lock = threading.Lock()
+        self._groups = Groups()
         self._control: ControlSocket | None = None
         try:
             self._ns_per_call = max(0.0, self._self_test() - untraced)
@@ -238,8 +240,9 @@ class Tracer:
             turns = list(self._scheduling.turns()) if self._counts(self._scheduling) else []
             traffic = list(self._network.traffic()) if self._counts(self._network) else []
         said = control.statistics()
+        self._groups.look(self._probe.processes())
         # Last: whoever is in the maps has a name by now.
-        owners = _Owners(control.names(), self._probe, self._by_thread)
+        owners = _Owners(control.names(), self._probe, self._groups, self._by_thread)
         rows = merged(_row(total, owners) for total in totals)
         return TraceReport(
             rows=by_time(rows),
@@ -330,10 +333,10 @@ class _Seats:
 class _Owners:
     """Who the owners are that the probes know by number."""
 
-    def __init__(self, functions: dict[int, str], probe: Probe, by_thread: bool) -> None:
+    def __init__(self, functions: dict[int, str], probe: Probe, groups: Groups, by_thread: bool) -> None:
         self._functions = functions
         self._processes = {
-            key: Process(key, name.pid, name.comm, name.tid if by_thread else None)
+            key: Process(key, name.pid, name.comm, name.tid if by_thread else None, groups.of(key, name.cgroup))
             for key, name in probe.names().items()
         }
 

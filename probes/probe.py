@@ -109,6 +109,7 @@ class Name:
     pid: int  # in the reader's pid namespace, or in the initial one if it has none there
     comm: str  # printable ASCII
     tid: int  # the thread that was seen first, likewise
+    cgroup: int  # the number of its group of v2, 0 if the programs did not see it
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +249,10 @@ class Probe:
         """What the owners that are processes are called, by key; of those that have exited too."""
         return {
             int(key.value): Name(
-                int(process.pid or process.self), printable(process.comm), int(process.tid or process.self)
+                pid=int(process.pid or process.self),
+                comm=printable(process.comm),
+                tid=int(process.tid or process.self),
+                cgroup=int(process.cgroup),
             )
             for key, process in self.map("processes").items()
         }
@@ -305,6 +309,10 @@ class Probe:
     def pids(self) -> frozenset[int]:
         """The traced processes that are in the reader's pid namespace, and have been met."""
         return frozenset(int(thread.pid) for thread in self.map("threads").values() if thread.pid)
+
+    def processes(self) -> set[tuple[int, int]]:
+        """The keys of those, each with its pid."""
+        return {(int(thread.process), int(thread.pid)) for thread in self.map("threads").values() if thread.pid}
 
     def live_threads(self) -> int:
         """How many threads are traced now."""

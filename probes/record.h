@@ -77,9 +77,11 @@ struct thread {
 
 /* A traced process; kept when it has exited, so that its calls keep a name. */
 struct process {
+	u64 cgroup;	/* the number of its group of v2, 0 if the tracer did not see that */
 	u32 self;	/* the process (by thread: the thread) in the initial pid namespace */
 	u32 pid;	/* in the tracer's pid namespace, 0 if it is in another */
 	u32 tid;	/* the thread that was seen first, likewise */
+	u32 reserved;
 	char comm[16];
 };
 

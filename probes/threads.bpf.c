@@ -138,6 +138,7 @@ static __always_inline void name_process(struct thread *thread)
 {
 	struct process process = {.self = thread->self, .pid = thread->pid, .tid = thread->tid_here};
 
+	process.cgroup = bpf_get_current_cgroup_id();
 	bpf_get_current_comm(process.comm, sizeof(process.comm));
 	/* A process that does not fit is shown without a name, but counted. */
 	processes.update(&thread->process, &process);

@@ -42,7 +42,7 @@ LAYERS = [
     {"process_facts"},
     {"connection", "mail", "request", "placement", "runtime"},
     {"policy"},
-    {"credentials", "claim", "descriptors", "lease", "tax_bill", "invitation", "owner_names"},
+    {"credentials", "claim", "descriptors", "lease", "tax_bill", "invitation", "owner_names", "cgroups"},
     {
         *("_native", "capabilities", "cpu", "function_ids", "metrics"),
         *("modes", "names", "network", "output", "shield", "trace_report"),

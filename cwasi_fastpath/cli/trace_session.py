@@ -115,7 +115,8 @@ def _trace(tracer: Tracer, request: Request) -> int:
         if outputs.recorder is not None:
             outputs.recorder.begin(target.described)
         edges = None if outputs.recorder is None else Edges()
-        total = follow(tracer, first, target, pace, outputs.sinks, Budget(tracer, request.max_overhead), edges)
+        budget, often = Budget(tracer, request.max_overhead), request.view.by == "cgroup"
+        total = follow(tracer, first, target, pace, outputs.sinks, budget, edges, often)
         tracer.close()  # what goes on goes on untraced
         status = target.status()
         if outputs.recorder is not None:

@@ -86,7 +86,10 @@ def _calls_table(
     return "\n".join(lines)
 
 
-_TABLES = {"function": _function_table, "thread": _function_table, "class": _class_table, "syscall": _syscall_table}
+_TABLES = {
+    **dict.fromkeys(("function", "thread", "cgroup"), _function_table),
+    **{"class": _class_table, "syscall": _syscall_table},
+}
 
 
 def _scheduling_table(report: TraceReport, labels: dict[str | Process, str]) -> str:
