@@ -6,6 +6,7 @@ atomic_u32 accounting;
 static _Thread_local uint64_t waited, copied;   /* ns that this thread has spent */
 static _Thread_local int in_hostcall;
 static _Thread_local int64_t settled;           /* until when the time of its function is counted; 0: not yet */
+static _Thread_local uint32_t settled_in;       /* which trace */
 
 void account_waited(int64_t since)
 {
@@ -22,6 +23,10 @@ void account_copied(int64_t since)
 /* What has passed is that function's. So it is seen while the function runs, too. from: where nobody counted yet. */
 static void settle(uint32_t id, int64_t from, int64_t now)
 {
+    uint32_t trace = load_relaxed(&accounting);
+    if (settled_in != trace)   /* what lies between two traces is in none */
+        settled = 0;
+    settled_in = trace;
     if (id)
         statistics_add_time(id, (uint64_t)(now - (settled ? settled : from)));
     settled = now;

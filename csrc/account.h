@@ -7,7 +7,7 @@
 
 enum { SHORT_COPY = 1024 };   /* bytes; a shorter copy takes less time than to look at the clock */
 
-/* Whether anybody does. */
+/* Which trace it is of those that this process has seen, 0 while nobody does. */
 extern atomic_u32 accounting;
 
 /* A call into the data plane; began is 0 where it is not counted. */

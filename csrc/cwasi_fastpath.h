@@ -180,14 +180,15 @@ void cwasi_wait_configure(int spinners, int64_t spin_ns);
 /* Maps this process's slot map, {uint32_t tid, id}[slots], a power of two: a thread's slot is the first with its tid, of
  * `places` from tid % slots on. Again for the next tracer, and in a forked child, which has that of its parent at first. */
 int cwasi_attribution_map(int map_fd, uint64_t slots, uint32_t places);
-/* Charges what this thread does from now on to function `id`; returns the id that was charged before. */
+/* Charges what this thread does from now on to function `id`, whose index is id % CWASI_FUNCTIONS_MAX; returns the id
+ * that was charged before. */
 uint32_t cwasi_attribution_enter(uint32_t id);
 
 /* ---- statistics.c: what functions and ends of channels counted, in a file for a tracer; all in ns, bytes, or times ---- */
 enum {
     CWASI_STATISTICS_MAGIC = 0x54535743,   /* "CWST" */
     CWASI_STATISTICS_VERSION = 1,
-    CWASI_FUNCTIONS_MAX = 1024,            /* ids from 1 on; the last one is for all that exceed it */
+    CWASI_FUNCTIONS_MAX = 1024,            /* indexes from 1 on; the last one is for all that exceed it */
     CWASI_ENDS_MAX = 1024
 };
 typedef struct {
@@ -209,12 +210,14 @@ typedef struct {
     uint32_t magic, version;
     uint32_t ends;          /* used below */
     uint32_t missed;        /* that found no room */
-    cwasi_function_statistics functions[1024];   /* by id, see attribution.c */
+    cwasi_function_statistics functions[1024];   /* by index; who has one goes on where the last one stopped */
     cwasi_end_statistics end[1024];
 } cwasi_statistics;
-/* Begins to count, and returns a sealed memfd with a cwasi_statistics, which the caller closes; again another
- * descriptor of the same. */
+/* Returns a sealed memfd with a cwasi_statistics, which the caller closes; again another descriptor of the same. */
 int cwasi_statistics_create(void);
+/* From now on somebody reads it, or somebody else; nobody: then nothing is counted. */
+void cwasi_statistics_begin(void);
+void cwasi_statistics_stop(void);
 /* From now on this end is in it; or with another transport, where it was. -ENOSPC: there is no room. */
 int cwasi_statistics_end(cwasi_channel *c, const char *channel, const char *peers, const char *transport);
 

@@ -18,6 +18,7 @@ enum { SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL };
 static _Atomic(cwasi_statistics *) shared;
 static int table_fd = -1;
 static uint32_t tables;   /* that this process, and who forked it, had before */
+static uint32_t traces;   /* likewise */
 
 _Static_assert(sizeof(cwasi_function_statistics) % 8 == 0 && sizeof(cwasi_end_statistics) % 8 == 0, "no padding");
 
@@ -72,7 +73,6 @@ static int create_table(void)
         pthread_atfork(NULL, NULL, forget);
     watches_forks = 1;
     store_release(&shared, table);   /* pairs with find_table */
-    store_relaxed(&accounting, 1);
     table_fd = fd;
     return 0;
 }
@@ -84,6 +84,16 @@ int cwasi_statistics_create(void)
         return rc;
     int fd = fcntl(table_fd, F_DUPFD_CLOEXEC, 0);
     return fd < 0 ? -errno : fd;
+}
+
+void cwasi_statistics_begin(void)
+{
+    store_relaxed(&accounting, ++traces);
+}
+
+void cwasi_statistics_stop(void)
+{
+    store_relaxed(&accounting, 0);
 }
 
 static void put_text(char *to, size_t room, const char *text)
@@ -122,12 +132,14 @@ int cwasi_statistics_end(cwasi_channel *c, const char *channel, const char *peer
     put_text(end->transport, sizeof end->transport, transport);
     end->role = (uint32_t)channel_role(c);
     end->mode = cwasi_channel_mode(c);
-    if (!fresh)
+    if (is_accounting() && !fresh)
         return 0;
-    /* Else a tracer that comes now would take for new what was counted before. */
+    /* Else a tracer that comes now would take for new what was counted before, or while nobody traced. */
     cwasi_stats counted;
     cwasi_channel_stats(c, &counted);
     put_counts(end, &counted);
+    if (!fresh)
+        return 0;
     table->ends = number;
     store_relaxed(row, (uint64_t)tables << 32 | number);
     return 0;
@@ -136,16 +148,16 @@ int cwasi_statistics_end(cwasi_channel *c, const char *channel, const char *peer
 void statistics_add_time(uint32_t id, uint64_t ns)
 {
     cwasi_statistics *table = find_table();
-    if (table && id < CWASI_FUNCTIONS_MAX)
-        add(&table->functions[id].ns, ns);
+    if (table)
+        add(&table->functions[id % CWASI_FUNCTIONS_MAX].ns, ns);
 }
 
 void statistics_add_call(uint32_t id, uint64_t ns, uint64_t waited, uint64_t copied)
 {
     cwasi_statistics *table = find_table();
-    if (!table || id >= CWASI_FUNCTIONS_MAX)
+    if (!table)
         return;
-    cwasi_function_statistics *f = &table->functions[id];
+    cwasi_function_statistics *f = &table->functions[id % CWASI_FUNCTIONS_MAX];
     add(&f->calls, 1);
     add(&f->calls_ns, ns);
     add(&f->waited_ns, waited);
@@ -160,7 +172,7 @@ void statistics_tell(uint64_t row, uint32_t id, uint64_t ns, uint64_t waited, ui
         return;
     cwasi_end_statistics *end = &table->end[(uint32_t)row - 1];
     /* One thread at a time is inside an end. */
-    end->function = id < CWASI_FUNCTIONS_MAX ? id : CWASI_FUNCTIONS_MAX - 1;
+    end->function = id;
     end->mode = mode;
     set(&end->calls, end->calls + 1);
     set(&end->calls_ns, end->calls_ns + ns);

@@ -10,29 +10,32 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import socket
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import watch
 from ._native import check, lib
-from .invitation import limit_waits, listen
+from .function_ids import OTHER, FunctionIds
+from .invitation import THREAD, heard, limit_waits, listen
 from .names import checked
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
 
 ENVIRONMENT = "CWASI_TRACER"
-_VERSION = 2
-_NAMES, _OTHER = 1021, 1023   # as the tracer has it: for what exceeds its table
+_VERSION = 3
 _MESSAGE_BYTES = 4096
 
 _log = logging.getLogger(__name__)
 _lock = threading.Lock()
-_ids: dict[str, int] = {}
+_local = threading.local()
+_ids = FunctionIds()
 _tracer: _TracerClient | None = None
 _asked = False
 
@@ -41,22 +44,25 @@ class _TracerClient:
     """Our end of the tracer's control socket."""
 
     def __init__(self, path: str) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        limit_waits(self._socket)
-        address = "\0" + path[1:] if path.startswith("@") else path
-        self._socket.connect(address)
-        # Whoever has the map learns what we run: only a tracer that is root, and sees it anyway, may have it.
-        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        uid = struct.unpack("3i", credentials)[1]
-        if uid != 0:
-            raise PermissionError(f"the tracer at {path} runs as uid {uid}, not as root")
-        self._map()
-        self._account()
-        for name in _ids:   # in the order in which they came, so that each gets the number that it had
-            _ids[name] = self.function_id(name)
+        """Raises OSError, ValueError, KeyError, IndexError; nothing has changed then."""
+        with ExitStack() as stack:
+            self._socket = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            limit_waits(self._socket)
+            self._socket.connect("\0" + path[1:] if path.startswith("@") else path)
+            # Whoever has the map learns what we run: only root, and our own user, who see it anyway, may have it.
+            credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            uid = struct.unpack("3i", credentials)[1]
+            if not heard(uid, os.geteuid()):
+                raise PermissionError(f"the tracer at {path} runs as uid {uid}, neither as root nor as we do")
+            self._watched = stack.enter_context(self._socket.dup())
+            self._map()
+            stack.pop_all()
 
     def _map(self) -> None:
-        self._socket.send(json.dumps({"hello": _VERSION}).encode())
+        """Its map is that of all threads from now on."""
+        namespace = Path("/proc/self/ns/pid").stat()
+        hello = {"hello": _VERSION, "namespace": [namespace.st_dev, namespace.st_ino]}
+        self._socket.send(json.dumps(hello).encode())
         data, fds, _, _ = socket.recv_fds(self._socket, _MESSAGE_BYTES, 1)
         try:
             reply = json.loads(data)
@@ -67,58 +73,111 @@ class _TracerClient:
             for fd in fds:
                 os.close(fd)
 
+    def begin(self) -> None:
+        """Tells it all that there is to tell. Raises OSError if it has gone."""
+        self._account()
+        for name, number in _ids.items():
+            self.tell(name, number)
+
     def _account(self) -> None:
         """Begins to count what the data plane's time goes into."""
         statistics = check(lib.cwasi_statistics_create(), "statistics for the tracer")
         try:
             for end in watch.ends():
                 _describe(end)
+            lib.cwasi_statistics_begin()
             request = json.dumps({"statistics": lib.CWASI_STATISTICS_VERSION})
             socket.send_fds(self._socket, [request.encode()], [statistics])
             self._socket.recv(_MESSAGE_BYTES)
         finally:
             os.close(statistics)
 
-    def function_id(self, name: str) -> int:
-        self._socket.send(json.dumps({"function": name}).encode())
-        return int(json.loads(self._socket.recv(_MESSAGE_BYTES))["id"])
+    def tell(self, name: str, number: int) -> None:
+        """What the number stands for from now on. Returns when the tracer knows it."""
+        self._socket.send(json.dumps({"function": name, "id": number}).encode())
+        self._socket.recv(_MESSAGE_BYTES)
 
-    def close(self) -> None:
+    def wait(self) -> None:
+        """Sleeps until it has gone, or we have left it."""
+        poll = select.poll()
+        poll.register(self._watched, 0)   # a hang-up is always told
+        poll.poll()
+        self._watched.close()
+
+    def leave(self) -> None:
+        """Another tracer has come, or this one has gone."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)   # for who waits
         self._socket.close()
+
+    def forget(self) -> None:
+        """It is our parent's, and goes on."""
+        self._socket.close()
+        self._watched.close()
 
 
 def _connect() -> _TracerClient | None:
-    global _asked, _tracer
+    global _asked
     if not _asked:
         _asked = True
         path = os.environ.get(ENVIRONMENT)
         if path:
-            try:
-                _tracer = _TracerClient(path)
-            except (OSError, ValueError, KeyError, IndexError) as error:
-                # A tracer that went away must not stop the work that it watched.
-                _log.warning("not traced: %s", error)
+            _begin(path)
     return _tracer
 
 
-def _number(name: str) -> int:
-    tracer = _connect()
-    if tracer is None:
-        listen(_join)
+def _begin(path: str) -> bool:
+    """Goes over to a tracer; a failure is no reason to stop the work that it would watch. Returns whether we have."""
+    global _tracer
     try:
-        return tracer.function_id(name) if tracer else len(_ids) + 1 if len(_ids) < _NAMES else _OTHER
-    except (OSError, ValueError, KeyError) as error:
-        _log.warning("%s is not traced: %s", name, error)
-        return 0
+        tracer = _TracerClient(path)
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        _log.warning("not traced: %s", error)
+        return False
+    if _tracer is not None:
+        _tracer.leave()   # no thread writes to its map any more
+    _tracer = tracer
+    threading.Thread(target=_wait_for_its_end, args=(tracer,), name=THREAD, daemon=True).start()
+    try:
+        tracer.begin()
+    except OSError as error:   # who waits for its end hears of it
+        _log.warning("not traced: %s", error)
+        return False
+    return True
 
 
-def function_id(name: str) -> int:
-    """The number that stands for `name` in this process, from 1 on. Raises BadName."""
+def _wait_for_its_end(tracer: _TracerClient) -> None:
+    global _tracer
+    tracer.wait()
     with _lock:
-        if name not in _ids:
-            checked(name, "function")
-            _ids[name] = _number(name)
-        return _ids[name]
+        if _tracer is tracer:
+            _tracer = None
+            lib.cwasi_statistics_stop()
+            tracer.leave()
+            listen(_join)   # for the next
+
+
+def _take(name: str) -> int:
+    """The number of a function that is in use from now on, or OTHER. Raises BadName."""
+    with _lock:
+        if name in _ids:
+            return _ids.take(name)
+        checked(name, "function")
+        tracer = _connect()
+        if tracer is None:
+            listen(_join)
+        number = _ids.take(name)
+        if tracer is not None and number != OTHER:
+            try:
+                tracer.tell(name, number)
+            except OSError as error:
+                _log.warning("%s is not traced: %s", name, error)
+        return number
+
+
+def _give_back(name: str) -> None:
+    with _lock:
+        _ids.give_back(name)
 
 
 def _describe(end: Endpoint) -> None:
@@ -136,17 +195,8 @@ def describe_end(end: Endpoint) -> None:
 
 def _join(path: str) -> bool:
     """A tracer has come; one that was there before is left."""
-    global _tracer
     with _lock:
-        try:
-            tracer = _TracerClient(path)
-        except (OSError, ValueError, KeyError, IndexError) as error:
-            _log.warning("not traced: %s", error)
-            return False
-        if _tracer is not None:
-            _tracer.close()
-        _tracer = tracer
-    return True
+        return _begin(path)
 
 
 def _after_fork() -> None:
@@ -155,19 +205,38 @@ def _after_fork() -> None:
     _lock = threading.Lock()
     if _tracer is None:
         return
-    _tracer.close()
+    _tracer.forget()
     _tracer, _asked = None, False
     _connect()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+# Not while another thread gives numbers: the child would have half of it.
+os.register_at_fork(
+    before=lambda: _lock.acquire(), after_in_parent=lambda: _lock.release(), after_in_child=_after_fork
+)
 
 
 @contextmanager
 def function(name: str) -> Iterator[None]:
-    """Charges what this thread does inside the block to the function `name`. Blocks may nest. Raises BadName."""
-    before = lib.cwasi_attribution_enter(function_id(name))
+    """Charges what this thread does inside the block to the function `name`. Blocks may nest. Raises BadName.
+
+    A block that ends on another thread, as a generator's may, ends nowhere: the thread that it began on keeps it.
+    """
+    number, thread = _take(name), _this_thread()
+    before = lib.cwasi_attribution_enter(number)
     try:
         yield
     finally:
-        lib.cwasi_attribution_enter(before)
+        if thread is _this_thread():
+            lib.cwasi_attribution_enter(before)
+            if number != OTHER:
+                _give_back(name)
+
+
+def _this_thread() -> object:
+    """Stands for it; idents and tids are used again."""
+    try:
+        return _local.thread
+    except AttributeError:
+        _local.thread = object()
+        return _local.thread

@@ -29,11 +29,20 @@ class FunctionCounts:
     """What a function of a host did; ns, and how often."""
 
     id: int
+    """Its index; what belongs to it then is a number."""
     ns: int
     calls: int
     calls_ns: int
     waited_ns: int
     copying_ns: int
+
+    def since(self, before: FunctionCounts) -> FunctionCounts:
+        """What came after that."""
+        return _minus(self, before, ("id",))
+
+    def plus(self, other: FunctionCounts) -> FunctionCounts:
+        """The two added up."""
+        return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in _FUNCTION})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +57,7 @@ class EndCounts:
     sends: bool
     mode: str
     function: int
-    """The id of the function that used it last, 0 if none did."""
+    """The number of the function that used it last, 0 if none did."""
     calls: int
     calls_ns: int
     waited_ns: int
@@ -116,16 +125,29 @@ def read_file(descriptor: int) -> HostStatistics:
     return HostStatistics(tuple(_functions(table)), known, table.missed + len(ends) - len(known))
 
 
+def read_function(descriptor: int, index: int) -> FunctionCounts:
+    """What stands at one index now."""
+    size = ffi.sizeof("cwasi_function_statistics")
+    content = os.pread(descriptor, size, ffi.offsetof("cwasi_statistics", "functions") + index * size)
+    if len(content) != size:
+        return FunctionCounts(index, 0, 0, 0, 0, 0)
+    return _function(index, ffi.from_buffer("cwasi_function_statistics *", content))
+
+
 _FUNCTION = ("ns", "calls", "calls_ns", "waited_ns", "copying_ns")
 _END = ("calls", "calls_ns", "waited_ns", "copying_ns")
 _COUNTED = ("messages", "bytes", "copied_bytes", "waits", "parks", "wakes")
 
 
 def _functions(table: ffi.CData) -> Iterator[FunctionCounts]:
-    for number in range(1, lib.CWASI_FUNCTIONS_MAX):
-        found = table.functions[number]
+    for index in range(1, lib.CWASI_FUNCTIONS_MAX):
+        found = table.functions[index]
         if found.ns or found.calls:
-            yield FunctionCounts(number, *(min(getattr(found, name), _LARGEST) for name in _FUNCTION))
+            yield _function(index, found)
+
+
+def _function(index: int, found: ffi.CData) -> FunctionCounts:
+    return FunctionCounts(index, *(min(getattr(found, name), _LARGEST) for name in _FUNCTION))
 
 
 def _end(number: int, found: ffi.CData) -> EndCounts | None:
@@ -140,10 +162,9 @@ def _end(number: int, found: ffi.CData) -> EndCounts | None:
         return None
     if not known or found.role not in (lib.CWASI_SENDER, lib.CWASI_RECEIVER):
         return None
-    function = min(found.function, lib.CWASI_FUNCTIONS_MAX - 1)
     numbers = (min(getattr(found, name), _LARGEST) for name in (*_END, *_COUNTED))
     return EndCounts(
-        number, channel, peers, transport, found.role == lib.CWASI_SENDER, str(mode), function, *numbers
+        number, channel, peers, transport, found.role == lib.CWASI_SENDER, str(mode), found.function, *numbers
     )
 
 

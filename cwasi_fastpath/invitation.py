@@ -1,6 +1,6 @@
 """How a tracer that comes later finds a host: a socket in the abstract namespace, and a thread that sleeps until then.
 
-It carries no more than the address of the tracer's own socket. Only root is listened to.
+It carries no more than the address of the tracer's own socket. Only root and the host's own user are listened to.
 """
 
 from __future__ import annotations
@@ -21,6 +21,19 @@ THREAD = "cwasi tracers"
 """The name of the thread."""
 
 _listener: socket.socket | None = None
+
+
+class Unheard(Exception):
+    """A host does not listen to us."""
+
+    def __init__(self, uid: int) -> None:
+        super().__init__(f"a host of uid {uid}")
+        self.uid = uid
+
+
+def heard(tracer: int, host: int) -> bool:
+    """Whether a host tells a tracer what it runs, by their uids: those who see it anyway."""
+    return tracer in (0, host)
 
 
 def address_of(namespace: int, pid: int) -> str:
@@ -64,15 +77,20 @@ os.register_at_fork(after_in_child=_after_fork)
 def invite(pid: int, tracer: str) -> None:
     """Tells the host of that pid, if it is one, where the tracer is. pid: in the caller's pid namespace.
 
-    Raises OSError where there is no such host, or somebody else has its address.
+    Raises Unheard; OSError where there is no such host, or somebody else has its address.
     """
     status = Path(f"/proc/{pid}/status").read_text()
-    inner = next(line.split()[-1] for line in status.splitlines() if line.startswith("NSpid:"))
+    pids = next(line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:"))
+    # To look at another user's namespace takes more than we may have; mostly it is ours.
+    namespace = Path(f"/proc/{'self' if len(pids) == 1 else pid}/ns/pid").stat().st_ino
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as host:
         limit_waits(host)
-        host.connect(address_of(Path(f"/proc/{pid}/ns/pid").stat().st_ino, int(inner)))
-        if _peer(host)[0] != pid:
+        host.connect(address_of(namespace, int(pids[-1])))
+        found, uid = _peer(host)
+        if found != pid:
             raise PermissionError(f"another process has the address of process {pid}")
+        if not heard(os.geteuid(), uid):
+            raise Unheard(uid)
         host.send(json.dumps({"tracer": tracer}).encode())
         host.recv(_MESSAGE_BYTES)   # when it has joined
 
@@ -89,7 +107,7 @@ def _serve(listener: socket.socket, join: Callable[[str], bool]) -> None:
 
 
 def _answer(connection: socket.socket, join: Callable[[str], bool]) -> None:
-    if _peer(connection)[1] != 0:
+    if not heard(_peer(connection)[1], os.geteuid()):
         return
     limit_waits(connection)
     said = json.loads(connection.recv(_MESSAGE_BYTES))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
 
 NO_FUNCTION = "-"
@@ -22,6 +22,8 @@ class Process:
     """Its name: printable, at most 15 characters."""
     tid: int | None = None
     """The thread, where every thread is counted on its own; the process stands for it then."""
+    cgroup: str | None = field(default=None, compare=False)
+    """Its control group, printable; None where that is not known."""
 
     def __str__(self) -> str:
         return f"[{self.comm}]" if self.tid is None else self.numbered
@@ -248,6 +250,8 @@ class TraceReport:
     """What the tracer's own process has used since it was attached."""
     tracer_bytes: int = 0
     """Its memory."""
+    tracer_capabilities: tuple[str, ...] = ()
+    """What it may do beyond the rights of its user, as `CAP_BPF`."""
     uses: tuple[FunctionUse, ...] = ()
     """Those that ran longest first."""
     ends: tuple[EndUse, ...] = ()
@@ -342,13 +346,13 @@ def difference(rows: Iterable[Some], earlier: Iterable[Some]) -> list[Some]:
 def _plus(row: Some, other: Some, sign: int) -> Some:
     """The row with every number of the other added or, with sign -1, subtracted."""
     sums: dict[str, object] = {}
-    for field, mine, its in zip(fields(row), _values(row), _values(other), strict=True):
+    for known, mine, its in zip(fields(row), _values(row), _values(other), strict=True):
         if isinstance(mine, int) and isinstance(its, int):
-            sums[field.name] = mine + sign * its
-        elif field.name == "histogram" and isinstance(mine, tuple) and isinstance(its, tuple):
-            sums[field.name] = tuple(a + sign * b for a, b in zip(mine, its, strict=True))
+            sums[known.name] = mine + sign * its
+        elif known.name == "histogram" and isinstance(mine, tuple) and isinstance(its, tuple):
+            sums[known.name] = tuple(a + sign * b for a, b in zip(mine, its, strict=True))
     return replace(row, **sums)  # type: ignore[arg-type]
 
 
 def _values(row: Row) -> list[object]:
-    return [getattr(row, field.name) for field in fields(row)]
+    return [getattr(row, known.name) for known in fields(row)]

@@ -12,20 +12,23 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from .capabilities import held, keep_only
+from .cgroups import Groups
 from .errors import Error, Unavailable
 from .host_statistics import EndCounts, HostStatistics
-from .invitation import invite
-from .probes.hosts import FUNCTIONS, OWNERS, PLACES, POOL, PROBES, SLOTS, Seat, namespace_of
+from .invitation import Unheard, invite
+from .owner_names import OTHER
+from .probes.hosts import FUNCTIONS, OWNERS, PLACES, PROBES, SLOTS, Seat, namespace_of
 from .probes.loader import ProbeError
 from .probes.network import Network, Traffic
 from .probes.probe import BUCKETS, Counter, Probe
 from .probes.requirements import Check, requirements
+from .probes.retired import Retired
 from .probes.round_trips import RoundTrips
 from .probes.scheduling import Scheduling, Turns
 from .probes.syscall_classes import CLASSES, syscall_class
@@ -50,7 +53,7 @@ from .trace_report import (
     difference,
     merged,
 )
-from .tracer_socket import ENVIRONMENT, OTHER, ControlSocket
+from .tracer_socket import ENVIRONMENT, ControlSocket
 
 __all__ = ["Check", "NoSuchTarget", "Tracer", "TracerUnavailable", "requirements"]
 
@@ -106,6 +109,7 @@ class Tracer:
         except ProbeError as error:
             raise TracerUnavailable(f"tracing is not available: {error}") from error
         self._lock = threading.Lock()
+        self._groups = Groups()
         self._control: ControlSocket | None = None
         try:
             self._ns_per_call = max(0.0, self._self_test() - untraced)
@@ -185,8 +189,7 @@ class Tracer:
             if ended(descriptor):  # then the pid may have been another's meanwhile
                 self._probe.disown(pid)
                 raise NoSuchTarget(f"process {pid} has ended")
-            with suppress(OSError):   # it is no host
-                invite(pid, self._open_control().address)
+            self._invite(pid)
         except BaseException as error:
             os.close(descriptor)
             if isinstance(error, OSError):
@@ -196,6 +199,15 @@ class Tracer:
             raise
         return descriptor
 
+    def _invite(self, pid: int) -> None:
+        control = self._open_control()
+        try:
+            invite(pid, control.address)
+        except Unheard as error:
+            control.unheard.add(error.uid)
+        except OSError:   # it is no host
+            pass
+
     def detach(self, pid: int) -> None:
         """To be called when a process that we were attached to has ended: whoever has its pid next is another."""
         self._probe.disown(pid)
@@ -203,6 +215,13 @@ class Tracer:
     def pids(self) -> frozenset[int]:
         """The processes that are traced now, as they are called in the tracer's pid namespace."""
         return self._probe.pids()
+
+    def give_up_privileges(self, but: Iterable[str] = ()) -> None:
+        """Keeps, of its capabilities, what to go on takes, and these. Nothing can be spawned or attached to afterwards.
+
+        It is the calling thread that does, and what it starts from now on; our own threads have none to begin with.
+        """
+        keep_only([*_kept(), *but])
 
     def lighten(self, reason: str) -> None:
         """From now on leaves out system calls, as the light mode does; what has been counted stays. Twice is safe."""
@@ -215,13 +234,15 @@ class Tracer:
         """All that was counted so far; TraceReport.since() gives the difference of two. A few ms."""
         control = self._open_control()
         counts_calls = self._counts(self._syscalls)
-        totals = list(self._syscalls.totals()) if counts_calls else []
-        times = list(self._syscalls.times()) if counts_calls else []
-        turns = list(self._scheduling.turns()) if self._counts(self._scheduling) else []
-        traffic = list(self._network.traffic()) if self._counts(self._network) else []
+        with self._probe.lock:
+            totals = list(self._syscalls.totals()) if counts_calls else []
+            times = list(self._syscalls.times()) if counts_calls else []
+            turns = list(self._scheduling.turns()) if self._counts(self._scheduling) else []
+            traffic = list(self._network.traffic()) if self._counts(self._network) else []
         said = control.statistics()
+        self._groups.look(self._probe.processes())
         # Last: whoever is in the maps has a name by now.
-        owners = _Owners(control.names(), self._probe, self._by_thread)
+        owners = _Owners(control.names(), self._probe, self._groups, self._by_thread)
         rows = merged(_row(total, owners) for total in totals)
         return TraceReport(
             rows=by_time(rows),
@@ -243,12 +264,13 @@ class Tracer:
             light=self._light,
             tracer_cpu_seconds=time.process_time() - self._cpu,
             tracer_bytes=_resident_bytes(),
+            tracer_capabilities=held(),
         )
 
     def _missing(self) -> tuple[MissingCounts, ...]:
         lacks = [MissingCounts(lack.name, lack.reason, lack.remedy) for lack in self._probe.missing]
         left_out = [MissingCounts(name, *self._left_out) for name in _CALLS_OF] if self._light else []
-        return (*left_out, *lacks)
+        return (*left_out, *lacks, *_unheard(self._open_control().unheard))
 
     def _counts(self, counter: Counter) -> bool:
         return counter in self._probe.counters
@@ -277,19 +299,31 @@ class Tracer:
 class _Seats:
     """Lets traced processes in, each with a map of its own."""
 
-    ids, pool, slots, probes = FUNCTIONS, POOL, SLOTS, PROBES
+    indexes, slots, probes = FUNCTIONS, SLOTS, PROBES
 
     def __init__(self, probe: Probe) -> None:
         self._probe = probe
+        self._retired = Retired(probe)
+        self.capabilities = _kept()
 
-    def join(self, pid: int, alive: Callable[[], bool]) -> Seat | None:
-        """See tracer_socket.Seats. Of its pid namespace we are told by /proc, if that is of our own."""
+    def knows(self, pid: int) -> bool:
+        """See tracer_socket.Seats."""
+        return self._probe.group_of(pid) is not None
+
+    def join(self, pid: int, namespace: tuple[int, int], alive: Callable[[], bool]) -> Seat | None:
+        """See tracer_socket.Seats."""
         group = self._probe.group_of(pid)
-        if group is None:
-            return None
-        ours = Path("/proc/self").readlink() == Path(str(os.getpid()))
-        namespace = Path("/proc", str(pid) if ours else "self", "ns/pid").stat()
-        return self._probe.hosts.join(group, namespace_of(namespace), alive)
+        return None if group is None else self._probe.hosts.join(group, namespace_of(*namespace), alive)
+
+    def name(self, seat: Seat, number: int, owner: int | None) -> int | None:
+        """See tracer_socket.Seats."""
+        if owner is not None:
+            self._retired.revive(owner)
+        return self._probe.hosts.name(seat, number, owner)
+
+    def retire(self, owners: list[int]) -> None:
+        """See tracer_socket.Seats."""
+        self._retired.add(owners)
 
     def leave(self, seat: Seat) -> None:
         """See tracer_socket.Seats."""
@@ -299,10 +333,10 @@ class _Seats:
 class _Owners:
     """Who the owners are that the probes know by number."""
 
-    def __init__(self, functions: dict[int, str], probe: Probe, by_thread: bool) -> None:
+    def __init__(self, functions: dict[int, str], probe: Probe, groups: Groups, by_thread: bool) -> None:
         self._functions = functions
         self._processes = {
-            key: Process(key, name.pid, name.comm, name.tid if by_thread else None)
+            key: Process(key, name.pid, name.comm, name.tid if by_thread else None, groups.of(key, name.cgroup))
             for key, name in probe.names().items()
         }
 
@@ -370,10 +404,10 @@ def _traffic(found: Iterable[Traffic], owners: _Owners) -> Iterator[NetworkRow]:
 
 
 def _uses(said: Mapping[int, HostStatistics], owners: _Owners) -> Iterator[FunctionUse]:
-    for host, statistics in said.items():
+    for statistics in said.values():
         for counts in statistics.functions:
             times = (counts.ns, counts.calls, counts.calls_ns, counts.waited_ns, counts.copying_ns)
-            yield FunctionUse(owners.of(host + counts.id), *times)
+            yield FunctionUse(owners.of(counts.id), *times)
 
 
 def _ends(said: Mapping[int, HostStatistics], owners: _Owners) -> Iterator[EndUse]:
@@ -381,11 +415,23 @@ def _ends(said: Mapping[int, HostStatistics], owners: _Owners) -> Iterator[EndUs
         for end in statistics.ends:
             counts = {name: getattr(end, name) for name in _END_COUNTS}
             yield EndUse(
-                owner=owners.of(host + end.function) if end.function else NO_FUNCTION,
+                owner=owners.of(end.function) if end.function else NO_FUNCTION,
                 id=f"{host}.{end.number}",
                 direction="sends" if end.sends else "receives",
                 **counts,
             )
+
+
+def _unheard(uids: Iterable[int]) -> Iterator[MissingCounts]:
+    reason = f"they tell them to root and their own user, and the tracer runs as uid {os.geteuid()}"
+    for uid in sorted(uids):
+        name = f"functions of the hosts of uid {uid}, whose calls are with their processes"
+        yield MissingCounts(name, reason, f"trace as root, or as uid {uid}")
+
+
+def _kept() -> list[str]:
+    """Maps for hosts that join later take it; before Linux 5.19 every look at a map did."""
+    return ["CAP_BPF"] if "CAP_BPF" in held() else ["CAP_SYS_ADMIN"]
 
 
 def ended(descriptor: int) -> bool:

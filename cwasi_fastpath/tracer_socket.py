@@ -2,16 +2,21 @@
 
 An AF_UNIX SOCK_SEQPACKET socket in the abstract namespace, so that no file is left behind; one JSON object a message.
 
-    {"hello": 2}           -> {"version": 2, "slots": N, "probes": P} and the map's fd, see below
+    {"hello": 3, "namespace": [dev, ino]}
+                           -> {"version": 3, "slots": N, "probes": P} and the map's fd, see below
     {"statistics": 1}      -> {"taken": true}; with a sealed memfd, whose layout is cwasi_statistics: what it counts
-    {"function": "name"}   -> {"id": n}, n >= 1: what to store in the slot of the thread that runs the function
+    {"function": "name", "id": n}
+                           -> {"id": n}: it is what stands in the slot of a thread that runs the function
     anything else          -> {"error": "..."}
 
 The map is a {u32 tid; u32 id}[N] to be mapped. A thread's slot is the first with its tid from number tid % N on, of P;
-it claims one whose tid is 0. The tid is that in the host's own pid namespace.
+it claims one whose tid is 0. The tid is that in the host's own pid namespace, which is what stat() has of its
+/proc/self/ns/pid: in a wrong one its threads are not found.
 
-Ids count within a connection, and so does the map: what a host says is about its own threads, and names are told apart
-by host. Only processes that are traced are served.
+A host numbers its functions itself: an id's lower 10 bits, 1 to 1021, are an index, at which there is one function at a
+time; the upper ones a generation, so that no id stands for two functions ever. Ids count within a connection, and so
+does the map: what a host says is about its own threads, and names are told apart by host. An id that was not told is
+OTHER's. Only processes that are traced are served, and only those that may listen to us.
 """
 
 from __future__ import annotations
@@ -27,52 +32,45 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeGuard
 
+from . import host_functions
+from .capabilities import keep_only
 from .errors import BadName
-from .host_statistics import NOTHING, HostStatistics, check_file, read_file
+from .host_functions import HostFunctions, Seat
 from .host_statistics import VERSION as STATISTICS
+from .host_statistics import HostStatistics, check_file
+from .invitation import heard
 from .names import checked
+from .owner_names import OwnerNames
 
 ENVIRONMENT = "CWASI_TRACER"
-OTHER = "other"
-"""Stands for all functions that have no id of their own."""
 POOL = "wasi-pool"
 """Stands for the threads of a host on which wasmtime does what WASI's calls ask for."""
 
-_VERSION = 2
+_VERSION = 3
 _MESSAGE_BYTES = 4096
-_EXPECTED = f'expected {{"hello": {_VERSION}}}, {{"statistics": {STATISTICS}}} and a file, or {{"function": "<name>"}}'
-_NAMES = 1 << 16   # of all hosts that ever were
+_HELLO = f'{{"hello": {_VERSION}, "namespace": [<dev>, <ino>]}}'
+_EXPECTED = f'expected {_HELLO}, {{"statistics": {STATISTICS}}} and a file, or {{"function": "<name>", "id": <n>}}'
+_NOT_SERVED = "only processes of the traced command, in a pid namespace that the tracer sees, are served"
 _KEPT = 1 << 16   # functions and ends of channels of hosts that have left
 _SO_PEERPIDFD = 77
 
 
-class Seat(Protocol):
-    """A host's place in the trace."""
-
-    @property
-    def owner(self) -> int:
-        """What its function 0 would be charged to."""
-
-    @property
-    def descriptor(self) -> int:
-        """Of its map."""
-
-
-class Seats(Protocol):
+class Seats(host_functions.Seats, Protocol):
     """Who lets hosts into the trace."""
 
-    ids: int
-    """Of a host, 0 included. The last is for what exceeds them."""
-    pool: int
-    """The one before it: for the threads that wasmtime starts for WASI."""
     slots: int
     probes: int
+    capabilities: list[str]
+    """What letting one in takes."""
 
-    def join(self, pid: int, alive: Callable[[], bool]) -> Seat | None:
-        """For a traced process; None where it is not traced, or cannot be told from others. Raises OSError."""
+    def knows(self, pid: int) -> bool:
+        """Whether that process is traced, and can be told from others."""
+
+    def join(self, pid: int, namespace: tuple[int, int], alive: Callable[[], bool]) -> Seat | None:
+        """For such a process; None where it is none. namespace: st_dev and st_ino, as it says. Raises OSError."""
 
     def leave(self, seat: Any) -> None:
         """Its map counts no more."""
@@ -80,15 +78,10 @@ class Seats(Protocol):
 
 @dataclass(slots=True)
 class _Client:
-    """One connection."""
+    """One connection; from its hello on it has functions, and a seat."""
 
     pid: int
-    seat: Seat
-    statistics: int | None = None
-    """The descriptor of its file."""
-    before: HostStatistics = NOTHING
-    """What stood in it when we got it."""
-    ids: dict[str, int] = field(default_factory=dict)
+    functions: HostFunctions | None = None
 
 
 class ControlSocket:
@@ -98,16 +91,14 @@ class ControlSocket:
         """connections: how many hosts at a time; each takes two descriptors."""
         self._seats = seats
         self._most = connections
-        self._other = seats.ids - 1
-        self._pool = seats.pool
         self._clients: dict[socket.socket, _Client] = {}
-        self._names: dict[int, str] = {}
+        self._names = OwnerNames()
+        self.unheard: set[int] = set()
+        """The uids of hosts that do not listen to us."""
         self._lock = threading.Lock()
         """For who reads statistics while a host leaves."""
         self._last: dict[int, HostStatistics] = {}
         """The last words of those that have left, by their seat's owner."""
-        self._labels = {OTHER: 1}
-        """How often each was wanted."""
         self._kept = 0
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.address = f"@cwasi-tracer-{os.getpid()}-{secrets.token_hex(8)}"
@@ -118,17 +109,14 @@ class ControlSocket:
         self._thread.start()
 
     def names(self) -> dict[int, str]:
-        """The functions by owner: that of their host's function 0, and their id. Who is not in it is OTHER.
-
-        Two hosts that have a function of one name are told apart: the second one's has its pid behind an @.
-        """
-        return self._names.copy()
+        """The functions by owner. Who is not in it is OTHER."""
+        return self._names.all()
 
     def statistics(self) -> dict[int, HostStatistics]:
-        """What each host has said of itself, those that have left too; by its function 0."""
+        """What each host has said of itself, those that have left too; by its seat's owner."""
         with self._lock:
-            now = [client for client in self._clients.values() if client.statistics is not None]
-            return self._last | {client.seat.owner: _read(client) for client in now}
+            now = [client.functions for client in self._clients.values() if client.functions is not None]
+            return self._last | {functions.seat.owner: functions.statistics() for functions in now}
 
     def close(self) -> None:
         """Ends the thread and all connections; hosts keep their mapping of their map, which nobody reads any more."""
@@ -136,6 +124,7 @@ class ControlSocket:
         self._thread.join()
 
     def _serve(self) -> None:
+        keep_only(self._seats.capabilities)
         with selectors.DefaultSelector() as selector, contextlib.ExitStack() as stack:
             stack.enter_context(self._listener)
             stack.enter_context(self._woken)
@@ -162,10 +151,13 @@ class ControlSocket:
         with self._lock:
             client = self._clients.pop(connection)
             connection.close()
-            if client.statistics is not None:
-                self._keep(client.seat.owner, _read(client))
-                os.close(client.statistics)
-        self._seats.leave(client.seat)
+            functions = client.functions
+            if functions is None:
+                return
+            self._keep(functions.seat.owner, functions.leave())
+        self._seats.leave(functions.seat)
+        with contextlib.suppress(OSError):   # no room in the kernel: they stay where they are
+            self._seats.retire(functions.owners())
 
     def _keep(self, owner: int, last: HostStatistics) -> None:
         if self._kept < _KEPT and (last.functions or last.ends):
@@ -191,21 +183,42 @@ class ControlSocket:
         """Who has connected, or why it is not served."""
         if len(self._clients) >= self._most:
             return "too many connections"
+        pid, uid = _credentials(connection)
+        if not self._seats.knows(pid):
+            return _NOT_SERVED
+        if not heard(os.geteuid(), uid):
+            self.unheard.add(uid)
+            return f"the tracer runs as uid {os.geteuid()}, neither as root nor as you do"
+        return _Client(pid)
+
+    def _join(self, connection: socket.socket, client: _Client, namespace: object) -> tuple[bytes, list[int]]:
+        """Gives it its map; the same one again where it asks again."""
+        if not _is_namespace(namespace):
+            return _error(_EXPECTED), []
+        lack = self._sit(connection, client, namespace) if client.functions is None else None
+        if client.functions is None:
+            return _error(lack or _NOT_SERVED), []
+        reply = {"version": _VERSION, "slots": self._seats.slots, "probes": self._seats.probes}
+        return _encoded(reply), [client.functions.seat.descriptor]
+
+    def _sit(self, connection: socket.socket, client: _Client, namespace: tuple[int, int]) -> str | None:
+        """Lets it in. Returns why not, if not."""
         try:
-            pid, pidfd = _peer(connection)
+            pidfd = _descriptor_of(connection, client.pid)
         except OSError:
-            return "your process has ended"   # which may have passed the connection on
+            return "your process has ended"   # it may have passed the connection on
         try:
-            seat = self._seats.join(pid, lambda: not _ended(pidfd))
+            seat = self._seats.join(client.pid, namespace, lambda: not _ended(pidfd))
         except OSError as error:
             return str(error)
         finally:
             os.close(pidfd)
         if seat is None:
-            return "only processes of the traced command, in a pid namespace that the tracer sees, are served"
-        if len(self._names) < _NAMES:
-            self._names[seat.owner + self._pool] = self._label(POOL, pid)
-        return _Client(pid, seat)
+            return _NOT_SERVED
+        client.functions = HostFunctions(seat, self._seats, self._names, client.pid)
+        if not self._names.full:
+            self._names.add(seat.owner + 1, POOL, client.pid)
+        return None
 
     def _answer(self, connection: socket.socket) -> bool:
         """Serves one message; False when the connection is to be closed."""
@@ -214,7 +227,7 @@ class ControlSocket:
             if not message and not given:
                 return False
             try:
-                reply, fds = self._reply(self._clients[connection], message, given)
+                reply, fds = self._reply(connection, message, given)
             finally:
                 for descriptor in given:   # what is kept has been taken out
                     os.close(descriptor)
@@ -223,70 +236,62 @@ class ControlSocket:
             return False
         return True
 
-    def _reply(self, client: _Client, message: bytes, given: list[int]) -> tuple[bytes, list[int]]:
+    def _reply(self, connection: socket.socket, message: bytes, given: list[int]) -> tuple[bytes, list[int]]:
+        client = self._clients[connection]
         try:
             request = json.loads(message)
         except (ValueError, RecursionError):
             return _error("not JSON"), []
-        if request == {"hello": _VERSION}:
-            reply = {"version": _VERSION, "slots": self._seats.slots, "probes": self._seats.probes}
-            return _encoded(reply), [client.seat.descriptor]
+        if isinstance(request, dict) and request.keys() == {"hello", "namespace"} and request["hello"] == _VERSION:
+            return self._join(connection, client, request["namespace"])
+        if client.functions is None:
+            return _error(f"expected {_HELLO} first"), []
         if request == {"statistics": STATISTICS} and given:
-            return self._take(client, given), []
-        if not isinstance(request, dict) or request.keys() != {"function"}:
-            return _error(_EXPECTED), []
-        try:
-            return _encoded({"id": self._id(client, checked(request["function"], "function"))}), []
-        except BadName as error:
-            return _error(str(error)), []
+            return self._take(client.functions, given), []
+        if isinstance(request, dict) and request.keys() == {"function", "id"}:
+            return self._name(client.functions, request["function"], request["id"]), []
+        return _error(_EXPECTED), []
 
-    def _take(self, client: _Client, given: list[int]) -> bytes:
-        if client.statistics is not None:
-            return _error("there are statistics already")
+    def _take(self, functions: HostFunctions, given: list[int]) -> bytes:
         try:
             check_file(given[0])
+            with self._lock:
+                functions.take(given[0])
         except (OSError, ValueError) as error:
             return _error(str(error))
-        with self._lock:
-            client.before = read_file(given[0])
-            client.statistics = given.pop(0)
+        given.pop(0)
         return _encoded({"taken": True})
 
-    def _id(self, client: _Client, name: str) -> int:
-        if name == OTHER:
-            return self._other
-        if name not in client.ids and len(client.ids) + 1 < self._pool and len(self._names) < _NAMES:
-            number = client.ids[name] = len(client.ids) + 1
-            self._names[client.seat.owner + number] = self._label(name, client.pid)
-        return client.ids.get(name, self._other)
-
-    def _label(self, name: str, pid: int) -> str:
-        """Of a function of this host alone. A name has no @."""
-        if name not in self._labels:
-            self._labels[name] = 1
-            return name
-        label = f"{name}@{pid}"
-        again = self._labels[label] = self._labels.get(label, 0) + 1
-        return label if again == 1 else f"{label}.{again}"
+    def _name(self, functions: HostFunctions, name: Any, number: object) -> bytes:
+        if type(number) is not int or not 0 < number < 1 << 32:
+            return _error(f"{number!r} is no id")
+        try:
+            with self._lock:
+                functions.say(number, checked(name, "function"))
+        except (BadName, ValueError) as error:
+            return _error(str(error))
+        return _encoded({"id": number})
 
 
-def _peer(connection: socket.socket) -> tuple[int, int]:
-    """The pid of who has connected, and a descriptor of it: the pid may be another's by now. Raises OSError."""
-    pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+def _credentials(connection: socket.socket) -> tuple[int, int]:
+    """The pid and the uid of who has connected."""
+    pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid, uid
+
+
+def _descriptor_of(connection: socket.socket, pid: int) -> int:
+    """Of who has connected: its pid may be another's by now. Raises OSError."""
     try:
-        return pid, connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+        return connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
     except OSError as error:
         if error.errno != errno.ENOPROTOOPT:
             raise
-        return pid, os.pidfd_open(pid)   # before Linux 6.5
+        return os.pidfd_open(pid)   # before Linux 6.5
 
 
-def _read(client: _Client) -> HostStatistics:
-    assert client.statistics is not None
-    try:
-        return read_file(client.statistics).since(client.before)
-    except OSError:
-        return HostStatistics()
+def _is_namespace(said: object) -> TypeGuard[tuple[int, int]]:
+    """Two numbers of the kernel's."""
+    return isinstance(said, list) and len(said) == 2 and all(type(word) is int and 0 <= word < 1 << 64 for word in said)
 
 
 def _ended(pidfd: int) -> bool:

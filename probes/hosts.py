@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from .kernel import Map
 from .requirements import SYS_BPF
 
-FUNCTIONS = 1024  # of a host: ids 1 to 1023; a thread's slot holds 0 while it runs none
-POOL = FUNCTIONS - 2  # stands for the threads that wasmtime starts for WASI
+FUNCTIONS = 1024  # of a host at a time, by index; a thread's slot holds 0 while it runs none
 PLACES = 384  # hosts at a time; many systems let a process have 1,024 descriptors
 SLOTS = 8192  # of a host; a power of two
 PROBES = 4  # as in record.h
@@ -27,7 +26,9 @@ class Seat:
     """What a host has while it is connected."""
 
     owner: int
-    """Of its function 0; never given out again."""
+    """Of what has no owner of its own; the next is that of the threads that wasmtime starts for WASI. As all owners,
+    they are never given out again.
+    """
     group: int
     """The process, in the initial pid namespace."""
     place: int
@@ -44,18 +45,18 @@ class Hosts:
         self._free = list(range(PLACES, 0, -1))
         self._left: list[int] = []
         """Places of which a program that runs right now may still think that its thread's host is there."""
-        self._next = FUNCTIONS
+        self._next = 1
         self._joins = 0
 
     def join(self, group: int, namespace: tuple[int, int], alive: Callable[[], bool]) -> Seat | None:
         """Lets a process in: its threads, and the children that it forks. None where there is no room.
 
-        namespace: its pid namespace, see namespace_of. alive: whether that process, and not the next of its pid, is
-        still there. Raises OSError.
+        namespace: its pid namespace, see namespace_of; in any other its threads would not be found. alive: whether that
+        process, and not the next of its pid, is still there. Raises OSError.
         """
         if not self._free:
             self._clear()
-        if not self._free or self._next >= OWNERS:
+        if not self._free or self._next + 2 > OWNERS:
             return None
         descriptor = _create_slots()
         seat = Seat(self._next, group, self._free[-1], descriptor)
@@ -66,7 +67,7 @@ class Hosts:
             os.close(descriptor)
             raise
         self._free.pop()
-        self._next += FUNCTIONS
+        self._next += 2
         joined = self._maps("joined")
         joined[ctypes.c_uint32(group)] = joined.Leaf(owner=seat.owner, place=seat.place, generation=self._joins + 1)
         self._joins += 1
@@ -77,6 +78,23 @@ class Hosts:
         # Only now does it count: who has taken its pid meanwhile would be charged to it.
         self._sit(seat.place, seat.owner, namespace)
         return seat
+
+    def name(self, seat: Seat, number: int, owner: int | None = None) -> int | None:
+        """From now on the number stands for a function of a host, and its index for no other.
+
+        owner: the function's, where it has one already. Returns it, or None where there are no more.
+        """
+        if owner is None:
+            if self._next >= OWNERS:
+                return None
+            owner, self._next = self._next, self._next + 1
+        functions = self._maps("functions")
+        index = seat.place * FUNCTIONS + number % FUNCTIONS
+        key = ctypes.c_int(index)
+        # One word after the other, while no slot has its number: the kernel may copy byte by byte.
+        for word, who in ((0, functions[key].owner), (0, owner), (number, owner)):
+            functions[key] = functions.Leaf(number=word, owner=who)
+        return owner
 
     def leave(self, seat: Seat) -> None:
         """Takes its map away; its threads, where it has any, are charged to the process again."""
@@ -93,10 +111,16 @@ class Hosts:
         with suppress(KeyError):
             del self._maps("joined")[ctypes.c_uint32(group)]
 
-    def _clear(self) -> None:
+    def wait(self) -> None:
+        """Until all programs that run now have ended. Raises OSError."""
         descriptor = _create_slots()
-        self._set_slots(0, descriptor)   # where nobody ever is: only to wait
-        os.close(descriptor)
+        try:
+            self._set_slots(0, descriptor)   # where nobody ever is
+        finally:
+            os.close(descriptor)
+
+    def _clear(self) -> None:
+        self.wait()
         self._free, self._left = self._left, []
 
     def _sit(self, place: int, owner: int, namespace: tuple[int, int]) -> None:
@@ -108,9 +132,9 @@ class Hosts:
         self._maps("slots")[ctypes.c_int(place)] = ctypes.c_int(descriptor)
 
 
-def namespace_of(status: os.stat_result) -> tuple[int, int]:
+def namespace_of(device: int, inode: int) -> tuple[int, int]:
     """A pid namespace as the kernel names it: its encoding of a device number is not that of stat."""
-    return os.major(status.st_dev) << 20 | os.minor(status.st_dev), status.st_ino
+    return os.major(device) << 20 | os.minor(device), inode
 
 
 def _create_slots() -> int:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from typing import Any
 
-from .probe import LOST_TRAFFIC, Counter, fitting, summed
+from .probe import LOST_TRAFFIC, Counted, Counter, fitting, put, summed, take_out
 
 KINDS = ("other", "tcp")  # enum traffic_kind
+_OPEN = 0  # enum socket_state
 
 
 @dataclass(frozen=True, slots=True)
-class Traffic:
+class Traffic(Counted):
     """What went through the sockets of one kind of one owner."""
 
-    owner: int  # a function's id, or a process's key, which is >= 2**32
+    NAMES = ("owner", "kind")
+
     kind: str
     sends: int
     sent: int
@@ -41,27 +44,18 @@ class Network(Counter):
     )
     remedy = "use Linux 6.3 or newer, which has sock_send_length and sock_recv_length"
 
+    def __init__(self) -> None:
+        self._past: dict[tuple[int, int], Traffic] = {}
+
     def defines(self, cpus: int) -> dict[str, int]:
         """See Counter."""
         return {"SOCKETS": 65536, "TRAFFIC": fitting(80, cpus, 8 << 20, 1024, 4096)}
 
     def traffic(self) -> Iterator[Traffic]:
-        """Every owner's so far."""
+        """Every owner's so far, of one kind in one or two."""
+        yield from self._past.values()
         for key, cpus in self.probe.map("traffic").items():
-            yield Traffic(
-                owner=int(key.owner),
-                kind=KINDS[key.kind],
-                sends=summed(cpus, "sends"),
-                sent=summed(cpus, "sent"),
-                receives=summed(cpus, "receives"),
-                received=summed(cpus, "received"),
-                blocked=summed(cpus, "blocked"),
-                connects=summed(cpus, "connects"),
-                retransmits=summed(cpus, "retransmits"),
-                samples=summed(cpus, "samples"),
-                srtt=summed(cpus, "srtt"),
-                cwnd=summed(cpus, "cwnd"),
-            )
+            yield _traffic(key, cpus)
 
     def lost(self) -> int:
         """Events that were not counted: a map was full, or the kernel skipped a program's run."""
@@ -71,3 +65,32 @@ class Network(Counter):
         """See Counter."""
         self.probe.map("traffic").clear()
         self.probe.map("sockets").clear()
+
+    def awake(self, owners: Set[int]) -> Set[int]:
+        """See Counter: the owners of sockets that are open, for what the kernel sends again."""
+        found = {int(key.owner) for key in self.probe.map("traffic").keys()} & owners  # noqa: SIM118 - a bcc table
+        if not found:
+            return set()
+        return found & {int(socket.owner) for socket in self.probe.map("sockets").values() if socket.state == _OPEN}
+
+    def put_away(self, owners: Set[int]) -> None:
+        """See Counter."""
+        for key, cpus in take_out(self.probe.map("traffic"), lambda key: key.owner in owners):
+            put(self._past, (key.owner, key.kind), _traffic(key, cpus))
+
+
+def _traffic(key: Any, cpus: Any) -> Traffic:
+    return Traffic(
+        owner=int(key.owner),
+        kind=KINDS[key.kind],
+        sends=summed(cpus, "sends"),
+        sent=summed(cpus, "sent"),
+        receives=summed(cpus, "receives"),
+        received=summed(cpus, "received"),
+        blocked=summed(cpus, "blocked"),
+        connects=summed(cpus, "connects"),
+        retransmits=summed(cpus, "retransmits"),
+        samples=summed(cpus, "samples"),
+        srtt=summed(cpus, "srtt"),
+        cwnd=summed(cpus, "cwnd"),
+    )

@@ -5,15 +5,17 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from operator import add
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
-from .hosts import FUNCTIONS, PLACES, POOL, SLOTS, Hosts, namespace_of
+from .hosts import FUNCTIONS, PLACES, SLOTS, Hosts, namespace_of
 from .kernel import TRACEPOINT, Loaded, Map, possible_cpus
 from .loader import ProbeError, Rejected, compile_probe, import_bcc
 from .requirements import SYS_BPF
@@ -32,8 +34,29 @@ _PROGRAMS = (
 _INITIAL_PIDNS = 0xEFFFFFFC  # PROC_PID_INIT_INO
 _REPORT = f"report it, with the version of this kernel, {platform.release()}"
 Programs = tuple[tuple[str, str], ...]
+Key = TypeVar("Key")
+Counts = TypeVar("Counts", bound="Counted")
 _PENDING, _NEWBORN = 1, 2  # enum thread_state
 LOST_THREADS, LOST_CALLS, LOST_TIMES, LOST_TURNS, LOST_TRAFFIC = range(5)  # enum lost
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What one owner did of one kind."""
+
+    owner: int
+    """A function's, or a process's key, which is >= 2**32."""
+
+    NAMES: ClassVar[tuple[str, ...]] = ("owner",)
+    """The fields that are no counts."""
+
+    def plus(self: Counts, other: Counts) -> Counts:
+        """The two added up."""
+        sums: dict[str, Any] = {}
+        for name in (field.name for field in fields(self) if field.name not in self.NAMES):
+            mine, its = getattr(self, name), getattr(other, name)
+            sums[name] = tuple(map(add, mine, its)) if isinstance(mine, tuple) else mine + its
+        return replace(self, **sums)
 
 
 class Counter(ABC):
@@ -67,6 +90,17 @@ class Counter(ABC):
     def forget(self) -> None:
         """Drops all counts."""
 
+    @abstractmethod
+    def put_away(self, owners: Set[int]) -> None:
+        """Takes what was counted of owners who do nothing any more out of the kernel's maps; it is kept here.
+
+        To be called with the lock of the probe.
+        """
+
+    def awake(self, owners: Set[int]) -> Set[int]:
+        """Those of them who may get something though no thread runs for them."""
+        return set()
+
 
 @dataclass(frozen=True, slots=True)
 class Name:
@@ -75,6 +109,7 @@ class Name:
     pid: int  # in the reader's pid namespace, or in the initial one if it has none there
     comm: str  # printable ASCII
     tid: int  # the thread that was seen first, likewise
+    cgroup: int  # the number of its group of v2, 0 if the programs did not see it
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +131,8 @@ class Probe:
         """
         self.missing: list[Missing] = []
         self._events: list[int] = []
+        self.lock = threading.Lock()
+        """For who reads all counts, while what was counted is put away."""
         self._namespace = Path("/proc/self/ns/pid").stat()
         cpus = possible_cpus()
         defines = {**self._defines(), "BY_THREAD": int(by_thread)}
@@ -113,12 +150,11 @@ class Probe:
             raise
 
     def _defines(self) -> dict[str, int]:
-        dev, ino = namespace_of(self._namespace)
+        dev, ino = namespace_of(self._namespace.st_dev, self._namespace.st_ino)
         return {
             "SLOTS": SLOTS,
             "HOSTS": PLACES + 1,
             "FUNCTIONS": FUNCTIONS,
-            "POOL": POOL,
             "THREADS": THREADS,
             "PROCESSES": PROCESSES,
             "ADOPTED": ADOPTED,
@@ -202,7 +238,10 @@ class Probe:
         """What the owners that are processes are called, by key; of those that have exited too."""
         return {
             int(key.value): Name(
-                int(process.pid or process.self), printable(process.comm), int(process.tid or process.self)
+                pid=int(process.pid or process.self),
+                comm=printable(process.comm),
+                tid=int(process.tid or process.self),
+                cgroup=int(process.cgroup),
             )
             for key, process in self.map("processes").items()
         }
@@ -253,9 +292,23 @@ class Probe:
         """The traced processes that are in the reader's pid namespace, and have been met."""
         return frozenset(int(thread.pid) for thread in self.map("threads").values() if thread.pid)
 
+    def processes(self) -> set[tuple[int, int]]:
+        """The keys of those, each with its pid."""
+        return {(int(thread.process), int(thread.pid)) for thread in self.map("threads").values() if thread.pid}
+
     def live_threads(self) -> int:
         """How many threads are traced now."""
         return len(self.map("threads"))
+
+    def charged(self) -> set[int]:
+        """The owners of what has begun: of calls in flight, and of times off the CPU."""
+        found = set()
+        for thread in self.map("threads").values():
+            if thread.started:
+                found.add(int(thread.owner))
+            if thread.left:
+                found.add(int(thread.left_owner))
+        return found
 
     def forget(self) -> None:
         """Drops all counts and names. Nothing may be traced meanwhile."""
@@ -283,6 +336,19 @@ def summed(cpus: Any, field: str) -> int:
 def summed_buckets(cpus: Any) -> tuple[int, ...]:
     """The histogram of a struct times over all CPUs."""
     return tuple(sum(counts) for counts in zip(*(cpu.bucket for cpu in cpus), strict=True))
+
+
+def take_out(table: Any, mine: Callable[[Any], bool]) -> Iterator[tuple[Any, Any]]:
+    """The entries of some keys, which are deleted."""
+    for key in [key for key in table.keys() if mine(key)]:  # noqa: SIM118 - a bcc table, not a dict
+        yield key, table[key]
+        del table[key]
+
+
+def put(past: dict[Key, Counts], key: Key, counts: Counts) -> None:
+    """Adds counts to what was put away before; what tells them from others is in the key."""
+    before = past.get(key)
+    past[key] = counts if before is None else counts.plus(before)
 
 
 def printable(comm: bytes) -> str:

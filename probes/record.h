@@ -15,6 +15,16 @@ struct slot {
 	u32 id;
 };
 
+/*
+ * A function of a host, at its index in the host's part of the table; written by
+ * the tracer alone. A slot with the same index, but of a function that had it
+ * before, has another number.
+ */
+struct function {
+	u32 number;	/* as the host stores it: the index below a generation */
+	u32 owner;	/* whom it is charged to, as in struct call */
+};
+
 #define PROBES 4
 
 /* Workers that wasmtime starts for WASI name themselves so, after tokio, which they run. */
@@ -22,7 +32,7 @@ struct slot {
 
 /* A host, at its place; written by the tracer alone. */
 struct host {
-	u64 owner;	/* of its function 0, below 2^32; 0 while nobody is here */
+	u64 owner;	/* of what has no owner of its own, below 2^32; its pool's is the next. 0 while nobody is here */
 	u64 dev;	/* of its pid namespace */
 	u64 ino;
 };
@@ -56,7 +66,7 @@ struct thread {
 	u64 left_owner;	/* who ran on it then, as in struct call */
 	u64 waited;	/* ns that it was blocked since the call in flight began */
 	u64 woken;	/* when what it waited for came, 0 before, and if that was before it left */
-	u64 host;	/* owner of function 0 of its host, 0 if it has none */
+	u64 host;	/* the owner of its struct host, 0 if it has none */
 	u32 place;	/* of that host */
 	u32 tid;	/* the thread in the host's pid namespace */
 	u32 seen;	/* joins up to this generation are known to it */
@@ -70,9 +80,11 @@ struct thread {
 
 /* A traced process; kept when it has exited, so that its calls keep a name. */
 struct process {
+	u64 cgroup;	/* the number of its group of v2, 0 if the tracer did not see that */
 	u32 self;	/* the process (by thread: the thread) in the initial pid namespace */
 	u32 pid;	/* in the tracer's pid namespace, 0 if it is in another */
 	u32 tid;	/* the thread that was seen first, likewise */
+	u32 reserved;
 	char comm[16];
 };
 

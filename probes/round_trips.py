@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from . import tracefs
 from .loader import ProbeError
 from .probe import Counter
@@ -29,6 +31,9 @@ class RoundTrips(Counter):
     def attach(self) -> None:
         """See Counter."""
         self.probe.attach_tracepoint(self._tracepoint, self.programs[0][1])
+
+    def put_away(self, owners: Set[int]) -> None:
+        """Network does."""
 
     def forget(self) -> None:
         """Network does."""

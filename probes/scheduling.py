@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from typing import Any
 
-from .probe import LOST_TURNS, Counter, fitting, summed, summed_buckets
+from .probe import LOST_TURNS, Counted, Counter, fitting, put, summed, summed_buckets, take_out
 
 
 @dataclass(frozen=True, slots=True)
-class Turns:
+class Turns(Counted):
     """How one owner got on and off the CPU."""
 
-    owner: int  # a function's id, or a process's key, which is >= 2**32
     voluntary: int
     involuntary: int
     unseen: int  # halves of switches whose other half the kernel did not trace
@@ -31,24 +31,18 @@ class Scheduling(Counter):
     programs = (("sched_switch", "on_switch"), ("sched_wakeup", "on_wakeup"))
     remedy = "use Linux 5.18 or newer, whose sched_switch tells a thread's state"
 
+    def __init__(self) -> None:
+        self._past: dict[int, Turns] = {}
+
     def defines(self, cpus: int) -> dict[str, int]:
         """See Counter."""
         return {"TURNS": fitting(312, cpus, 16 << 20, 1024, 4096)}
 
     def turns(self) -> Iterator[Turns]:
-        """Every owner's so far. What a thread waits for is added when it runs again."""
+        """Every owner's so far, in one or two. What a thread waits for is added when it runs again."""
+        yield from self._past.values()
         for owner, cpus in self.probe.map("turns").items():
-            yield Turns(
-                owner=int(owner.value),
-                voluntary=summed(cpus, "voluntary"),
-                involuntary=summed(cpus, "involuntary"),
-                unseen=summed(cpus, "unseen"),
-                off=summed(cpus, "off"),
-                queued=summed(cpus, "queued"),
-                wakeups=summed(cpus, "wakeups"),
-                wakeup=summed(cpus, "wakeup"),
-                histogram=summed_buckets([cpu.wakeups_by_time for cpu in cpus]),
-            )
+            yield _turns(owner.value, cpus)
 
     def ns_per_switch(self) -> float | None:
         """What a switch and its wake-up took while the kernel was measuring; None if it was not."""
@@ -62,3 +56,22 @@ class Scheduling(Counter):
     def forget(self) -> None:
         """See Counter."""
         self.probe.map("turns").clear()
+
+    def put_away(self, owners: Set[int]) -> None:
+        """See Counter."""
+        for owner, cpus in take_out(self.probe.map("turns"), lambda owner: owner.value in owners):
+            put(self._past, owner.value, _turns(owner.value, cpus))
+
+
+def _turns(owner: int, cpus: Any) -> Turns:
+    return Turns(
+        owner=owner,
+        voluntary=summed(cpus, "voluntary"),
+        involuntary=summed(cpus, "involuntary"),
+        unseen=summed(cpus, "unseen"),
+        off=summed(cpus, "off"),
+        queued=summed(cpus, "queued"),
+        wakeups=summed(cpus, "wakeups"),
+        wakeup=summed(cpus, "wakeup"),
+        histogram=summed_buckets([cpu.wakeups_by_time for cpu in cpus]),
+    )

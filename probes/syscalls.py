@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from typing import Any
 
-from .probe import LOST_CALLS, LOST_TIMES, Counter, fitting, summed, summed_buckets
+from .probe import LOST_CALLS, LOST_TIMES, Counted, Counter, fitting, put, summed, summed_buckets, take_out
 from .syscall_classes import class_number
 from .syscall_names import known_syscalls
 
@@ -14,10 +15,11 @@ _CALLS = 512  # numbers that have a class; above any that Linux has given out
 
 
 @dataclass(frozen=True, slots=True)
-class Total:
+class Total(Counted):
     """What one owner did with one system call."""
 
-    owner: int  # a function's id, or a process's key, which is >= 2**32
+    NAMES = ("owner", "number")
+
     number: int
     count: int
     ns: int
@@ -27,10 +29,11 @@ class Total:
 
 
 @dataclass(frozen=True, slots=True)
-class Times:
+class Times(Counted):
     """How long the calls of one class took one owner."""
 
-    owner: int
+    NAMES = ("owner", "number")
+
     number: int  # of the class
     histogram: tuple[int, ...]
 
@@ -41,6 +44,10 @@ class Syscalls(Counter):
     name = "system calls"
     source = "syscalls.bpf.c"
     programs = (("sys_exit", "on_sys_exit"), ("sys_enter", "on_sys_enter"))
+
+    def __init__(self) -> None:
+        self._past_totals: dict[tuple[int, int], Total] = {}
+        self._past_times: dict[tuple[int, int], Times] = {}
 
     def defines(self, cpus: int) -> dict[str, int]:
         """See Counter."""
@@ -59,15 +66,16 @@ class Syscalls(Counter):
         super().attach()
 
     def totals(self) -> Iterator[Total]:
-        """Every total so far. A call counts when it has returned."""
+        """Every total so far, of one owner and call one or two. A call counts when it has returned."""
+        yield from self._past_totals.values()
         for call, cpus in self.probe.map("counts").items():
-            sums = (summed(cpus, field) for field in ("count", "ns", "result", "failed", "failed_ns"))
-            yield Total(int(call.owner), int(call.nr), *sums)
+            yield _total(call, cpus)
 
     def times(self) -> Iterator[Times]:
-        """Every histogram so far."""
+        """Every histogram so far, of one owner and class one or two."""
+        yield from self._past_times.values()
         for key, cpus in self.probe.map("times").items():
-            yield Times(int(key.owner), int(key.number), summed_buckets(cpus))
+            yield _times(key, cpus)
 
     def lost(self) -> int:
         """Calls that were not counted: a map was full, or the kernel skipped a program's run."""
@@ -81,3 +89,19 @@ class Syscalls(Counter):
         """See Counter."""
         self.probe.map("counts").clear()
         self.probe.map("times").clear()
+
+    def put_away(self, owners: Set[int]) -> None:
+        """See Counter."""
+        for call, cpus in take_out(self.probe.map("counts"), lambda call: call.owner in owners):
+            put(self._past_totals, (call.owner, call.nr), _total(call, cpus))
+        for key, cpus in take_out(self.probe.map("times"), lambda key: key.owner in owners):
+            put(self._past_times, (key.owner, key.number), _times(key, cpus))
+
+
+def _total(call: Any, cpus: Any) -> Total:
+    sums = (summed(cpus, field) for field in ("count", "ns", "result", "failed", "failed_ns"))
+    return Total(int(call.owner), int(call.nr), *sums)
+
+
+def _times(key: Any, cpus: Any) -> Times:
+    return Times(int(key.owner), int(key.number), summed_buckets(cpus))

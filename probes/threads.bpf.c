@@ -18,8 +18,8 @@
  * Only joins that came after a thread's birth are its own, since pids are used
  * again.
  *
- * Given by probe.py: SLOTS, HOSTS, FUNCTIONS, POOL, THREADS, PROCESSES,
- * ADOPTED, BY_THREAD, PIDNS_DEV, PIDNS_INO and PIDNS_INITIAL.
+ * Given by probe.py: SLOTS, HOSTS, FUNCTIONS, THREADS, PROCESSES, ADOPTED,
+ * BY_THREAD, PIDNS_DEV, PIDNS_INO and PIDNS_INITIAL.
  */
 #include "record.h"
 
@@ -30,6 +30,7 @@
 BPF_F_TABLE("array", u32, struct slot, no_slots, SLOTS, BPF_F_MMAPABLE);
 BPF_ARRAY_OF_MAPS(slots, "no_slots", HOSTS);	/* by place */
 BPF_TABLE("array", u32, struct host, hosts, HOSTS);	/* by place; nobody is at 0 */
+BPF_TABLE("array", u32, struct function, functions, HOSTS * FUNCTIONS);	/* by place and index */
 BPF_TABLE("hash", u32, struct joined, joined, HOSTS);	/* by process */
 BPF_TABLE("array", u32, u32, generation, 1);	/* how many have joined */
 BPF_TABLE("hash", u64, struct thread, threads, THREADS);
@@ -166,6 +167,7 @@ static __always_inline void name_process(struct thread *thread)
 {
 	struct process process = {.self = thread->self, .pid = thread->pid, .tid = thread->tid_here};
 
+	process.cgroup = bpf_get_current_cgroup_id();
 	bpf_get_current_comm(process.comm, sizeof(process.comm));
 	/* A process that does not fit is shown without a name, but counted. */
 	processes.update(&thread->process, &process);
@@ -259,23 +261,40 @@ static __always_inline u32 in_pool(struct thread *thread)
 	return thread->in_pool;
 }
 
+/*
+ * Who a number is that the host of a thread has stored: they write what they
+ * like. Owners are never given out again, so that what is left of a host that
+ * was at this place before is older than this one.
+ */
+static __always_inline u64 function_of(struct thread *thread, u32 number)
+{
+	u32 index = thread->place * FUNCTIONS + number % FUNCTIONS;
+	struct function *found = functions.lookup(&index);
+	union {
+		u64 word;
+		struct function function;
+	} read = {};
+
+	if (found)
+		read.word = *(volatile u64 *)found;	/* as it is written */
+	if (read.function.number == number && read.function.owner > thread->host)
+		return read.function.owner;
+	return thread->host;
+}
+
 /* Whom what a thread does now is charged to, as in struct call. */
 static __always_inline u64 owner_of(struct thread *thread)
 {
 	struct slot *slot;
-	u32 id = 0;
+	u32 id;
 
 	if (!has_host(thread))
 		return thread->process;
 	slot = slot_of(thread);
-	if (slot)
-		id = *(volatile u32 *)&slot->id;
-	else if (in_pool(thread))
-		id = POOL;
-	if (!id)
-		return thread->process;
-	/* Hosts write what they like: clamp it. */
-	return thread->host + (id < FUNCTIONS ? id : FUNCTIONS - 1);
+	if (!slot)
+		return in_pool(thread) ? thread->host + 1 : thread->process;
+	id = *(volatile u32 *)&slot->id;
+	return id ? function_of(thread, id) : thread->process;
 }
 
 /* The state that a child of an untraced thread starts in: orders are for one fork. */

@@ -34,15 +34,19 @@ LAYERS = [
     {"cluster"},
     {"transport"},
     {"sender", "receiver", "tidy"},
-    {"endpoint", "watch", "attribution", "host_statistics"},
+    {"endpoint", "watch", "attribution", "host_functions"},
+    {"host_statistics"},
     {"census"},
     {"registry", "description"},
     {"control"},
     {"process_facts"},
     {"connection", "mail", "request", "placement", "runtime"},
     {"policy"},
-    {"credentials", "claim", "descriptors", "lease", "tax_bill", "invitation"},
-    {"_native", "cpu", "metrics", "modes", "names", "network", "output", "shield", "trace_report"},
+    {"credentials", "claim", "descriptors", "lease", "tax_bill", "invitation", "owner_names", "cgroups"},
+    {
+        *("_native", "capabilities", "cpu", "function_ids", "metrics"),
+        *("modes", "names", "network", "output", "shield", "trace_report"),
+    },
     {"errors", "_cwasi", "_build"},
 ]
 LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}

@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath._native import lib
-from cwasi_fastpath.attribution import function_id
+from cwasi_fastpath.attribution import _ids
+from cwasi_fastpath.function_ids import INDEXES
 
 
 def current() -> int:
@@ -19,6 +21,12 @@ def current() -> int:
     charged: int = lib.cwasi_attribution_enter(0)
     lib.cwasi_attribution_enter(charged)
     return charged
+
+
+def function_id(name: str) -> int:
+    """Its number, while it has one."""
+    with cwasi.function(name):
+        return current()
 
 
 def test_blocks_nest() -> None:
@@ -63,6 +71,75 @@ def test_threads_are_charged_apart() -> None:
         thread.join(60)
     assert seen == {f"thread-{i}": (0, function_id(f"thread-{i}")) for i in range(4)}
     assert current() == 0
+
+
+def test_a_block_that_ends_on_another_thread_stays_with_its_own() -> None:
+    """And its number is nobody else's, whatever comes."""
+
+    def begin() -> Iterator[None]:
+        with cwasi.function("begun"):
+            yield
+
+    def run() -> None:
+        generator = begin()
+        next(generator)
+        begun.append((generator, current()))
+        both.wait(60)   # begun
+        both.wait(60)   # and ended
+        still.append(current())
+
+    begun: list[tuple[Iterator[None], int]] = []
+    still: list[int] = []
+    both = threading.Barrier(2)
+    thread = threading.Thread(target=run)
+    thread.start()
+    both.wait(60)
+    generator, number = begun[0]
+    with cwasi.function("mine"):
+        mine = current()
+        next(generator, None)
+        assert current() == mine
+    assert current() == 0
+    numbers = {function_id(f"after-{i}") for i in range(2000)}
+    assert number not in numbers and number % INDEXES not in {after % INDEXES for after in numbers}
+    both.wait(60)
+    thread.join(60)
+    assert still == [number]
+
+
+def test_functions_come_and_go_without_end() -> None:
+    """With no tracer, too: a process remembers those that are in use, and some more."""
+    with cwasi.function("stays"):
+        stays = current()
+        numbers = [function_id(f"passes-{i}") for i in range(5000)]
+        assert current() == stays and len({*numbers, stays}) == 5001
+    assert sum(1 for _ in _ids.items()) < INDEXES
+
+
+def test_a_child_goes_on_with_the_numbers_of_its_parent() -> None:
+    """Whatever other threads do with them at the moment of the fork."""
+    over = threading.Event()
+
+    def busy() -> None:
+        number = 0
+        while not over.is_set():
+            function_id(f"busy-{number}")
+            number += 1
+
+    thread = threading.Thread(target=busy)
+    thread.start()
+    try:
+        with cwasi.function("forks"):
+            forks = current()
+            for _ in range(20):
+                child = os.fork()
+                if child == 0:
+                    ok = current() == forks and len({function_id(f"child-{i}") for i in range(2000)} - {forks}) == 2000
+                    os._exit(0 if ok else 1)
+                assert os.waitpid(child, 0)[1] == 0
+    finally:
+        over.set()
+        thread.join()
 
 
 @pytest.mark.parametrize("name", ["", "Resize", "a b", "../x"])

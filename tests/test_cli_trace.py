@@ -53,7 +53,7 @@ class TestReport:
         done = run("--json", "--", sys.executable, "-c", TWO_FUNCTIONS)
         report: dict[str, Any] = json.loads(done.stdout)
         assert writes(done) == {"resize": 23, "detect": 1009}
-        assert (report["schema"], report["status"], report["lost"], report["lost_threads"]) == (3, 0, 0, 0)
+        assert (report["schema"], report["status"], report["lost"], report["lost_threads"]) == (4, 0, 0, 0)
         assert report["calls"] == sum(row["count"] for row in report["rows"])
         assert report["overhead"]["ns_per_call"] >= 0 and report["overhead"]["share"] >= 0
         assert report["tracer"]["cpu_seconds"] > 0 and report["tracer"]["memory_bytes"] > 1 << 20

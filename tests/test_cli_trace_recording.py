@@ -85,7 +85,7 @@ def recorded(tmp_path: Path, needs_tracing: None) -> Path:
 
 def test_a_recording_is_the_whole_trace(recorded: Path) -> None:
     head, *intervals, end = lines(recorded)
-    assert (head["recording"], head["schema"], head["interval"]) == (1, 3, 0.1)
+    assert (head["recording"], head["schema"], head["interval"]) == (1, 4, 0.1)
     assert head["command"][0] == sys.executable and head["machine"]["cpus"] == os.cpu_count()
     assert end == {"end": len(intervals), "status": 0} and len(intervals) > 1
     assert (counted(intervals, "resize"), counted(intervals, "detect")) == (23, 1009)
@@ -178,13 +178,13 @@ def made(tmp_path: Path, text: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_recording_that_is_cut_off(tmp_path: Path) -> None:
     text = "".join(json.dumps(line) + "\n" for line in (HEAD, interval(1), interval(2)))
-    for cut in (text, text + '{"schema": 3, "inter', text + '{"end": 2, "status"'):
+    for cut in (text, text + '{"schema": 4, "inter', text + '{"end": 2, "status"'):
         done = made(tmp_path, cut)
         assert done.returncode == 0 and "cut off after 2 intervals" in done.stderr
         assert "cut off after 2 intervals" in (tmp_path / "it.html").read_text()
 
 
-HEAD = {"recording": 1, "schema": 3, "started": "then", "interval": 1.0, "command": ["a"], "machine": {"cpus": 2}}
+HEAD = {"recording": 1, "schema": 4, "started": "then", "interval": 1.0, "command": ["a"], "machine": {"cpus": 2}}
 
 
 def interval(number: int, **other: Any) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def interval(number: int, **other: Any) -> dict[str, Any]:
     histogram = [0] * 10 + [23] + [0] * 21
     sums = {"count": 23, "ns": 1009, "bytes": 5, "failed": 1, "failed_ns": 3}
     return {
-        **{"schema": 3, "interval": number, "time": "then", "seconds": 1.0, "calls": 23, "light": False, **lost},
+        **{"schema": 4, "interval": number, "time": "then", "seconds": 1.0, "calls": 23, "light": False, **lost},
         "overhead": {"ns_per_call": 1.0, "ns_per_switch": None, "seconds": 0.1, "share": 0.1},
         "tracer": {"cpu_seconds": 0.1, "memory_bytes": 5},
         "rows": [{**row, "syscall": "<b>", **sums}],
@@ -222,7 +222,7 @@ def edge(channel: str, sender: str, receiver: str) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("text", ["", "\n", "no", "[]\n", "{}\n", '{"schema": 3}\n', "\udcff\n"])
+@pytest.mark.parametrize("text", ["", "\n", "no", "[]\n", "{}\n", '{"schema": 4}\n', "\udcff\n"])
 def test_what_is_no_recording(tmp_path: Path, text: str) -> None:
     (tmp_path / "it").write_bytes(text.encode(errors="surrogateescape"))
     done = run("report", str(tmp_path / "it"), "-o", str(tmp_path / "it.html"))

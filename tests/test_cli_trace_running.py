@@ -216,7 +216,7 @@ def test_intervals_are_what_came_in_each(worker: Worker) -> None:
         lines += [json.loads(line) for line in trace.stops().splitlines()]
     assert sum(map(counted, lines)) == MANY + 23
     assert [line["interval"] for line in lines] == list(range(1, len(lines) + 1))
-    assert {line["schema"] for line in lines} == {3}
+    assert {line["schema"] for line in lines} == {4}
     assert [line["time"] for line in lines] == sorted(line["time"] for line in lines)
     assert all(line["seconds"] > 0 for line in lines)
 

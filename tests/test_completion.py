@@ -46,7 +46,7 @@ def completed(command: str, words: str, directory: Path) -> set[str]:
     ("command", "words", "wanted"),
     [
         ("cwasi-trace", "cwasi-trace --op", {"--openmetrics"}),
-        ("cwasi-trace", "cwasi-trace --by ", {"function", "class", "syscall", "channel", "thread"}),
+        ("cwasi-trace", "cwasi-trace --by ", {"function", "class", "syscall", "channel", "thread", "cgroup"}),
         ("cwasi-trace", "cwasi-trace --by s", {"syscall"}),
         ("cwasi", "cwasi do", {"doctor"}),
         ("cwasi", "cwasi run --mo", {"--mode"}),

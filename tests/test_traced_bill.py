@@ -201,7 +201,7 @@ control.send(b'{"statistics": 2}')
 assert b"error" in control.recv(4096)
 assert "taken" in hand_over(sealed(b""))
 assert "error" in hand_over(sealed(b""))   # once
-socket.send_fds(control, [b'{"hello": 2}'], [a.fileno()] * 50)
+socket.send_fds(control, [HELLO], [a.fileno()] * 50)
 assert b"slots" in control.recv(4096)
 enter(ask({"function": "refused"})["id"]); write(23); enter(0)
 """,
@@ -219,8 +219,8 @@ magic = struct.pack("4I", 0x54535743, 1, 0xffffffff, 7)
 noise = random.randbytes(size - 16)
 descriptor = sealed(b"")
 assert "taken" in hand_over(descriptor)
-os.pwrite(descriptor, magic + noise, 0)   # what was there before would not count
 mine = ask({{"function": "source"}})["id"]
+os.pwrite(descriptor, magic + noise, 0)   # what was there before would not count
 enter(mine)
 subprocess.run([sys.executable, "-c", {STREAM!r}, {str(guests)!r}, "ring"], check=True)
 enter(0)

@@ -95,7 +95,8 @@ for descriptor in (control.fileno(), fds[0]):
 heir = '''
 import json, mmap, os, socket, sys, threading
 control = socket.socket(fileno=int(sys.argv[1]))
-control.send(b'{"hello": 2}')
+namespace = os.stat("/proc/self/ns/pid")
+control.send(json.dumps({"hello": 3, "namespace": [namespace.st_dev, namespace.st_ino]}).encode())
 data, fds, _, _ = socket.recv_fds(control, 4096, 1)
 count = json.loads(data)["slots"]
 slots = memoryview(mmap.mmap(fds[0], 8 * count)).cast("I")
@@ -123,7 +124,7 @@ enter(ask({"function": "leaves"})["id"]); write(23)
 witness = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 control.close()
 witness.connect("\\0" + os.environ["CWASI_TRACER"][1:])
-witness.send(b'{"hello": 2}')
+witness.send(HELLO)
 witness.recv(4096)   # the tracer takes one after the other
 write(7)
 """,
@@ -167,7 +168,7 @@ while True:
     other.connect(control.getpeername())
     others.append(other)
     try:
-        other.send(b'{"hello": 2}')
+        other.send(HELLO)
         reply, passed, _, _ = socket.recv_fds(other, 4096, 1)
     except OSError:
         break

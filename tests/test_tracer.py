@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -13,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tracing import attached, calls, owner_name, traced, traced_host
+from tracing import HOST, attached, calls, owner_name, traced, traced_host
 
 from cwasi_fastpath.trace_report import Process, TraceReport
 from cwasi_fastpath.tracer import Tracer
@@ -348,11 +350,58 @@ os.kill(os.getpid(), signal.SIGKILL)
     left = {(kind, int(number)) for kind, number in _pairs(done.stdout)}
     assert {kind for kind, _ in left} == {"prog", "map"}
     assert len(left) >= 5 + 6
-    deadline = time.monotonic() + 60  # the kernel frees them a grace period later
-    while left and time.monotonic() < deadline:
+    _wait_until_gone(left)
+
+
+def test_kill_9_of_the_command_leaves_nothing_but_what_it_traced(tracer: Tracer, tmp_path: Path) -> None:
+    """Killed in the middle of all that it does, with a host that has a map; nothing is pinned, either."""
+    trace = [sys.executable, "-m", "cwasi_fastpath.cli.trace", "--record", str(tmp_path / "it"), "--openmetrics=:0"]
+    body = HOST + '''
+enter(ask({"function": "goes-on"})["id"])
+print("in", flush=True)
+for line in sys.stdin:
+    write(23)
+    print(line, end="", flush=True)
+'''
+    argv = [*trace, "--", sys.executable, "-c", body]
+    pinned = _pinned()
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stderr is not None
+        try:
+            assert "in\n" in iter(process.stderr.readline, "")
+            held = _held(process.pid)
+            assert {kind for kind, _ in held} == {"prog", "map", "link"}
+            assert all(_bpf_object_exists(*item) for item in held)
+        finally:
+            process.kill()
+        process.stdin.write("goes on\n")   # to the command, which has its map until it ends
+        process.stdin.flush()
+        assert process.stderr.readline() == "goes on\n"
+    _wait_until_gone(held)
+    assert _pinned() == pinned
+
+
+def _held(pid: int) -> set[tuple[str, int]]:
+    """The programs, maps and links that a process has descriptors of."""
+    held = set()
+    for descriptor in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with contextlib.suppress(OSError):   # closed meanwhile
+            held |= set(re.findall(r"^(prog|map|link)_id:\t(\d+)", descriptor.read_text(), re.M))
+    return {(kind, int(number)) for kind, number in held}
+
+
+def _pinned() -> set[Path]:
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines() if " - bpf " in line]
+    return {path for mount in mounts for path in Path(mount).rglob("*")}
+
+
+def _wait_until_gone(left: set[tuple[str, int]]) -> None:
+    """The kernel frees them a grace period later, and a host that knows its map when it has ended."""
+    deadline = time.monotonic() + 240
+    while left:
+        assert time.monotonic() < deadline, left
         left = {item for item in left if _bpf_object_exists(*item)}
         time.sleep(0.05)
-    assert not left
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
@@ -360,7 +409,7 @@ def _pairs(text: str) -> list[tuple[str, str]]:
 
 
 def _bpf_object_exists(kind: str, number: int) -> bool:
-    command = {"prog": 11, "map": 12}[kind]  # BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID
+    command = {"prog": 11, "map": 12, "link": 31}[kind]  # BPF_PROG_GET_NEXT_ID, BPF_MAP_..., BPF_LINK_...
     attributes = ctypes.create_string_buffer(struct.pack("III", number - 1, 0, 0), 12)
     bpf = {"x86_64": 321}.get(os.uname().machine, 280)
     if ctypes.CDLL(None).syscall(bpf, command, attributes, 12) != 0:

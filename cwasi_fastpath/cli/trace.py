@@ -84,11 +84,12 @@ SECONDS = click.FloatRange(min=0.05, max=1e6)
 @click.option("--json", "json_wanted", is_flag=True, help="Print the report as JSON; one on a line for each interval.")
 @click.option(
     "--by",
-    type=click.Choice(["function", "class", "syscall", "channel", "thread"]),
+    type=click.Choice(["function", "class", "syscall", "channel", "thread", "cgroup"]),
     default="function",
     show_default=True,
     help="A row for each function, for each class of system calls of each, or for each system call of each; what the "
-    "time of each function and channel went into; or as function, but each thread apart where no function runs.",
+    "time of each function and channel went into; or as function, but each thread apart, or each control group in one, "
+    "where no function runs.",
 )
 @click.option("-L", "--latency", is_flag=True, help="Histograms of how long the calls of each class took.")
 @click.option("--light", is_flag=True, help="Leave out system calls, which then cost nobody more than untraced.")

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from ..capabilities import keep_only
 from ..errors import BadSpec, Error
 from ..trace_report import TraceReport
 from .trace_loop import Interval
@@ -65,6 +66,8 @@ class Server:
         """Raises ExporterFailed."""
         self._page = openmetrics(first).encode()
         self.complete = True
+        self.capabilities: tuple[str, ...] = ()
+        """What to go on takes."""
         try:
             kind = _Server6 if ":" in host else _Server4
             self._server = kind((host, port), _handler(lambda: self._page))
@@ -72,8 +75,12 @@ class Server:
             raise ExporterFailed(f"cannot listen on {host}, port {port}: {error}") from error
         name = f"[{host}]" if ":" in host else host
         self.url = f"http://{name}:{self._server.server_address[1]}/metrics"
-        self._thread = threading.Thread(target=self._server.serve_forever, name="cwasi-metrics", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="cwasi-metrics", daemon=True)
         self._thread.start()
+
+    def _serve(self) -> None:
+        keep_only(())   # anybody may connect
+        self._server.serve_forever()
 
     def show(self, interval: Interval) -> None:
         """See Sink."""
@@ -117,6 +124,7 @@ class TextFile:
         self.complete = True
         self._write(first)
         self.url = str(path)
+        self.capabilities = () if _is_ours(path.parent) else ("CAP_DAC_OVERRIDE",)
 
     def show(self, interval: Interval) -> None:
         """See Sink. Tries again next time where it fails."""
@@ -143,6 +151,20 @@ class TextFile:
                 with contextlib.suppress(OSError):
                     Path(name).unlink()
             raise ExporterFailed(f"{self._path}: {error.strerror}") from error
+
+
+def _is_ours(directory: Path) -> bool:
+    """Whether our user may write there, with no capability: tried by a thread that has none."""
+    found: list[bool] = []
+
+    def look() -> None:
+        keep_only(())
+        found.append(os.access(directory, os.W_OK | os.X_OK, effective_ids=True))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    return found == [True]
 
 
 def exporter(where: str, first: TraceReport, failed: Callable[[str], None]) -> Server | TextFile:

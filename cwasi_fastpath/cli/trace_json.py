@@ -14,8 +14,8 @@ from .trace_bill import bill_as_json
 from .trace_edges import Edge
 from .trace_view import View
 
-SCHEMA = 3
-"""3: intervals; failed calls; threads; channels; what the tracer itself used; the tax bill."""
+SCHEMA = 4
+"""3: intervals; failed calls; threads; channels; what the tracer itself used; the tax bill. 4: control groups."""
 
 
 def as_json(report: TraceReport, view: View, target: dict[str, Any]) -> str:
@@ -52,7 +52,11 @@ def _report(whole: TraceReport, view: View) -> dict[str, Any]:
             "seconds": whole.overhead_seconds,
             "share": whole.overhead,
         },
-        "tracer": {"cpu_seconds": whole.tracer_cpu_seconds, "memory_bytes": whole.tracer_bytes},
+        "tracer": {
+            "cpu_seconds": whole.tracer_cpu_seconds,
+            "memory_bytes": whole.tracer_bytes,
+            "capabilities": list(whole.tracer_capabilities),
+        },
         "rows": [_row_as_json(row) for row in report.rows],
         "classes": [_row_as_json(row) for row in report.classes],
         "scheduling": [_row_as_json(row) for row in report.scheduling],
@@ -74,10 +78,11 @@ def _network_as_json(row: NetworkRow, light: bool) -> dict[str, Any]:
 def _row_as_json(row: Row) -> dict[str, Any]:
     process = row.owner if isinstance(row.owner, Process) else None
     thread = {} if process is None or process.tid is None else {"tid": process.tid}
-    owner = {
-        "function": None if process else row.owner,
-        "process": process and {"pid": process.pid, "comm": process.comm, **thread},
-    }
+    owner: dict[str, Any] = {"function": None if process else row.owner, "process": None}
+    if process is not None and process.pid:
+        owner["process"] = {"pid": process.pid, "comm": process.comm, "cgroup": process.cgroup, **thread}
+    elif process is not None:   # all of a group
+        owner["cgroup"] = process.cgroup
     names = _JSON_NAMES.get(type(row), {})
     numbers = {names.get(field.name, field.name): getattr(row, field.name) for field in fields(row)[1:]}
     return {**owner, **numbers}

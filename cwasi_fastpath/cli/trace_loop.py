@@ -77,14 +77,16 @@ def follow(
     sinks: Sequence[Sink],
     budget: Budget,
     edges: Edges | None,
+    often: bool = False,
 ) -> TraceReport:
     """Shows each interval to the sinks until the target has ended or the time is up. Returns the whole.
 
-    first: from before the target was traced. Intervals that could not be looked at in time are one longer one.
+    first: from before the target was traced. often: look every second at least, at what is soon gone. Intervals that
+    could not be looked at in time are one longer one.
     """
     start = time.monotonic()
     end = None if pace.duration is None else start + pace.duration
-    step = min(_BUDGET_SECONDS, pace.interval or _BUDGET_SECONDS) if budget.limits else pace.interval
+    step = min(_BUDGET_SECONDS, pace.interval or _BUDGET_SECONDS) if budget.limits or often else pace.interval
     due, number, over = start + (pace.interval or 0.0), 0, False
     shown = checked = first
     while not over:

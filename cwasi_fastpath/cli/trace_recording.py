@@ -1,7 +1,7 @@
 """A recording of a trace: JSON lines, a header first, an object for each interval, and at last one that says it is all.
 
-    {"recording": 1, "schema": 3, "started": "...", "interval": 1.0, "command": [...], "machine": {...}}
-    {"schema": 3, "interval": 1, "time": "...", ...}        as cwasi-trace --json -i prints them
+    {"recording": 1, "schema": 4, "started": "...", "interval": 1.0, "command": [...], "machine": {...}}
+    {"schema": 4, "interval": 1, "time": "...", ...}        as cwasi-trace --json -i prints them
     {"end": 7, "status": 0}                                 after 7 intervals
 
 Where processes were traced there is "pids": [...] instead of "command".

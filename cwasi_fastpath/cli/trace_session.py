@@ -89,6 +89,11 @@ class _Outputs:
     exporter: Server | TextFile | None = None
 
     @property
+    def capabilities(self) -> tuple[str, ...]:
+        """What to go on takes."""
+        return () if self.exporter is None else self.exporter.capabilities
+
+    @property
     def status(self) -> int:
         """Of what could not be written."""
         whole = (self.recorder is None or self.recorder.complete) and (self.exporter is None or self.exporter.complete)
@@ -104,12 +109,14 @@ def _trace(tracer: Tracer, request: Request) -> int:
         outputs = _outputs(request, pace, first, stack)
         target = _target(tracer, request)
         stack.callback(target.close)
+        tracer.give_up_privileges([*target.capabilities, *outputs.capabilities])
         if request.top:
             outputs.sinks.append(_screen(request, target, stack))
         if outputs.recorder is not None:
             outputs.recorder.begin(target.described)
         edges = None if outputs.recorder is None else Edges()
-        total = follow(tracer, first, target, pace, outputs.sinks, Budget(tracer, request.max_overhead), edges)
+        budget, often = Budget(tracer, request.max_overhead), request.view.by == "cgroup"
+        total = follow(tracer, first, target, pace, outputs.sinks, budget, edges, often)
         tracer.close()  # what goes on goes on untraced
         status = target.status()
         if outputs.recorder is not None:

@@ -86,7 +86,10 @@ def _calls_table(
     return "\n".join(lines)
 
 
-_TABLES = {"function": _function_table, "thread": _function_table, "class": _class_table, "syscall": _syscall_table}
+_TABLES = {
+    **dict.fromkeys(("function", "thread", "cgroup"), _function_table),
+    **{"class": _class_table, "syscall": _syscall_table},
+}
 
 
 def _scheduling_table(report: TraceReport, labels: dict[str | Process, str]) -> str:
@@ -177,6 +180,8 @@ def footer(report: TraceReport) -> str:
     lines.append(f"Tracing added about {added}.")
     share = report.tracer_cpu_seconds / report.seconds if report.seconds > 0 else 0.0
     used = f"{report.tracer_cpu_seconds * 1e3:.3f} ms of CPU ({share:.1%} of one)"
-    lines.append(f"The tracer itself used {used} and has {report.tracer_bytes / 1e6:.0f} MB.")
+    kept = ", ".join(report.tracer_capabilities) or "no capability"
+    itself = f"The tracer itself used {used}, has {report.tracer_bytes / 1e6:.0f} MB and keeps {kept}."
+    lines.append(fill(itself, _WIDTH, subsequent_indent="  "))
     return "\n".join(lines)
 

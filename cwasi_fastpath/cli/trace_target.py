@@ -27,6 +27,9 @@ _SIGNALS = (*_FROM_TERMINAL, signal.SIGTERM, signal.SIGHUP)
 class Target(ABC):
     """Its processes, and what may end the trace of them."""
 
+    capabilities: Sequence[str] = ()
+    """What to follow it takes, once it is there."""
+
     def __init__(self) -> None:
         self._poll = select.poll()
         self._pidfds: dict[int, Callable[[], None]] = {}
@@ -94,6 +97,8 @@ class Target(ABC):
 
 class Command(Target):
     """A command that is started, and traced from its first instruction on. Signals are the command's."""
+
+    capabilities = ("CAP_KILL",)   # it may be another user's by then
 
     def __init__(self, tracer: Tracer, argv: Sequence[str], quiet: bool) -> None:
         """Ends the program if it cannot start. quiet: what it prints and reads is nobody's, the screen is taken."""

@@ -6,7 +6,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from ..trace_report import ClassRow, Process, Row, SyscallRow, TraceReport, by_time
+from ..placement import container_of
+from ..trace_report import (
+    ClassRow,
+    Process,
+    Row,
+    SyscallRow,
+    TraceReport,
+    by_bytes,
+    by_time,
+    by_waiting,
+    merged,
+)
+
+_LABEL = 18
 
 Some = TypeVar("Some", bound=Row)
 Calls = TypeVar("Calls", SyscallRow, ClassRow)
@@ -34,6 +47,7 @@ class View:
 
     def of(self, report: TraceReport) -> TraceReport:
         """The report without the rows that are not wanted; what tracing cost cannot be read from it any more."""
+        report = _by_cgroup(report) if self.by == "cgroup" else report
         shown = replace(
             report,
             rows=self._owned(report.rows),
@@ -49,6 +63,30 @@ class View:
         if self.owners is not None:
             rows = tuple(row for row in rows if row.owner in self.owners)
         return rows if self.function is None else tuple(row for row in rows if row.function == self.function)
+
+
+def _by_cgroup(report: TraceReport) -> TraceReport:
+    """With one process for all of a control group, whose pid is 0."""
+    one: dict[str | None, Process] = {}
+
+    def grouped(row: Some) -> Some:
+        if not isinstance(row.owner, Process):
+            return row
+        group = row.owner.cgroup
+        return replace(row, owner=one.setdefault(group, Process(row.owner.id, 0, _short(group or "?"), cgroup=group)))
+
+    return replace(
+        report,
+        rows=by_time(merged(map(grouped, report.rows))),
+        classes=by_time(merged(map(grouped, report.classes))),
+        scheduling=by_waiting(merged(map(grouped, report.scheduling))),
+        network=by_bytes(merged(map(grouped, report.network))),
+    )
+
+
+def _short(group: str) -> str:
+    """The container, if it says one; else its end, which tells it from others."""
+    return container_of(group) or (group if len(group) <= _LABEL else f"~{group[1 - _LABEL:]}")
 
 
 def functions_of(report: TraceReport) -> list[str]:

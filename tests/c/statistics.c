@@ -7,6 +7,13 @@ enum { BEFORE = 7, MESSAGES = 23, LARGE = 65536, CAPACITY = 1 << 20 };
 static cwasi_channel *tx, *rx;
 static cwasi_statistics *seen;
 
+static uint64_t now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
+}
+
 static void *receive_one(void *arg)
 {
     static uint8_t into[LARGE];
@@ -53,6 +60,7 @@ int main(void)
     CHECK_EQ(cwasi_statistics_end(tx, "c", "to", "ring"), 0);
     CHECK_EQ(cwasi_statistics_end(rx, "c", "from", ""), 0);
     CHECK_EQ(cwasi_statistics_end(rx, "c", "from", "ring"), 0);
+    cwasi_statistics_begin();
     CHECK_EQ(seen->ends, 2);
     CHECK(seen->end[0].messages == BEFORE && seen->end[1].messages == BEFORE);
     CHECK(strcmp(seen->end[0].channel, "c") == 0 && strcmp(seen->end[0].peers, "to") == 0);
@@ -86,12 +94,29 @@ int main(void)
     CHECK(f[5].calls == 1 && f[5].waited_ns > 0 && f[5].waited_ns <= f[5].calls_ns && f[5].calls_ns <= f[5].ns);
     CHECK(end[1].function == 5 && end[1].waited_ns == f[5].waited_ns && end[1].waits == stats.waits + 1);
 
+    /* Between two traces nothing is counted; the next one begins with what was done meanwhile, and with no time. */
+    cwasi_statistics_stop();
+    uint64_t ns = f[3].ns;
+    CHECK_EQ(cwasi_channel_send(tx, data, 8, 0), 0);
+    CHECK_EQ(cwasi_channel_recv(rx, data, LARGE, 0), 8);
+    CHECK(end[0].messages == BEFORE + MESSAGES + 1 && f[3].calls == 1 && f[3].ns == ns);
+    usleep(1000);
+    CHECK_EQ(cwasi_statistics_end(tx, "c", "to", "ring"), 0);
+    CHECK_EQ(end[0].messages, BEFORE + MESSAGES + 2);
+    cwasi_statistics_begin();
+    uint64_t began = now();
+    CHECK_EQ(cwasi_channel_send(tx, data, 8, 0), 0);
+    CHECK_EQ(cwasi_channel_recv(rx, data, LARGE, 0), 8);
+    CHECK(f[3].ns > ns && f[3].ns - ns <= now() - began);
+    CHECK(end[0].messages == BEFORE + MESSAGES + 3 && f[3].calls == 3);
+
     pid_t child = fork();
     if (child == 0) {
         CHECK_EQ(cwasi_channel_send(tx, data, 1, 0), 0);
         CHECK_EQ(cwasi_statistics_end(tx, "c", "", ""), -EINVAL);
         int own = cwasi_statistics_create();
         CHECK(own >= 0);
+        cwasi_statistics_begin();
         CHECK_EQ(cwasi_channel_send(tx, data, 1, 0), 0);   /* its row was in our file */
         CHECK_EQ(cwasi_statistics_end(tx, "c", "", ""), 0);
         CHECK_EQ(cwasi_channel_send(tx, data, 1, 0), 0);
@@ -100,8 +125,8 @@ int main(void)
         _exit(0);
     }
     CHECK_EQ(wait_for(child), 0);
-    CHECK_EQ(end[0].messages, BEFORE + MESSAGES + 1);
-    CHECK_EQ(f[3].calls, 1);
+    CHECK_EQ(end[0].messages, BEFORE + MESSAGES + 3);
+    CHECK_EQ(f[3].calls, 3);
 
     /* What finds no room is counted. */
     for (int i = 2; i < CWASI_ENDS_MAX + 3; i++) {
