@@ -7,7 +7,7 @@
 #include <sched.h>
 
 enum { PAGES = 8 * WASM_PAGE / PAGE, WINDOW = PAGES * PAGE, AT = WASM_PAGE, BUFFER = AT + WINDOW, SIZE = BUFFER + WINDOW };
-enum { READERS = 3, MAY_HOLD = 3, STEPS = 3000, KEEP = 256 * 1024 };
+enum { READERS = 3, MAY_HOLD = 3, STEPS = 1500, KEEP = 256 * 1024 };
 
 static ring *end_of(cwasi_channel *c)
 {
@@ -102,8 +102,8 @@ static void one_after_the_other_apart(void)
 static void two_are_held(unsigned readers)
 {
     lab l = open_lab(readers);
-    for (uint32_t before = 1; before <= PAGES; before += 21) {
-        for (uint32_t first = 1; first < PAGES; first += 6) {
+    for (uint32_t before = 1; before <= PAGES; before += 43) {
+        for (uint32_t first = 1; first < PAGES; first += 18) {
             pass(&l, before * PAGE, 1);
             send_now(&l.tx, first * PAGE, 2);
             send_now(&l.tx, (PAGES - first) * PAGE, 3);
@@ -142,7 +142,7 @@ typedef struct {
 static uint32_t length_of(uint64_t seq)
 {
     uint64_t state = seq;
-    return (uint32_t)(next_random(&state) % (seq % 7 ? 5 * PAGE : WINDOW + 1));
+    return (uint32_t)(next_random(&state) % (seq % 15 ? 9 * PAGE : WINDOW + 1));
 }
 
 static void let_go(lab *l, unsigned i, hand *h)
