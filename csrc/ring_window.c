@@ -45,7 +45,7 @@ static int ring_agree(endpoint *e, uint64_t wanted, uint64_t *agreed)
 static int ring_file(const endpoint *e, uint64_t *offset)
 {
     const ring *r = (const ring *)e;
-    *offset = SHM_CONTROL + r->map.capacity;
+    *offset = r->map.window;
     return r->memfd;
 }
 
