@@ -6,6 +6,7 @@
 #include "cwasi_fastpath.h"
 
 enum { PAGE = 4096 };   /* shm.c refuses to work with others */
+enum { HUGE_PAGE = 2 << 20 };   /* what goes with these; elsewhere than on x86 and arm64 nothing comes of it */
 
 static inline uint64_t whole_pages(uint64_t bytes)
 {
@@ -88,13 +89,14 @@ void copy_choose(int past);
 /* ---- shm.c ---- */
 enum {
     SHM_CONTROL = 16384,        /* bytes of control words in front of the data */
-    SHM_WINDOW = 1 << 30,       /* bytes of window area behind it */
+    SHM_WINDOW = 1 << 30,       /* bytes of window area behind them, where a huge page begins */
 };
 
 typedef struct {
     uint8_t *control;
     uint8_t *data;            /* capacity bytes, mapped twice in a row */
     uint64_t capacity;
+    uint64_t window;          /* where in the file the window area is */
 } shm_map;
 
 int shm_create(uint64_t capacity);

@@ -57,6 +57,8 @@ typedef struct {
     int memfd;
     uint64_t window;           /* bytes of the window area, checked; 0 while nobody has a window */
     uint64_t window_end;       /* of the last record written or taken */
+    uint64_t window_base;      /* of the sender: all before it is released, or was skipped */
+    uint64_t window_held;      /* from there on, by the slowest reader, when the sender looked last */
     uint64_t window_start;     /* of the record acquired, or of the frame that was peeked */
     uint64_t window_size;      /* whole pages of the record acquired; 0: none */
     int in_window;             /* the payload of the frame that was peeked is there */

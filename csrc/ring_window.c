@@ -15,6 +15,12 @@
 
 enum { ANNOUNCED = sizeof(uint64_t) };
 
+/* Bytes after which the records of two cores begin at the start again. */
+static const uint64_t KEEP = 256 * 1024;
+/* From here on no positions are skipped, so that they do not wrap around either. A window of 1 GiB comes here in 2^33
+ * messages, another later. */
+static const uint64_t FAR = UINT64_C(1) << 63;
+
 /* The size that was agreed on; 0 while there is none. Read once: the peer could change it later. */
 static uint64_t window_of(ring *r)
 {
@@ -39,7 +45,7 @@ static int ring_agree(endpoint *e, uint64_t wanted, uint64_t *agreed)
 static int ring_file(const endpoint *e, uint64_t *offset)
 {
     const ring *r = (const ring *)e;
-    *offset = SHM_CONTROL + r->map.capacity;
+    *offset = r->map.window;
     return r->memfd;
 }
 
@@ -50,6 +56,18 @@ static uint64_t next_start(const ring *r, uint64_t size)
 {
     uint64_t offset = r->window_end % r->window;
     return offset + size <= r->window ? r->window_end : r->window_end + (r->window - offset);
+}
+
+/* Nothing is held: the next record may begin at the start again, in memory that the caches know. On another core than the
+ * reader's only after some others, since lines that it has just read are slow to write to. What is skipped before a record
+ * must not count as held: a receiver that has to hold two of them would wait for the second, and we for room. */
+static void begin_again(ring *r, uint64_t size)
+{
+    uint64_t offset = r->window_end % r->window;
+    int beside = load_relaxed(r->waiter.peer_core) == current_core();
+    if (offset > 0 && r->window_end < FAR && (beside || offset >= KEEP))
+        r->window_end += r->window - offset;
+    r->window_end = r->window_base = next_start(r, size);
 }
 
 static int look_for_window_room(ring *r)
@@ -70,12 +88,12 @@ static int look_for_window_room(ring *r)
             continue;
         }
         peer->window_seen = position;
-        held = MAX(held, r->window_end - position);
+        held = MAX(held, MIN(r->window_end - position, r->window_end - r->window_base));
     }
     rc = ring_usable(r);   /* again: one that lied was dropped */
     if (rc < 0)
         return rc;
-    /* Where nothing is held, what is left unused before the start does not count. */
+    r->window_held = held;
     return held == 0 || next_start(r, r->want) + r->want - (r->window_end - held) <= r->window;
 }
 
@@ -97,6 +115,8 @@ static int64_t ring_acquire(endpoint *e, uint64_t length, deadline until)
     int rc = ring_await(r, window_room_ready, until);
     if (rc < 0)
         return rc;
+    if (r->window_held == 0)
+        begin_again(r, size);
     r->window_start = next_start(r, size);
     r->window_size = size;
     FAULT_POINT(window_acquire_ends);

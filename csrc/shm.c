@@ -1,6 +1,6 @@
 /* shm.c - the sealed memory of a ring: control words, then the data, mapped twice in a row so that a message that runs
- * over the end is contiguous all the same, then the window area, which is mapped only where it is used. What nobody has
- * written to takes no memory. */
+ * over the end is contiguous all the same, then the window area, which is mapped only where it is used, and begins where
+ * a huge page can. What nobody has written to takes no memory. */
 #include "internal.h"
 
 #include <errno.h>
@@ -9,7 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { CONTROL = SHM_CONTROL };
+/* AROUND: of the file, what is not data; what is left before and behind the window area is never used. */
+enum { CONTROL = SHM_CONTROL, AROUND = CONTROL + HUGE_PAGE + SHM_WINDOW };
 
 static const unsigned SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
@@ -26,7 +27,7 @@ int shm_create(uint64_t capacity)
     if (fd < 0)
         return -errno;
     /* Without the seals a peer could truncate the file and kill this process with SIGBUS. */
-    if (ftruncate(fd, (off_t)(CONTROL + capacity + SHM_WINDOW)) < 0 || fcntl(fd, F_ADD_SEALS, SEALS) < 0) {
+    if (ftruncate(fd, (off_t)(AROUND + capacity)) < 0 || fcntl(fd, F_ADD_SEALS, SEALS) < 0) {
         int error = errno;
         close(fd);
         return -error;
@@ -51,10 +52,10 @@ int shm_attach(int memfd, shm_map *out)
     int seals = fcntl(memfd, F_GET_SEALS);
     if (seals < 0 || fstat(memfd, &st) < 0)
         return -errno;
-    if (((unsigned)seals & SEALS) != SEALS || st.st_size < CONTROL + SHM_WINDOW ||
-        !capacity_valid((uint64_t)st.st_size - CONTROL - SHM_WINDOW))
+    if (((unsigned)seals & SEALS) != SEALS || st.st_size < AROUND ||
+        !capacity_valid((uint64_t)st.st_size - AROUND))
         return -EBADMSG;
-    uint64_t capacity = (uint64_t)st.st_size - CONTROL - SHM_WINDOW;
+    uint64_t capacity = (uint64_t)st.st_size - AROUND;
     size_t span = CONTROL + 2 * capacity;
     uint8_t *base = mmap(NULL, span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (base == MAP_FAILED)
@@ -64,7 +65,10 @@ int shm_attach(int memfd, shm_map *out)
         munmap(base, span);
         return rc;
     }
-    *out = (shm_map){.control = base, .data = base + CONTROL, .capacity = capacity};
+    uint64_t before = CONTROL + capacity + HUGE_PAGE - 1;
+    *out = (shm_map){
+        .control = base, .data = base + CONTROL, .capacity = capacity, .window = before - before % HUGE_PAGE,
+    };
     return 0;
 }
 

@@ -6,19 +6,16 @@
  * to or from it. A receiver's window changes between the two only while the guest holds no record.
  */
 #include "window.h"
+#include "window_pages.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/types.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { ALIGNMENT = 65536, HELD_MAX = 64 };
+enum { ALIGNMENT = 65536, HELD_MAX = 64, ATTEMPTS = 4 };
 
 struct window {
     cwasi_channel *channel;
@@ -28,6 +25,9 @@ struct window {
     const uint8_t *mapped;   /* where the area was mapped last; NULL: the window is ordinary memory */
     int acquired;            /* a record was acquired and not yet committed */
     uint32_t offset, room;   /* where, and its length */
+    uint64_t used;           /* bytes of the area that it has sent from, from its start on */
+    uint64_t enlarged;       /* of those, how many are in huge pages */
+    unsigned refused;        /* how often there was none */
     unsigned first, held;    /* records taken and not yet released, oldest first */
     int in_place;            /* those are in the area; else they are copies */
     int alone;               /* nobody but the thread that takes and releases writes to the memory */
@@ -55,13 +55,6 @@ static int map_over(uint8_t *to, uint64_t length, int flags, int fd, uint64_t of
     return -error;
 }
 
-static void drop(uint8_t *at, uint64_t length)
-{
-    /* In a process that has locked its memory the first is refused. */
-    if (madvise(at, length, MADV_DONTNEED) < 0)
-        madvise(at, length, MADV_DONTNEED_LOCKED);
-}
-
 static int map_area(window *w, uint8_t *memory)
 {
     uint64_t offset;
@@ -74,7 +67,7 @@ static int map_area(window *w, uint8_t *memory)
     if (rc < 0)
         return rc;
     if (!sends(w))
-        drop(to, w->area);   /* where all memory is locked, the kernel has made private copies of it at once */
+        pages_drop(to, w->area);   /* where all memory is locked, the kernel has made private copies of it at once */
     w->mapped = to;
     w->faults = -1;
     return 0;
@@ -104,91 +97,21 @@ static int make(window *w, uint8_t *memory, int mapped)
     return mapped ? map_area(w, memory) : unmap_area(w, memory);
 }
 
+/* Puts the next part of the area into a huge page once all of it is in use: what is there takes no more memory in one, and
+ * less time to walk through. One part at a time, since that takes a moment, and not for ever where it is refused. It can
+ * be done only where the guest has put the window so that huge pages fit; the receivers' mappings follow by themselves. */
+static void enlarge(window *w, uint8_t *memory)
+{
+    uint8_t *at = memory + w->at + w->enlarged;
+    if (w->used < w->enlarged + HUGE_PAGE || w->refused == ATTEMPTS || (uintptr_t)at % HUGE_PAGE != 0)
+        return;
+    if (pages_enlarge(at) < 0)
+        w->refused++;
+    else
+        w->enlarged += HUGE_PAGE;
+}
+
 /* ---- pages that the receiver has written to ---- */
-
-/* What the kernel tells of a range, from 6.7 on (linux/fs.h). */
-struct scan_range {
-    __u64 start, end, categories;
-};
-
-struct scan {
-    __u64 size, flags, start, end, walk_end, vec, vec_len, max_pages;
-    __u64 category_inverted, category_mask, category_anyof_mask, return_mask;
-};
-
-#define PAGEMAP_SCAN _IOWR('f', 16, struct scan)
-enum { SCAN_IS_FILE = 1 << 2, SCAN_IS_PRESENT = 1 << 3, SCAN_IS_SWAPPED = 1 << 4 };
-
-static int pagemap_fd = -1;
-
-static void open_pagemap(void)
-{
-    pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-}
-
-/* A child has pages of its own. */
-static void reopen_pagemap(void)
-{
-    if (pagemap_fd >= 0)
-        close(pagemap_fd);
-    open_pagemap();
-}
-
-static void pagemap_begin(void)
-{
-    open_pagemap();
-    pthread_atfork(NULL, NULL, reopen_pagemap);
-}
-
-/* By one question for the whole range; false where the kernel does not know it. */
-static int drop_scanned(uint8_t *at, uint64_t length)
-{
-    struct scan_range dirty[32];
-    struct scan scan = {
-        .size = sizeof scan, .start = (__u64)(uintptr_t)at, .end = (__u64)(uintptr_t)at + length,
-        .vec = (__u64)(uintptr_t)dirty, .vec_len = 32,
-        .category_inverted = SCAN_IS_FILE, .category_mask = SCAN_IS_FILE,
-        .category_anyof_mask = SCAN_IS_PRESENT | SCAN_IS_SWAPPED,
-        .return_mask = SCAN_IS_FILE,
-    };
-    while (scan.start < scan.end) {
-        int found = ioctl(pagemap_fd, PAGEMAP_SCAN, &scan);
-        if (found < 0)
-            return 0;
-        for (int i = 0; i < found; i++)
-            drop((uint8_t *)(uintptr_t)dirty[i].start, dirty[i].end - dirty[i].start);
-        scan.start = scan.walk_end;
-    }
-    return 1;
-}
-
-/* Page by page: bit 63 or 62 says that it is there or swapped out, bit 61 that it still is the file's. Without pagemap,
- * all. */
-static void drop_looked_up(uint8_t *at, uint64_t length)
-{
-    uint64_t entry[64], pages = length / PAGE, first = (uintptr_t)at / PAGE;
-    for (uint64_t done = 0; done < pages;) {
-        uint64_t count = MIN(pages - done, (uint64_t)64), size = count * sizeof entry[0];
-        if (pread(pagemap_fd, entry, size, (off_t)((first + done) * sizeof entry[0])) != (ssize_t)size) {
-            drop(at + done * PAGE, length - done * PAGE);
-            return;
-        }
-        for (uint64_t i = 0; i < count; i++) {
-            if (entry[i] >> 62 != 0 && !(entry[i] >> 61 & 1))
-                drop(at + (done + i) * PAGE, PAGE);
-        }
-        done += count;
-    }
-}
-
-/* A page that the receiver wrote to is its private copy, and would hide every later message there. */
-static void drop_dirty(uint8_t *at, uint64_t length)
-{
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, pagemap_begin);
-    if (!drop_scanned(at, length))
-        drop_looked_up(at, length);
-}
 
 /* Whether all of the area has gone by since the guest may have written to a page for the first time, which is a fault of
  * its thread: to ask for their number takes a thirtieth of a scan of a mebibyte. */
@@ -214,6 +137,7 @@ static int renew(window *w, uint8_t *memory)
     int rc = make(w, memory, 0);
     if (rc == 0)
         rc = channel_agree(w->channel, w->length, &w->area, &w->epoch);
+    w->used = w->enlarged = w->refused = 0;
     if (w->area > w->length)
         w->area = 0;
     return rc;
@@ -268,6 +192,8 @@ static int64_t acquire(window *w, uint8_t *memory, uint32_t length, deadline unt
             return rc;
         rc = make(w, memory, 1);
         if (rc == 0)
+            enlarge(w, memory);
+        if (rc == 0)
             rc = channel_acquire(w->channel, w->epoch, length, until);
     }
     return rc;
@@ -313,6 +239,8 @@ int window_commit(window *w, uint8_t *memory, uint32_t offset, uint32_t length)
         rc = is_mapped(w, memory) ? 0 : write_back(w, memory, offset, length);
         if (rc == 0)
             rc = channel_commit(w->channel, w->epoch, offset, length);
+        if (rc == 0)
+            w->used = MAX(w->used, offset + record_size(length));
     }
     /* Also where the channel has gone to another transport since. */
     if (rc == -ESTALE)
@@ -405,7 +333,7 @@ int window_release(window *w, uint8_t *memory, uint32_t offset)
     if (w->held == 0 || oldest->offset != offset)
         return -EINVAL;
     if (w->in_place && is_mapped(w, memory) && !untouched(w, oldest->end))
-        drop_dirty(memory + w->at + oldest->offset, record_size(oldest->length));
+        pages_drop_written(memory + w->at + oldest->offset, record_size(oldest->length));
     int rc = w->in_place ? channel_release(w->channel, w->epoch, oldest->end) : 0;
     if (rc < 0 && rc != -ESTALE)   /* the area that it was in is used no more */
         return rc;

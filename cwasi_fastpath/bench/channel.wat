@@ -31,7 +31,7 @@
   (memory (export "memory") 2)
 
   ;; 0 "there"; 16 "back"; 32 the clock; 64 iovec; 80 bytes moved; 88 the record taken; 128 argv; 1024 the arguments;
-  ;; 65536 the message, then the windows, then the results.
+  ;; 2 MiB the message, then the windows, then the results.
   (data (i32.const 0) "there")
   (data (i32.const 16) "back")
   (global $send i32 (i32.const 1))
@@ -39,7 +39,7 @@
   (global $stdin i32 (i32.const 0))
   (global $stdout i32 (i32.const 1))
   (global $stderr i32 (i32.const 2))
-  (global $message i32 (i32.const 65536))
+  (global $message i32 (i32.const 2097152))
   (global $warm_size i32 (i32.const 4194304))
   (global $answer_size i32 (i32.const 8))
   (global $count (mut i32) (i32.const 0))
@@ -193,11 +193,11 @@
   (func $greater (param $one i32) (param $other i32) (result i32)
     (select (local.get $one) (local.get $other) (i32.gt_u (local.get $one) (local.get $other))))
 
-  ;; The message, both windows and the results, each in whole pages of 64 KiB.
+  ;; The message, both windows and the results, each in whole pages of 2 MiB, which the system may make huge ones.
   (func $make_room
     (local $room i32)
     (local.set $room (call $greater (global.get $window) (call $greater (global.get $size) (global.get $warm_size))))
-    (local.set $room (i32.and (i32.add (local.get $room) (i32.const 65535)) (i32.const -65536)))
+    (local.set $room (i32.and (i32.add (local.get $room) (i32.const 2097151)) (i32.const -2097152)))
     (global.set $out_window (i32.add (global.get $message) (local.get $room)))
     (global.set $in_window (i32.add (global.get $out_window) (global.get $window)))
     (global.set $results (i32.add (global.get $in_window) (global.get $window)))

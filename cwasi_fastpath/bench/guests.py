@@ -23,7 +23,7 @@ _TRANSPORTS = {Path.WINDOWS: Path.RING}
 _STREAMED_KINDS = (Kind.THROUGHPUT, Kind.FLOW)
 _STREAM_WINDOW = 1 << 20
 """Room for many small messages, and little enough for the caches."""
-_WINDOW_UNIT = 65536
+_WINDOW_UNIT, _HUGE_PAGE = 65536, 2 << 20
 _LARGEST_WINDOW = 1 << 30
 
 
@@ -69,7 +69,8 @@ def _window_bytes(case: Case) -> int:
     streams = case.kind in _STREAMED_KINDS
     blocks = 2 if streams and case.cores is Cores.TWO else 1
     wanted = max(blocks * case.size, _STREAM_WINDOW if streams else 0)
-    return min(_LARGEST_WINDOW, -(-wanted // _WINDOW_UNIT) * _WINDOW_UNIT)
+    unit = _HUGE_PAGE if wanted > _HUGE_PAGE else _WINDOW_UNIT
+    return min(_LARGEST_WINDOW, -(-wanted // unit) * unit)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ static void check_refused(int fd, int expected)
 int main(void)
 {
     const int all = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
-    const off_t page = 4096, control = SHM_CONTROL, window = SHM_WINDOW;
+    const off_t page = 4096, control = SHM_CONTROL, window = HUGE_PAGE + SHM_WINDOW;
     cwasi_channel *c;
     test_begin(10);
     check_refused(memfd(control + window + page, F_SEAL_SHRINK | F_SEAL_GROW), -EBADMSG);

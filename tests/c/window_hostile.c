@@ -67,7 +67,7 @@ static void scribble(const ring *r)
     case 4: store_relaxed(&control()->reader[0].position, nasty(r)); break;
     case 5: store_relaxed(&control()->sender.base, nasty(r)); break;
     case 6:   /* holes: what stood there is gone, and nobody dies of it */
-        CHECK_EQ(fallocate(memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, SHM_CONTROL + CAPACITY, WINDOW), 0);
+        CHECK_EQ(fallocate(memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)r->map.window, WINDOW), 0);
         break;
     default:   /* as it should be */
         store_relaxed(&control()->sender.position, r->base.role == CWASI_SENDER ? r->published : r->cursor);

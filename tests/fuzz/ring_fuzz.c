@@ -99,7 +99,7 @@ static void clean(arena *a)
     a->bell_count = 0;
     /* Reading what nobody has written takes memory, too. */
     if (load_relaxed(&a->control->window))
-        fallocate(a->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, SHM_CONTROL + CAPACITY, SHM_WINDOW);
+        fallocate(a->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, SHM_CONTROL + CAPACITY, HUGE_PAGE + SHM_WINDOW);
 }
 
 static arena *unused_arena(void)
