@@ -119,9 +119,56 @@ class Observation:
     mean_bytes: float
     parked: float
     """How often (0 to 1) the receiver slept when a message came."""
+    seconds: float | None = None
+    """How long this was observed. Of this and all below, None is: not known."""
+    latency_ns: float | None = None
+    """From send to receipt on the way in use, the mean."""
+    rate: float | None = None
+    """Messages a second."""
+    burst: float | None = None
+    """How uneven they come: the variance of the gaps between them over their mean squared; 0 a clock, 1 by chance."""
+    cpu_ns: float | None = None
+    """Of both ends on their cores, for one message."""
+    contention: float | None = None
+    """The part (0 to 1) of the time in which an end could have run that it waited for a core."""
+    others: float | None = None
+    """How many of the cores that the ends may use were busy with something else."""
+    srtt_ns: float | None = None
+    """There and back between the nodes, as the network's smoothed estimate has it."""
+    bytes_per_second: float | None = None
+    """What the network between the nodes gives."""
+    syscalls_ns: float | None = None
+    """In the kernel's system calls, for one message; only a tracer knows."""
 
     @classmethod
     def of(cls, messages: int, size: int, parks: int) -> Observation:
         """Of so many messages with `size` bytes in all, for which the ends slept `parks` times."""
         count = max(1, messages)
         return cls(messages, size / count, min(1.0, parks / count))
+
+
+_HIGHEST = {
+    "messages": 2.0**64, "mean_bytes": 2.0**31, "parked": 1.0, "seconds": 1e9, "latency_ns": 1e13, "rate": 1e10,
+    "burst": 1e9, "cpu_ns": 1e13, "contention": 1.0, "others": 1e5, "srtt_ns": 1e13, "bytes_per_second": 1e14,
+    "syscalls_ns": 1e13,
+}  # fmt: skip
+"""What is more cannot be."""
+_NEEDED = ("messages", "mean_bytes", "parked")
+
+
+def nonsense(observation: Observation) -> tuple[str, ...]:
+    """The fields that cannot be what was measured: NaN, infinite, negative, or more than there can be."""
+    return tuple(
+        name for name, highest in _HIGHEST.items()
+        if (value := getattr(observation, name)) is not None and not 0 <= value <= highest
+    )
+
+
+def sane(observation: Observation) -> Observation | None:
+    """Without such fields; None where one is without which the rest says nothing."""
+    wrong = nonsense(observation)
+    if not wrong:
+        return observation
+    if any(name in wrong for name in _NEEDED):
+        return None
+    return replace(observation, **dict.fromkeys(wrong, None))

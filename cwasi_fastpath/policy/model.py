@@ -1,12 +1,14 @@
-"""The cost model: what a message costs on each transport, from what this machine charges for its parts."""
+"""The cost model: what a message costs on each way, from what this machine charges for its parts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 from ..metrics import Observation
-from ..modes import Transport, mode_of
-from .decision import Decision, Request, ruled_out
+from ..modes import Transport
+from .costs import Costs
+from .way import Cores, Way
 
 ASSUMED_BYTES = 65536.0
 """The message size that is assumed before any was seen."""
@@ -18,43 +20,53 @@ _TCP_MESSAGE, _TCP_BYTE = 3.0, 1.25
 
 
 @dataclass(frozen=True, slots=True)
-class Costs:
-    """What the machine charges, ns; measured at start (cwasi_fastpath.calibration)."""
+class Conditions:
+    """What a prediction is for."""
 
-    syscall: float
-    copy_byte: float
-    hop: float
-    """A cache line from one core to another, one way; 0 on a single core."""
-    wake: float
-    """Waking a sleeping thread until it runs."""
-    pipe_message: float
-    """A small message through a pipe: write and read, without the wake."""
-    pipe_byte: float
-    redis_message: float | None = None
-    """A small message through the server, where one is configured."""
+    size: float = ASSUMED_BYTES
+    """Of a message, bytes."""
+    parked: float = 0.0
+    """How often (0 to 1) the receiver sleeps when a message comes."""
+
+    @classmethod
+    def of(cls, observation: Observation | None) -> Self:
+        """Those that were observed."""
+        if observation is None or observation.messages == 0:
+            return cls()
+        return cls(observation.mean_bytes, observation.parked)
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """The expected time from send to receipt of one message, ns."""
 
-    transport: Transport
+    way: Way
     ns: float
+    low: float = 0.0
+    high: float = 0.0
+    """It lies between these nineteen times in twenty."""
+    ruled_out: str | None = None
+    """The constraint that forbids this way."""
+
+    @property
+    def transport(self) -> Transport:
+        return self.way.transport
 
     def __str__(self) -> str:
-        return f"{self.transport} (about {self.ns / 1000:.1f} us)"
+        return f"{self.way} (about {self.ns / 1000:.1f} us)"
 
 
-def predict(costs: Costs, transport: Transport, size: float, parked: float) -> Prediction:
-    """Cost of one message of `size` bytes.
+def predict(costs: Costs, way: Way, conditions: Conditions) -> Prediction:
+    """Cost of one message.
 
-    parked: how often (0 to 1) the receiver sleeps when a message comes. Formulas: ring = two hops, a copy in and a copy
+    Formulas: ring = two hops, a copy in and a copy
     out; pipe = write and read, a wake (its receiver always sleeps), from 16 KiB a user copy instead of the kernel's
     copy in; tcp = some multiples of the pipe's parts, a copy into the window, a wake, and no network; redis = what a
     small message was measured at, and six copies.
     """
+    transport, size = way.transport, conditions.size
     if transport is Transport.RING:
-        ns = 2 * costs.hop + 2 * costs.copy_byte * size + parked * costs.wake
+        ns = 2 * costs.hop + 2 * costs.copy_byte * size + conditions.parked * costs.wake
     elif transport is Transport.PIPE:
         copied = costs.pipe_byte * size
         if size >= _PIPE_SPLICES_FROM:
@@ -65,46 +77,11 @@ def predict(costs: Costs, transport: Transport, size: float, parked: float) -> P
     else:
         small = costs.redis_message if costs.redis_message is not None else 12 * costs.syscall + 4 * costs.wake
         ns = small + 6 * costs.copy_byte * size
-    return Prediction(transport, ns)
+    return Prediction(way, ns, 0.7 * ns, 1.3 * ns)
 
 
-class CostPolicy:
-    """The default: of what the constraints leave, the transport with the least predicted time for a message."""
-
-    def __init__(self, costs: Costs) -> None:
-        self.costs = costs
-
-    def decide(self, request: Request) -> Decision | None:
-        """Deterministic given its input; None where every transport is ruled out."""
-        size, parked, basis = _assumptions(request.observation)
-        obstacles = {transport: ruled_out(request, transport) for transport in Transport}
-        predictions = sorted(
-            (predict(self.costs, transport, size, parked) for transport in Transport if obstacles[transport] is None),
-            key=lambda prediction: prediction.ns,
-        )
-        if not predictions:
-            return None
-        best = predictions[0]
-        mode = mode_of(best.transport, request.facts.locality)
-        others = [f"{other}" for other in predictions[1:]]
-        others += [f"{transport}: {why}" for transport, why in obstacles.items() if why is not None]
-        return Decision(
-            mode=mode,
-            transport=best.transport,
-            reason=_reason(request, best, basis, alone=len(predictions) == 1),
-            alternatives=tuple(others),
-        )
-
-
-def _assumptions(observation: Observation | None) -> tuple[float, float, str]:
-    if observation is None or observation.messages == 0:
-        return ASSUMED_BYTES, 0.0, f"assuming {ASSUMED_BYTES / 1024:.0f} KiB messages, none seen yet"
-    basis = f"{observation.messages} messages of {observation.mean_bytes / 1024:.1f} KiB seen"
-    return observation.mean_bytes, observation.parked, basis
-
-
-def _reason(request: Request, best: Prediction, basis: str, *, alone: bool) -> str:
-    where = f"the peer is {request.facts.locality}"
-    if alone:
-        return f"{where}; the only transport left, {best.ns / 1000:.1f} us a message predicted, {basis}"
-    return f"{where}; cheapest at {best.ns / 1000:.1f} us a message predicted, {basis}"
+def ways_of(ways: frozenset[Way]) -> list[Way]:
+    """In a fixed order, so that the same question has the same answer. Empty: every transport."""
+    if not ways:
+        return [Way(transport) for transport in Transport]
+    return [Way(transport, cores) for transport in Transport for cores in Cores if Way(transport, cores) in ways]
