@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 STEPS = 16
 """Steps per octave in a latency histogram: a bucket is at most 1/16 of its lower bound wide."""
@@ -147,10 +148,11 @@ class Observation:
         return cls(messages, size / count, min(1.0, parks / count))
 
 
+_LONG, _MANY = 1e13, 1e5
 _HIGHEST = {
-    "messages": 2.0**64, "mean_bytes": 2.0**31, "parked": 1.0, "seconds": 1e9, "latency_ns": 1e13, "rate": 1e10,
-    "burst": 1e9, "cpu_ns": 1e13, "contention": 1.0, "others": 1e5, "srtt_ns": 1e13, "bytes_per_second": 1e14,
-    "syscalls_ns": 1e13,
+    "messages": 2.0**63, "mean_bytes": 2.0**31, "parked": 1.0, "seconds": _LONG, "latency_ns": _LONG, "rate": _LONG,
+    "burst": _LONG, "cpu_ns": _LONG, "contention": 1.0, "others": _MANY, "srtt_ns": _LONG, "bytes_per_second": _LONG,
+    "syscalls_ns": _LONG,
 }  # fmt: skip
 """What is more cannot be."""
 _NEEDED = ("messages", "mean_bytes", "parked")
@@ -166,9 +168,23 @@ def nonsense(observation: Observation) -> tuple[str, ...]:
 
 def sane(observation: Observation) -> Observation | None:
     """Without such fields; None where one is without which the rest says nothing."""
-    wrong = nonsense(observation)
-    if not wrong:
+    o = observation
+    if (   # all at once, as this is asked often
+        0 <= o.messages <= 2**63 and 0 <= o.mean_bytes <= 2**31 and 0 <= o.parked <= 1
+        and (o.seconds is None or 0 <= o.seconds <= _LONG)
+        and (o.latency_ns is None or 0 <= o.latency_ns <= _LONG)
+        and (o.rate is None or 0 <= o.rate <= _LONG)
+        and (o.burst is None or 0 <= o.burst <= _LONG)
+        and (o.cpu_ns is None or 0 <= o.cpu_ns <= _LONG)
+        and (o.contention is None or 0 <= o.contention <= 1)
+        and (o.others is None or 0 <= o.others <= _MANY)
+        and (o.srtt_ns is None or 0 <= o.srtt_ns <= _LONG)
+        and (o.bytes_per_second is None or 0 <= o.bytes_per_second <= _LONG)
+        and (o.syscalls_ns is None or 0 <= o.syscalls_ns <= _LONG)
+    ):  # fmt: skip
         return observation
+    wrong = nonsense(observation)
     if any(name in wrong for name in _NEEDED):
         return None
-    return replace(observation, **dict.fromkeys(wrong, None))
+    unknown: dict[str, Any] = dict.fromkeys(wrong)
+    return replace(observation, **unknown)

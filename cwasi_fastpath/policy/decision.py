@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,11 @@ class Objective:
     """The time of a message in a stream of them."""
     cpu: float = 0.0
     """The time of both ends on their cores."""
+
+    def __post_init__(self) -> None:
+        weights = (self.latency, self.throughput, self.cpu)
+        if not all(0 <= weight < inf for weight in weights) or not any(weights):
+            raise errors.BadSpec(f"weights of an objective are numbers from 0, one of them above; not {weights}")
 
 
 @dataclass(frozen=True, slots=True)
