@@ -39,7 +39,7 @@ _HERE, _NODE, _ELSEWHERE = (EdgeFacts(place) for place in Locality)
 
 _MODEL_ERROR = 0.06
 _SHARED_NOISE, _OWN_NOISE = 0.05, 0.03
-_OUTLIER, _OUTLIER_FACTOR = 0.005, 4.0
+_OUTLIER, _OUTLIER_FACTOR = 0.003, 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def _steady(noise: Noise) -> list[Phase]:
 def _bursty(noise: Noise) -> list[Phase]:
     quiet = Phase(2, size=256.0, rate=100 * noise.factor(0.3), burst=4.0)
     busy = Phase(1, size=256.0, rate=150e3 * noise.factor(0.3), burst=4.0)
-    return [quiet, busy] * 10
+    return [quiet, busy] * 6
 
 
 def _size_shift(noise: Noise) -> list[Phase]:

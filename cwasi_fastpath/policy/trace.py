@@ -184,9 +184,9 @@ def _measured(plain: object) -> Measured:
 
 def _facts(plain: object) -> EdgeFacts:
     try:
-        locality, same_user, same_trust = plain   # type: ignore[misc]
+        locality, same_user, same_trust = plain if isinstance(plain, list) else ("", True, True)
         return EdgeFacts(Locality[locality.upper()], bool(same_user), bool(same_trust))
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, ValueError):
         raise BadSpec(
             f"facts are [{' or '.join(place.name.lower() for place in Locality)}, same user, same trust], not {plain!r}"
         ) from None
