@@ -35,6 +35,7 @@ COMMANDS = {
     "cwasi-demo": [["demo"]],
     "cwasi-doctor": [["doctor"]],
     "cwasi-inspect": [["inspect"]],
+    "cwasi-policy": [["policy", "replay"], ["policy", "generate"]],
     "cwasi-ps": [["ps"]],
     "cwasi-run": [["run"]],
     "cwasi-soak": [["soak"]],

@@ -20,6 +20,7 @@ _COMMANDS = {
     "doctor": "Check what this machine offers, with a remedy for each lack.",
     "include": "Print the directory that holds cwasi.h.",
     "inspect": "Show everything that is known of a channel.",
+    "policy": "Replay what happened under other policies.",
     "ps": "Show the channels of this node.",
     "run": "Run functions and connect them.",
     "switch": "Take a channel to another transport, live.",

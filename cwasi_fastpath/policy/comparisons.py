@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ..errors import BadSpec
-from ..modes import Locality, Transport, mode_of
+from ..modes import Locality, Transport
 from .cost import CostPolicy
 from .costs import Costs
-from .decision import Decision, Policy, Request, ruled_out_way
+from .decision import Decision, Policy, Request
 from .history import EdgeHistory
 from .model import ASSUMED_BYTES
 from .way import Cores, Way
@@ -21,15 +21,14 @@ class _Preference(Policy):
         """The first of these that can be, else the first of all that can."""
         rest = [Way(transport, cores) for transport in Transport for cores in Cores]
         for way in (*self.preferred(request), *rest):
-            if ruled_out_way(request, way) is None:
-                mode = mode_of(way.transport, request.facts.locality)
-                return Decision(mode, way.transport, self.reason, cores=way.cores)
+            if request.obstacle(way) is None:
+                return Decision.for_way(request, way, self.reason)
         return None
 
     def step(self, request: Request) -> tuple[EdgeHistory, Way | None]:
         """It remembers nothing."""
         history, current = request.history or EdgeHistory(), request.current
-        if current is None or self.preferred(request)[0] != current or ruled_out_way(request, current) is not None:
+        if current is None or self.preferred(request)[0] != current or request.obstacle(current) is not None:
             decision = self.decide(request)
             current = None if decision is None else decision.way
         return history, current

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from .. import errors
 from ..metrics import Observation
@@ -86,6 +86,10 @@ class Request:
     lacked: tuple[str, ...] = ()
     """What could not be observed here, and why: "no tracer", ..."""
 
+    def obstacle(self, way: Way) -> str | None:
+        """The constraint that forbids `way` for this edge, or None: a policy may choose it."""
+        return ruled_out_way(self, way)
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -103,6 +107,11 @@ class Decision:
     """The observations that were used, and how old they are."""
     lacked: tuple[str, ...] = ()
     """What was not known, and would have told more."""
+
+    @classmethod
+    def for_way(cls, request: Request, way: Way, reason: str) -> Self:
+        """The choice of `way` for this edge."""
+        return cls(mode_of(way.transport, request.facts.locality), way.transport, reason, cores=way.cores)
 
     @property
     def way(self) -> Way:

@@ -193,10 +193,13 @@ class _Truth:
                 latency += waits * self._stint
             if phase.facts.locality is Locality.ELSEWHERE:
                 latency += _over_the_network(phase, way, size)
+        cpu = 2 * latency
+        if way.transport is Transport.RING and way.cores is not Cores.ONE:   # who waits spins
+            cpu += 2 * min(self._spins, 1 / phase.rate) * 1e9
         latency *= shared * noise.factor(_OWN_NOISE + 0.1 / max(1, messages) ** 0.5)
         if noise.uniform() < _OUTLIER:
             latency *= _OUTLIER_FACTOR
-        return Measured(latency, cpu_ns=2 * latency, contention=min(1.0, waits), parked=parked)
+        return Measured(latency, cpu_ns=cpu, contention=min(1.0, waits), parked=parked)
 
 
 def _over_the_network(phase: Phase, way: Way, size: float) -> float:
