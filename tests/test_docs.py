@@ -32,6 +32,7 @@ MAN_PAGES = sorted((ROOT / "docs" / "man").glob("*.1"))
 COMMANDS = {
     "cwasi": [[], ["include"]],
     "cwasi-bench": [["bench", "channel"], ["bench", "transport"], ["bench", "switch"]],
+    "cwasi-calibrate": [["calibrate"]],
     "cwasi-demo": [["demo"]],
     "cwasi-doctor": [["doctor"]],
     "cwasi-inspect": [["inspect"]],

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _COMMANDS = {
     "bench": "Measure channels against what is used today.",
+    "calibrate": "Measure what messages cost on this machine, and keep it.",
     "demo": "Run a picture pipeline over every kind of channel and compare.",
     "doctor": "Check what this machine offers, with a remedy for each lack.",
     "include": "Print the directory that holds cwasi.h.",
