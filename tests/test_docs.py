@@ -35,6 +35,7 @@ COMMANDS = {
     "cwasi-calibrate": [["calibrate"]],
     "cwasi-demo": [["demo"]],
     "cwasi-doctor": [["doctor"]],
+    "cwasi-explain": [["explain"]],
     "cwasi-inspect": [["inspect"]],
     "cwasi-policy": [["policy", "replay"], ["policy", "generate"]],
     "cwasi-ps": [["ps"]],
