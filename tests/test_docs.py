@@ -31,7 +31,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MAN_PAGES = sorted((ROOT / "docs" / "man").glob("*.1"))
 COMMANDS = {
     "cwasi": [[], ["include"]],
-    "cwasi-bench": [["bench", "channel"], ["bench", "transport"], ["bench", "switch"]],
+    "cwasi-bench": [["bench", "channel"], ["bench", "transport"], ["bench", "switch"], ["bench", "policy"]],
     "cwasi-calibrate": [["calibrate"]],
     "cwasi-demo": [["demo"]],
     "cwasi-doctor": [["doctor"]],

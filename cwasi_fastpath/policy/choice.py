@@ -77,9 +77,9 @@ def choose(
     """The way to be on. The outlook has one at least."""
     ways, costs = outlook.ways, found.cost_ns
     best = min(range(len(ways)), key=costs.__getitem__)
-    if current is None or current not in ways:
+    here = outlook.place(current)
+    if current is None or here is None:
         return Choice(ways[best], "first", ways[best], 0.0, 0.0)
-    here = ways.index(current)
     if best == here:
         return Choice(current, "best", current, 0.0, 0.0)
     saves, sure = _saves(found, here, best)

@@ -84,11 +84,14 @@ class CostPolicy(Policy):
         if old.observed_at is not None and now < old.observed_at:
             old = old.rebased(now - old.observed_at)
         raw = _conditions(request, seen)
-        history = old.met(now, raw, self._believes(request, old, raw, seen))
+        if old.held is not None and old.previous is old.held and not old.held.apart and alike(raw, old.held):
+            history = old   # as a rule; met() would say the same
+        else:
+            history = old.met(now, raw, self._believes(request, old, raw, seen))
         assert history.held is not None
         outlook = look(self.costs, request, history.held, old.outlook)
-        if current is not None and current in outlook.ways:
-            index = outlook.ways.index(current)
+        index = outlook.place(current)
+        if current is not None and index is not None:
             measured = measured_ns(request.objective, seen, outlook.estimates[index])
             if measured is not None:
                 history = history.measured(now, current, measured, outlook.cost_ns[index])
@@ -115,10 +118,11 @@ class CostPolicy(Policy):
         if not alike(raw, held._replace(size=raw.size, rate=raw.rate, parked=raw.parked)):
             return False
         outlook = look(self.costs, request, raw, old.outlook)
-        if way not in outlook.ways:
+        place = outlook.place(way)
+        if place is None:
             return False
         found = likely(old, outlook, request.now, way)
-        here = found.cost_ns[outlook.ways.index(way)]
+        here = found.cost_ns[place]
         return any(
             (here - ns) * (1 - 2 * error) * seen.messages > 2 * switch_ns(self.costs, way, other)
             for other, ns, error in zip(outlook.ways, found.cost_ns, found.errors, strict=True)
@@ -127,9 +131,8 @@ class CostPolicy(Policy):
     def _chosen(self, request: Request, history: EdgeHistory, outlook: Outlook) -> tuple[Choice, EdgeHistory]:
         now, current = request.now, request.current
         found = likely(history, outlook, now, current)
-        debts = history.owed
-        if current is not None and current in outlook.ways:
-            debts = owed(history, found, outlook.ways.index(current), history.unpaid)
+        here = outlook.place(current)
+        debts = history.owed if here is None else owed(history, found, here, history.unpaid)
         history = history._replace(owed=debts, unpaid=0, idle=0)
         choice = choose(self.caution, history, outlook, found, now, current)
         return choice, history._replace(content=choice.why in ("best", "small"))

@@ -163,7 +163,7 @@ class EdgeHistory(NamedTuple):
             return self   # whether these conditions stay is not known yet
         ratio = min(12.0, max(-12.0, log(max(1.0, measured_ns) / max(1.0, predicted_ns))))
         kind = kind_of(self.held)
-        index = next((n for n, record in enumerate(self.records) if record.way == way and record.kind == kind), None)
+        index = _find(self.records, way, kind)
         if index is None:
             record = Record(way, kind, ratio, _FIRST * _FIRST, 1, now)
             return self._replace(records=(*self.records, record), up=0.0, down=0.0)
@@ -297,6 +297,13 @@ def _middle(a: float, b: float, c: float) -> float:
 
 def _known(a: float | None, b: float | None, c: float | None) -> float | None:
     return c if a is None or b is None or c is None else _middle(a, b, c)
+
+
+def _find(records: tuple[Record, ...], way: Way, kind: int) -> int | None:
+    for index, record in enumerate(records):
+        if record.kind == kind and (record.way is way or record.way == way):
+            return index
+    return None
 
 
 def _put(records: tuple[Record, ...], index: int, record: Record) -> tuple[Record, ...]:

@@ -32,6 +32,13 @@ class Outlook(NamedTuple):
     """Of each, what the objective makes of a message."""
     estimates: tuple[Estimate, ...]
 
+    def place(self, way: Way | None) -> int | None:
+        """Where it stands among the ways."""
+        for index, one in enumerate(self.ways):
+            if one is way:   # as a rule; comparing takes longer
+                return index
+        return self.ways.index(way) if way in self.ways else None
+
 
 def asked_of(request: Request) -> tuple[Any, ...]:
     """What `possible` depends on, to compare quickly."""
@@ -74,6 +81,8 @@ def measured_ns(objective: Objective, observation: Observation, found: Estimate)
     """What the objective makes of what was measured, and of the model for the rest; None without a latency."""
     if observation.latency_ns is None:
         return None
+    if not objective.cpu and not objective.throughput:
+        return objective.latency * observation.latency_ns
     cpu = found.cpu if observation.cpu_ns is None else observation.cpu_ns
     return weighed(objective, Estimate(observation.latency_ns, found.stream, cpu, 0.0))
 

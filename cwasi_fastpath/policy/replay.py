@@ -116,8 +116,8 @@ def observed(block: Block, one: Measured) -> Observation:
     """What the ends on that way would have counted."""
     return Observation(
         block.messages, block.size, min(1.0, one.parked), seconds=block.seconds, latency_ns=one.latency_ns,
-        rate=block.messages / block.seconds, burst=block.burst, cpu_ns=one.cpu_ns, contention=one.contention,
-        others=block.others, srtt_ns=block.srtt_ns, bytes_per_second=block.bytes_per_second,
+        rate=block.messages / block.seconds if one.rate is None else one.rate, burst=block.burst, cpu_ns=one.cpu_ns,
+        contention=one.contention, others=block.others, srtt_ns=block.srtt_ns, bytes_per_second=block.bytes_per_second,
     )  # fmt: skip
 
 

@@ -31,6 +31,8 @@ class Measured:
     cpu_ns: float | None = None
     contention: float | None = None
     parked: float = 0.0
+    rate: float | None = None
+    """Messages a second, where these follow the way: each waits for the one before it."""
 
 
 @dataclass(frozen=True, slots=True)
