@@ -43,6 +43,8 @@ _SHARE = 0.005
 _LONGEST = 30.0
 _APART = 0.25
 """Seconds from one change of a channel to its next."""
+_MESSAGES, _SECONDS = 1000, 10.0
+"""That a channel is looked at on a way, whichever comes first, before it leaves that."""
 _SWITCH_SECONDS = 0.5
 """For a switch; the guests may be done by then."""
 _BACK_OFF = 60.0
@@ -100,14 +102,31 @@ class Kept:
     """Windows in a row in which its senders were held up; or, below 0, were not."""
     held_up: bool = False
     """They are for some time."""
+    stream: Objective | None = None
+    """What is to be small then."""
     observation: Observation | None = None
     observed_at: float | None = None
+    began_at: float | None = None
+    """When it was first seen on its way,"""
+    met: int = 0
+    """and the messages since then."""
     changes: int = 0
     changed_at: float | None = None
     not_before: float = 0.0
     failures: int = 0
     trouble: str = ""
     """Why the last choice is held, where something went wrong."""
+
+    def saw(self, seen: Observation, now: float) -> None:
+        """In one more window."""
+        self.observation, self.observed_at = seen, now
+        self.began_at = now if self.began_at is None else self.began_at
+        self.met += seen.messages
+
+    def settled(self, now: float) -> bool:
+        """Whether it is known well enough to be changed; a run of a few messages never is."""
+        long = self.began_at is not None and now - self.began_at >= _SECONDS
+        return now >= self.not_before and (long or self.met >= _MESSAGES)
 
     def counts_as_full(self, full: bool) -> None:
         """For one window; a single one changes nothing."""
@@ -119,7 +138,11 @@ class Kept:
         """What is to be small. In a full queue it is not the latency, which a smaller queue would make less, but the
         time of one message in a stream.
         """
-        return replace(wish, latency=0.0, throughput=wish.throughput + wish.latency) if self.held_up else wish
+        if not self.held_up:
+            return wish
+        if self.stream is None or self.stream.throughput != wish.throughput + wish.latency:
+            self.stream = replace(wish, latency=0.0, throughput=wish.throughput + wish.latency)
+        return self.stream
 
     @property
     def way(self) -> Way:
@@ -148,6 +171,10 @@ class Steward:
         self._looked_at: float | None = None
         self._usable = sorted(os.sched_getaffinity(0))
         self._load = Load(self._usable)
+        # Made once: a policy that is asked often sees at once that they are the same.
+        self._offered = available(host.redis)
+        self._free = frozenset(map(Way, self._offered))
+        self._placed = self._free | _placed(min(len(self._usable), math.floor(usable_cores())))
 
     # ---- its life ----
 
@@ -204,7 +231,7 @@ class Steward:
             seen = self._observed(kept, counts, seconds, times)
             if seen is not None and not stop.is_set():
                 busy = True
-                kept.observation, kept.observed_at = seen, now
+                kept.saw(seen, now)
                 self._consider(kept, now)
         return busy
 
@@ -320,18 +347,12 @@ class Steward:
 
     def request(self, kept: Kept, now: float) -> Request:
         """What the policy is asked."""
-        offered = available(self._host.redis)
-        ways = {Way(kind) for kind in offered}
-        if kept.leads:
-            ways.add(Way(Transport.RING, Cores.ONE))
-            if min(len(self._usable), math.floor(usable_cores())) > 1:
-                ways.add(Way(Transport.RING, Cores.TWO))
         return Request(
             facts=kept.facts,
             observation=kept.observation,
-            available=offered,
+            available=self._offered,
             receivers=kept.receivers,
-            ways=frozenset(ways),
+            ways=self._placed if kept.leads else self._free,
             current=kept.way,
             history=kept.history,
             now=now,
@@ -349,7 +370,7 @@ class Steward:
             if not isinstance(history, EdgeHistory) or not isinstance(way, Way | None):
                 raise TypeError(f"it answered {history!r:.80}, {way!r:.80}")
             kept.history = history
-            if way is None or way == request.current or request.pinned or now < kept.not_before:
+            if way is None or way == request.current or request.pinned or not kept.settled(now):
                 return
             if (obstacle := ruled_out_way(request, way)) is not None:
                 raise ValueError(f"it chose {way}, which cannot be: {obstacle}")
@@ -377,6 +398,7 @@ class Steward:
         kept.channel.redecided(decision)
         kept.failures, kept.trouble = 0, ""
         kept.changes, kept.changed_at, kept.not_before = kept.changes + 1, now, now + _APART
+        kept.began_at, kept.met = now, 0
         kept.history = kept.history.switched(now, way)
         _log.info("channel %r goes by %s now: %s", kept.channel.name, way, decision.reason)
 
@@ -403,6 +425,12 @@ def total(counts: Iterable[Counts | None]) -> Counts | None:
             return None
         first = first + one
     return first
+
+
+def _placed(cores: int) -> frozenset[Way]:
+    """The ways of two guests with so many cores."""
+    kinds = [Cores.ONE, *([Cores.TWO] if cores > 1 else [])]
+    return frozenset(Way(Transport.RING, kind) for kind in kinds)
 
 
 def functions_of(channel: Channel) -> frozenset[str]:
