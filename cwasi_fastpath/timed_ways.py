@@ -35,6 +35,8 @@ LONGEST = 4.0
 _PASSES = 3
 _FEWEST, _MOST = 3, 192
 _LOW, _HIGH = 0.1, 0.9
+_PACED, _PACED_SECONDS = 400, 0.05
+"""Messages, and seconds, at most for one rate."""
 _SWITCHES = 3
 _YIELDS = 100
 _LATEST = 20.0
@@ -104,6 +106,31 @@ def _best(passes: Sequence[Message], way: Way) -> Message:
         low, high = min(one.latency.low for one in passes), max(one.latency.high for one in passes)
         fastest = replace(fastest, low=low, high=high)
     return Message(fastest, min(one.stream for one in passes), min(one.cpu for one in passes))
+
+
+def paced_times(
+    way: Way, redis: str | None, size: int, rates: Sequence[int]
+) -> dict[int, tuple[list[int], float]]:
+    """By rate, how long messages were under way that come one at a time at that rate, ns; and how often the receiver
+    slept. size: at least 8. Raises what channels raise, Unavailable.
+    """
+    allow_many()
+    found, until = {}, time.monotonic() + LONGEST
+    with _two_sides(way, redis, size) as (first, second):
+        _trips(first, second, size, -1, _FEWEST)
+        for rate in rates:
+            in_time(until)
+            count = max(_FEWEST, min(_PACED, int(rate * _PACED_SECONDS)))
+            before, took = second.rx.metrics(), ffi.new("uint64_t[]", count)
+            whole = ffi.new("uint64_t[1]")
+            _both(
+                first.drive("source", size, count, -1, whole, 1_000_000_000 // rate),
+                second.drive("sink", size, count, -1, took),
+            )
+            after = second.rx.metrics()
+            slept = (after.parks - before.parks) / max(1, after.messages - before.messages)
+            found[rate] = list(took), min(1.0, slept)
+    return found
 
 
 def switch_times(redis: str | None = None) -> dict[Transport, Timed]:

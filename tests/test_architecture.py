@@ -28,7 +28,7 @@ LAYERS = [
     {"switch_named", "switch_moved", "switch_asked"},
     {"announced", "door", "heir"},
     {"offer", "search"},
-    {"_wasmtime", "channel", "calibration", "timed_ways", "durable", "workflow"},
+    {"_wasmtime", "channel", "calibration", "prediction_check", "timed_ways", "durable", "workflow"},
     {"switch"},
     {"meeting", "reach"},
     {"cluster"},

@@ -68,13 +68,12 @@ def test_of_a_channel_in_use(busy: cwasi.Host) -> None:
 def test_what_if(busy: cwasi.Host) -> None:
     done = explain("lab", "--if-size", "10x", "--if-locality", "node")
     assert done.returncode == 0 and "with messages of 10x, the peer's place node: " in done.stdout, done
-    costs = []
-    for size in ("64", "1000000"):
-        [one] = json.loads(explain("lab", "--if-size", size, "--if-rate", "5", "--json").stdout)["told"]
-        answer = one["what_if"]
-        assert answer["if"] == {"size": size, "rate": "5"} and answer["now"]["chosen"]
-        costs.append({way["way"]: way["ns"] for way in answer["then"]["alternatives"]})
-    assert costs[1]["pipe"] > costs[0]["pipe"]
+    [one] = json.loads(explain("lab", "--if-size", "1000000", "--if-rate", "5", "--json").stdout)["told"]
+    answer = one["what_if"]
+    assert answer["if"] == {"size": "1000000", "rate": "5"}
+    for when in ("now", "then"):
+        ways = {way["way"]: way for way in answer[when]["alternatives"]}
+        assert answer[when]["chosen"] in ways and ways["pipe"]["ns"] > 0 and ways["redis"]["ruled_out"]
     wrong = explain("lab", "--if-size", "large")
     assert wrong.returncode == 2 and "size 'large'" in wrong.stderr
     assert explain("lab", "--if-locality", "moon").returncode == 2
