@@ -155,6 +155,14 @@ int cwasi_channel_source_stats(cwasi_channel *c, unsigned source, cwasi_stats *o
  * 2^(i/16) * (1 + (i%16)/16) ns and less than the bound of i + 1. */
 void cwasi_channel_histogram(const cwasi_channel *c, uint64_t *histogram);
 
+/* ---- observe.c: the same of many ends at once ---- */
+typedef struct {
+    uint64_t messages, bytes, waits, parks, timed;   /* see cwasi_stats */
+    double times_ns;                                 /* of the timed ones together, each within a 32nd */
+} cwasi_observed;
+/* out: room for as many as there are ends. */
+void cwasi_observe(cwasi_channel **ends, unsigned count, cwasi_observed *out);
+
 /* ---- tcp.c: what the keeper of an end over TCP does, from a thread of its own; it may outlive the channel ---- */
 /* Gives the end a connected and authenticated stream socket, in place of the one before; a duplicate is kept.
  * timed: the peer has our clock. -EPIPE: the end is gone. */

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from .guest import Guest
     from .host import Host
     from .metrics import ChannelMetrics, EndMetrics, Observation
-    from .policy import CostPolicy, Decision, Policy
+    from .policy import Cores, CostPolicy, Decision, Limits, Objective, Policy, Request, Way
     from .receiver import Receiver, wait
     from .rendezvous import open_receiver, open_sender
     from .sender import Sender
@@ -68,15 +68,20 @@ __version__ = "0.1.0"
 _LAZY = {
     "Channel": ".channel",
     "ChannelMetrics": ".metrics",
+    "Cores": ".policy",
     "CostPolicy": ".policy",
     "Decision": ".policy",
     "EndMetrics": ".metrics",
     "Guest": ".guest",
     "Host": ".host",
+    "Limits": ".policy",
+    "Objective": ".policy",
     "Observation": ".metrics",
     "Policy": ".policy",
     "Receiver": ".receiver",
+    "Request": ".policy",
     "Sender": ".sender",
+    "Way": ".policy",
     "durable_receiver": ".durable",
     "durable_sender": ".durable",
     "function": ".attribution",
@@ -99,6 +104,7 @@ __all__ = [
     "ChannelClosed",
     "ChannelError",
     "ChannelMetrics",
+    "Cores",
     "Corrupted",
     "CostPolicy",
     "Decision",
@@ -111,23 +117,27 @@ __all__ = [
     "GuestTrap",
     "Host",
     "HostDied",
+    "Limits",
     "Locality",
     "MessageTooLong",
     "MissingImport",
     "Mode",
     "NoSuchChannel",
     "NoTransport",
+    "Objective",
     "Observation",
     "PeerDied",
     "Policy",
     "Receiver",
     "RedisUnavailable",
     "RegistryUnavailable",
+    "Request",
     "Sender",
     "TcpUnavailable",
     "Timeout",
     "Transport",
     "Unavailable",
+    "Way",
     "WouldWait",
     "durable_receiver",
     "durable_sender",

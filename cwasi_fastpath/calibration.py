@@ -1,22 +1,32 @@
-"""Measures in a few milliseconds what this machine charges for the parts of a message."""
+"""Measures what this machine charges: in a few milliseconds for the parts of a message, in less than a second for whole
+messages on every way (`cwasi calibrate`), which is kept for later hosts.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from functools import cache
 from statistics import median
+from typing import Any
 
+from . import calibrated, timed_ways
 from ._native import check, ffi, lib
+from .calibrated import Calibration
+from .cpu import usable_cores
 from .policy import Costs
 
 _PINGS = 9
+_HOPS = 400
 
 
 @cache
 def costs(redis: str | None = None) -> Costs:
-    """The costs of this machine, measured once a process. redis: a server's URL. Raises RedisUnavailable."""
-    measured = ffi.new("cwasi_costs *")
-    check(lib.cwasi_calibrate(measured), "calibration")
+    """The costs of this machine, measured once a process; with what `cwasi calibrate` has found in the regime that the
+    machine is in now, if it has. redis: a server's URL. Raises RedisUnavailable.
+    """
+    measured = _parts()
+    found = calibrated.suiting(calibrated.load()[0], measured.hop, redis)
     return Costs(
         syscall=measured.syscall,
         copy_byte=measured.copy_byte,
@@ -25,7 +35,46 @@ def costs(redis: str | None = None) -> Costs:
         pipe_message=measured.pipe_message,
         pipe_byte=measured.pipe_byte,
         redis_message=None if redis is None else _redis_message(redis),
+        curves={} if found is None else found.curves(redis),
+        switch={} if found is None else {kind: took.ns for kind, took in found.switches.items()},
+        cores=max(1, math.floor(usable_cores())),
     )
+
+
+def _parts() -> Any:
+    measured = ffi.new("cwasi_costs *")
+    check(lib.cwasi_calibrate(measured), "calibration")
+    return measured
+
+
+def calibrate(redis: str | None = None) -> Calibration:
+    """Measures whole messages on every way that this node can have. redis: a server's URL.
+
+    Raises RedisUnavailable, Unavailable where the machine is too busy, OSError.
+    """
+    start = time.monotonic()
+    parts = _parts()   # and decides how large messages are copied
+    found = timed_ways.message_times(timed_ways.ways(redis), redis)
+    return Calibration(
+        hop=hop_ns(_HOPS),
+        measured_at=time.time(),
+        ways=found,
+        switches=timed_ways.switch_times(redis),
+        wake=parts.wake,
+        turn=timed_ways.turn_time(),
+        server=calibrated.server_key(redis),
+        seconds=time.monotonic() - start,
+    )
+
+
+def known(redis: str | None = None) -> tuple[Calibration | None, str]:
+    """What is kept for the regime that the machine is in now; or why there is nothing."""
+    found, why = calibrated.load()
+    hop = hop_ns(_HOPS)
+    suiting = calibrated.suiting(found, hop, redis)
+    if suiting is None and found:
+        why = f"the machine is in another regime: a hop takes {hop:.0f} ns now, and {found[0].hop:.0f} ns then"
+    return suiting, why
 
 
 def _redis_message(url: str) -> float:
@@ -49,6 +98,4 @@ def hop_ns(rounds: int = 2000) -> float:
 
 def wake_ns() -> float:
     """The time until a sleeping thread on another core runs, now, ns. 0 on a single core."""
-    measured = ffi.new("cwasi_costs *")
-    check(lib.cwasi_calibrate(measured), "calibration")
-    return float(measured.wake)
+    return float(_parts().wake)

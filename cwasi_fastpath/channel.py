@@ -7,12 +7,13 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 from weakref import ref
 
 from . import transport as transports
 from .endpoint import RECEIVER, SENDER, Endpoint
 from .errors import BadSpec, ChannelClosed, Timeout
+from .explanation import WhatIf
 from .metrics import ChannelMetrics, EndReport, channel_metrics
 from .modes import Locality, Mode, Transport, mode_of
 from .names import checked
@@ -40,6 +41,16 @@ class _Carried:
     """The same before the last switch: by it something may still come."""
 
 
+class Adviser(Protocol):
+    """Knows what a channel costs, and what it would cost on other ways."""
+
+    def explain(self, channel: Channel) -> object | None:
+        """str() of it is for people; None where it does not know the channel."""
+
+    def what_if(self, channel: Channel, wish: WhatIf) -> dict[str, Any]:
+        """The costs and the choice as it is ("now") and as it would be ("then"). Raises BadSpec."""
+
+
 class Channel:
     """A channel as its host sees it: the decision for each edge, and the ends that are in this process."""
 
@@ -49,6 +60,10 @@ class Channel:
         self.senders: dict[str, Sender] = {}
         """Those that are here, by function."""
         self.receivers: dict[str, Receiver] = {}
+        self.pinned = ""
+        """Why nobody but the user changes what carries it, if so."""
+        self.adviser: Adviser | None = None
+        """Who knows more of what it costs."""
         self._carried: dict[tuple[int, Edge], _Carried] = {}
         """By role and edge, for each end that is here."""
 
@@ -107,6 +122,13 @@ class Channel:
         end.why = partial(transports.why, links)
         end.describe(peers=[edge[1 if role == SENDER else 0] for _, edge in edges], transport=links[0].transport)
 
+    def redecided(self, decision: Decision) -> None:
+        """Of all edges, after a change that was made for it."""
+        for edge in self.decisions:
+            self.decisions[edge] = decision
+        for carried in self._carried.values():
+            carried.decision = decision
+
     def link_of(self, role: int, edge: Edge) -> Link:
         """What carries the edge for that end."""
         return self._carried[role, edge].link
@@ -147,12 +169,30 @@ class Channel:
         )
 
     def explain(self) -> str:
-        """Why this transport, and why not the others; for each edge where there are several."""
+        """Why this transport, and why not the others; for each edge where there are several. Once guests use it, also
+        what was seen of it, and how long ago.
+        """
+        known = self.adviser.explain(self) if self.adviser is not None and len(self.decisions) == 1 else None
+        if known is not None:
+            return str(known)
         if len(self.decisions) == 1:
             return self.decision.explain()
         return "\n".join(
             f"{sender} -> {receiver}: {decision.explain()}" for (sender, receiver), decision in self.decisions.items()
         )
+
+    def what_if(
+        self, *, size: str | float | None = None, rate: str | float | None = None, locality: str | None = None
+    ) -> dict[str, Any]:
+        """What a message costs on each way, "now" and "then": if messages had this size or came at this rate (numbers,
+        or multiples like "10x"), or the peer were in this "process", on this "node" or "elsewhere".
+
+        Raises BadSpec, also where not all ends are in this process.
+        """
+        if self.adviser is None:
+            raise BadSpec(f"channel {self.name!r}: no host here has all of its ends")
+        words = [None if value is None else str(value) for value in (size, rate)]
+        return self.adviser.what_if(self, WhatIf(words[0], words[1], locality))
 
     def peer_died(self, edge: Edge) -> None:
         """Tells our ends of an edge that the process of the other one is gone."""

@@ -51,9 +51,9 @@ class RunReport:
         """For JSON."""
         edges = []
         for edge in self.edges:
-            row = asdict(edge)
-            row["decision"]["mode"] = str(edge.decision.mode)
-            edges.append(row)
+            chosen = edge.decision
+            words = {"mode": str(chosen.mode), "transport": chosen.transport, "reason": chosen.reason}
+            edges.append({**asdict(edge), "decision": {**words, "alternatives": chosen.alternatives}})
         return {
             "schema": 1,
             "edges": edges,

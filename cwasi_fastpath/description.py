@@ -99,7 +99,7 @@ def parsed(plain: object) -> EndDescription:
         if not _KINDS[name](value):
             raise Corrupted(f"a process describes an end with {name} {str(value)[:40]!r}")
     checked(plain["channel"], "channel")
-    return EndDescription(**_printable(plain))
+    return EndDescription(**printable(plain))
 
 
 def _text(value: object) -> bool:
@@ -155,14 +155,14 @@ _KINDS: dict[str, Callable[[object], bool]] = {
 }
 
 
-def _printable(value: Any) -> Any:
+def printable(value: Any) -> Any:
     """The same, with nothing in its texts that a terminal would act on."""
     if isinstance(value, str):
         return "".join(char for char in value[:_TEXT] if char.isprintable() or char == "\n")
     if isinstance(value, dict):
-        return {_printable(str(key)): _printable(inner) for key, inner in value.items()}
+        return {printable(str(key)): printable(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_printable(inner) for inner in value]
+        return [printable(inner) for inner in value]
     return value
 
 

@@ -16,6 +16,7 @@ from .attribution import function
 from .endpoint import Endpoint
 from .names import checked
 from .output import Output
+from .placing import Thread
 
 _WASI = "wasi_snapshot_preview1"
 
@@ -72,6 +73,8 @@ class Guest:
         """Between two messages; its ends stay open for others."""
         self.ended = False
         """And so have its ends."""
+        self.thread = Thread()
+        """On which it runs."""
         self.cpu_seconds = 0.0
         """CPU time of its thread; spinning in a wait counts."""
 
@@ -120,6 +123,7 @@ class Guest:
         Raises GuestTrap, GuestExit, GuestTimeout, BadModule.
         """
         start = time.thread_time()
+        self.thread.begins()
         try:
             self._call()
         except BaseException as error:
@@ -132,6 +136,7 @@ class Guest:
         else:
             self._finish(failed=False)
         finally:
+            self.thread.ends()
             self.cpu_seconds = time.thread_time() - start
 
     def _finish(self, failed: bool) -> None:

@@ -25,15 +25,17 @@ from .cpu import usable_cores
 from .descriptors import allow_many
 from .edges import answers_name, decide_all
 from .endpoint import RECEIVER, SENDER, Endpoint
+from .explanation import Explanation
 from .guest import Guest, Streams
 from .handover import hand_over_all
 from .metrics import Observation
-from .modes import Mode, Transport, parse_mode, parse_transport
+from .modes import EdgeFacts, Mode, Transport, parse_mode, parse_transport
 from .names import LONGEST, checked
 from .output import Output
 from .placement import edge_facts, here
-from .policy import CostPolicy, Decision, Policy
+from .policy import CostPolicy, Decision, Limits, Objective, Policy
 from .published import Published
+from .steward import Steward
 from .switch import left, until_of
 from .switch_channel import switch_channel
 from .transport import Link
@@ -54,6 +56,14 @@ class _Choice:
     mode: Mode | None
     transport: Transport | None
     observation: Observation | None
+    pin: bool
+
+    @property
+    def pinned(self) -> str:
+        """Why the policy is not asked again, if so."""
+        if self.transport is not None or self.mode is not None:
+            return f"{self.transport or self.mode} was asked for"
+        return "it was pinned when it was made" if self.pin else ""
 
 
 def _shared_output() -> Output | None:
@@ -104,8 +114,12 @@ class Host:
         timeout: float | None = None,
         redis: str | None = None,
         tls: TlsFiles | None = None,
+        objective: Objective | None = None,
+        limits: Limits | None = None,
     ) -> None:
-        """policy: who picks mode and transport; CostPolicy, calibrated now (a few milliseconds), by default.
+        """policy: who picks what carries each channel, and asks for a change while guests run; CostPolicy, calibrated
+        now (a few milliseconds), by default. objective: what is to be small, the latency by default. limits: what must
+        hold.
 
         timeout: seconds that a run may take. Guests are then compiled with interruption points, which costs tight
         loops up to a factor of 3; without it a guest that never ends can be ended only with the process.
@@ -115,6 +129,8 @@ class Host:
         self.policy = policy if policy is not None else CostPolicy(calibration.costs(redis))
         self.redis = redis
         self.tls = tls
+        self.objective = objective if objective is not None else Objective()
+        self.limits = limits if limits is not None else Limits()
         self.timeout = timeout
         config = wasmtime.Config()
         config.epoch_interruption = timeout is not None
@@ -131,6 +147,7 @@ class Host:
         """The address of the process that switches its channels, where that is another one."""
         self._switching = threading.Lock()
         """One switch at a time."""
+        self._steward = Steward(self, ("no tracer: what system calls and the network take is not seen",))
         self._closed = False
         self._changed = threading.Condition()
         """Guards and announces changes of the sets below."""
@@ -179,11 +196,13 @@ class Host:
         ports: tuple[Port, Port] = (None, None),
         observation: Observation | None = None,
         calls: bool = False,
+        pin: bool = False,
     ) -> Channel:
-        """Opens a channel between guests of this host; the policy picks what carries it.
+        """Opens a channel between guests of this host; the policy picks what carries it, now and while they run.
 
         sender, receiver: one guest or several; each receiver gets every message of each sender. Several receivers need
-        the ring or pipes. mode, transport: leave the policy only this choice. ports: what the senders and the receivers
+        the ring or pipes. mode, transport: leave the policy only this choice, for good. pin: what it picks now stays.
+        ports: what the senders and the receivers
         call the channel where that is not `name`, for all of them or each. observation: what is known of the edges'
         past. calls: its messages are requests, and the only receiver answers each.
         Raises NoTransport, BadName, BadSpec.
@@ -201,7 +220,7 @@ class Host:
             raise errors.BadSpec(f"channel {name!r}: calls have one function that answers them")
         if not senders or not receivers or len({*senders, *receivers}) < len(senders) + len(receivers):
             raise errors.BadSpec(f"channel {name!r}: give at least one sender and one receiver, and each guest once")
-        choice = _Choice(parse_mode(mode), parse_transport(transport), observation)
+        choice = _Choice(parse_mode(mode), parse_transport(transport), observation, pin)
         decisions = self._decide(name, senders, receivers, choice)
         backs = [self._way_back(name, one, receivers[0], choice) for one in senders] if calls else []
         links = [
@@ -216,7 +235,9 @@ class Host:
             self.join(name, decisions, SENDER, one, [links[number]], port=port, backs=backs[number : number + 1])
         for number, (one, port) in enumerate(zip(receivers, _each(ports[1], receivers), strict=True)):
             self.join(name, decisions, RECEIVER, one, links, reader=number, port=port, backs=backs)
-        return self._channel(name, decisions)
+        for each in (name, *backs):
+            self._channels[each].pinned = choice.pinned
+        return self._channels[name]
 
     def _decide(
         self, channel: str, senders: Sequence[Guest], receivers: Sequence[Guest], choice: _Choice
@@ -246,23 +267,47 @@ class Host:
 
     def switch(self, channel: str, target: str, timeout: float | None = 5.0) -> None:
         """Takes a channel, all of whose ends are here, to another transport, while its guests run. See Sender.switch.
+        From then on the policy leaves it alone.
 
         Raises BadSpec, NoTransport, Timeout, and what send raises.
         """
-        found = self._channels.get(channel)
-        if found is None:
-            raise errors.BadSpec(f"there is no channel {channel!r} here")
         until = until_of(timeout)
-        placed = {name: here(guest.trust) for name, guest in dict(self._guests).items()}
-        elsewhere = {name for edge in found.decisions for name in edge} - placed.keys()
-        if elsewhere:
-            raise errors.BadSpec(
-                f"channel {channel!r}: {', '.join(sorted(elsewhere))} run in other processes; who connects these can "
-                "switch it"
-            )
-        facts = {edge: edge_facts(placed[edge[0]], placed[edge[1]]) for edge in found.decisions}
-        with self.changing(channel, timeout):
+        with self.changing(channel, timeout) as found:
+            facts = self.facts_of(found)
+            if facts is None:
+                elsewhere = {name for edge in found.decisions for name in edge} - self._guests.keys()
+                raise errors.BadSpec(
+                    f"channel {channel!r}: {', '.join(sorted(elsewhere))} run in other processes; who connects these "
+                    "can switch it"
+                )
             switch_channel(found, facts, target, left(until), self.tls)
+            found.pinned = "a switch was asked for"
+
+    def change(self, channel: Channel, target: str, timeout: float) -> None:
+        """The same, for the policy. Raises BadSpec also where the user has chosen meanwhile."""
+        until = until_of(timeout)
+        with self.changing(channel.name, timeout) as found:
+            facts = self.facts_of(found)
+            if found.pinned or facts is None:
+                raise errors.BadSpec(f"channel {channel.name!r}: {found.pinned or 'an end is in another process'}")
+            switch_channel(found, facts, target, left(until), self.tls)
+
+    def facts_of(self, channel: Channel) -> dict[Edge, EdgeFacts] | None:
+        """Of each edge; None where an end is in another process."""
+        placed = {name: here(guest.trust) for name, guest in dict(self._guests).items()}
+        if not {name for edge in channel.decisions for name in edge} <= placed.keys():
+            return None
+        return {edge: edge_facts(placed[edge[0]], placed[edge[1]]) for edge in channel.decisions}
+
+    def explain(self, channel: str) -> Explanation | None:
+        """Why a channel goes as it goes, with figures; None where there is none, or not all of its ends are here."""
+        found = self._channels.get(channel)
+        return None if found is None else self._steward.explain(found)
+
+    def running(self) -> dict[str, Guest]:
+        """The guests that run, by name."""
+        with self._changed:
+            return {guest.name: guest for guest in self._running}
 
     @contextmanager
     def changing(self, channel: str, timeout: float | None) -> Iterator[Channel]:
@@ -283,7 +328,8 @@ class Host:
     def _channel(self, name: str, decisions: Mapping[Edge, Decision]) -> Channel:
         """The channel of that name, which another end of it may have made."""
         if name not in self._channels:
-            self._channels[name] = Channel(name, decisions)
+            channel = self._channels[name] = Channel(name, decisions)
+            channel.adviser = self._steward
             self._published.listen(name)
         return self._channels[name]
 
@@ -362,6 +408,9 @@ class Host:
         waiting = set(chosen)
         failures: list[BaseException] = []
         until = None if self.timeout is None else time.monotonic() + self.timeout
+        stewarded = isinstance(self.policy, Policy) and not self.switcher
+        if stewarded:
+            self._steward.begin()
         try:
             for guest in chosen:
                 threading.Thread(target=self._run_guest, args=(guest, ended), name=guest.name, daemon=True).start()
@@ -377,6 +426,9 @@ class Host:
         except BaseException:
             self._cancel(waiting)
             raise
+        finally:
+            if stewarded:
+                self._steward.end()
         try:
             if failures:
                 raise min(failures, key=errors.happened)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 STEPS = 16
 """Steps per octave in a latency histogram: a bucket is at most 1/16 of its lower bound wide."""
@@ -119,9 +120,71 @@ class Observation:
     mean_bytes: float
     parked: float
     """How often (0 to 1) the receiver slept when a message came."""
+    seconds: float | None = None
+    """How long this was observed. Of this and all below, None is: not known."""
+    latency_ns: float | None = None
+    """From send to receipt on the way in use, the mean."""
+    rate: float | None = None
+    """Messages a second."""
+    burst: float | None = None
+    """How uneven they come: the variance of the gaps between them over their mean squared; 0 a clock, 1 by chance."""
+    cpu_ns: float | None = None
+    """Of both ends on their cores, for one message."""
+    contention: float | None = None
+    """The part (0 to 1) of the time in which an end could have run that it waited for a core."""
+    others: float | None = None
+    """How many of the cores that the ends may use were busy with something else."""
+    srtt_ns: float | None = None
+    """There and back between the nodes, as the network's smoothed estimate has it."""
+    bytes_per_second: float | None = None
+    """What the network between the nodes gives."""
+    syscalls_ns: float | None = None
+    """In the kernel's system calls, for one message; only a tracer knows."""
 
     @classmethod
     def of(cls, messages: int, size: int, parks: int) -> Observation:
         """Of so many messages with `size` bytes in all, for which the ends slept `parks` times."""
         count = max(1, messages)
         return cls(messages, size / count, min(1.0, parks / count))
+
+
+_LONG, _MANY = 1e13, 1e5
+_HIGHEST = {
+    "messages": 2.0**63, "mean_bytes": 2.0**31, "parked": 1.0, "seconds": _LONG, "latency_ns": _LONG, "rate": _LONG,
+    "burst": _LONG, "cpu_ns": _LONG, "contention": 1.0, "others": _MANY, "srtt_ns": _LONG, "bytes_per_second": _LONG,
+    "syscalls_ns": _LONG,
+}  # fmt: skip
+"""What is more cannot be."""
+_NEEDED = ("messages", "mean_bytes", "parked")
+
+
+def nonsense(observation: Observation) -> tuple[str, ...]:
+    """The fields that cannot be what was measured: NaN, infinite, negative, or more than there can be."""
+    return tuple(
+        name for name, highest in _HIGHEST.items()
+        if (value := getattr(observation, name)) is not None and not 0 <= value <= highest
+    )
+
+
+def sane(observation: Observation) -> Observation | None:
+    """Without such fields; None where one is without which the rest says nothing."""
+    o = observation
+    if (   # all at once, as this is asked often
+        0 <= o.messages <= 2**63 and 0 <= o.mean_bytes <= 2**31 and 0 <= o.parked <= 1
+        and (o.seconds is None or 0 <= o.seconds <= _LONG)
+        and (o.latency_ns is None or 0 <= o.latency_ns <= _LONG)
+        and (o.rate is None or 0 <= o.rate <= _LONG)
+        and (o.burst is None or 0 <= o.burst <= _LONG)
+        and (o.cpu_ns is None or 0 <= o.cpu_ns <= _LONG)
+        and (o.contention is None or 0 <= o.contention <= 1)
+        and (o.others is None or 0 <= o.others <= _MANY)
+        and (o.srtt_ns is None or 0 <= o.srtt_ns <= _LONG)
+        and (o.bytes_per_second is None or 0 <= o.bytes_per_second <= _LONG)
+        and (o.syscalls_ns is None or 0 <= o.syscalls_ns <= _LONG)
+    ):  # fmt: skip
+        return observation
+    wrong = nonsense(observation)
+    if any(name in wrong for name in _NEEDED):
+        return None
+    unknown: dict[str, Any] = dict.fromkeys(wrong)
+    return replace(observation, **unknown)

@@ -13,7 +13,8 @@ from . import control
 from .channel import Channel, Edge
 from .description import EndDescription, counted, explained, publish, withdraw
 from .endpoint import SENDER, Endpoint
-from .errors import RegistryUnavailable
+from .errors import NoSuchChannel, RegistryUnavailable
+from .explanation import EXPLAIN, Explanation, WhatIf, what_if_in_words
 from .placement import here
 from .policy import Decision
 from .registry import ROLES
@@ -36,6 +37,9 @@ class Publisher(Protocol):
     def switch(self, channel: str, target: str, timeout: float | None) -> None:
         """Takes one of them to another transport."""
 
+    def explain(self, channel: str) -> Explanation | None:
+        """Why one of them goes as it goes; None where not all of its ends are there."""
+
     def trust_of(self, function: str) -> str:
         """The label of a function's trust domain."""
 
@@ -47,7 +51,7 @@ class Published:
         self._host = host
         self._presence: control.Presence | None = None
         self._tried = False
-        self._handlers: list[tuple[control.Handler, str]] = []
+        self._handlers: list[tuple[str, control.Handler, str]] = []
         self._turn = InTurn()
 
     def start(self) -> None:
@@ -63,18 +67,32 @@ class Published:
         publish(self.describe)
 
     def listen(self, channel: str) -> None:
-        """Requests to switch that channel are answered until the end, unless another process does."""
+        """Requests to switch or explain that channel are answered until the end, unless another process does."""
         if self._host.switcher:
             return
-        handler = self._turn.handler(partial(self._switch, channel))
-        control.on("switch-to", handler, channel)
-        self._handlers.append((handler, channel))
+        for kind, work in (("switch-to", self._switch), (EXPLAIN, self._explain)):
+            handler = self._turn.handler(partial(work, channel))
+            control.on(kind, handler, channel)
+            self._handlers.append((kind, handler, channel))
 
     def _switch(self, channel: str, request: Request, fds: list[int]) -> None:
         only_one(request)
         self._host.switch(channel, *wish(request))
-        found = next(item for item in self._host.channels if item.name == channel)
+        found = self._of(channel)
         request.answer({"transport": str(found.transport), "mode": str(found.mode)})
+
+    def _explain(self, channel: str, request: Request, fds: list[int]) -> None:
+        found = self._of(channel)
+        explanation = self._host.explain(channel)
+        if explanation is None:
+            raise NoSuchChannel(f"not all ends of channel {channel!r} are in process {os.getpid()}")
+        wish = WhatIf.of_plain(request.body.get("if"))
+        answer = found.what_if(size=wish.size, rate=wish.rate, locality=wish.locality) if wish else {}
+        text = explanation.at_length() + (f"\n{what_if_in_words(wish, answer)}" if wish else "")
+        request.answer({"text": text, "explanation": explanation.as_plain(), "what_if": answer})
+
+    def _of(self, channel: str) -> Channel:
+        return next(item for item in self._host.channels if item.name == channel)
 
     def end(self) -> None:
         """They are not found any more. Twice is safe."""
@@ -83,8 +101,7 @@ class Published:
             self._presence.leave()
             self._presence = None
         while self._handlers:
-            handler, channel = self._handlers.pop()
-            control.off("switch-to", handler, channel)
+            control.off(*self._handlers.pop())
 
     def describe(self) -> list[EndDescription]:
         """Every end that is here."""

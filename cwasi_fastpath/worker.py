@@ -15,6 +15,7 @@ from typing import Any
 from . import errors, transport, watch
 from .host import Host
 from .metrics import EndReport
+from .policy import Policy
 from .process import MESSAGE_BYTES
 from .shield import shield
 from .switch_part import SwitchPart, decision_of
@@ -139,7 +140,7 @@ class _Child:
         os._exit(0)
 
 
-class _NoChoice:
+class _NoChoice(Policy):
     """The parent decides."""
 
     def decide(self, request: object) -> None:

@@ -16,7 +16,7 @@ import pytest
 from channels import FOREIGN, HANG, TRANSPORTS, Ends, Fork, Start, control_ended, in_child, shared_memory
 
 import cwasi_fastpath as cwasi
-from cwasi_fastpath import runtime
+from cwasi_fastpath import calibrated, runtime
 from cwasi_fastpath.redis_server import RedisServer
 
 pytest_plugins = ("nodes",)
@@ -39,6 +39,12 @@ def _interruptible() -> None:
     """A script's background job ignores SIGINT, and so would every process that it starts."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _uncalibrated(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What somebody has measured on this machine is not to decide what tests see."""
+    os.environ[calibrated.ENVIRONMENT] = str(tmp_path_factory.mktemp("cache") / "cwasi")
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ from cwasi_fastpath.transport import redis_client
 options = json.loads(sys.argv[1])
 lease.SECONDS, lease._RENEW = options.pop("lease", 60.0), 0.4
 redis_client._SOCKET_SECONDS = options.pop("answer_within", redis_client._SOCKET_SECONDS)
-class Eager:
+class Eager(cwasi.Policy):
     # Takes tcp wherever it is possible.
     def decide(self, request):
         from cwasi_fastpath.policy import CostPolicy, Decision, ruled_out

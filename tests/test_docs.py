@@ -31,10 +31,13 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MAN_PAGES = sorted((ROOT / "docs" / "man").glob("*.1"))
 COMMANDS = {
     "cwasi": [[], ["include"]],
-    "cwasi-bench": [["bench", "channel"], ["bench", "transport"], ["bench", "switch"], ["bench", "trace"]],
+    "cwasi-bench": [["bench", name] for name in ("channel", "transport", "switch", "trace", "policy")],
+    "cwasi-calibrate": [["calibrate"]],
     "cwasi-demo": [["demo"]],
     "cwasi-doctor": [["doctor"]],
+    "cwasi-explain": [["explain"]],
     "cwasi-inspect": [["inspect"]],
+    "cwasi-policy": [["policy", "replay"], ["policy", "generate"]],
     "cwasi-ps": [["ps"]],
     "cwasi-run": [["run"]],
     "cwasi-soak": [["soak"]],

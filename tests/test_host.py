@@ -560,7 +560,7 @@ def test_modes_and_transports_that_do_not_fit(guests: Path) -> None:
         assert host.connect("c", source, sink).transport is Transport.PIPE
 
 
-class Always:
+class Always(cwasi.Policy):
     """A policy with a mind of its own."""
 
     def __init__(self, transport: Transport) -> None:

@@ -22,7 +22,7 @@ from cwasi_fastpath.modes import (
     parse_transport,
 )
 from cwasi_fastpath.placement import Placement, edge_facts, here
-from cwasi_fastpath.policy import CostPolicy, Costs, Decision, Request
+from cwasi_fastpath.policy import Conditions, CostPolicy, Costs, Decision, Request, Way
 from cwasi_fastpath.policy.decision import RECEIVERS_MAX, for_several, ruled_out
 from cwasi_fastpath.policy.model import predict
 
@@ -91,7 +91,7 @@ def test_the_same_question_has_the_same_answer(costs: Costs, request_: Request) 
 @given(st.floats(0, 2**30), st.floats(0, 1))
 def test_the_cheapest_is_chosen(size: float, parked: float) -> None:
     decision = choose(HERE, observation=Observation(10, size, parked))
-    prices = {transport: predict(COSTS, transport, size, parked).ns for transport in Transport}
+    prices = {transport: predict(COSTS, Way(transport), Conditions(size, parked)).ns for transport in Transport}
     assert decision is not None and prices[decision.transport] == min(prices.values())
 
 

@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
 _COMMANDS = {
     "bench": "Measure channels against what is used today.",
+    "calibrate": "Measure what messages cost on this machine, and keep it.",
     "demo": "Run a picture pipeline over every kind of channel and compare.",
     "doctor": "Check what this machine offers, with a remedy for each lack.",
+    "explain": "Explain why a channel goes as it goes, and what else it would cost.",
     "include": "Print the directory that holds cwasi.h.",
     "inspect": "Show everything that is known of a channel.",
+    "policy": "Replay what happened under other policies.",
     "ps": "Show the channels of this node.",
     "run": "Run functions and connect them.",
     "switch": "Take a channel to another transport, live.",

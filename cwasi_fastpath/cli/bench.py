@@ -223,6 +223,31 @@ def switch(switches: int, as_json: bool) -> None:
         _print_gaps(found)
 
 
+@bench.command()
+@click.option("--edges", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="How many are decided.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def policy(edges: int, as_json: bool) -> None:
+    """Measures what the policy's decisions cost, in CPU time.
+
+    \b
+    Examples:
+      cwasi bench policy
+      cwasi bench policy --edges 10000
+    """
+    from dataclasses import asdict
+
+    from ..bench.decisions import measure
+    from ..bench.environment import environment
+
+    found = measure(edges)
+    if as_json:
+        click.echo(json.dumps({"schema": 1, "environment": environment(), **asdict(found)}, indent=1))
+        return
+    click.echo(f"a decision where nothing has changed: {found.steady_us:.1f} us")
+    click.echo(f"where everything has: {found.changed_us:.1f} us")
+    click.echo(f"{edges:,} edges, each decided about once a second: {100 * found.core:.2f} % of a core")
+
+
 def _print_gaps(found: list[Gaps]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table

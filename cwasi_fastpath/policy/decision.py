@@ -2,17 +2,56 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
 from types import MappingProxyType
-from typing import Protocol
+from typing import TYPE_CHECKING, Self
 
 from .. import errors
 from ..metrics import Observation
 from ..modes import EdgeFacts, Locality, Mode, Transport, mode_of, nearest_mode
+from .way import Cores, Way
+
+if TYPE_CHECKING:
+    from .history import EdgeHistory
+    from .model import Prediction
 
 RECEIVERS_MAX = 60
 """Of one sender, where no server has the messages for all of them: CWASI_READERS_MAX of the data plane."""
+
+RING_BYTES = 4 << 20
+"""What a ring takes of memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What is to be small, each a weight: the cost of a message is their weighted sum, ns."""
+
+    latency: float = 1.0
+    """The time from send to receipt."""
+    throughput: float = 0.0
+    """The time of a message in a stream of them."""
+    cpu: float = 0.0
+    """The time of both ends on their cores."""
+
+    def __post_init__(self) -> None:
+        weights = (self.latency, self.throughput, self.cpu)
+        if not all(0 <= weight < inf for weight in weights) or not any(weights):
+            raise errors.BadSpec(f"weights of an objective are numbers from 0, one of them above; not {weights}")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What must hold, whatever it costs."""
+
+    durable: bool = False
+    """Messages outlive the processes: only a server has them."""
+    isolated: bool = False
+    """The ends share no memory."""
+    memory_bytes: int | None = None
+    """What a transport may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +71,24 @@ class Request:
     """How many the sender has on this channel: what carries its messages is the same for all of them."""
     missing: Mapping[Transport, str] = field(default_factory=dict, hash=False)
     """What of that is not there for this edge, and why."""
+    ways: frozenset[Way] = frozenset()
+    """What this host can place; empty: every transport, its threads where the kernel puts them."""
+    current: Way | None = None
+    """In use now; None before the channel is made."""
+    history: EdgeHistory | None = None
+    """What was learnt of the edge so far."""
+    now: float = 0.0
+    """When this is asked, in the seconds of any clock that the history has, too."""
+    objective: Objective = Objective()
+    limits: Limits = Limits()
+    pinned: bool = False
+    """The user wants what is in use to stay."""
+    lacked: tuple[str, ...] = ()
+    """What could not be observed here, and why: "no tracer", ..."""
+
+    def obstacle(self, way: Way) -> str | None:
+        """The constraint that forbids `way` for this edge, or None: a policy may choose it."""
+        return ruled_out_way(self, way)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +100,23 @@ class Decision:
     reason: str
     alternatives: tuple[str, ...] = ()
     """A line for each transport that was not chosen: its predicted cost, or what ruled it out."""
+    cores: Cores = Cores.FREE
+    predictions: tuple[Prediction, ...] = ()
+    """Of each way, that which was chosen too: its cost and interval, or what ruled it out."""
+    basis: str = ""
+    """The observations that were used, and how old they are."""
+    lacked: tuple[str, ...] = ()
+    """What was not known, and would have told more."""
+
+    @classmethod
+    def for_way(cls, request: Request, way: Way, reason: str) -> Self:
+        """The choice of `way` for this edge."""
+        return cls(mode_of(way.transport, request.facts.locality), way.transport, reason, cores=way.cores)
+
+    @property
+    def way(self) -> Way:
+        """The transport and its cores."""
+        return Way(self.transport, self.cores)
 
     def explain(self) -> str:
         """All of it as text."""
@@ -50,11 +124,35 @@ class Decision:
         return "\n".join([*lines, *(f"  not {line}" for line in self.alternatives)])
 
 
-class Policy(Protocol):
-    """Chooses among the transports that the constraints leave."""
+class Policy(ABC):
+    """Chooses among the ways that the constraints leave. Pure: all that it may use is in the request."""
 
+    @abstractmethod
     def decide(self, request: Request) -> Decision | None:
         """None where no transport is left; ruled_out() then says why."""
+
+    def step(self, request: Request) -> tuple[EdgeHistory, Way | None]:
+        """A window of an edge in use is over: request.observation is of it, request.history of what was before.
+
+        The history with that window in it, and the way to be on from now on. A host calls this often, and `decide` with
+        that history where it then differs from the way in use, or somebody wants it explained.
+        """
+        from .history import EdgeHistory
+
+        history = (request.history or EdgeHistory()).observed(request.now, request.observation, None)
+        decision = self.decide(replace(request, history=history))
+        return history, None if decision is None else decision.way
+
+
+def ruled_out_way(request: Request, way: Way) -> str | None:
+    """The constraint that forbids `way` for this edge, or None."""
+    if (obstacle := ruled_out(request, way.transport)) is not None:
+        return obstacle
+    if request.pinned and request.current is not None and way != request.current:
+        return f"pinned to {request.current} by the user"
+    if (request.ways and way not in request.ways) or (not request.ways and way.cores is not Cores.FREE):
+        return "the threads of its ends cannot be placed from here"
+    return None
 
 
 def ruled_out(request: Request, transport: Transport) -> str | None:
@@ -71,6 +169,15 @@ def ruled_out(request: Request, transport: Transport) -> str | None:
         return "the peer is on another node"
     if not facts.same_trust and transport is Transport.RING:
         return "the functions are in different trust domains and may not share memory"
+    limits = request.limits
+    if limits.durable and transport is not Transport.REDIS:
+        return "messages are to be durable"
+    if limits.isolated and transport is Transport.RING:
+        return "the ends may not share memory"
+    if limits.memory_bytes is not None and transport is Transport.RING and limits.memory_bytes < RING_BYTES:
+        return f"it takes {RING_BYTES >> 20} MiB of memory, over the limit"
+    if request.pinned and request.current is not None and transport is not request.current.transport:
+        return f"pinned to {request.current} by the user"
     if request.receivers > RECEIVERS_MAX and transport is not Transport.REDIS:
         return f"it has at most {RECEIVERS_MAX} receivers, not {request.receivers}"
     if request.mode is not None and mode is not request.mode:

@@ -1,110 +1,277 @@
-"""The cost model: what a message costs on each transport, from what this machine charges for its parts."""
+"""The cost model: what a message costs on each way, from what this machine charges. Pure, and total: any input has a
+finite answer.
+
+The parts, and where their formulas are from:
+
+- service: what was measured by size, c + m * N between neighbouring sizes; else from the machine's parts (see _parts);
+- wake: the part of the messages that find the receiver asleep, times a wake. A receiver spins SPIN_NS and then sleeps;
+  gaps by chance (exponential) are longer than that in exp(-SPIN_NS * rate) of all cases;
+- queue: Kingman's approximation of the mean wait in a G/G/1 queue, rho / (1 - rho) * (ca2 + cs2) / 2 * service, which
+  is Pollaczek and Khinchine's formula for M/G/1 where the gaps are exponential (J. F. C. Kingman, "The single server
+  queue in heavy traffic", 1961); what a transport holds bounds it;
+- contention: where more threads want cores than there are, each has its fair share; who waits for a core waits for half
+  of another's slice on average, and of less where the others run for a part of the time only;
+- network: half of the way there and back, and the bytes at the network's rate.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
+from math import exp, hypot, isfinite
+from typing import NamedTuple
 
 from ..metrics import Observation
-from ..modes import Transport, mode_of
-from .decision import Decision, Request, ruled_out
+from ..modes import Transport
+from .costs import Costs, Curve
+from .way import Cores, Way
 
 ASSUMED_BYTES = 65536.0
 """The message size that is assumed before any was seen."""
 
-_PIPE_SPLICES_FROM = 16384.0
+SPIN_NS = 50_000.0
+"""How long a receiver spins before it sleeps, about."""
 
+ERROR_OF_PARTS = 0.4
+"""How wrong a prediction from the machine's parts may be, one standard deviation, as a part of it."""
+
+_ERROR_OF_WAITS = 0.3
+"""The same for what is not the service itself: wakes, queues, contention, the network."""
+
+_PIPE_SPLICES_FROM = 16384.0
 _TCP_MESSAGE, _TCP_BYTE = 3.0, 1.25
 """What the kernel's TCP takes on the loopback, as multiples of what a pipe takes."""
+_YIELD = 10.0
+"""From one thread to the other on the same core, in system calls."""
+_RHO = 0.98
+"""Above this the queue is what the transport holds."""
+_SERVICE_VARIES = 0.5
+_WAITS = 0.95
+"""Of the time, at most: nobody gets no core at all."""
+_HOLDS = {Transport.RING: 4 << 20, Transport.PIPE: 1 << 20, Transport.TCP: 4 << 20, Transport.REDIS: 64 << 20}
+"""Bytes that can be on their way."""
+_HIGHEST = 1e15
+_ASSUMED_SRTT, _ASSUMED_NETWORK = 200_000.0, 1e8
 
 
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """What the machine charges, ns; measured at start (cwasi_fastpath.calibration)."""
+class Conditions(NamedTuple):
+    """What a prediction is for."""
 
-    syscall: float
-    copy_byte: float
-    hop: float
-    """A cache line from one core to another, one way; 0 on a single core."""
-    wake: float
-    """Waking a sleeping thread until it runs."""
-    pipe_message: float
-    """A small message through a pipe: write and read, without the wake."""
-    pipe_byte: float
-    redis_message: float | None = None
-    """A small message through the server, where one is configured."""
+    size: float = ASSUMED_BYTES
+    """Of a message, bytes."""
+    parked: float = 0.0
+    """How often (0 to 1) the receiver sleeps when a message comes, on the way that was observed."""
+    rate: float = 0.0
+    """Messages a second; 0: not known, or so few that none waits for another."""
+    burst: float = 1.0
+    others: float | None = None
+    """Cores that others keep busy."""
+    contention: float = 0.0
+    """The part of the time that was waited for a core, on the way that was observed."""
+    apart: float = 0.0
+    """The same, when last seen, where each end has a core of its own or may have."""
+    srtt: float | None = None
+    network: float | None = None
+    """Bytes a second between the nodes."""
+    way: Way | None = None
+    """On which all this was observed."""
+    receivers: int = 1
+    far: bool = False
+    """The ends are on different nodes."""
+
+    @classmethod
+    def of(
+        cls, observation: Observation | None, way: Way | None = None, *, receivers: int = 1, far: bool = False
+    ) -> Conditions:
+        """Those of an observation that makes sense."""
+        seen = observation
+        if seen is None or seen.messages == 0:
+            return cls(way=way, receivers=receivers, far=far)
+        rate = seen.rate
+        if rate is None:
+            rate = min(seen.messages / seen.seconds, 1e10) if seen.seconds else 0.0
+        return cls(
+            size=seen.mean_bytes,
+            parked=seen.parked,
+            rate=rate,
+            burst=1.0 if seen.burst is None else seen.burst,
+            others=seen.others,
+            contention=seen.contention or 0.0,
+            apart=0.0 if way is not None and way.cores is Cores.ONE else seen.contention or 0.0,
+            srtt=seen.srtt_ns,
+            network=seen.bytes_per_second,
+            way=way,
+            receivers=receivers,
+            far=far,
+        )
+
+
+class Estimate(NamedTuple):
+    """Of one message, ns."""
+
+    latency: float
+    stream: float
+    """In a stream of messages, each after the other."""
+    cpu: float
+    """Of both ends."""
+    error: float
+    """As a part of it, one standard deviation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The expected time from send to receipt of one message, ns."""
+    """What a message is expected to cost, ns: the time from send to receipt, or what the objective makes of it."""
 
-    transport: Transport
+    way: Way
     ns: float
+    low: float = 0.0
+    high: float = 0.0
+    """It lies between these nineteen times in twenty, if the model holds."""
+    ruled_out: str | None = None
+    """The constraint that forbids this way."""
+
+    @property
+    def transport(self) -> Transport:
+        return self.way.transport
 
     def __str__(self) -> str:
-        return f"{self.transport} (about {self.ns / 1000:.1f} us)"
+        if self.ruled_out is not None:
+            return f"{self.way}: {self.ruled_out}"
+        return f"{self.way} (about {self.ns / 1000:.1f} us)"
 
 
-def predict(costs: Costs, transport: Transport, size: float, parked: float) -> Prediction:
-    """Cost of one message of `size` bytes.
+def predict(costs: Costs, way: Way, conditions: Conditions) -> Prediction:
+    """The time from send to receipt of one message."""
+    found = estimate(costs, way, conditions)
+    spread = exp(1.96 * found.error)
+    return Prediction(way, found.latency, found.latency / spread, found.latency * spread)
 
-    parked: how often (0 to 1) the receiver sleeps when a message comes. Formulas: ring = two hops, a copy in and a copy
-    out; pipe = write and read, a wake (its receiver always sleeps), from 16 KiB a user copy instead of the kernel's
-    copy in; tcp = some multiples of the pipe's parts, a copy into the window, a wake, and no network; redis = what a
-    small message was measured at, and six copies.
+
+def estimate(costs: Costs, way: Way, conditions: Conditions) -> Estimate:
+    """All that the model says of one message on this way."""
+    transport, cores = way.transport, way.cores
+    size, rate = conditions.size, conditions.rate
+    curve = costs.curves.get(way)
+    if curve is None:
+        latency = stream = _parts(costs, way, size)
+        cpu, error = 2 * latency, ERROR_OF_PARTS
+    else:
+        latency, stream, cpu = _measured(curve, size)
+        error = curve.error
+    served = latency
+    spins = transport is Transport.RING and cores is not Cores.ONE
+    parked = _parked(way, conditions) if spins else 0.0
+    latency += parked * costs.wake + _queue(rate, conditions.burst, stream, _HOLDS[transport] / max(size, 64.0))
+    needed = 2.0 - parked if spins else 1.0
+    waits = _waits(costs, way, needed, conditions)
+    if waits:
+        latency += waits * costs.slice / 2 * min(1.0, conditions.others if conditions.others is not None else 1.0)
+        stream /= 1 - waits
+    if transport is not Transport.RING and conditions.receivers > 1:
+        latency += (conditions.receivers - 1) / 2 * stream   # sent to one after the other, also by a server
+    if conditions.far:
+        latency += _network(transport, conditions)
+    if latency > served:
+        error = hypot(error, _ERROR_OF_WAITS * (latency - served) / latency)
+    if spins and rate:
+        cpu += 2 * min(SPIN_NS, max(0.0, 1e9 / rate - stream))
+    if not isfinite(latency + stream + cpu):
+        return Estimate(_HIGHEST, _HIGHEST, _HIGHEST, error)
+    return Estimate(_clamped(latency), _clamped(stream), _clamped(cpu), error)
+
+
+def _clamped(ns: float) -> float:
+    return max(0.0, min(ns, _HIGHEST))
+
+
+def _measured(curve: Curve, size: float) -> tuple[float, float, float]:
+    """Latency, time in a stream and CPU of this size. Flat below the smallest size that was measured."""
+    sizes = curve.sizes
+    last = len(sizes) - 1
+    above = bisect_left(sizes, size)
+    if above == 0 or last == 0:
+        low = high = 0
+        share = 0.0
+    else:
+        high = min(above, last)
+        low = high - 1
+        share = (size - sizes[low]) / (sizes[high] - sizes[low])
+    latency = _between(curve.latency_ns, low, high, share)
+    stream = min(latency, _between(curve.stream_ns, low, high, share)) if curve.stream_ns else latency
+    cpu = _between(curve.cpu_ns, low, high, share) if curve.cpu_ns else 2 * latency
+    return latency, stream, cpu
+
+
+def _between(values: tuple[float, ...], low: int, high: int, share: float) -> float:
+    """Beyond the last it goes on as it came there, but never down."""
+    at_low, at_high = values[low], values[high]
+    if share > 1.0:
+        return at_high + (share - 1.0) * max(0.0, at_high - at_low)
+    return at_low + share * (at_high - at_low)
+
+
+def _parts(costs: Costs, way: Way, size: float) -> float:
+    """Ring: two hops (on one core a change of threads), a copy in and a copy out. Pipe: write and read, a wake, as its
+    receiver always sleeps, and from 16 KiB a user's copy instead of the kernel's copy in. Tcp: some multiples of the
+    pipe's parts, a copy into the window, and a wake. Redis: what a small message was measured at, and six copies.
     """
-    if transport is Transport.RING:
-        ns = 2 * costs.hop + 2 * costs.copy_byte * size + parked * costs.wake
-    elif transport is Transport.PIPE:
+    wake = _YIELD * costs.syscall if way.cores is Cores.ONE else costs.wake
+    if way.transport is Transport.RING:
+        passed = wake if way.cores is Cores.ONE else 2 * costs.hop
+        return passed + 2 * costs.copy_byte * size
+    if way.transport is Transport.PIPE:
         copied = costs.pipe_byte * size
         if size >= _PIPE_SPLICES_FROM:
             copied = (costs.pipe_byte / 2 + costs.copy_byte) * size
-        ns = costs.pipe_message + copied + costs.wake
-    elif transport is Transport.TCP:
-        ns = _TCP_MESSAGE * costs.pipe_message + (_TCP_BYTE * costs.pipe_byte + costs.copy_byte) * size + costs.wake
-    else:
-        small = costs.redis_message if costs.redis_message is not None else 12 * costs.syscall + 4 * costs.wake
-        ns = small + 6 * costs.copy_byte * size
-    return Prediction(transport, ns)
+        return costs.pipe_message + copied + wake
+    if way.transport is Transport.TCP:
+        return _TCP_MESSAGE * costs.pipe_message + (_TCP_BYTE * costs.pipe_byte + costs.copy_byte) * size + wake
+    small = costs.redis_message if costs.redis_message is not None else 12 * costs.syscall + 4 * costs.wake
+    return small + 6 * costs.copy_byte * size
 
 
-class CostPolicy:
-    """The default: of what the constraints leave, the transport with the least predicted time for a message."""
-
-    def __init__(self, costs: Costs) -> None:
-        self.costs = costs
-
-    def decide(self, request: Request) -> Decision | None:
-        """Deterministic given its input; None where every transport is ruled out."""
-        size, parked, basis = _assumptions(request.observation)
-        obstacles = {transport: ruled_out(request, transport) for transport in Transport}
-        predictions = sorted(
-            (predict(self.costs, transport, size, parked) for transport in Transport if obstacles[transport] is None),
-            key=lambda prediction: prediction.ns,
-        )
-        if not predictions:
-            return None
-        best = predictions[0]
-        mode = mode_of(best.transport, request.facts.locality)
-        others = [f"{other}" for other in predictions[1:]]
-        others += [f"{transport}: {why}" for transport, why in obstacles.items() if why is not None]
-        return Decision(
-            mode=mode,
-            transport=best.transport,
-            reason=_reason(request, best, basis, alone=len(predictions) == 1),
-            alternatives=tuple(others),
-        )
+def _parked(way: Way, conditions: Conditions) -> float:
+    """As observed on such a way; for another, from the rate, where it is known."""
+    seen = conditions.way
+    alike = seen is None or (seen.transport is Transport.RING and seen.cores is not Cores.ONE)
+    if alike or not conditions.rate:
+        return conditions.parked
+    return exp(-SPIN_NS * 1e-9 * conditions.rate)
 
 
-def _assumptions(observation: Observation | None) -> tuple[float, float, str]:
-    if observation is None or observation.messages == 0:
-        return ASSUMED_BYTES, 0.0, f"assuming {ASSUMED_BYTES / 1024:.0f} KiB messages, none seen yet"
-    basis = f"{observation.messages} messages of {observation.mean_bytes / 1024:.1f} KiB seen"
-    return observation.mean_bytes, observation.parked, basis
+def _queue(rate: float, burst: float, service: float, holds: float) -> float:
+    """How long a message waits for those before it. holds: messages that can be on their way."""
+    if not rate:
+        return 0.0
+    rho = min(_RHO, rate * service * 1e-9)
+    return service * min(max(1.0, holds), rho / (1 - rho) * (burst + _SERVICE_VARIES) / 2)
 
 
-def _reason(request: Request, best: Prediction, basis: str, *, alone: bool) -> str:
-    where = f"the peer is {request.facts.locality}"
-    if alone:
-        return f"{where}; the only transport left, {best.ns / 1000:.1f} us a message predicted, {basis}"
-    return f"{where}; cheapest at {best.ns / 1000:.1f} us a message predicted, {basis}"
+def _waits(costs: Costs, way: Way, needed: float, conditions: Conditions) -> float:
+    """The part of the time that an end waits for a core. needed: cores that this way keeps busy."""
+    if conditions.others is not None:
+        wanted = needed + max(0.0, conditions.others)
+        return min(_WAITS, max(0.0, (wanted - costs.cores) / wanted))
+    if way.cores is not Cores.ONE:
+        return min(_WAITS, conditions.apart)
+    # One core can be that which nobody else wants.
+    seen_there = conditions.way is not None and conditions.way.cores is Cores.ONE
+    return min(_WAITS, conditions.contention) if seen_there else 0.0
+
+
+def _network(transport: Transport, conditions: Conditions) -> float:
+    """What was observed is the direct path; the one by way of a server is another."""
+    srtt = bandwidth = None
+    if transport is Transport.TCP:
+        srtt, bandwidth = conditions.srtt, conditions.network
+    latency = (_ASSUMED_SRTT if srtt is None else srtt) / 2
+    return latency + 1e9 * conditions.size / max(1.0, bandwidth or _ASSUMED_NETWORK)
+
+
+def ways_of(ways: frozenset[Way]) -> list[Way]:
+    """In a fixed order, so that the same question has the same answer. Empty: every transport."""
+    return [way for way in _EVERY if way in ways] if ways else _FREE
+
+
+_EVERY = [Way(transport, cores) for transport in Transport for cores in Cores]
+_FREE = [Way(transport) for transport in Transport]

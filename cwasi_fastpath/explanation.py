@@ -1,0 +1,219 @@
+"""Why a channel goes the way it goes, what others would cost, and what it would be like if things were otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from .errors import BadSpec
+from .metrics import Observation
+from .modes import EdgeFacts, Locality, Transport
+from .policy import Decision, Policy, Request, Way
+from .policy.decision import ruled_out_way
+from .policy.model import ways_of
+
+EXPLAIN = "explain"
+"""The kind of request by which a process is asked for it."""
+
+LOCALITIES = {"process": Locality.PROCESS, "node": Locality.NODE, "elsewhere": Locality.ELSEWHERE}
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """One way, and what it would cost."""
+
+    way: str
+    ns: float | None = None
+    """A message from send to receipt, with the interval in which it lies nineteen times in twenty."""
+    low: float | None = None
+    high: float | None = None
+    ruled_out: str | None = None
+    """The constraint that forbids it."""
+
+    def __str__(self) -> str:
+        if self.ruled_out is not None or self.ns is None:
+            return f"{self.way}: {self.ruled_out or 'not predicted'}"
+        between = f" ({_us(self.low)} to {_us(self.high)})" if self.low is not None and self.high is not None else ""
+        return f"{self.way}: {_us(self.ns)} us a message{between}"
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Of a channel, now."""
+
+    channel: str
+    way: str
+    """In use."""
+    mode: str
+    reason: str
+    decision: str
+    """In words, as it was made."""
+    pinned: str = ""
+    """Why the policy leaves it alone, if so."""
+    changes: int = 0
+    """That the policy made."""
+    seconds: float | None = None
+    """Since the last of them."""
+    alternatives: tuple[Alternative, ...] = ()
+    """Of each way, also of that in use."""
+    observation: dict[str, Any] = field(default_factory=dict)
+    """What was seen in the last window in which messages came."""
+    age_seconds: float | None = None
+    """How long ago that was."""
+    lacked: tuple[str, ...] = ()
+    """What could not be observed."""
+    held_up: bool = False
+    """The sender waits for room all the time: what counts is the time of a message in a stream."""
+    trouble: str = ""
+    """Why the last choice is held, where the policy or a change failed."""
+
+    def as_plain(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        lines = [self.decision]
+        if self.pinned:
+            lines.append(f"  pinned: {self.pinned}")
+        if self.changes:
+            lines.append(f"  changed {self.changes} times, last {self.seconds:.1f} s ago")
+        if self.observation:
+            lines.append(f"  seen {self.age_seconds:.1f} s ago: {seen(Observation(**self.observation))}")
+        if self.held_up:
+            lines.append("  the sender waits for room: what counts is how long a message of a stream takes")
+        if self.observation or self.trouble:
+            lines += [f"  lacked: {what}" for what in self.lacked]
+        if self.trouble:
+            lines.append(f"  held: {self.trouble}")
+        return "\n".join(lines)
+
+
+    def at_length(self) -> str:
+        """With what each way would cost."""
+        costs = [f"    {way}{'   <- in use' if way.way == self.way else ''}" for way in self.alternatives]
+        return "\n".join([str(self), *(["  what a message would cost:"] if costs else []), *costs])
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """What else may be asked: as it is, but ..."""
+
+    size: str | None = None
+    """10x, 0.5x, or bytes."""
+    rate: str | None = None
+    """10x, 0.5x, or messages a second."""
+    locality: str | None = None
+    """process, node or elsewhere."""
+
+    def __bool__(self) -> bool:
+        return any(part is not None for part in (self.size, self.rate, self.locality))
+
+    def __str__(self) -> str:
+        parts = (("messages of", self.size), ("a rate of", self.rate), ("the peer's place", self.locality))
+        return ", ".join(f"{name} {value}" for name, value in parts if value is not None)
+
+    @classmethod
+    def of_plain(cls, plain: object) -> WhatIf:
+        """What another process asks. Raises BadSpec."""
+        match plain:
+            case None:
+                return cls()
+            case {"size": str() | None as size, "rate": str() | None as rate, "locality": str() | None as locality}:
+                return cls(size, rate, locality)
+        raise BadSpec("what else it would cost is asked with size, rate and locality, each a text or nothing")
+
+    def applied(self, request: Request) -> Request:
+        """The same question for what would then be. Raises BadSpec."""
+        observation = request.observation or Observation(1, 65536.0, 0.0)
+        size = changed("size", self.size, observation.mean_bytes)
+        rate = changed("rate", self.rate, observation.rate)
+        facts = request.facts
+        if self.locality is not None:
+            if self.locality not in LOCALITIES:
+                raise BadSpec(f"locality {self.locality!r} is unknown: use {', '.join(LOCALITIES)}")
+            facts = EdgeFacts(LOCALITIES[self.locality], facts.same_user, facts.same_trust)
+        near = facts.locality is Locality.PROCESS
+        return replace(
+            request,
+            facts=facts,
+            # What was measured of the way in use holds only for what was.
+            observation=replace(observation, mean_bytes=size or 0.0, rate=rate, latency_ns=None, cpu_ns=None),
+            ways=request.ways if near else frozenset(way for way in request.ways if way == Way(way.transport)),
+            current=None,
+            history=None,
+            pinned=False,
+        )
+
+
+def changed(name: str, wish: str | None, now: float | None) -> float | None:
+    """`now`, or a multiple of it (10x), or a number. Raises BadSpec."""
+    if wish is None:
+        return now
+    try:
+        value = float(wish.removesuffix("x"))
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 1e12:
+        raise BadSpec(f"{name} {wish!r}: give a number, or a multiple like 10x")
+    if not wish.endswith("x"):
+        return value
+    if now is None:
+        raise BadSpec(f"{name} {wish!r}: none was seen yet of which that would be a multiple; give a number")
+    return value * now
+
+
+def alternatives(policy: Policy, request: Request) -> tuple[tuple[Alternative, ...], Decision | None]:
+    """What the policy says of each way now, and which it would take. Raises what the policy raises."""
+    decision = policy.decide(request)
+    predicted = {prediction.way: prediction for prediction in decision.predictions} if decision is not None else {}
+    found = []
+    # A transport that this host has not is one of the ways, too: the user may wonder.
+    for way in dict.fromkeys((*ways_of(request.ways), *map(Way, Transport))):
+        one, obstacle = predicted.get(way), ruled_out_way(request, way)
+        if one is None or obstacle is not None or one.ruled_out is not None:
+            found.append(Alternative(str(way), ruled_out=obstacle or (one.ruled_out if one is not None else None)))
+        else:
+            found.append(Alternative(str(way), one.ns, one.low, one.high))
+    return tuple(sorted(found, key=lambda one: (one.ns is None, one.ns or 0.0))), decision
+
+
+def what_if(policy: Policy, request: Request, wish: WhatIf) -> dict[str, Any]:
+    """Costs and choice as it is, and as it would be. Raises BadSpec, and what the policy raises."""
+    answers = {}
+    for name, asked in (("now", WhatIf()), ("then", wish)):
+        ways, decision = alternatives(policy, asked.applied(request))
+        answers[name] = {
+            "chosen": None if decision is None else str(decision.way),
+            "alternatives": [asdict(way) for way in ways],
+        }
+    return {"if": {name: value for name, value in asdict(wish).items() if value is not None}, **answers}
+
+
+def what_if_in_words(wish: WhatIf, answer: Mapping[str, Any]) -> str:
+    """What what_if() gave."""
+    lines = [f"  with {wish}: {answer['then']['chosen'] or 'nothing can carry it'}, now {answer['now']['chosen']}"]
+    before = {one["way"]: Alternative(**one) for one in answer["now"]["alternatives"]}
+    for plain in answer["then"]["alternatives"]:
+        one = Alternative(**plain)
+        now = before.get(one.way)
+        told = f", now {_us(now.ns)} us" if one.ns is not None and now is not None and now.ns is not None else ""
+        lines.append(f"    {one}{told}")
+    return "\n".join(lines)
+
+
+def seen(observation: Observation) -> str:
+    """In words."""
+    parts = [f"{observation.messages:,} messages of {observation.mean_bytes / 1024:,.1f} KiB"]
+    told: list[tuple[str, float | None, Callable[[float], str]]] = [
+        ("in", observation.seconds, lambda value: f"{value:.2f} s"),
+        ("latency", observation.latency_ns, lambda value: f"{_us(value)} us"),
+        ("the receiver slept for", observation.parked, lambda value: f"{value:.0%} of them"),
+        ("the ends waited for a core for", observation.contention, lambda value: f"{value:.0%} of their time"),
+        ("others had", observation.others, lambda value: f"{value:.1f} cores"),
+    ]
+    return ", ".join(parts + [f"{name} {words(value)}" for name, value, words in told if value is not None])
+
+
+def _us(ns: float | None) -> str:
+    return f"{(ns or 0.0) / 1000:,.1f}"

@@ -1,0 +1,142 @@
+"""On which cores the threads of guests run, and how busy the cores are with something else.
+
+Only within the cores that this process may use (its affinity mask, which a cpuset of its control group narrows), and
+taken back at the end. What the threads of others do is read from /proc, which needs no root.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from .policy import Cores
+
+_TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+_SMOOTH = 0.5
+"""Seconds over which the load of a core is smoothed."""
+
+
+class Thread:
+    """The thread of a guest, while it runs: nobody places a thread whose number may be another's by now."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._number: int | None = None
+        self._before: set[int] | None = None
+        """Where it might run before it was placed."""
+
+    def begins(self) -> None:
+        """This thread is it."""
+        self._number = threading.get_native_id()
+
+    def ends(self) -> None:
+        """Not any more; the thread may run where it might before."""
+        with self._lock:
+            self._place(None)
+            self._number = None
+
+    @property
+    def number(self) -> int | None:
+        """None before and after."""
+        return self._number
+
+    def place(self, cores: set[int] | None) -> bool:
+        """Keeps it to these cores; None: where it might run before. Whether it runs at all. Raises OSError."""
+        with self._lock:
+            return self._place(cores)
+
+    def _place(self, cores: set[int] | None) -> bool:
+        if self._number is None:
+            return False
+        if cores is None:
+            if self._before is not None:
+                with suppress(OSError):   # a cpuset that has changed meanwhile has placed it already
+                    os.sched_setaffinity(self._number, self._before)
+                self._before = None
+            return True
+        if self._before is None:
+            self._before = os.sched_getaffinity(self._number)
+        os.sched_setaffinity(self._number, cores)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a thread did since it began, ns."""
+
+    ran: int
+    waited: int
+    """It could have run, but others had the core."""
+
+    def since(self, before: Ran) -> Ran:
+        return Ran(max(0, self.ran - before.ran), max(0, self.waited - before.waited))
+
+
+def ran(thread: int) -> Ran | None:
+    """Of a thread of this process; None where it is gone, or the kernel does not count this."""
+    try:
+        fields = Path(f"/proc/self/task/{thread}/schedstat").read_bytes().split()
+        return Ran(int(fields[0]), int(fields[1]))
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+class Load:
+    """How busy each core is, with what is not ours."""
+
+    def __init__(self, cores: Iterable[int]) -> None:
+        self._busy: dict[int, int] = {}
+        self._at = 0.0
+        self.others: dict[int, float] = dict.fromkeys(cores, 0.0)
+        """By core, the share of its time, smoothed."""
+
+    def look(self, now: float, ours: Mapping[int, float]) -> None:
+        """ours: by core, what our own threads ran there since the last look, ns."""
+        busy = busy_ns()
+        seconds = now - self._at
+        if self._busy and seconds > 0:
+            weight = seconds / (seconds + _SMOOTH)
+            for core, before in self.others.items():
+                if core in busy and core in self._busy:
+                    share = (busy[core] - self._busy[core] - ours.get(core, 0.0)) / (seconds * 1e9)
+                    self.others[core] = before + weight * (min(1.0, max(0.0, share)) - before)
+        self._busy, self._at = busy, now
+
+    def freest(self, taken: Mapping[int, int]) -> Sequence[int]:
+        """The cores, those first on which fewest of ours were placed, then those with the least else to do."""
+        return sorted(self.others, key=lambda core: (taken.get(core, 0), round(self.others[core], 1), core))
+
+
+def busy_ns() -> dict[int, int]:
+    """By core, for how long it did anything since the machine started; empty where that cannot be seen."""
+    try:
+        lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError):
+        return {}
+    found = {}
+    for line in lines:
+        name, *fields = line.split() or [""]
+        if name.startswith("cpu") and name[3:].isdigit() and len(fields) >= 8:
+            user, nice, system, _idle, _io, interrupts, soft, steal = map(int, fields[:8])
+            found[int(name[3:])] = (user + nice + system + interrupts + soft + steal) * _TICK_NS
+    return found
+
+
+def last_core(thread: int) -> int | None:
+    """On which a thread of this process ran last."""
+    try:
+        text = Path(f"/proc/self/task/{thread}/stat").read_text(encoding="ascii", errors="replace")
+        return int(text.rpartition(")")[2].split()[36])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def sets(cores: Cores, usable: Sequence[int]) -> tuple[set[int], set[int]] | None:
+    """Where the threads of both ends go. usable: the best first. None: where the kernel puts them."""
+    if cores is Cores.FREE:
+        return None
+    return {usable[0]}, {usable[0 if cores is Cores.ONE else 1]}

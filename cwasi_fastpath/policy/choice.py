@@ -1,0 +1,125 @@
+"""The rule by which the cost policy stays or switches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import exp
+from typing import NamedTuple
+
+from .history import EdgeHistory, Trial
+from .outlook import Outlook, switch_ns
+from .way import Way
+
+
+@dataclass(frozen=True, slots=True)
+class Caution:
+    """How sure the policy wants to be."""
+
+    gain: float = 0.05
+    """The part of the cost that a switch must save at least."""
+    margin: float = 3.5
+    """Standard deviations of what it saves that this must exceed. As it is asked often, few would be exceeded by
+    chance."""
+    settle: int = 3
+    """Windows on a way before it is left again."""
+    pause: float = 10.0
+    """Seconds before a way that was tried in vain is tried again; twice as long each time."""
+    share: float = 0.01
+    """Of the time, at most, for trying."""
+
+
+class Choice(NamedTuple):
+    """What the rule says."""
+
+    way: Way
+    why: str
+    """first, best, new, small, unsure, dear, cheaper, trial."""
+    best: Way
+    """The cheapest by expectation."""
+    saves: float
+    """What a message costs less on it, ns."""
+    sure: float
+    """Within which that is uncertain, ns, one standard deviation."""
+
+
+class Likely(NamedTuple):
+    """What messages cost on the ways of an outlook by all that is known."""
+
+    cost_ns: list[float]
+    errors: list[float]
+
+
+def likely(history: EdgeHistory, outlook: Outlook, now: float, current: Way | None) -> Likely:
+    """The model, corrected by what was measured."""
+    if not history.records:
+        return Likely(list(outlook.cost_ns), [estimate.error for estimate in outlook.estimates])
+    costs, errors = [], []
+    for way, ns, estimate in zip(outlook.ways, outlook.cost_ns, outlook.estimates, strict=True):
+        factor, deviation = history.corrected(way, outlook.kind, estimate.error, now, current)
+        costs.append(ns * exp(factor) if factor else ns)
+        errors.append(deviation)
+    return Likely(costs, errors)
+
+
+def owed(history: EdgeHistory, found: Likely, current: int, messages: float) -> tuple[float, ...]:
+    """What each way would have saved since the last switch: counted on, and never less than nothing."""
+    before = history.owed if len(history.owed) == len(found.cost_ns) else (0.0,) * len(found.cost_ns)
+    here = found.cost_ns[current]
+    return tuple([
+        total if (total := debt + (here - ns) * messages) > 0.0 else 0.0
+        for debt, ns in zip(before, found.cost_ns, strict=True)
+    ])
+
+
+def choose(
+    caution: Caution, history: EdgeHistory, outlook: Outlook, found: Likely, now: float, current: Way | None
+) -> Choice:
+    """The way to be on. The outlook has one at least."""
+    ways, costs = outlook.ways, found.cost_ns
+    best = min(range(len(ways)), key=costs.__getitem__)
+    here = outlook.place(current)
+    if current is None or here is None:
+        return Choice(ways[best], "first", ways[best], 0.0, 0.0)
+    if best == here:
+        return Choice(current, "best", current, 0.0, 0.0)
+    saves, sure = _saves(found, here, best)
+    if (history.switches and history.windows < caution.settle) or history.idle:
+        return Choice(current, "small" if history.idle else "new", ways[best], saves, sure)
+    rate = outlook.conditions.rate
+    chosen, why = here, "small"
+    most = 0.0
+    for index, way in enumerate(ways):
+        gain = costs[here] - costs[index]
+        if gain <= caution.gain * costs[here]:
+            continue
+        debt = history.owed[index] if index < len(history.owed) else 0.0
+        price = switch_ns(outlook.costs, current, way)
+        worth = gain * rate * history.span + debt - price
+        certain = gain > caution.margin * _saves(found, here, index)[1]
+        known = caution.margin * costs[here] * found.errors[here]
+        if not certain and (gain <= known or not _may_try(history, way, now)):
+            why = "unsure" if chosen == here else why
+        elif worth <= (0.0 if certain else price):
+            why = "dear" if chosen == here else why
+        elif worth > most:
+            chosen, most, why = index, worth, "cheaper" if certain else "trial"
+    return Choice(ways[chosen], why, ways[best], saves, sure)
+
+
+def _saves(found: Likely, here: int, there: int) -> tuple[float, float]:
+    """What a message costs less there, and the standard deviation of that."""
+    a, b = found.cost_ns[here] * found.errors[here], found.cost_ns[there] * found.errors[there]
+    return found.cost_ns[here] - found.cost_ns[there], (a * a + b * b) ** 0.5
+
+
+def _may_try(history: EdgeHistory, way: Way, now: float) -> bool:
+    return history.trying == way or all(now >= trial.again for trial in history.trials if trial.way == way)
+
+
+def tried(caution: Caution, history: EdgeHistory, way: Way, now: float, window: float) -> EdgeHistory:
+    """A way is tried now. window: seconds of one window."""
+    last = next((trial for trial in history.trials if trial.way == way), None)
+    least = max(caution.pause, caution.settle * window / caution.share)
+    pause = least if last is None else min(3600.0, max(least, 2 * last.pause))
+    others = tuple(trial for trial in history.trials if trial.way != way)
+    return history._replace(trials=(*others, Trial(way, now + pause, pause)), trying=way)

@@ -1,0 +1,159 @@
+"""The default policy: the least cost by the model and by what was measured, with reluctance to switch."""
+
+from __future__ import annotations
+
+from math import isfinite, log
+
+from ..metrics import Observation, sane
+from ..modes import Locality, mode_of
+from .choice import Caution, Choice, choose, likely, owed, tried
+from .costs import Costs
+from .decision import Decision, Policy, Request, ruled_out_way
+from .explanation import basis_of, explained, lacks, reason_of
+from .history import EdgeHistory, alike
+from .model import Conditions, estimate
+from .outlook import Outlook, look, measured_ns, switch_ns
+from .way import Way
+
+_IDLE = 9
+"""Windows in which the ways need not be compared where nothing changes."""
+_STRIKING = 0.5
+"""Of log(measured / predicted): what noise does not make."""
+_UNEASY = 4.0
+"""Of the cumulative sums: when they are compared all the same."""
+
+
+class CostPolicy(Policy):
+    """Of what the constraints leave, the way on which a message costs least.
+
+    Switches only where that saves more than the switch takes, more than it is uncertain, and more than a few percent;
+    sees where costs or conditions change, and tries a way that it is not sure of only for a small part of the time.
+    """
+
+    def __init__(self, costs: Costs, caution: Caution | None = None) -> None:
+        self.costs = costs
+        self.caution = caution or Caution()
+
+    def decide(self, request: Request) -> Decision | None:
+        """Deterministic given its input; None where every way is ruled out."""
+        history = request.history or EdgeHistory()
+        seen = None if request.observation is None else sane(request.observation)
+        conditions = history.held or _conditions(request, seen)
+        outlook = look(self.costs, request, conditions, history.outlook)
+        if not outlook.ways:
+            return None
+        now = request.now if isfinite(request.now) else history.observed_at or 0.0
+        found = likely(history, outlook, now, request.current)
+        choice = choose(self.caution, history, outlook, found, now, request.current)
+        predictions = explained(request, outlook, found)
+        chosen = next(one for one in predictions if one.way == choice.way)
+        basis = basis_of(request, history, now)
+        return Decision(
+            mode=mode_of(choice.way.transport, request.facts.locality),
+            transport=choice.way.transport,
+            reason=reason_of(request, choice, chosen, basis, alone=len(outlook.ways) == 1),
+            alternatives=tuple(str(one) for one in predictions if one.way != choice.way),
+            cores=choice.way.cores,
+            predictions=predictions,
+            basis=basis,
+            lacked=(*request.lacked, *lacks(request, history)),
+        )
+
+    def step(self, request: Request) -> tuple[EdgeHistory, Way | None]:
+        """See Policy.step. Where the observation makes no sense, or there is none, the last choice holds."""
+        old = request.history or EdgeHistory()
+        seen = None if request.observation is None else sane(request.observation)
+        if seen is None or not seen.messages or not isfinite(request.now):
+            if request.current is not None and ruled_out_way(request, request.current) is None:
+                return old, request.current
+            history, outlook = old, look(self.costs, request, old.held or _conditions(request, None), old.outlook)
+        else:
+            history, outlook = self._learnt(request, old, seen)
+            if history.idle:
+                return history, request.current
+        if not outlook.ways:
+            return history, None
+        choice, history = self._chosen(request, history, outlook)
+        if choice.why == "trial":
+            window = 0.0 if old.observed_at is None else max(0.0, request.now - old.observed_at)
+            history = tried(self.caution, history, choice.way, request.now, window)
+        return history, choice.way
+
+    def _learnt(self, request: Request, old: EdgeHistory, seen: Observation) -> tuple[EdgeHistory, Outlook]:
+        now, current = request.now, request.current
+        if old.observed_at is not None and now < old.observed_at:
+            old = old.rebased(now - old.observed_at)
+        raw = _conditions(request, seen)
+        if old.held is not None and old.previous is old.held and not old.held.apart and alike(raw, old.held):
+            history = old   # as a rule; met() would say the same
+        else:
+            history = old.met(now, raw, self._believes(request, old, raw, seen))
+        assert history.held is not None
+        outlook = look(self.costs, request, history.held, old.outlook)
+        index = outlook.place(current)
+        if current is not None and index is not None:
+            measured = measured_ns(request.objective, seen, outlook.estimates[index])
+            if measured is not None:
+                history = history.measured(now, current, measured, outlook.cost_ns[index])
+        idle = _nothing_new(old, history, outlook)
+        history = history._replace(
+            observation=seen, observed_at=now, windows=old.windows + 1, outlook=outlook, trying=None,
+            idle=old.idle + 1 if idle else 0, unpaid=old.unpaid + seen.messages,
+        )  # fmt: skip
+        return history, outlook
+
+    def _believes(self, request: Request, old: EdgeHistory, raw: Conditions, seen: Observation) -> bool:
+        """Whether conditions that were seen in one window only are acted on at once: where they explain what was
+        measured, and those that were held do not; or where what was counted, size and rate, makes another way so much
+        cheaper that a single window pays for the switch, and for that back.
+        """
+        held, way = old.held, raw.way
+        if held is None or way is None or alike(raw, held):
+            return False
+        if seen.latency_ns is not None:
+            before, now = (estimate(self.costs, way, one).latency for one in (held, raw))
+            off = log(max(1.0, seen.latency_ns) / max(1.0, before))
+            if abs(off) > _STRIKING and abs(log(max(1.0, seen.latency_ns) / max(1.0, now))) < abs(off) / 2:
+                return True
+        if not alike(raw, held._replace(size=raw.size, rate=raw.rate, parked=raw.parked)):
+            return False
+        outlook = look(self.costs, request, raw, old.outlook)
+        place = outlook.place(way)
+        if place is None:
+            return False
+        found = likely(old, outlook, request.now, way)
+        here = found.cost_ns[place]
+        return any(
+            (here - ns) * (1 - 2 * error) * seen.messages > 2 * switch_ns(self.costs, way, other)
+            for other, ns, error in zip(outlook.ways, found.cost_ns, found.errors, strict=True)
+        )
+
+    def _chosen(self, request: Request, history: EdgeHistory, outlook: Outlook) -> tuple[Choice, EdgeHistory]:
+        now, current = request.now, request.current
+        found = likely(history, outlook, now, current)
+        here = outlook.place(current)
+        debts = history.owed if here is None else owed(history, found, here, history.unpaid)
+        history = history._replace(owed=debts, unpaid=0, idle=0)
+        choice = choose(self.caution, history, outlook, found, now, current)
+        return choice, history._replace(content=choice.why in ("best", "small"))
+
+
+def _nothing_new(old: EdgeHistory, new: EdgeHistory, outlook: Outlook) -> bool:
+    """Whether the ways need not be compared again: they were not long ago, and nothing has changed since."""
+    return (
+        old.content
+        and old.idle < _IDLE
+        and outlook is old.outlook
+        and new.shaken == old.shaken
+        and new.up < _UNEASY
+        and new.down < _UNEASY
+    )
+
+
+def _conditions(request: Request, observation: Observation | None) -> Conditions:
+    return Conditions.of(
+        observation,
+        request.current,
+        receivers=request.receivers,
+        far=request.facts.locality is Locality.ELSEWHERE,
+    )

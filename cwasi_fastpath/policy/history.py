@@ -1,0 +1,310 @@
+"""What is remembered of an edge from one decision to the next: a pure reducer, in which times are arguments.
+
+Three questions are answered from it. Under which conditions does the edge run now: of each figure the median of what
+was held before, the last window and this one, so that one odd window changes nothing. How does what was measured on a
+way compare with the model: the mean and the variance of log(measured / predicted), for each way and each kind of
+conditions. And has something changed: Page's cumulative sums of how far that lies from its mean (E. S. Page,
+"Continuous inspection schemes", 1954).
+"""
+
+from __future__ import annotations
+
+from math import exp, isfinite, log, sqrt
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..metrics import Observation, sane
+from .costs import SIZES
+from .model import Conditions
+from .way import Cores, Way
+
+if TYPE_CHECKING:
+    from .outlook import Outlook
+
+FADES_SECONDS = 600.0
+"""What was measured counts for 1 / e of what it did after so long."""
+SPAN_SECONDS = 30.0
+"""How long things are expected to stay as they are, before it was seen how long they do; and at most."""
+_SHORTEST_SPAN = 0.05
+_ALARM, _SLACK, _FARTHEST = 8.0, 1.0, 4.0
+"""Of the sums: when they mean a change, what belongs to none, what counts of one window; in standard deviations. So it
+takes three windows in a row: one that is late for a reason of its own is no change."""
+_LEARNT = 4
+"""Windows before a change can be told."""
+_MEMORY = 50
+"""Windows that the mean is of, about."""
+_FLOOR = 0.03
+"""A standard deviation of log(measured / predicted) that is less is not believed."""
+_FIRST = 0.1
+_SHAKEN = 0.15
+"""What a change of the costs adds to the standard deviation of what was measured before it."""
+_CROWD_SECONDS = 120.0
+"""How long it is believed that others want the cores, where that cannot be seen."""
+_COMMON = 0.3
+"""What of the error on the way in use may be that of the whole machine, at most, and so of ways not seen, too."""
+
+
+class Record(NamedTuple):
+    """What was measured on one way under one kind of conditions, against the model."""
+
+    way: Way
+    kind: int
+    mean: float
+    """Of log(measured / predicted)."""
+    variance: float
+    windows: int
+    seen: float
+    """When, last, seconds."""
+
+
+class Trial(NamedTuple):
+    """A way that was tried though it was not sure to be better."""
+
+    way: Way
+    again: float
+    """Not before this time."""
+    pause: float
+
+
+class EdgeHistory(NamedTuple):
+    """Of one edge. EdgeHistory() is that of a new one."""
+
+    since: float | None = None
+    """When the way in use was taken, seconds; None before the first switch."""
+    switches: int = 0
+    observation: Observation | None = None
+    """The last that made sense."""
+    observed_at: float | None = None
+    windows: int = 0
+    """Since the last switch, that made sense."""
+    held: Conditions | None = None
+    """Those that a decision is for."""
+    previous: Conditions | None = None
+    """Of the last window alone."""
+    anchor: Conditions | None = None
+    """Those at the last change."""
+    changed: float | None = None
+    """When something changed."""
+    shaken: float | None = None
+    """When the costs did, and not the conditions."""
+    span: float = SPAN_SECONDS
+    """How long it takes from one change to the next."""
+    records: tuple[Record, ...] = ()
+    up: float = 0.0
+    down: float = 0.0
+    """The cumulative sums."""
+    run: float = 0.0
+    """The sum of log(measured / predicted) since one of them rose,"""
+    runs: int = 0
+    """in so many windows."""
+    trials: tuple[Trial, ...] = ()
+    trying: Way | None = None
+    """What was decided to be tried at the last window."""
+    outlook: Outlook | None = None
+    """What the model said last."""
+    owed: tuple[float, ...] = ()
+    """What each way of the outlook would have saved so far, ns; never less than nothing."""
+    content: bool = False
+    """Nothing better was in sight when the ways were compared last."""
+    idle: int = 0
+    """Windows since then, in which nothing has happened."""
+    unpaid: int = 0
+    """The messages of these."""
+
+    def observed(
+        self, now: float, observation: Observation | None, predicted_ns: float | None, way: Way | None = None
+    ) -> EdgeHistory:
+        """With one more window. predicted_ns: what the model says to it on the way in use, `way`, if known."""
+        seen = None if observation is None or not isfinite(now) else sane(observation)
+        if seen is None or seen.messages == 0:
+            return self
+        new = self.met(now, Conditions.of(seen, way))
+        new = new._replace(observation=seen, observed_at=now, windows=self.windows + 1)
+        if way is None or predicted_ns is None or seen.latency_ns is None:
+            return new
+        return new.measured(now, way, seen.latency_ns, predicted_ns)
+
+    def rebased(self, by: float) -> EdgeHistory:
+        """For a clock that has jumped: all times moved."""
+        return self._replace(
+            since=None if self.since is None else self.since + by,
+            observed_at=None if self.observed_at is None else self.observed_at + by,
+            changed=None if self.changed is None else self.changed + by,
+            shaken=None if self.shaken is None else self.shaken + by,
+            records=tuple(record._replace(seen=record.seen + by) for record in self.records),
+            trials=tuple(trial._replace(again=trial.again + by) for trial in self.trials),
+        )
+
+    def met(self, now: float, raw: Conditions, sure: bool = False) -> EdgeHistory:
+        """With the conditions of one more window. sure: they have come to stay, as what was measured fits them."""
+        held, previous = self.held, self.previous
+        if held is None or previous is None:
+            return self._replace(held=raw, previous=raw, anchor=raw, changed=now)
+        if raw.way is not None and raw.way.cores is Cores.ONE and held.apart:
+            gone = 0.0 if self.observed_at is None else max(0.0, now - self.observed_at)
+            raw = raw._replace(apart=held.apart * exp(-gone / _CROWD_SECONDS))
+        if alike(raw, held):
+            return self if previous is held else self._replace(previous=held)
+        held = raw if sure else _median(held, previous, raw)
+        if not differ(held, self.anchor or held):
+            return self._replace(held=held, previous=raw)
+        return self._replace(held=held, previous=raw).change(now)
+
+    def change(self, now: float) -> EdgeHistory:
+        """Something has changed now."""
+        span = self.span
+        if self.changed is not None:
+            lasted = max(0.0, now - self.changed)
+            span = min(SPAN_SECONDS, max(_SHORTEST_SPAN, (span + lasted) / 2))
+        return self._replace(changed=now, anchor=self.held, span=span)
+
+    def measured(self, now: float, way: Way, measured_ns: float, predicted_ns: float) -> EdgeHistory:
+        """With one more measurement of what a message costs on the way in use."""
+        if self.held is None or self.previous is not self.held:
+            return self   # whether these conditions stay is not known yet
+        ratio = min(12.0, max(-12.0, log(max(1.0, measured_ns) / max(1.0, predicted_ns))))
+        kind = kind_of(self.held)
+        index = _find(self.records, way, kind)
+        if index is None:
+            record = Record(way, kind, ratio, _FIRST * _FIRST, 1, now)
+            return self._replace(records=(*self.records, record), up=0.0, down=0.0)
+        old = self.records[index]
+        deviation = sqrt(old.variance) if old.variance > _FLOOR * _FLOOR else _FLOOR
+        far = min(_FARTHEST, max(-_FARTHEST, (ratio - old.mean) / deviation))
+        up = down = 0.0
+        if old.windows >= _LEARNT:
+            up, down = _risen(self.up, far), _risen(self.down, -far)
+        run, runs = (self.run + ratio, self.runs + 1) if up or down else (0.0, 0)
+        if up > _ALARM or down > _ALARM:
+            record = Record(way, kind, run / runs, max(old.variance, _FIRST * _FIRST), runs, now)
+            new = self._replace(
+                records=_put(self.records, index, record), up=0.0, down=0.0, run=0.0, runs=0, shaken=now
+            )
+            return new.change(now)
+        share = max(1 / (old.windows + 1), 1 / _MEMORY)
+        off = far * deviation
+        record = Record(
+            way,
+            kind,
+            old.mean + share * off,
+            (1 - share) * (old.variance + share * off * off),
+            min(old.windows + 1, _MEMORY),
+            now,
+        )
+        return self._replace(records=_put(self.records, index, record), up=up, down=down, run=run, runs=runs)
+
+    def switched(self, now: float, way: Way) -> EdgeHistory:
+        """After a switch to `way`."""
+        return self._replace(since=now, switches=self.switches + 1, windows=0, up=0.0, down=0.0, owed=(), content=False)
+
+    def corrected(self, way: Way, kind: int, error: float, now: float, current: Way | None) -> tuple[float, float]:
+        """How much more, as a logarithm, a message costs on this way than the model says, and its standard deviation.
+
+        kind: of the conditions. error: of the model.
+        """
+        likely, found = 0.0, None
+        for record in self.records:
+            if record.way == way:
+                if record.kind == kind:
+                    found = record
+                    break
+                likely = record.mean / 2
+            elif record.way == current and record.kind == kind and not likely:
+                likely = min(_COMMON, max(-_COMMON, record.mean / 2))
+        if found is None:
+            return likely, error
+        weight = exp(min(0.0, found.seen - now) / FADES_SECONDS) if found.seen < now else 1.0
+        variance = weight * max(found.variance, _FLOOR * _FLOOR) / found.windows + (1 - weight) * error * error
+        if self.shaken is not None and found.seen < self.shaken:
+            variance += _SHAKEN * _SHAKEN
+        return weight * found.mean + (1 - weight) * likely, sqrt(variance)
+
+
+def _risen(total: float, far: float) -> float:
+    """A cumulative sum; a window on the other side of the mean ends it."""
+    return max(0.0, total + far - _SLACK) if far > 0.0 else 0.0
+
+
+def kind_of(conditions: Conditions) -> int:
+    """Conditions under which the model may be equally wrong: a class of size, and whether others want the cores."""
+    kind = 0
+    while kind < len(SIZES) - 1 and conditions.size > SIZES[kind] * 4:
+        kind += 1
+    contended = (conditions.others or 0.0) > _CONTENDED or max(conditions.contention, conditions.apart) > _CONTENDED
+    return 2 * kind + contended
+
+
+_CONTENDED = 0.3
+
+
+def alike(one: Conditions, other: Conditions) -> bool:
+    """Whether the model would say about the same."""
+    return (
+        one[9:12] == other[9:12]   # way, receivers, far
+        and abs(one.size - other.size) <= 0.05 * other.size + 8
+        and abs(one.rate - other.rate) <= 0.2 * other.rate
+        and abs(one.parked - other.parked) <= 0.1
+        and abs(one.contention - other.contention) <= 0.1
+        and abs(one.apart - other.apart) <= 0.1
+        and abs((one.others or 0.0) - (other.others or 0.0)) <= 0.15
+        and (one.srtt is None) is (other.srtt is None)
+        and (one.srtt is None or other.srtt is None or abs(one.srtt - other.srtt) <= 0.15 * other.srtt)
+        and (one.network is None) is (other.network is None)
+        and (one.network is None or other.network is None or abs(one.network - other.network) <= 0.15 * other.network)
+        and abs(one.burst - other.burst) <= 0.5 * other.burst + 0.25
+    )
+
+
+def differ(one: Conditions, other: Conditions) -> bool:
+    """Whether that is a change, and not the ups and downs of one state."""
+    return (
+        one[10:12] != other[10:12]   # receivers, far
+        or _times(one.size, other.size) > 2
+        or _times(one.rate, other.rate) > 2
+        or abs((one.others or 0.0) - (other.others or 0.0)) > 0.5
+        or _times(one.srtt, other.srtt) > 2
+        or _times(one.network, other.network) > 2
+    )
+
+
+def _times(one: float | None, other: float | None) -> float:
+    low, high = sorted((max(1.0, one or 0.0), max(1.0, other or 0.0)))
+    return high / low
+
+
+def _median(held: Conditions, previous: Conditions, raw: Conditions) -> Conditions:
+    """Of each figure, so that what one window alone says changes nothing; what was not known before is taken."""
+    if held[9:12] != raw[9:12]:
+        return raw
+    return Conditions(
+        size=_middle(held.size, previous.size, raw.size),
+        parked=_middle(held.parked, previous.parked, raw.parked),
+        rate=_middle(held.rate, previous.rate, raw.rate),
+        burst=_middle(held.burst, previous.burst, raw.burst),
+        others=_known(held.others, previous.others, raw.others),
+        contention=_middle(held.contention, previous.contention, raw.contention),
+        apart=_middle(held.apart, previous.apart, raw.apart),
+        srtt=_known(held.srtt, previous.srtt, raw.srtt),
+        network=_known(held.network, previous.network, raw.network),
+        way=raw.way,
+        receivers=raw.receivers,
+        far=raw.far,
+    )
+
+
+def _middle(a: float, b: float, c: float) -> float:
+    return max(min(a, b), min(max(a, b), c))
+
+
+def _known(a: float | None, b: float | None, c: float | None) -> float | None:
+    return c if a is None or b is None or c is None else _middle(a, b, c)
+
+
+def _find(records: tuple[Record, ...], way: Way, kind: int) -> int | None:
+    for index, record in enumerate(records):
+        if record.kind == kind and (record.way is way or record.way == way):
+            return index
+    return None
+
+
+def _put(records: tuple[Record, ...], index: int, record: Record) -> tuple[Record, ...]:
+    return (*records[:index], record, *records[index + 1 :])

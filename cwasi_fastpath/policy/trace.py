@@ -1,0 +1,194 @@
+"""What happened on an edge, with the cost of every way at every time: what policies are replayed on.
+
+A file of lines of JSON: a header, a line for each block, and a last one that says how many there were, so that a file
+that was cut off is seen. The format is described in docs/policy.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any
+
+from ..errors import BadSpec
+from ..modes import EdgeFacts, Locality
+from .costs import Costs, number
+from .way import Way
+
+KIND = "cwasi-policy-trace"
+SCHEMA = 1
+_HERE = EdgeFacts(Locality.PROCESS)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Of the messages of one block on one way."""
+
+    latency_ns: float
+    """From send to receipt, the mean."""
+    cpu_ns: float | None = None
+    contention: float | None = None
+    parked: float = 0.0
+    rate: float | None = None
+    """Messages a second, where these follow the way: each waits for the one before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A short time, in which every way was measured. The fields are those of an Observation."""
+
+    at: float
+    """Its begin, seconds since that of the trace."""
+    seconds: float
+    messages: int
+    size: float
+    measured: Mapping[Way, Measured] = field(hash=False)
+    """By way; what is missing was not possible then."""
+    facts: EdgeFacts = _HERE
+    burst: float | None = None
+    others: float | None = None
+    srtt_ns: float | None = None
+    bytes_per_second: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One edge's time."""
+
+    name: str
+    costs: Costs
+    """What was measured of the machine before."""
+    blocks: tuple[Block, ...]
+    changes: tuple[float, ...] | None = None
+    """When something changed, where that is known."""
+    about: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Where it is from: machine, command, ..."""
+
+    @property
+    def ways(self) -> list[Way]:
+        """All that were possible at some time."""
+        return sorted({way for block in self.blocks for way in block.measured})
+
+    @property
+    def seconds(self) -> float:
+        return sum(block.seconds for block in self.blocks)
+
+
+def lines_of(trace: Trace) -> Iterator[str]:
+    """The lines of its file."""
+    yield _line({
+        "kind": KIND, "schema": SCHEMA, "name": trace.name, "about": dict(trace.about),
+        "changes": None if trace.changes is None else list(trace.changes), "costs": trace.costs.to_plain(),
+    })  # fmt: skip
+    for block in trace.blocks:
+        plain: dict[str, Any] = {name: getattr(block, name) for name in _NEEDED}
+        plain |= {name: value for name in _OPTIONAL if (value := getattr(block, name)) is not None}
+        facts = block.facts
+        plain["facts"] = [facts.locality.name.lower(), facts.same_user, facts.same_trust]
+        plain["measured"] = {str(way): _plain(one) for way, one in block.measured.items()}
+        yield _line(plain)
+    yield _line({"end": len(trace.blocks)})
+
+
+_NEEDED = ("at", "seconds", "messages", "size")
+_OPTIONAL = ("burst", "others", "srtt_ns", "bytes_per_second")
+
+
+def _line(plain: dict[str, Any]) -> str:
+    return json.dumps(plain, separators=(",", ":")) + "\n"
+
+
+def _plain(one: Measured) -> dict[str, float]:
+    return {name: value for name in Measured.__slots__ if (value := getattr(one, name)) is not None}
+
+
+def read(lines: Iterable[str], name: str) -> Trace:
+    """The trace of these lines. name: of the file, for messages. Raises BadSpec for anything that is none."""
+    header: dict[str, Any] | None = None
+    blocks: list[Block] = []
+    end = None
+    for count, line in enumerate(lines, 1):
+        where = f"{name}, line {count}"
+        if end is not None:
+            raise BadSpec(f"{where}: there is something after the end")
+        plain = _object(line, where, first=header is None)
+        try:
+            if header is None:
+                header = _header(plain)
+                costs = Costs.from_plain(plain.get("costs"))
+            elif "end" in plain:
+                end = plain["end"]
+            else:
+                blocks.append(_block(plain, blocks[-1] if blocks else None))
+        except BadSpec as error:
+            raise BadSpec(f"{where}: {error}") from None
+    if header is None:
+        raise BadSpec(f"{name} is empty: no trace")
+    if end != len(blocks):
+        raise BadSpec(f"{name} is cut off after {len(blocks)} blocks: record it again")
+    if not blocks:
+        raise BadSpec(f"{name} has no blocks")
+    return Trace(str(header["name"]), costs, tuple(blocks), header["changes"], header["about"])
+
+
+def _object(line: str, where: str, *, first: bool) -> dict[str, Any]:
+    try:
+        plain = json.loads(line)
+    except (ValueError, RecursionError):
+        plain = None
+    if isinstance(plain, dict):
+        return plain
+    if first:
+        raise BadSpec(f"{where}: this is no trace of cwasi policy record or generate")
+    raise BadSpec(f"{where}: no object of JSON; the file is damaged or cut off: record it again")
+
+
+def _header(plain: dict[str, Any]) -> dict[str, Any]:
+    if plain.get("kind") != KIND:
+        raise BadSpec("this is no trace of cwasi policy record or generate")
+    if plain.get("schema") != SCHEMA:
+        raise BadSpec(f"its format is {plain.get('schema')!r}, and this version reads {SCHEMA}")
+    about, changes = plain.get("about", {}), plain.get("changes")
+    if not isinstance(about, dict) or not isinstance(plain.get("name"), str):
+        raise BadSpec("name is a text, and about an object")
+    if changes is not None:
+        if not isinstance(changes, list):
+            raise BadSpec("changes is a list of seconds, or null")
+        changes = tuple(sorted(number({"changes": change}, "changes") for change in changes))
+    return {"name": plain["name"], "about": about, "changes": changes}
+
+
+def _block(plain: dict[str, Any], before: Block | None) -> Block:
+    found: dict[str, Any] = {name: number(plain, name) for name in _NEEDED}
+    found |= {name: number(plain, name) for name in _OPTIONAL if plain.get(name) is not None}
+    found["messages"] = int(found["messages"])
+    if not found["seconds"]:
+        raise BadSpec("a block takes some time")
+    if before is not None and found["at"] < before.at:
+        raise BadSpec("blocks come in the order of their times")
+    measured = plain.get("measured")
+    if not isinstance(measured, dict) or not measured:
+        raise BadSpec("measured has what was measured of one way at least")
+    ways = {Way.parse(name): _measured(one) for name, one in measured.items()}
+    return Block(**found, measured=ways, facts=_facts(plain.get("facts", ["process", True, True])))
+
+
+def _measured(plain: object) -> Measured:
+    if not isinstance(plain, dict):
+        raise BadSpec("what was measured of a way is an object of JSON")
+    found = {name: number(plain, name) for name in Measured.__slots__ if plain.get(name) is not None}
+    if not isfinite(found.get("latency_ns", float("nan"))):
+        raise BadSpec("latency_ns was not measured")
+    return Measured(**found)
+
+
+def _facts(plain: object) -> EdgeFacts:
+    try:
+        locality, same_user, same_trust = plain if isinstance(plain, list) else ("", True, True)
+        return EdgeFacts(Locality[locality.upper()], bool(same_user), bool(same_trust))
+    except (AttributeError, KeyError, ValueError):
+        raise BadSpec(
+            f"facts are [{' or '.join(place.name.lower() for place in Locality)}, same user, same trust], not {plain!r}"
+        ) from None

@@ -1,0 +1,49 @@
+"""What a policy chooses: how the bytes move, and on which cores the threads of both ends run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+from ..errors import BadSpec
+from ..modes import Transport
+
+
+class Cores(StrEnum):
+    """Where the threads of the two ends run."""
+
+    FREE = "free"
+    """Where the kernel puts them."""
+    ONE = "one"
+    """Both on one core: who waits yields to the other."""
+    TWO = "two"
+    """Each on a core of its own: who waits spins."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Way:
+    """A transport, and the cores for it."""
+
+    transport: Transport
+    cores: Cores = Cores.FREE
+
+    def __str__(self) -> str:
+        if self.cores is Cores.FREE:
+            return str(self.transport)
+        return f"{self.transport}/{self.cores} core{'s' if self.cores is Cores.TWO else ''}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The way of that name: ring, ring/one core, ring/two cores, ... Raises BadSpec."""
+        transport, _, cores = text.partition("/")
+        try:
+            return cls(Transport(transport), _CORES[cores])
+        except (KeyError, ValueError):
+            raise BadSpec(
+                f"way {text!r} is unknown: use {', '.join(Transport)}, or one of these with {' or '.join(_NAMED)}"
+            ) from None
+
+
+_CORES = {"": Cores.FREE, "one core": Cores.ONE, "two cores": Cores.TWO}
+_NAMED = [f"/{name}" for name in _CORES if name]

@@ -1,0 +1,445 @@
+"""Asks the policy again while guests run, and does what it says: another transport, other cores.
+
+One thread a host, as long as guests of it run. It looks at what the ends have counted, several times a second while
+messages come, and takes no more than a 200th of a core for that. Nothing of it is on the path of a message. A channel
+is changed as a whole; one that the user has chosen something for is left alone. Cores are chosen for two guests that
+have channels with nobody else.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
+
+from . import observing
+from .channel import Channel, Edge
+from .cpu import usable_cores
+from .endpoint import Endpoint
+from .errors import BadSpec, Error
+from .explanation import Explanation, WhatIf, alternatives, what_if
+from .guest import Guest
+from .metrics import Observation
+from .modes import EdgeFacts, Transport
+from .observing import Counts
+from .placing import Load, Ran, last_core, ran, sets
+from .policy import Cores, Decision, EdgeHistory, Limits, Objective, Policy, Request, Way
+from .policy.decision import available, ruled_out_way
+
+THREAD = "cwasi steward"
+"""The name of the thread."""
+
+QUICKEST, SLOWEST = 0.05, 1.0
+"""Seconds between two looks: while messages come, and while none do."""
+_SHARE = 0.005
+"""Of a core, which it may take."""
+_LONGEST = 30.0
+_APART = 0.25
+"""Seconds from one change of a channel to its next."""
+_MESSAGES, _SECONDS = 1000, 10.0
+"""That a channel is looked at on a way, whichever comes first, before it leaves that."""
+_SWITCH_SECONDS = 0.5
+"""For a switch; the guests may be done by then."""
+_BACK_OFF = 60.0
+_SURE = 2
+"""Windows in a row that tell that senders are held up, or are no longer."""
+_THREADS = 64
+"""Whose time in the run queue is looked at; with more guests than that it is not."""
+
+_log = logging.getLogger(__name__)
+
+
+class Stewarded(Protocol):
+    """A host."""
+
+    policy: Policy
+    redis: str | None
+    objective: Objective
+    limits: Limits
+
+    @property
+    def channels(self) -> Sequence[Channel]:
+        """All that were opened there."""
+
+    def running(self) -> Mapping[str, Guest]:
+        """The guests that run, by name."""
+
+    def facts_of(self, channel: Channel) -> Mapping[Edge, EdgeFacts] | None:
+        """Of every edge; None where an end is in another process."""
+
+    def change(self, channel: Channel, target: str, timeout: float) -> None:
+        """Takes it to another transport. Raises what Host.switch raises."""
+
+
+@dataclass(slots=True)
+class Kept:
+    """What is remembered of a channel."""
+
+    channel: Channel
+    facts: EdgeFacts
+    receivers: int
+    ends: tuple[Endpoint, ...] = ()
+    senders: int = 0
+    """How many of the ends send; these come first."""
+    pair: tuple[Guest, ...] = ()
+    """Its two guests, if they have channels with nobody else."""
+    leads: bool = False
+    """It is the channel that decides on their cores."""
+    cores: Cores = Cores.FREE
+    places: tuple[int, ...] = ()
+    """The cores that its guests are kept to."""
+    history: EdgeHistory = field(default_factory=EdgeHistory)
+    counted: tuple[Counts, Counts] | None = None
+    """What was sent and what was received at the last look."""
+    full: int = 0
+    """Windows in a row in which its senders were held up; or, below 0, were not."""
+    held_up: bool = False
+    """They are for some time."""
+    stream: Objective | None = None
+    """What is to be small then."""
+    observation: Observation | None = None
+    observed_at: float | None = None
+    began_at: float | None = None
+    """When it was first seen on its way,"""
+    met: int = 0
+    """and the messages since then."""
+    changes: int = 0
+    changed_at: float | None = None
+    not_before: float = 0.0
+    failures: int = 0
+    trouble: str = ""
+    """Why the last choice is held, where something went wrong."""
+
+    def saw(self, seen: Observation, now: float) -> None:
+        """In one more window."""
+        self.observation, self.observed_at = seen, now
+        self.began_at = now if self.began_at is None else self.began_at
+        self.met += seen.messages
+
+    def settled(self, now: float) -> bool:
+        """Whether it is known well enough to be changed; a run of a few messages never is."""
+        long = self.began_at is not None and now - self.began_at >= _SECONDS
+        return now >= self.not_before and (long or self.met >= _MESSAGES)
+
+    def counts_as_full(self, full: bool) -> None:
+        """For one window; a single one changes nothing."""
+        self.full = max(0, self.full) + 1 if full else min(0, self.full) - 1
+        if abs(self.full) >= _SURE:
+            self.held_up = full
+
+    def objective(self, wish: Objective) -> Objective:
+        """What is to be small. In a full queue it is not the latency, which a smaller queue would make less, but the
+        time of one message in a stream.
+        """
+        if not self.held_up:
+            return wish
+        if self.stream is None or self.stream.throughput != wish.throughput + wish.latency:
+            self.stream = replace(wish, latency=0.0, throughput=wish.throughput + wish.latency)
+        return self.stream
+
+    @property
+    def way(self) -> Way:
+        """In use."""
+        return Way(self.channel.transport, self.cores)
+
+
+class Steward:
+    """Of one host."""
+
+    def __init__(self, host: Stewarded, lacked: tuple[str, ...] = ()) -> None:
+        """lacked: what nobody observes for it."""
+        self._host = host
+        self._lacked = lacked
+        self._lock = threading.Lock()
+        """Guards the thread, and who needs it."""
+        self._needed = 0
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._kept: dict[str, Kept] = {}
+        self._active: list[Kept] = []
+        """Those between guests that run."""
+        self._running: frozenset[str] = frozenset()
+        self._ran: dict[str, Ran] = {}
+        """By guest."""
+        self._looked_at: float | None = None
+        self._usable = sorted(os.sched_getaffinity(0))
+        self._load = Load(self._usable)
+        # Made once: a policy that is asked often sees at once that they are the same.
+        self._offered = available(host.redis)
+        self._free = frozenset(map(Way, self._offered))
+        self._placed = self._free | _placed(min(len(self._usable), math.floor(usable_cores())))
+
+    # ---- its life ----
+
+    def begin(self) -> None:
+        """Guests begin to run. For each begin() an end() follows."""
+        with self._lock:
+            self._needed += 1
+            if self._thread is None:
+                self._stop = threading.Event()
+                self._thread = threading.Thread(target=self._run, args=(self._stop,), name=THREAD, daemon=True)
+                self._thread.start()
+
+    def end(self) -> None:
+        """They have ended. With the last of them the thread ends, before this returns."""
+        with self._lock:
+            self._needed -= 1
+            thread = self._thread if self._needed == 0 else None
+            if thread is not None:
+                self._thread = None
+                self._stop.set()
+        if thread is not None:
+            thread.join()
+
+    def _run(self, stop: threading.Event) -> None:
+        interval = QUICKEST
+        while not stop.wait(interval):
+            start = time.thread_time()
+            try:
+                busy = self._look(time.monotonic(), stop)
+            except Exception:   # guests go on without us
+                _log.exception("the steward looks again later")
+                busy = False
+            cost = (time.thread_time() - start) / _SHARE
+            interval = min(_LONGEST, max(cost, QUICKEST if busy else min(SLOWEST, 2 * interval)))
+        self._looked_at = None
+        for kept in self._active:   # a guest that could not be ended runs on
+            with suppress(OSError):
+                self._place(kept, Cores.FREE)
+
+    # ---- looking ----
+
+    def _look(self, now: float, stop: threading.Event) -> bool:
+        """Whether any message was sent since the last time."""
+        guests = self._host.running()
+        if frozenset(guests) != self._running or self._looked_at is None:
+            self._learn(guests)
+        seconds = 0.0 if self._looked_at is None else now - self._looked_at
+        self._looked_at = now
+        times = self._times(guests, now)
+        found = iter(observing.counts([end for kept in self._active for end in kept.ends]))
+        busy = False
+        for kept in self._active:
+            counts = [next(found) for _ in kept.ends]
+            seen = self._observed(kept, counts, seconds, times)
+            if seen is not None and not stop.is_set():
+                busy = True
+                kept.saw(seen, now)
+                self._consider(kept, now)
+        return busy
+
+    def _learn(self, guests: Mapping[str, Guest]) -> None:
+        """Which channels there are between guests that run."""
+        self._running, self._active = frozenset(guests), []
+        channels = [channel for channel in self._host.channels if functions_of(channel) <= self._running]
+        pairs = _pairs(channels)
+        led = set()
+        for channel in channels:
+            kept = self.known(channel)
+            if kept is None:
+                continue
+            kept.ends = (*channel.senders.values(), *channel.receivers.values())
+            kept.senders, kept.counted = len(channel.senders), None
+            pair = functions_of(channel) if functions_of(channel) in pairs else frozenset()
+            kept.pair = tuple(guests[name] for name in sorted(pair))
+            kept.leads = bool(pair) and pair not in led
+            led.add(pair)
+            self._active.append(kept)
+
+    def known(self, channel: Channel) -> Kept | None:
+        """What is remembered of a channel; None where not all of its ends are here."""
+        kept = self._kept.get(channel.name)
+        if kept is None or kept.channel is not channel:
+            facts = self._host.facts_of(channel)
+            if facts is None:
+                return None
+            strictest = min(facts.values(), key=lambda one: (one.same_user, one.same_trust))
+            kept = Kept(channel, strictest, len({receiver for _, receiver in channel.decisions}))
+            self._kept[channel.name] = kept
+        return kept
+
+    def _times(self, guests: Mapping[str, Guest], now: float) -> dict[str, Ran]:
+        """What the thread of each guest did since the last look; and how busy the cores are with other things."""
+        if not any(kept.leads for kept in self._active) or len(guests) > _THREADS:
+            return {}
+        found, ours = {}, dict.fromkeys(self._usable, 0.0)
+        for name, guest in guests.items():
+            number = guest.thread.number
+            if number is None or (total := ran(number)) is None:
+                continue
+            found[name] = total.since(self._ran.get(name, total))
+            self._ran[name] = total
+            core = last_core(number)
+            if core in ours:
+                ours[core] += found[name].ran
+        self._load.look(now, ours)
+        return found
+
+    def _observed(
+        self, kept: Kept, counts: Sequence[Counts | None], seconds: float, times: Mapping[str, Ran]
+    ) -> Observation | None:
+        """What a channel did since the last look; None where an end was closed, or nothing was sent."""
+        sent, received = total(counts[: kept.senders]), total(counts[kept.senders :])
+        if sent is None or received is None:
+            return None
+        before, kept.counted = kept.counted, (sent, received)
+        if before is None:
+            return None
+        mine = [times[guest.name] for guest in kept.pair if guest.name in times]
+        contention = others = cpu = None
+        if len(mine) == len(kept.pair) > 0:
+            cpu = float(sum(one.ran for one in mine))
+            waited = sum(one.waited for one in mine)
+            contention = waited / (cpu + waited) if cpu + waited else 0.0
+            others = sum(self._load.others.values())
+        seen = observing.observation((before[0], sent), (before[1], received), seconds, contention, others, cpu)
+        if seen is not None:
+            kept.counts_as_full(observing.held_up((before[0], sent), seen))
+        return seen
+
+    # ---- explaining, from any thread ----
+
+    def explain(self, channel: Channel) -> Explanation | None:
+        """Of a channel all of whose ends are here."""
+        kept = self.known(channel)
+        if kept is None:
+            return None
+        now = time.monotonic()
+        request, decision, trouble = self.request(kept, now), channel.decision, kept.trouble
+        try:
+            ways, fresh = alternatives(self._host.policy, request)
+            if fresh is not None and fresh.way == kept.way and kept.observation is not None and not channel.pinned:
+                decision = fresh
+        except Exception as error:
+            ways, trouble = (), trouble or f"the policy failed: {type(error).__name__}: {error}"
+        return Explanation(
+            channel=channel.name,
+            way=str(kept.way),
+            mode=str(channel.mode),
+            reason=decision.reason,
+            decision=decision.explain(),
+            pinned=channel.pinned,
+            changes=kept.changes,
+            seconds=None if kept.changed_at is None else now - kept.changed_at,
+            alternatives=ways,
+            observation={} if kept.observation is None else asdict(kept.observation),
+            age_seconds=None if kept.observed_at is None else now - kept.observed_at,
+            lacked=(*self._lacked, *decision.lacked) if decision.lacked != self._lacked else self._lacked,
+            held_up=kept.held_up,
+            trouble=trouble,
+        )
+
+    def what_if(self, channel: Channel, wish: WhatIf) -> dict[str, Any]:
+        """What it costs, and what it would cost. Raises BadSpec."""
+        kept = self.known(channel)
+        if kept is None:
+            raise BadSpec(f"channel {channel.name!r}: not all of its ends are in this process")
+        return what_if(self._host.policy, self.request(kept, time.monotonic()), wish)
+
+    # ---- deciding ----
+
+    def request(self, kept: Kept, now: float) -> Request:
+        """What the policy is asked."""
+        return Request(
+            facts=kept.facts,
+            observation=kept.observation,
+            available=self._offered,
+            receivers=kept.receivers,
+            ways=self._placed if kept.leads else self._free,
+            current=kept.way,
+            history=kept.history,
+            now=now,
+            objective=kept.objective(self._host.objective),
+            limits=self._host.limits,
+            pinned=bool(kept.channel.pinned),
+            lacked=self._lacked,
+        )
+
+    def _consider(self, kept: Kept, now: float) -> None:
+        """Asks, and does it."""
+        request = self.request(kept, now)
+        try:
+            history, way = self._host.policy.step(request)
+            if not isinstance(history, EdgeHistory) or not isinstance(way, Way | None):
+                raise TypeError(f"it answered {history!r:.80}, {way!r:.80}")
+            kept.history = history
+            if way is None or way == request.current or request.pinned or not kept.settled(now):
+                return
+            if (obstacle := ruled_out_way(request, way)) is not None:
+                raise ValueError(f"it chose {way}, which cannot be: {obstacle}")
+            decision = self._host.policy.decide(replace(request, history=history))
+            if not isinstance(decision, Decision) or decision.way != way:
+                decision = Decision(kept.channel.mode, way.transport, "the policy chose it", cores=way.cores)
+        except Exception as error:
+            self._trouble(kept, f"the policy failed, and {kept.way} is held: {type(error).__name__}: {error}")
+            return
+        self._change(kept, decision, now)
+
+    def _change(self, kept: Kept, decision: Decision, now: float) -> None:
+        way = decision.way
+        try:
+            if way.transport is not kept.channel.transport:
+                target = self._host.redis if way.transport is Transport.REDIS else str(way.transport)
+                self._host.change(kept.channel, target or "", _SWITCH_SECONDS)
+            if way.cores is not kept.cores:
+                self._place(kept, way.cores)
+        except (Error, OSError) as error:
+            kept.failures += 1
+            kept.not_before = now + min(_BACK_OFF, 2.0**kept.failures)
+            self._trouble(kept, f"a change to {way} failed, and {kept.way} is held: {error}")
+            return
+        kept.channel.redecided(decision)
+        kept.failures, kept.trouble = 0, ""
+        kept.changes, kept.changed_at, kept.not_before = kept.changes + 1, now, now + _APART
+        kept.began_at, kept.met = now, 0
+        kept.history = kept.history.switched(now, way)
+        _log.info("channel %r goes by %s now: %s", kept.channel.name, way, decision.reason)
+
+    def _place(self, kept: Kept, cores: Cores) -> None:
+        """Raises OSError."""
+        taken = Counter(core for other in self._active if other is not kept for core in other.places)
+        places = sets(cores, self._load.freest(taken))
+        for number, guest in enumerate(kept.pair):
+            guest.thread.place(None if places is None else places[number])
+        kept.cores, kept.places = cores, () if places is None else tuple(core for one in places for core in one)
+
+    def _trouble(self, kept: Kept, words: str) -> None:
+        """Said once in the log, and to who asks for an explanation until it is over."""
+        if kept.trouble != words:
+            _log.warning("channel %r: %s", kept.channel.name, words)
+        kept.trouble = words
+
+
+def total(counts: Iterable[Counts | None]) -> Counts | None:
+    """Of several ends; None where one of them was closed."""
+    first, *more = counts
+    for one in more:
+        if first is None or one is None:
+            return None
+        first = first + one
+    return first
+
+
+def _placed(cores: int) -> frozenset[Way]:
+    """The ways of two guests with so many cores."""
+    kinds = [Cores.ONE, *([Cores.TWO] if cores > 1 else [])]
+    return frozenset(Way(Transport.RING, kind) for kind in kinds)
+
+
+def functions_of(channel: Channel) -> frozenset[str]:
+    """Those at its ends."""
+    return frozenset(name for edge in channel.decisions for name in edge)
+
+
+def _pairs(channels: Iterable[Channel]) -> set[frozenset[str]]:
+    """Two functions each, which have channels with each other and with nobody else."""
+    together = {functions_of(channel) for channel in channels}
+    met = Counter(name for one in together for name in one)
+    return {one for one in together if len(one) == 2 and all(met[name] == 1 for name in one)}

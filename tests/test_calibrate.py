@@ -1,0 +1,210 @@
+"""cwasi calibrate: what is measured, the file that keeps it, and which files are not believed."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from channels import HANG
+
+from cwasi_fastpath import calibrated, calibration, timed_ways
+from cwasi_fastpath.calibrated import Calibration, Message, Timed
+from cwasi_fastpath.modes import Transport
+from cwasi_fastpath.policy import SIZES, Cores, Way
+
+TIME = Timed(1000.0, 900.0, 1300.0, 9)
+MESSAGE = Message(TIME, 500.0, 1500.0)
+FOUND = Calibration(
+    hop=60.0,
+    measured_at=1e9,
+    seconds=0.5,
+    ways={
+        Way(Transport.RING, Cores.TWO): {64: MESSAGE, 4096: MESSAGE},
+        Way(Transport.REDIS): {64: MESSAGE, 99: MESSAGE},
+    },
+    switches={Transport.PIPE: TIME},
+    wake=20000.0,
+    turn=TIME,
+    server=calibrated.server_key("unix:///run/redis.sock"),
+)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the file goes."""
+    monkeypatch.setenv(calibrated.ENVIRONMENT, str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def calibrate(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cwasi_fastpath.cli", "calibrate", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=HANG)
+
+
+def measured(cache: Path, *arguments: str) -> str:
+    """What it printed; on a machine that is too busy it says so, and keeps nothing."""
+    before = [entry.read_bytes() for entry in cache.glob("*")]
+    done = calibrate(*arguments)
+    if done.returncode == 69:
+        assert "this machine is too busy" in done.stderr, done
+        assert [entry.read_bytes() for entry in cache.glob("*")] == before
+        pytest.skip("the cores of this machine are not free")
+    assert done.returncode == 0, done
+    return done.stdout
+
+
+def test_measures_every_way_and_keeps_it(cache: Path) -> None:
+    told = json.loads(measured(cache, "--json"))
+    assert told["measured_now"] and told["because"] == "nothing was measured yet"
+    assert told["file"] == str(cache / "calibration.json")
+    assert {Way.parse(way) for way in told["ways"]} == set(timed_ways.ways())
+    for cells in told["ways"].values():
+        assert [int(size) for size in cells] == list(SIZES)
+        assert all(0 < c["latency"]["low"] <= c["latency"]["ns"] <= c["latency"]["high"] for c in cells.values())
+    assert set(told["switches"]) == {"ring", "pipe", "tcp"}
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o700
+    assert [(entry.name, stat.S_IMODE(entry.stat().st_mode)) for entry in cache.iterdir()] == [
+        ("calibration.json", 0o600)
+    ]
+    [kept], _ = calibrated.load()
+    assert kept.as_plain().items() <= told.items()
+
+
+def test_forced_and_for_people(cache: Path) -> None:
+    calibrated.store(replace(FOUND, hop=calibration.hop_ns(400)))
+    shown = measured(cache, "--force")
+    assert "measured now, since it was asked for" in shown and str(cache) in shown
+    for words in ("ring/one core", "pipe", "tcp", "4 MiB", "a switch to ring"):
+        assert words in shown
+
+
+def test_a_server_that_does_not_answer(cache: Path) -> None:
+    done = calibrate("--redis", f"unix://{cache}/none.sock")
+    assert done.returncode == 69 and "none.sock" in done.stderr and not list(cache.iterdir())
+
+
+def test_a_directory_for_others_is_refused(cache: Path) -> None:
+    cache.mkdir()
+    cache.chmod(0o755)
+    done = calibrate()
+    assert done.returncode == 74 and "open to others" in done.stderr, done
+    assert not list(cache.iterdir())
+
+
+def test_each_regime_and_each_server_has_a_table(cache: Path) -> None:
+    far, bare = replace(FOUND, hop=230.0, measured_at=2e9), replace(FOUND, server="", measured_at=3e9)
+    for one in (FOUND, far, bare):
+        calibrated.store(one)
+    known, why = calibrated.load()
+    assert (len(known), why) == (3, "")
+    assert calibrated.suiting(known, 200.0, "unix:///run/redis.sock") == far
+    assert calibrated.suiting(known, 66.0, "unix:///run/redis.sock") == FOUND
+    assert calibrated.suiting(known, 66.0) == bare
+    assert calibrated.suiting(known, 120.0) is None and calibrated.suiting(known, 0.0) is None
+    later = replace(far, measured_at=4e9)
+    calibrated.store(later)
+    assert calibrated.load()[0] == (later, bare, FOUND), "in place of the old one"
+
+
+def test_a_table_is_what_a_policy_predicts_from(cache: Path) -> None:
+    curve = FOUND.curves("unix:///run/redis.sock")[Way(Transport.REDIS)]
+    assert (curve.sizes, curve.latency_ns, curve.stream_ns, curve.cpu_ns) == (
+        (64.0, 99.0), (1000.0, 1000.0), (500.0, 500.0), (1500.0, 1500.0)
+    )  # fmt: skip
+    assert set(FOUND.curves("redis://other")) == set(FOUND.curves()) == {Way(Transport.RING, Cores.TWO)}
+
+
+def test_hosts_take_what_is_kept_for_their_regime(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrated, "SAME_REGIME", 1e9)   # whatever the neighbours on this machine do
+    calibrated.store(replace(FOUND, hop=calibration.hop_ns(400), server=""))
+    calibration.costs.cache_clear()
+    try:
+        found = calibration.costs()
+    finally:
+        calibration.costs.cache_clear()   # those that come after shall not have it
+    assert set(found.curves) == set(FOUND.ways) and found.switch == {Transport.PIPE: 1000.0}
+
+
+def test_the_file_does_not_grow_without_end(cache: Path) -> None:
+    for power in range(1, 30):
+        calibrated.store(replace(FOUND, hop=1.7**power))
+    assert [round(one.hop) for one in calibrated.load()[0]] == [round(1.7**power) for power in range(29, 23, -1)]
+
+
+def _plain(**changes: Any) -> str:
+    regime = {**FOUND.as_plain(), **changes}
+    return json.dumps({"schema": 1, "machine": calibrated.machine(), "regimes": [regime]})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "7",
+        '{"schema": 1}',
+        "[" * 100_000,
+        _plain(hop_ns=float("nan")),
+        _plain(wake_ns=float("inf")),
+        _plain(wake_ns=-1),
+        _plain(seconds="1"),
+        _plain(ways={"ring/nine cores": {}}),
+        _plain(ways={"ring": {"64": {}}}),
+        _plain(ways={"ring": {"64": 1, "x": 2}}),
+        _plain(ways=[1]),
+        _plain(switches={"ring": {"ns": 2, "low": 3, "high": 1, "values": 1}}),
+        _plain(turn={"ns": 1, "low": 1, "high": 1, "values": 0}),
+        _plain(server=7),
+        _plain().replace(calibrated.machine(), "0" * 32),
+        _plain().replace('"schema": 1', '"schema": 2'),
+    ],
+)
+def test_a_damaged_or_foreign_file_is_as_if_it_were_not_there(cache: Path, text: str) -> None:
+    cache.mkdir(mode=0o700)
+    (cache / "calibration.json").write_text(text)
+    (cache / "calibration.json").chmod(0o600)
+    known, why = calibrated.load()
+    assert known == () and str(cache) in why
+    calibrated.store(FOUND)
+    assert calibrated.load()[0] == (FOUND,), "and is done anew"
+
+
+def _link(file: Path) -> None:
+    file.rename(file.with_name("elsewhere"))
+    file.symlink_to(file.with_name("elsewhere"))
+
+
+def _pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file, 0o600)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda file: file.chmod(0o666),
+        lambda file: file.parent.chmod(0o755),
+        _link,
+        _pipe,
+        lambda file: os.chown(file, 65534, -1),
+        lambda file: os.chown(file.parent, 65534, -1),
+    ],
+    ids=["file for others", "directory for others", "link", "pipe", "another's file", "another's directory"],
+)
+def test_a_file_that_others_could_write_is_not_read(cache: Path, spoil: Callable[[Path], None]) -> None:
+    calibrated.store(FOUND)
+    try:
+        spoil(cache / "calibration.json")
+    except PermissionError:
+        pytest.skip("only root can give a file away")
+    known, why = calibrated.load()
+    assert known == () and why

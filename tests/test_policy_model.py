@@ -1,0 +1,180 @@
+"""The cost model: between what was measured it interpolates, its parts go in the right direction, nothing breaks it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from math import inf, isfinite, nan
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cwasi_fastpath import errors
+from cwasi_fastpath.metrics import Observation, nonsense, sane
+from cwasi_fastpath.modes import Transport
+from cwasi_fastpath.policy import SIZES, Conditions, Cores, Costs, Curve, Way
+from cwasi_fastpath.policy.generate import generate
+from cwasi_fastpath.policy.model import estimate, predict, ways_of
+
+ONE, TWO = Way(Transport.RING, Cores.ONE), Way(Transport.RING, Cores.TWO)
+COSTS = Costs(
+    syscall=100.0, copy_byte=0.05, hop=60.0, wake=20_000.0, pipe_message=800.0, pipe_byte=0.2, redis_message=60_000.0,
+    curves={
+        ONE: Curve((64.0, 1024.0, 65536.0), (1800.0, 1900.0, 8000.0), error=0.1),
+        TWO: Curve((64.0, 1024.0, 65536.0), (300.0, 900.0, 20_000.0), (200.0, 800.0, 15_000.0), error=0.1),
+    },
+)  # fmt: skip
+EVERY = [Way(transport, cores) for transport in Transport for cores in Cores]
+
+
+def ns(on: Way, /, **conditions: object) -> float:
+    return predict(COSTS, on, Conditions(**conditions)).ns   # type: ignore[arg-type]
+
+
+def test_what_was_measured_is_predicted() -> None:
+    for size, expected in ((64, 1800), (1024, 1900), (65536, 8000)):
+        assert ns(ONE, size=float(size)) == expected
+
+
+def test_between_and_beyond() -> None:
+    assert ns(ONE, size=(1024 + 65536) / 2) == pytest.approx((1900 + 8000) / 2)
+    assert ns(ONE, size=1.0) == 1800, "flat below"
+    slope = (8000 - 1900) / (65536 - 1024)
+    assert ns(ONE, size=131072.0) == pytest.approx(8000 + 65536 * slope), "goes on as it came"
+
+
+def test_a_sleeping_receiver_costs_a_wake_where_it_sleeps() -> None:
+    assert ns(TWO, size=64.0, parked=0.5) == 300 + 0.5 * COSTS.wake
+    assert ns(ONE, size=64.0, parked=0.5) == 1800, "the change of threads is in what was measured"
+    seldom, often = Conditions(64.0, rate=10.0, way=ONE), Conditions(64.0, rate=500e3, way=ONE)
+    assert predict(COSTS, TWO, seldom).ns > COSTS.wake / 2 > predict(COSTS, TWO, often).ns, "seen on another way"
+
+
+def test_messages_wait_for_those_before_them() -> None:
+    waits = [ns(ONE, size=64.0, rate=rate) for rate in (0.0, 100e3, 400e3, 1e9)]
+    assert waits == sorted(waits) and waits[0] == 1800
+    rho = 100e3 * 1800e-9
+    assert waits[1] == pytest.approx(1800 * (1 + rho / (1 - rho) * 1.5 / 2))
+    assert ns(ONE, size=64.0, rate=100e3, burst=9.0) > waits[1], "uneven gaps cost more"
+
+
+def test_two_ends_want_two_cores() -> None:
+    for others in (0.5, 1.0, 3.0):
+        assert ns(TWO, size=64.0, others=others) > 10 * ns(TWO, size=64.0)
+    assert ns(ONE, size=64.0, others=0.9) == 1800, "the other core is enough for the others"
+    assert ns(ONE, size=64.0, others=3.0) > 1800
+    assert ns(TWO, size=64.0, apart=0.5, way=ONE) > ns(TWO, size=64.0), "as it was when last seen there"
+    assert ns(ONE, size=64.0, contention=0.5, way=TWO) == 1800
+
+
+def test_the_network_counts_between_nodes_only() -> None:
+    tcp, redis = Way(Transport.TCP), Way(Transport.REDIS)
+    assert ns(tcp, size=64.0, srtt=1e6, network=1e6, far=True) > ns(tcp, size=64.0) + 0.5e6
+    assert ns(tcp, size=64.0, srtt=1e6, network=1e6) == ns(tcp, size=64.0)
+    assert ns(redis, size=64.0, srtt=1e9, far=True) == ns(redis, size=64.0, far=True), "another path"
+
+
+def test_several_receivers_are_sent_to_one_after_the_other() -> None:
+    assert ns(Way(Transport.TCP), receivers=5) > ns(Way(Transport.TCP))
+    assert ns(TWO, receivers=5) == ns(TWO)
+
+
+def test_the_interval_is_around_and_wider_where_nothing_was_measured() -> None:
+    measured, derived = predict(COSTS, ONE, Conditions()), predict(COSTS, Way(Transport.PIPE), Conditions())
+    for one in (measured, derived):
+        assert 0 < one.low < one.ns < one.high
+    assert measured.high / measured.low < derived.high / derived.low
+
+
+figures = st.floats() | st.sampled_from([nan, inf, -inf, -1.0, 0.0, 1e308, 5e-324])
+
+
+@given(st.sampled_from(EVERY), st.lists(figures, min_size=6, max_size=6), figures, figures, figures)
+def test_no_conditions_break_it(way: Way, values: list[float], others: float, srtt: float, network: float) -> None:
+    size, _, rate, burst, contention, apart = values
+    conditions = Conditions(size, 0.5, abs(rate), burst, others, contention, apart, srtt, network, ONE, 3, True)
+    found = estimate(COSTS, way, conditions)
+    assert all(isfinite(value) and value >= 0 for value in found[:3])
+
+
+@given(st.builds(Costs, *[figures] * 6), st.sampled_from(EVERY), st.floats(0, 2**31))
+def test_no_costs_break_it(costs: Costs, way: Way, size: float) -> None:
+    found = estimate(costs, way, Conditions(size, rate=1000.0, others=1.0))
+    assert all(isfinite(value) and value >= 0 for value in found[:3])
+
+
+# ---- what is believed of an observation ----
+
+observations = st.builds(
+    Observation, st.integers(-(2**70), 2**70), figures, figures, seconds=figures, latency_ns=figures, rate=figures,
+    burst=figures, cpu_ns=figures, contention=figures, others=figures, srtt_ns=figures, bytes_per_second=figures,
+    syscalls_ns=figures,
+)  # fmt: skip
+
+
+@given(observations)
+def test_nonsense_is_left_out(observation: Observation) -> None:
+    clean = sane(observation)
+    wrong = nonsense(observation)
+    if clean is None:
+        assert {"messages", "mean_bytes", "parked"} & set(wrong)
+        return
+    assert nonsense(clean) == ()
+    assert all(getattr(clean, name) is None for name in wrong)
+    assert (clean is observation) == (wrong == ())
+
+
+def test_nonsense_is_named() -> None:
+    good = Observation(10, 100.0, 0.5, latency_ns=1000.0)
+    assert sane(good) is good
+    odd = replace(good, latency_ns=nan, rate=-1.0)
+    assert nonsense(odd) == ("latency_ns", "rate") and sane(odd) == Observation(10, 100.0, 0.5)
+    assert sane(replace(good, mean_bytes=nan)) is None
+
+
+# ---- ways, and costs as JSON ----
+
+
+def test_ways_have_names() -> None:
+    assert [str(way) for way in (Way(Transport.RING), ONE, TWO)] == ["ring", "ring/one core", "ring/two cores"]
+    assert [Way.parse(str(way)) for way in EVERY] == EVERY
+    for text in ("", "pigeon", "ring/", "ring/three cores", "ring/one core/"):
+        with pytest.raises(errors.BadSpec, match="is unknown: use ring"):
+            Way.parse(text) if text != "ring/" else Way.parse("ring/ ")
+
+
+def test_ways_come_in_a_fixed_order() -> None:
+    assert ways_of(frozenset({TWO, ONE, Way(Transport.TCP)})) == [ONE, TWO, Way(Transport.TCP)]
+    assert ways_of(frozenset()) == [Way(transport) for transport in Transport]
+
+
+def test_costs_go_through_json() -> None:
+    costs = generate("steady", seconds=0.1).costs
+    for one in (costs, COSTS, replace(COSTS, redis_message=None)):
+        assert Costs.from_plain(json.loads(json.dumps(one.to_plain()))) == one
+    assert all(curve.sizes == SIZES for curve in costs.curves.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"wake": -1.0}, "wake is a number from 0"),
+        ({"wake": nan}, "wake is a number from 0"),
+        ({"wake": None}, "wake is a number from 0"),
+        ({"wake": True}, "wake is a number from 0"),
+        ({"curves": []}, "objects of JSON"),
+        ({"curves": {"pigeon": {}}}, "way 'pigeon' is unknown"),
+        ({"curves": {"ring": {"sizes": [], "latency_ns": []}}}, "there is at least one"),
+        ({"curves": {"ring": {"sizes": [2, 1], "latency_ns": [1, 1]}}}, "ascend"),
+        ({"curves": {"ring": {"sizes": [1, 2], "latency_ns": [1]}}}, "latency_ns of ring has a figure for each"),
+        ({"curves": {"ring": {"sizes": [1], "latency_ns": ["a"]}}}, "latency_ns is a number"),
+        ({"curves": {"ring": {"sizes": 5}}}, "a list of numbers"),
+        ({"switch": {"ring": inf}}, "ring is a number"),
+    ],
+)
+def test_costs_that_are_none(change: dict[str, object], message: str) -> None:
+    with pytest.raises(errors.BadSpec, match=message):
+        Costs.from_plain({**COSTS.to_plain(), **change})
+    with pytest.raises(errors.BadSpec, match="an object"):
+        Costs.from_plain([])

@@ -1,0 +1,233 @@
+"""Replay: what the oracle is, what a policy sees, how traces are read; and what the cost policy shows on traces that
+nobody tuned it on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise, product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cwasi_fastpath import errors
+from cwasi_fastpath.metrics import Observation
+from cwasi_fastpath.modes import EdgeFacts, Locality, Mode, Transport
+from cwasi_fastpath.policy import Cores, Decision, EdgeHistory, Objective, Policy, Request, Way
+from cwasi_fastpath.policy.comparisons import AlwaysPolicy, policy_named
+from cwasi_fastpath.policy.generate import SCENARIOS, generate
+from cwasi_fastpath.policy.noise import Noise
+from cwasi_fastpath.policy.outlook import switch_ns
+from cwasi_fastpath.policy.replay import block_ns, oracle, replay, with_adaptations
+from cwasi_fastpath.policy.trace import Block, Measured, Trace, lines_of, read
+
+RING, PIPE, TCP = Way(Transport.RING), Way(Transport.PIPE), Way(Transport.TCP)
+COSTS = generate("steady", seconds=0.1).costs
+NEAR = EdgeFacts(Locality.PROCESS)
+
+
+def trace_of(costs: list[dict[Way, float]], messages: int = 1000) -> Trace:
+    """Blocks of 20 ms, with what a message costs on each way, ns."""
+    blocks = [
+        Block(number * 0.02, 0.02, messages, 256.0, {way: Measured(ns) for way, ns in measured.items()}, NEAR)
+        for number, measured in enumerate(costs)
+    ]
+    return Trace("made by hand", COSTS, tuple(blocks), ())
+
+
+# ---- the oracle ----
+
+price = st.integers(1, 2000).map(float)
+prices = st.lists(st.fixed_dictionaries(dict.fromkeys((RING, PIPE, TCP), price)), min_size=1, max_size=5)
+
+
+@settings(max_examples=40)
+@given(prices)
+def test_nobody_does_better_than_the_oracle(costs: list[dict[Way, float]]) -> None:
+    """All ways through the trace, one after the other."""
+    trace = trace_of(costs)
+
+    def total(path: tuple[Way, ...]) -> float:
+        paid = sum(block_ns(block, way, Objective()) for block, way in zip(trace.blocks, path, strict=True))
+        return paid + sum(switch_ns(COSTS, a, b) for a, b in pairwise(path))
+
+    best = oracle(trace)
+    assert best.total_ns == pytest.approx(min(map(total, product((RING, PIPE, TCP), repeat=len(costs)))))
+    assert best.total_ns == pytest.approx(total(best.ways))
+    assert best.regret(best) == 0
+
+
+def test_the_oracle_pays_for_what_it_has_to_leave() -> None:
+    trace = trace_of([{RING: 1.0}] * 3 + [{TCP: 5.0}] * 3)
+    best = oracle(trace)
+    assert best.ways == (RING,) * 3 + (TCP,) * 3 and (best.switches, best.forced) == (0, 1)
+    assert best.total_ns == 3 * 1000 + 3 * 5000 + COSTS.switch[Transport.TCP]
+
+
+# ---- what a policy sees ----
+
+
+class Curious(Policy):
+    """Remembers what it was shown."""
+
+    def __init__(self) -> None:
+        self.shown: list[tuple[Way | None, Observation | None]] = []
+
+    def decide(self, request: Request) -> Decision:
+        return Decision(Mode.LOCAL, Transport.RING, "")
+
+    def step(self, request: Request) -> tuple[EdgeHistory, Way | None]:
+        self.shown.append((request.current, request.observation))
+        return EdgeHistory(), PIPE if len(self.shown) == 2 else request.current
+
+
+def test_a_policy_sees_only_the_way_that_it_is_on() -> None:
+    policy = Curious()
+    found = replay(trace_of([{RING: 10.0, PIPE: 20.0}] * 4), policy, "curious")
+    assert [(way, seen and seen.latency_ns) for way, seen in policy.shown] == [
+        (RING, 10.0), (RING, 10.0), (PIPE, 20.0), (PIPE, 20.0),
+    ]  # fmt: skip
+    assert found.ways == (RING, RING, PIPE, PIPE) and found.switches == 1
+    assert found.total_ns == 1000 * (10 + 10 + 20 + 20) + COSTS.switch[Transport.PIPE]
+
+
+def test_a_policy_that_wants_what_is_not_possible() -> None:
+    class Stubborn(Curious):
+        def step(self, request: Request) -> tuple[EdgeHistory, Way | None]:
+            return EdgeHistory(), TCP
+
+    found = replay(trace_of([{PIPE: 10.0}] * 3), Stubborn(), "stubborn")
+    assert found.ways == (PIPE,) * 3 and (found.switches, found.forced) == (0, 0)
+
+
+def test_time_to_adapt() -> None:
+    costs = [{RING: 10.0, PIPE: 900.0}] * 5 + [{RING: 900.0, PIPE: 9.0}] * 95
+    trace = replace(trace_of(costs), changes=(0.1,))
+    best = oracle(trace)
+    assert best.ways == (RING,) * 5 + (PIPE,) * 95
+    late = replace(best, ways=(RING,) * 8 + (PIPE,) * 92)
+    for changes in ((0.1,), None):   # told, or from what the oracle did
+        (one,) = with_adaptations(replace(trace, changes=changes), late, best).adaptations
+        assert (one.at, round(one.seconds, 6), one.messages, one.done) == (0.1, 0.06, 3000, True)
+        assert one.in_time
+    (never,) = with_adaptations(trace, replace(best, ways=(RING,) * 100), best).adaptations
+    assert not never.done and not never.in_time
+    assert with_adaptations(trace, replace(best, ways=(PIPE,) * 100), best).time_to_adapt is None, "it was there before"
+
+
+# ---- the cost policy ----
+
+STATIC = ["static", "always:ring/one core", "always:ring/two cores", "always:redis"]
+HELD_OUT = (101, 102)
+"""The policy was made with the seeds below 100."""
+
+
+@pytest.mark.parametrize("seed", HELD_OUT)
+@pytest.mark.parametrize("scenario", [name for name in SCENARIOS if name != "alike"])
+def test_regret_on_traces_that_were_kept_out(scenario: str, seed: int) -> None:
+    trace = generate(scenario, seed=seed)
+    best = oracle(trace)
+    found = with_adaptations(trace, replay(trace, policy_named("cost", trace.costs), "cost"), best)
+    assert found.regret(best) <= 0.02
+    for name in STATIC:
+        static = replay(trace, policy_named(name, trace.costs), name)
+        assert found.total_ns <= static.total_ns * 1.0001 or found.ways[-1] == static.ways[-1] == static.ways[0], name
+    # The first is what it learns when it sees the first messages.
+    assert found.switches <= 1 + len(trace.changes or ())
+    assert all(one.in_time for one in found.adaptations)
+
+
+@pytest.mark.parametrize("seed", HELD_OUT)
+def test_noise_alone_makes_it_switch_never(seed: int) -> None:
+    trace = generate("alike", seed=seed)
+    assert replay(trace, policy_named("cost", trace.costs), "cost").switches == 0
+
+
+def test_it_is_deterministic() -> None:
+    trace = generate("contention", seconds=5)
+    runs = [replay(trace, policy_named("cost", trace.costs), "cost") for _ in range(2)]
+    assert runs[0] == runs[1]
+
+
+# ---- the generator ----
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_the_same_seed_makes_the_same_trace(scenario: str) -> None:
+    one, two, other = (generate(scenario, seed=seed, seconds=2) for seed in (5, 5, 6))
+    assert list(lines_of(one)) == list(lines_of(two)) != list(lines_of(other))
+    assert one.seconds == pytest.approx(2, abs=0.5)
+
+
+def test_an_unknown_scenario() -> None:
+    with pytest.raises(errors.BadSpec, match=r"scenario 'storm' is unknown: use steady, bursty"):
+        generate("storm")
+
+
+def test_chance() -> None:
+    noise = Noise(7)
+    values = [noise.normal() for _ in range(20_000)]
+    average = sum(values) / len(values)
+    assert abs(average) < 0.03 and abs(sum(value * value for value in values) / len(values) - 1) < 0.05
+    assert all(0 <= noise.uniform() < 1 for _ in range(1000))
+
+
+# ---- files ----
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_trace_goes_through_its_file(scenario: str) -> None:
+    trace = generate(scenario, seconds=1)
+    assert read(lines_of(trace), "t") == trace
+    assert read(lines_of(replace(trace, changes=None)), "t").changes is None
+
+
+def damaged(lines: list[str], number: int, change: Mapping[str, object]) -> list[str]:
+    return [*lines[:number], json.dumps({**json.loads(lines[number]), **change}) + "\n", *lines[number + 1 :]]
+
+
+LINES = list(lines_of(generate("link", seconds=0.2)))
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "t is empty"),
+        (["hello\n"], "t, line 1: this is no trace"),
+        (["[1]\n"], "t, line 1: this is no trace"),
+        (["[" * 100_000], "t, line 1: this is no trace"),
+        (['{"kind":"cwasi-trace"}\n'], "line 1: this is no trace"),
+        (damaged(LINES, 0, {"schema": 2}), "its format is 2, and this version reads 1"),
+        (damaged(LINES, 0, {"costs": {}}), "line 1: syscall is a number"),
+        (damaged(LINES, 0, {"name": 5}), "line 1: name is a text"),
+        (damaged(LINES, 0, {"changes": ["a"]}), "line 1: changes is a number"),
+        (LINES[:-1], r"t is cut off after 9 blocks: record it again"),
+        ([*LINES[:-1], LINES[-1][:5]], "line 11: no object of JSON; the file is damaged or cut off"),
+        (LINES[:3] + LINES[4:], "cut off after 8 blocks"),
+        ([*LINES, LINES[3]], "line 12: there is something after the end"),
+        ([LINES[0], '{"end":0}\n'], "t has no blocks"),
+        ([LINES[0], LINES[2], LINES[1]], "line 3: blocks come in the order of their times"),
+        (damaged(LINES, 1, {"seconds": 0}), "line 2: a block takes some time"),
+        (damaged(LINES, 1, {"messages": -1}), "line 2: messages is a number from 0"),
+        (damaged(LINES, 1, {"size": 1e400}), "line 2: size is a number from 0"),
+        (damaged(LINES, 1, {"size": None}), "line 2: size is a number from 0"),
+        (damaged(LINES, 1, {"measured": {}}), "line 2: measured has what was measured of one way"),
+        (damaged(LINES, 1, {"measured": {"tcp": {}}}), "line 2: latency_ns was not measured"),
+        (damaged(LINES, 1, {"measured": {"tcp": {"latency_ns": "x"}}}), "line 2: latency_ns is a number"),
+        (damaged(LINES, 1, {"measured": {"smoke": {"latency_ns": 1}}}), "line 2: way 'smoke' is unknown"),
+        (damaged(LINES, 1, {"facts": ["mars", True, True]}), r"line 2: facts are \[process or node or elsewhere"),
+        (damaged(LINES, 1, {"facts": 7}), "line 2: facts are"),
+    ],
+)
+def test_what_is_no_trace(lines: list[str], message: str) -> None:
+    with pytest.raises(errors.BadSpec, match=message):
+        read(lines, "t")
+
+
+def test_ways_of_a_trace() -> None:
+    assert generate("link", seconds=0.2).ways == [Way(Transport.REDIS), TCP]
+    assert Way(Transport.RING, Cores.ONE) in generate("steady", seconds=0.2).ways
+    always = AlwaysPolicy(TCP)
+    assert set(replay(generate("link", seconds=0.2), always, "x").ways) == {TCP}

@@ -1,0 +1,380 @@
+"""The policy while guests run: what it is told, what is done of what it says, and when it is not asked."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from channels import HANG, Start, eventually
+
+import cwasi_fastpath as cwasi
+from cwasi_fastpath import observing, steward
+from cwasi_fastpath.metrics import Observation, sane
+from cwasi_fastpath.modes import Locality, Transport, mode_of
+from cwasi_fastpath.observing import Counts
+from cwasi_fastpath.placing import Load, Thread, sets
+from cwasi_fastpath.policy import Cores, Decision, EdgeHistory, Objective, Request, Way
+
+RING, PIPE, TCP, REDIS = map(Way, Transport)
+ONE, TWO = Way(Transport.RING, Cores.ONE), Way(Transport.RING, Cores.TWO)
+CORES = sorted(os.sched_getaffinity(0))
+SIZE = 100
+
+Answer = Callable[[Request], Any]
+
+
+class Told(cwasi.Policy):
+    """Does what the test says, and remembers what it was asked."""
+
+    def __init__(self, answer: Answer = lambda request: request.current) -> None:
+        self.answer = answer
+        self.asked: list[Request] = []
+
+    def decide(self, request: Request) -> Decision:
+        way = request.current or RING
+        return Decision(mode_of(way.transport, request.facts.locality), way.transport, "told", cores=way.cores)
+
+    def step(self, request: Request) -> tuple[EdgeHistory, Any]:
+        self.asked.append(request)
+        return request.history or EdgeHistory(), self.answer(request)
+
+
+class Run:
+    """A host whose guests pass messages on and check each, for as long as the test wants."""
+
+    def __init__(self, host: cwasi.Host, guests: Path, start: Start, **how: Any) -> None:
+        count = "2000000000"
+        self.host = host
+        self.source = host.load(guests / "source.wasm", arguments=(count, str(SIZE)))
+        self.sink = host.load(guests / "sink.wasm", arguments=(count, str(SIZE)))
+        self.channel = host.connect("lab", self.source, self.sink, ports=("out", "in"), **how)
+        self.running: Future[None] = start(host.run)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Waits for it, while they run."""
+        eventually(lambda: condition() or self.running.done())
+        assert not self.running.done(), self.running.result()
+
+    def end(self) -> None:
+        """The guests say that they could not go on, and nothing else."""
+        self.host.stop()
+        with suppress(cwasi.GuestExit):
+            self.running.result(HANG)
+        received = self.channel.metrics().received
+        assert 0 < received <= self.channel.metrics().sent
+
+
+def stewards() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == steward.THREAD]
+
+
+def in_turn(*ways: Way) -> Answer:
+    """The next of them each time."""
+    return lambda request: ways[(ways.index(request.current) + 1) % len(ways)] if request.current in ways else ways[0]
+
+
+def test_it_goes_from_way_to_way_while_guests_run(guests: Path, start: Start) -> None:
+    ways = (RING, PIPE, ONE, TCP, *([TWO] if len(CORES) > 1 else []))
+    policy = Told(in_turn(*ways))
+    with cwasi.Host(policy=policy) as host:
+        run = Run(host, guests, start)
+        run.until(lambda: {request.current for request in policy.asked} >= set(ways))
+        last = policy.asked[-1]
+        assert last.history is not None and last.history.switches >= len(ways) - 1
+        run.end()
+    assert not stewards()
+
+
+def test_what_the_policy_is_told(guests: Path, start: Start) -> None:
+    policy = Told()
+    with cwasi.Host(policy=policy) as host:
+        run = Run(host, guests, start)
+        for end in (*run.channel.senders.values(), *run.channel.receivers.values()):
+            end.sample(1)
+        run.until(lambda: len(policy.asked) > 3)
+        run.end()
+        sent = run.channel.metrics().sent
+    seen = [request.observation for request in policy.asked]
+    assert all(one is not None and one == sane(one) for one in seen), seen
+    told = [one for one in seen if one is not None]
+    assert 0 < sum(one.messages for one in told) <= sent
+    assert {one.mean_bytes for one in told} == {SIZE}
+    for one in told:
+        assert one.seconds and one.rate and math.isclose(one.rate, one.messages / one.seconds)
+        assert one.contention is not None and one.others is not None and one.cpu_ns is not None
+    assert any(one.latency_ns for one in told)
+    times = [request.now for request in policy.asked]
+    assert times == sorted(times)
+    for request in policy.asked:
+        assert request.current == RING and request.facts.locality is Locality.PROCESS and not request.pinned
+        assert request.ways >= {RING, PIPE, TCP, ONE} and REDIS not in request.ways
+        assert any("no tracer" in lack for lack in request.lacked)
+
+
+@pytest.mark.parametrize("how", [{"transport": "ring"}, {"mode": "local"}, {"pin": True}], ids=str)
+def test_what_the_user_has_chosen_stays(guests: Path, start: Start, how: dict[str, Any]) -> None:
+    policy = Told(lambda request: PIPE)
+    with cwasi.Host(policy=policy) as host:
+        run = Run(host, guests, start, **how)
+        run.until(lambda: len(policy.asked) > 2)
+        assert all(request.pinned for request in policy.asked)
+        assert run.channel.transport is Transport.RING and "  pinned: " in run.channel.explain()
+        run.end()
+
+
+def test_a_switch_by_hand_is_the_last_word(guests: Path, start: Start) -> None:
+    policy = Told(in_turn(RING, PIPE))
+    with cwasi.Host(policy=policy) as host:
+        run = Run(host, guests, start)
+        run.until(lambda: len({request.current for request in policy.asked}) > 1)
+        host.switch("lab", "tcp", HANG)
+        asked = len(policy.asked)
+        run.until(lambda: len(policy.asked) > asked + 2)
+        assert run.channel.transport is Transport.TCP and policy.asked[-1].pinned
+        assert "  pinned: a switch was asked for" in run.channel.explain()
+        run.end()
+
+
+def fails(request: Request) -> Way:
+    raise ZeroDivisionError("of my own")
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (fails, "ZeroDivisionError: of my own"),
+        (lambda request: "ring", "it answered"),
+        (lambda request: REDIS, "no server is configured"),
+        (lambda request: Way(Transport.TCP, Cores.ONE), "cannot be placed"),
+    ],
+    ids=["raises", "no way", "not there", "not placeable"],
+)
+def test_of_a_policy_that_fails_the_last_choice_is_held(
+    guests: Path, start: Start, answer: Answer, words: str
+) -> None:
+    policy = Told(lambda request: PIPE if request.current == RING else answer(request))
+    with cwasi.Host(policy=policy) as host:
+        run = Run(host, guests, start)
+        # A change that takes too long is held, too, for a while.
+        run.until(lambda: "the policy failed, and pipe is held: " in run.channel.explain())
+        assert words in run.channel.explain()
+        assert run.channel.transport is Transport.PIPE
+        policy.answer = lambda request: RING
+        run.until(lambda: run.channel.transport is Transport.RING)
+        assert "held" not in run.channel.explain(), "it is over"
+        run.end()
+
+
+def test_a_change_that_fails_is_tried_again_later(guests: Path, start: Start, tmp_path: Path) -> None:
+    policy = Told(lambda request: REDIS)
+    with cwasi.Host(policy=policy, redis=f"unix://{tmp_path}/none.sock") as host:
+        run = Run(host, guests, start)
+        run.until(lambda: "  held: " in run.channel.explain())
+        asked, text = len(policy.asked), run.channel.explain()
+        assert "a change to redis failed, and ring is held" in text and "none.sock" in text
+        run.until(lambda: len(policy.asked) > asked + 2)
+        run.end()
+
+
+def test_cores_are_those_of_the_threads_and_given_back(guests: Path, start: Start) -> None:
+    policy = Told(lambda request: ONE)
+    with cwasi.Host(policy=policy) as host:
+        run = Run(host, guests, start)
+
+        def places() -> list[set[int]]:
+            numbers = [guest.thread.number for guest in (run.source, run.sink)]
+            return [os.sched_getaffinity(number) for number in numbers if number is not None]
+
+        run.until(lambda: policy.asked != [] and policy.asked[-1].current == ONE)
+        one, other = places()
+        assert one == other and len(one) == 1 and one <= set(CORES)
+        assert str(run.channel.transport) == "ring" and run.channel.decision.cores is Cores.ONE
+        if len(CORES) > 1:
+            policy.answer = lambda request: TWO
+            run.until(lambda: policy.asked[-1].current == TWO)
+            one, other = places()
+            assert len(one) == len(other) == 1 and not one & other
+        policy.answer = lambda request: RING
+        run.until(lambda: policy.asked[-1].current == RING)
+        assert places() == [set(CORES), set(CORES)]
+        run.end()
+    assert sorted(os.sched_getaffinity(0)) == CORES
+
+
+def test_cores_are_for_pairs_alone(guests: Path, start: Start) -> None:
+    policy = Told()
+    with cwasi.Host(policy=policy) as host:
+        count, size = "2000000000", str(SIZE)
+        source = host.load(guests / "source.wasm", arguments=(count, size))
+        sinks = [host.load(guests / "sink.wasm", f"sink{n}", arguments=(count, size)) for n in (0, 1)]
+        host.connect("lab", source, sinks, ports=("out", "in"))
+        running = start(host.run)
+        eventually(lambda: len(policy.asked) > 1 or running.done())
+        host.stop()
+        with suppress(cwasi.GuestExit):
+            running.result(HANG)
+    assert policy.asked
+    for request in policy.asked:
+        assert {way.cores for way in request.ways} == {Cores.FREE} and request.receivers == 2
+        assert request.observation is not None and request.observation.contention is None
+
+
+def test_of_calls_one_channel_decides_on_the_cores(guests: Path, start: Start) -> None:
+    policy = Told(lambda request: ONE if ONE in request.ways else request.current)
+    with cwasi.Host(policy=policy) as host:
+        ask = host.load(guests / "ask.wasm", arguments=("2000000000", "from me"), stderr=Path(os.devnull))
+        answer = host.load(guests / "answer.wasm", stderr=Path(os.devnull))
+        host.connect("questions", ask, answer, calls=True)
+        running = start(host.run)
+        eventually(lambda: any(request.current == ONE for request in policy.asked) or running.done())
+        host.stop()
+        with suppress(cwasi.GuestExit):
+            running.result(HANG)
+    able = [request for request in policy.asked if ONE in request.ways]
+    assert able and len(able) < len(policy.asked), "the answers come back on a channel of their own"
+
+
+def test_nothing_goes_on_when_the_host_is_closed_in_a_run(guests: Path, start: Start) -> None:
+    policy = Told(in_turn(RING, PIPE, ONE))
+    host = cwasi.Host(policy=policy)
+    run = Run(host, guests, start)
+    run.until(lambda: len(policy.asked) > 2)
+    host.close()
+    with suppress(cwasi.Error):
+        run.running.result(HANG)
+    assert not stewards()
+
+
+def test_a_forked_child_has_no_steward(guests: Path, start: Start) -> None:
+    policy = Told(in_turn(RING, PIPE))
+    with cwasi.Host(policy=policy) as host:
+        run = Run(host, guests, start)
+        run.until(lambda: len(policy.asked) > 1)
+        child = os.fork()
+        if child == 0:
+            os._exit(len(stewards()))
+        assert os.waitpid(child, 0)[1] == 0
+        asked = len(policy.asked)
+        run.until(lambda: len(policy.asked) > asked)
+        run.end()
+
+
+def test_what_it_would_cost_if(guests: Path) -> None:
+    with cwasi.Host() as host:
+        source, sink = host.load(guests / "source.wasm"), host.load(guests / "sink.wasm")
+        channel = host.connect("lab", source, sink)
+        told = channel.what_if(size=64)
+        assert json.loads(json.dumps(told)) == told and told["if"] == {"size": "64"}
+        costs = {
+            when: {one["way"]: one["ns"] for one in told[when]["alternatives"] if one["ns"] is not None}
+            for when in ("now", "then")
+        }
+        assert told["now"]["chosen"].startswith("ring")
+        assert 0 < costs["then"]["ring"] < costs["now"]["ring"]
+        far = channel.what_if(locality="elsewhere")["then"]
+        assert far["chosen"] == "tcp"
+        why = {one["way"]: one["ruled_out"] for one in far["alternatives"]}
+        assert why["ring"] == why["pipe"] == "the peer is on another node" and why["tcp"] is None
+        assert channel.what_if(size="10x")["then"]["chosen"]
+        for wrong, words in (({"size": "big"}, "size 'big'"), ({"size": "-1x"}, "size '-1x'"), ({"size": "nan"}, "nan"),
+                             ({"rate": "2x"}, "none was seen"), ({"locality": "moon"}, "moon")):  # fmt: skip
+            with pytest.raises(cwasi.BadSpec, match=words):
+                channel.what_if(**wrong)
+
+
+# ---- the parts ----
+
+
+def test_differences_are_observations() -> None:
+    nothing = (Counts(), Counts())
+    sent, received = (Counts(), Counts(10, 1000, 1)), (Counts(5, 0, 9, 5), Counts(13, 0, 9, 7, 4, 4000.0))
+    assert observing.observation(sent, received, 2.0) == Observation(
+        10, 100.0, 0.25, seconds=2.0, latency_ns=1000.0, rate=5.0
+    )
+    assert observing.observation(nothing, nothing, 1.0) is None
+    assert observing.observation(sent, received, 0.0) is None
+    backwards = (received[1], received[0])
+    assert observing.observation(sent, backwards, 1.0) is None, "no honest counter goes back"
+
+
+def test_a_sender_that_waits_with_a_queue_is_held_up() -> None:
+    waited, not_waited = (Counts(), Counts(waits=1)), (Counts(waits=1), Counts(waits=1))
+    queued = Observation(100, 64.0, 0.0, rate=1000.0, latency_ns=3e6)
+    assert observing.held_up(waited, queued) and not observing.held_up(not_waited, queued)
+    assert not observing.held_up(waited, replace(queued, rate=100.0))
+    assert not observing.held_up(waited, replace(queued, latency_ns=None))
+
+
+SLOW = """(module
+  (import "cwasi_v1" "channel_open" (func $open (param i32 i32 i32) (result i32)))
+  (import "cwasi_v1" "channel_recv" (func $recv (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 0) "in")
+  (func (export "_start") (local $in i32) (local $left i32)
+    (local.set $in (call $open (i32.const 0) (i32.const 2) (i32.const 2)))
+    (loop $next
+      (if (i32.lt_s (call $recv (local.get $in) (i32.const 64) (i32.const 128) (i32.const -1)) (i32.const 0))
+        (then (return)))
+      (local.set $left (i32.const 20000))
+      (loop $work (br_if $work (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+      (br $next))))"""
+
+
+def test_in_a_full_queue_the_stream_counts(guests: Path, start: Start, module: Callable[..., Path]) -> None:
+    """A source that writes as fast as it can, for a sink that works for some microseconds on each message."""
+    policy = Told()
+    with cwasi.Host(policy=policy) as host:
+        source = host.load(guests / "source.wasm", arguments=("2000000000", str(SIZE)))
+        channel = host.connect("lab", source, host.load(module(SLOW, "slow")), ports=("out", "in"), pin=True)
+        channel.receivers["slow"].sample(1)
+        channel.senders["source"].sample(1)
+        running = start(host.run)
+        eventually(lambda: any(request.objective.throughput for request in policy.asked) or running.done())
+        assert "the sender waits for room" in channel.explain()
+        host.stop()
+        with suppress(cwasi.GuestExit):
+            running.result(HANG)
+    assert policy.asked[0].objective == Objective()
+    assert {request.objective for request in policy.asked} == {Objective(), Objective(latency=0.0, throughput=1.0)}
+
+
+def test_the_load_of_others_is_smoothed_and_bounded() -> None:
+    load = Load([0, 1])
+    assert load.freest({0: 1}) == [1, 0] and load.freest({}) == [0, 1]
+    load.look(1.0, {})
+    load.look(1.0, {0: 1e9})
+    load.look(0.5, {0: 1e18, 1: -1e18})
+    load.look(2.0, {0: 1e18, 7: 1.0})
+    assert load.others[0] == 0.0 and all(0 <= share <= 1 for share in load.others.values())
+
+
+def test_places_of_ways() -> None:
+    assert sets(Cores.FREE, [3]) is None
+    assert sets(Cores.ONE, [3, 1]) == ({3}, {3}) and sets(Cores.TWO, [3, 1]) == ({3}, {1})
+
+
+def test_only_a_thread_that_runs_is_placed() -> None:
+    thread = Thread()
+    assert not thread.place({CORES[0]}) and thread.number is None
+    seen: list[set[int]] = []
+
+    def work() -> None:
+        thread.begins()
+        thread.place({CORES[0]})
+        seen.append(os.sched_getaffinity(0))
+        thread.ends()
+        seen.append(os.sched_getaffinity(0))
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    worker.join(HANG)
+    assert seen == [{CORES[0]}, set(CORES)] and not thread.place({CORES[0]})
