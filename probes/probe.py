@@ -22,6 +22,8 @@ from .requirements import SYS_BPF
 from .tracefs import Tracepoint
 
 BUCKETS = 32  # of a histogram
+NOBODY = 0  # an owner without a name
+_PAST = 1 << 17  # records of a kind that have been put away; who is traced may make as many as it likes
 THREADS = 16384
 PROCESSES = 16384
 ADOPTED = 1024
@@ -34,7 +36,7 @@ _PROGRAMS = (
 _INITIAL_PIDNS = 0xEFFFFFFC  # PROC_PID_INIT_INO
 _REPORT = f"report it, with the version of this kernel, {platform.release()}"
 Programs = tuple[tuple[str, str], ...]
-Key = TypeVar("Key")
+Key = tuple[int | str, ...]
 Counts = TypeVar("Counts", bound="Counted")
 _PENDING, _NEWBORN = 1, 2  # enum thread_state
 LOST_THREADS, LOST_CALLS, LOST_TIMES, LOST_TURNS, LOST_TRAFFIC = range(5)  # enum lost
@@ -49,6 +51,11 @@ class Counted:
 
     NAMES: ClassVar[tuple[str, ...]] = ("owner",)
     """The fields that are no counts."""
+
+    @property
+    def key(self) -> Key:
+        """Tells it from others of its kind."""
+        return tuple(getattr(self, name) for name in self.NAMES)
 
     def plus(self: Counts, other: Counts) -> Counts:
         """The two added up."""
@@ -364,10 +371,12 @@ def take_out(table: Any, mine: Callable[[Any], bool]) -> Iterator[tuple[Any, Any
         del table[key]
 
 
-def put(past: dict[Key, Counts], key: Key, counts: Counts) -> None:
-    """Adds counts to what was put away before; what tells them from others is in the key."""
-    before = past.get(key)
-    past[key] = counts if before is None else counts.plus(before)
+def put(past: dict[Key, Counts], counts: Counts) -> None:
+    """Adds counts to what was put away before; to those of NOBODY where that has become too much."""
+    if counts.key not in past and len(past) >= _PAST:
+        counts = replace(counts, owner=NOBODY)
+    before = past.get(counts.key)
+    past[counts.key] = counts if before is None else counts.plus(before)
 
 
 def printable(comm: bytes) -> str:
