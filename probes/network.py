@@ -6,7 +6,8 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
-from .probe import LOST_TRAFFIC, Counted, Counter, Key, fitting, put, summed, take_out
+from .past import Counted, Key, put, take_out
+from .probe import LOST_TRAFFIC, Counter, fitting, summed
 
 KINDS = ("other", "tcp")  # enum traffic_kind
 _OPEN = 0  # enum socket_state

@@ -11,10 +11,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields, replace
-from operator import add
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any
 
 from .hosts import FUNCTIONS, PLACES, SLOTS, Hosts, namespace_of
 from .loader import ProbeError, Rejected, compile_probe, diagnostics, import_bcc
@@ -22,8 +21,6 @@ from .requirements import SYS_BPF
 from .tracefs import Tracepoint
 
 BUCKETS = 32  # of a histogram
-NOBODY = 0  # an owner without a name
-_PAST = 1 << 17  # records of a kind that have been put away; who is traced may make as many as it likes
 THREADS = 16384
 PROCESSES = 16384
 ADOPTED = 1024
@@ -36,34 +33,8 @@ _PROGRAMS = (
 _INITIAL_PIDNS = 0xEFFFFFFC  # PROC_PID_INIT_INO
 _REPORT = f"report it, with the version of this kernel, {platform.release()}"
 Programs = tuple[tuple[str, str], ...]
-Key = tuple[int | str, ...]
-Counts = TypeVar("Counts", bound="Counted")
 _PENDING, _NEWBORN = 1, 2  # enum thread_state
 LOST_THREADS, LOST_CALLS, LOST_TIMES, LOST_TURNS, LOST_TRAFFIC = range(5)  # enum lost
-
-
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """What one owner did of one kind."""
-
-    owner: int
-    """A function's, or a process's key, which is >= 2**32."""
-
-    NAMES: ClassVar[tuple[str, ...]] = ("owner",)
-    """The fields that are no counts."""
-
-    @property
-    def key(self) -> Key:
-        """Tells it from others of its kind."""
-        return tuple(getattr(self, name) for name in self.NAMES)
-
-    def plus(self: Counts, other: Counts) -> Counts:
-        """The two added up."""
-        sums: dict[str, Any] = {}
-        for name in (field.name for field in fields(self) if field.name not in self.NAMES):
-            mine, its = getattr(self, name), getattr(other, name)
-            sums[name] = tuple(map(add, mine, its)) if isinstance(mine, tuple) else mine + its
-        return replace(self, **sums)
 
 
 class Counter(ABC):
@@ -362,21 +333,6 @@ def summed(cpus: Any, field: str) -> int:
 def summed_buckets(cpus: Any) -> tuple[int, ...]:
     """The histogram of a struct times over all CPUs."""
     return tuple(sum(counts) for counts in zip(*(cpu.bucket for cpu in cpus), strict=True))
-
-
-def take_out(table: Any, mine: Callable[[Any], bool]) -> Iterator[tuple[Any, Any]]:
-    """The entries of some keys, which are deleted."""
-    for key in [key for key in table.keys() if mine(key)]:  # noqa: SIM118 - a bcc table, not a dict
-        yield key, table[key]
-        del table[key]
-
-
-def put(past: dict[Key, Counts], counts: Counts) -> None:
-    """Adds counts to what was put away before; to those of NOBODY where that has become too much."""
-    if counts.key not in past and len(past) >= _PAST:
-        counts = replace(counts, owner=NOBODY)
-    before = past.get(counts.key)
-    past[counts.key] = counts if before is None else counts.plus(before)
 
 
 def printable(comm: bytes) -> str:

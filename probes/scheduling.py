@@ -6,7 +6,8 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
-from .probe import LOST_TURNS, Counted, Counter, Key, fitting, put, summed, summed_buckets, take_out
+from .past import Counted, Key, put, take_out
+from .probe import LOST_TURNS, Counter, fitting, summed, summed_buckets
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
-from .probe import LOST_CALLS, LOST_TIMES, Counted, Counter, Key, fitting, put, summed, summed_buckets, take_out
+from .past import Counted, Key, put, take_out
+from .probe import LOST_CALLS, LOST_TIMES, Counter, fitting, summed, summed_buckets
 from .syscall_classes import class_number
 from .syscall_names import known_syscalls
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cwasi_fastpath.probes import probe
-from cwasi_fastpath.probes.probe import NOBODY, Key, put
+from cwasi_fastpath.probes import past as kept
+from cwasi_fastpath.probes.past import NOBODY, Key, put
 from cwasi_fastpath.probes.syscalls import Times, Total
 
 
@@ -28,7 +28,7 @@ def test_histograms_are_added_bucket_by_bucket() -> None:
 
 
 def test_what_is_too_much_is_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "_PAST", 3)
+    monkeypatch.setattr(kept, "_MOST", 3)
     past: dict[Key, Total] = {}
     for owner in range(1, 10):
         for number in (1, 2):
