@@ -33,6 +33,8 @@ class Groups:
 
     def __init__(self) -> None:
         self._mount = _mounted()
+        self._ours = Path("/proc/self").readlink() == Path(str(os.getpid()))
+        """Whether /proc has the pids of our own namespace."""
         self._seen: dict[int, str] = {}
         """By process."""
         self._paths: dict[int, str | None] = {}
@@ -43,7 +45,7 @@ class Groups:
 
     def look(self, alive: Iterable[tuple[int, int]]) -> None:
         """Takes in where the processes of these keys and pids are now."""
-        for key, pid in alive:
+        for key, pid in alive if self._ours else ():
             path = group_of(pid)
             if path is not None:
                 self._seen[key] = path

@@ -37,7 +37,7 @@ class Seats(Protocol):
         """The number stands for this owner from now on; for a new one where it is None. None if there is none."""
 
     def retire(self, owners: list[int]) -> None:
-        """No number stands for them any more. Raises OSError."""
+        """No number stands for them any more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,8 +156,7 @@ class ControlSocket:
                 return
             self._keep(functions.seat.owner, functions.leave())
         self._seats.leave(functions.seat)
-        with contextlib.suppress(OSError):   # no room in the kernel: they stay where they are
-            self._seats.retire(functions.owners())
+        self._seats.retire(functions.owners())
 
     def _keep(self, owner: int, last: HostStatistics) -> None:
         if self._kept < _KEPT and (last.functions or last.ends):

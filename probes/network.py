@@ -6,7 +6,8 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
-from .probe import LOST_TRAFFIC, Counted, Counter, fitting, put, summed, take_out
+from .past import Counted, Key, put, take_out
+from .probe import LOST_TRAFFIC, Counter, fitting, summed
 
 KINDS = ("other", "tcp")  # enum traffic_kind
 _OPEN = 0  # enum socket_state
@@ -45,7 +46,7 @@ class Network(Counter):
     remedy = "use Linux 6.3 or newer, which has sock_send_length and sock_recv_length"
 
     def __init__(self) -> None:
-        self._past: dict[tuple[int, int], Traffic] = {}
+        self._past: dict[Key, Traffic] = {}
 
     def defines(self, cpus: int) -> dict[str, int]:
         """See Counter."""
@@ -76,7 +77,7 @@ class Network(Counter):
     def put_away(self, owners: Set[int]) -> None:
         """See Counter."""
         for key, cpus in take_out(self.probe.map("traffic"), lambda key: key.owner in owners):
-            put(self._past, (key.owner, key.kind), _traffic(key, cpus))
+            put(self._past, _traffic(key, cpus))
 
 
 def _traffic(key: Any, cpus: Any) -> Traffic:

@@ -10,10 +10,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields, replace
-from operator import add
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any
 
 from .hosts import FUNCTIONS, PLACES, SLOTS, Hosts, namespace_of
 from .kernel import TRACEPOINT, Loaded, Map, possible_cpus
@@ -34,29 +33,8 @@ _PROGRAMS = (
 _INITIAL_PIDNS = 0xEFFFFFFC  # PROC_PID_INIT_INO
 _REPORT = f"report it, with the version of this kernel, {platform.release()}"
 Programs = tuple[tuple[str, str], ...]
-Key = TypeVar("Key")
-Counts = TypeVar("Counts", bound="Counted")
 _PENDING, _NEWBORN = 1, 2  # enum thread_state
 LOST_THREADS, LOST_CALLS, LOST_TIMES, LOST_TURNS, LOST_TRAFFIC = range(5)  # enum lost
-
-
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """What one owner did of one kind."""
-
-    owner: int
-    """A function's, or a process's key, which is >= 2**32."""
-
-    NAMES: ClassVar[tuple[str, ...]] = ("owner",)
-    """The fields that are no counts."""
-
-    def plus(self: Counts, other: Counts) -> Counts:
-        """The two added up."""
-        sums: dict[str, Any] = {}
-        for name in (field.name for field in fields(self) if field.name not in self.NAMES):
-            mine, its = getattr(self, name), getattr(other, name)
-            sums[name] = tuple(map(add, mine, its)) if isinstance(mine, tuple) else mine + its
-        return replace(self, **sums)
 
 
 class Counter(ABC):
@@ -336,19 +314,6 @@ def summed(cpus: Any, field: str) -> int:
 def summed_buckets(cpus: Any) -> tuple[int, ...]:
     """The histogram of a struct times over all CPUs."""
     return tuple(sum(counts) for counts in zip(*(cpu.bucket for cpu in cpus), strict=True))
-
-
-def take_out(table: Any, mine: Callable[[Any], bool]) -> Iterator[tuple[Any, Any]]:
-    """The entries of some keys, which are deleted."""
-    for key in [key for key in table.keys() if mine(key)]:  # noqa: SIM118 - a bcc table, not a dict
-        yield key, table[key]
-        del table[key]
-
-
-def put(past: dict[Key, Counts], key: Key, counts: Counts) -> None:
-    """Adds counts to what was put away before; what tells them from others is in the key."""
-    before = past.get(key)
-    past[key] = counts if before is None else counts.plus(before)
 
 
 def printable(comm: bytes) -> str:

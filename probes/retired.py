@@ -6,6 +6,7 @@ These have room for the functions that there are at a time, not for all that the
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 from .probe import Probe
 
@@ -21,13 +22,14 @@ class Retired:
         self._fresh = 0
 
     def add(self, owners: Iterable[int]) -> None:
-        """No slot says their numbers any more. Now and then their counts are put away. Raises OSError."""
+        """No slot says their numbers any more. Now and then their counts are put away, if the kernel lets us."""
         before = len(self._waiting)
         self._waiting.update(owners)
         self._fresh += len(self._waiting) - before
         if self._fresh >= _MANY:
             self._fresh = 0
-            self._put_away()
+            with suppress(OSError):
+                self._put_away()
 
     def revive(self, owner: int) -> None:
         """It gets a number again."""

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
-from .probe import LOST_TURNS, Counted, Counter, fitting, put, summed, summed_buckets, take_out
+from .past import Counted, Key, put, take_out
+from .probe import LOST_TURNS, Counter, fitting, summed, summed_buckets
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Scheduling(Counter):
     remedy = "use Linux 5.18 or newer, whose sched_switch tells a thread's state"
 
     def __init__(self) -> None:
-        self._past: dict[int, Turns] = {}
+        self._past: dict[Key, Turns] = {}
 
     def defines(self, cpus: int) -> dict[str, int]:
         """See Counter."""
@@ -60,7 +61,7 @@ class Scheduling(Counter):
     def put_away(self, owners: Set[int]) -> None:
         """See Counter."""
         for owner, cpus in take_out(self.probe.map("turns"), lambda owner: owner.value in owners):
-            put(self._past, owner.value, _turns(owner.value, cpus))
+            put(self._past, _turns(owner.value, cpus))
 
 
 def _turns(owner: int, cpus: Any) -> Turns:

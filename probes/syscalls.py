@@ -7,7 +7,8 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
-from .probe import LOST_CALLS, LOST_TIMES, Counted, Counter, fitting, put, summed, summed_buckets, take_out
+from .past import Counted, Key, put, take_out
+from .probe import LOST_CALLS, LOST_TIMES, Counter, fitting, summed, summed_buckets
 from .syscall_classes import class_number
 from .syscall_names import known_syscalls
 
@@ -46,8 +47,8 @@ class Syscalls(Counter):
     programs = (("sys_exit", "on_sys_exit"), ("sys_enter", "on_sys_enter"))
 
     def __init__(self) -> None:
-        self._past_totals: dict[tuple[int, int], Total] = {}
-        self._past_times: dict[tuple[int, int], Times] = {}
+        self._past_totals: dict[Key, Total] = {}
+        self._past_times: dict[Key, Times] = {}
 
     def defines(self, cpus: int) -> dict[str, int]:
         """See Counter."""
@@ -93,9 +94,9 @@ class Syscalls(Counter):
     def put_away(self, owners: Set[int]) -> None:
         """See Counter."""
         for call, cpus in take_out(self.probe.map("counts"), lambda call: call.owner in owners):
-            put(self._past_totals, (call.owner, call.nr), _total(call, cpus))
+            put(self._past_totals, _total(call, cpus))
         for key, cpus in take_out(self.probe.map("times"), lambda key: key.owner in owners):
-            put(self._past_times, (key.owner, key.number), _times(key, cpus))
+            put(self._past_times, _times(key, cpus))
 
 
 def _total(call: Any, cpus: Any) -> Total:
