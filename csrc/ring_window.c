@@ -58,9 +58,9 @@ static uint64_t next_start(const ring *r, uint64_t size)
     return offset + size <= r->window ? r->window_end : r->window_end + (r->window - offset);
 }
 
-/* Nothing is held: the next record may begin at the start again, in memory that the caches know. On another core than the
- * reader's only after some others, since lines that it has just read are slow to write to. What is skipped before a record
- * must not count as held: a receiver that has to hold two of them would wait for the second, and we for room. */
+/* Nothing is held: the next record may begin at the start again, in memory that the caches know. On another core than
+ * the reader's only after some others, since lines that it has just read are slow to write to. What is skipped before a
+ * record must not count as held: a receiver that has to hold two would wait for the second, and we for room. */
 static void begin_again(ring *r, uint64_t size)
 {
     uint64_t offset = r->window_end % r->window;

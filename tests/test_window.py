@@ -70,12 +70,26 @@ def test_messages_longer_than_the_ring(guests: Path) -> None:
         moved(guests, 8, 9_000_001, how, 160 * PAGE)
 
 
-def apart(guests: Path, how: tuple[str, str], receivers: int, options: Options, size: int = 50_001) -> None:
+@pytest.mark.parametrize("how", MIXES, ids="-".join)
+def test_windows_in_huge_pages(guests: Path, how: tuple[str, str]) -> None:
+    """Where the kernel has them; from 2 MiB on, the guests place their windows so that these fit."""
+    moved(guests, 12, 3_000_001, how, 64 * PAGE, "scribble")
+
+
+def apart(
+    guests: Path,
+    how: tuple[str, str],
+    receivers: int,
+    options: Options,
+    size: int = 50_001,
+    window: int = WINDOW,
+    count: int = 150,
+) -> None:
     """In processes of their own."""
-    arguments = ("150", str(size))
-    fillers = [FunctionSpec("filler", guests / "filler.wasm", (*arguments, how[0], str(WINDOW)), stdout=QUIET)]
+    arguments = (str(count), str(size))
+    fillers = [FunctionSpec("filler", guests / "filler.wasm", (*arguments, how[0], str(window)), stdout=QUIET)]
     summers = [
-        FunctionSpec(f"summer{number}", guests / "summer.wasm", (*arguments, how[1], str(WINDOW), "s"), stdout=QUIET)
+        FunctionSpec(f"summer{number}", guests / "summer.wasm", (*arguments, how[1], str(window), "s"), stdout=QUIET)
         for number in range(receivers)
     ]
     edges = tuple(EdgeSpec("lab", "filler", summer.name, "out", "in") for summer in summers)
@@ -92,6 +106,11 @@ def test_two_processes(guests: Path, how: tuple[str, str]) -> None:
 def test_two_processes_and_a_pipe(guests: Path, how: tuple[str, str]) -> None:
     """Where there is no area, the same guests copy."""
     apart(guests, how, 1, Options(mode=Mode.PROXIMAL, transport=Transport.PIPE, timeout=HANG))
+
+
+def test_two_processes_and_huge_pages(guests: Path) -> None:
+    options = Options(mode=Mode.PROXIMAL, transport=Transport.RING, timeout=HANG)
+    apart(guests, ("window", "window"), 2, options, size=2_500_000, window=64 * PAGE, count=20)
 
 
 def test_receivers_in_several_processes(guests: Path) -> None:

@@ -8,7 +8,8 @@ int main(int argc, char **argv)
     uint32_t count = number(argv[1]), size = number(argv[2]);
     uint32_t room = argc > 4 ? number(argv[4]) : 4 << 20;
     int windows = argv[3][0] == 'w';
-    uint8_t *memory = aligned_alloc(65536, room > size ? room : (size + 65535) / 65536 * 65536);
+    uint32_t alignment = room % (2 << 20) ? 65536 : 2 << 20;   /* so that huge pages fit */
+    uint8_t *memory = aligned_alloc(alignment, room > size ? room : (size + 65535) / 65536 * 65536);
     int32_t out = must(cwasi_open("out", 3, CWASI_SEND));
     if (windows)
         must(cwasi_window_attach(out, memory, room));

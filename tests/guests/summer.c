@@ -27,7 +27,8 @@ int main(int argc, char **argv)
     uint32_t count = number(argv[1]), size = number(argv[2]);
     uint32_t room = argc > 4 ? number(argv[4]) : 4 << 20;
     int windows = argv[3][0] == 'w';
-    uint8_t *memory = aligned_alloc(65536, room > size ? room : (size + 65535) / 65536 * 65536);
+    uint32_t alignment = room % (2 << 20) ? 65536 : 2 << 20;   /* so that huge pages fit */
+    uint8_t *memory = aligned_alloc(alignment, room > size ? room : (size + 65535) / 65536 * 65536);
     int32_t in = must(cwasi_open("in", 2, CWASI_RECEIVE));
     if (windows)
         must(cwasi_window_attach(in, memory, room));
