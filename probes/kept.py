@@ -17,6 +17,7 @@ from .compiled import Compiled
 _MOST = 16
 """So many are kept: another kernel, or another pid namespace, wants others."""
 _LONGEST = 1 << 24
+_SUFFIX = ".probes"
 
 
 def key_of(*what: str) -> str:
@@ -29,10 +30,13 @@ def key_of(*what: str) -> str:
 
 def find(key: str) -> Compiled | None:
     """What was kept under this key; None for nothing, or for what is not as it was written."""
+    directory = _directory()
     try:
-        descriptor = os.open(_directory() / f"{key}.json", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if not _is_ours(directory.lstat()):
+            return None
+        descriptor = os.open(directory / f"{key}{_SUFFIX}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor) as file:
-            if not _is_ours(_directory().lstat()) or not _is_ours(os.fstat(descriptor)):
+            if not _is_ours(os.fstat(descriptor)):
                 return None
             digest, _, text = file.read(_LONGEST).partition("\n")
         return Compiled.from_json(text) if digest == key_of(key, text) else None
@@ -48,15 +52,15 @@ def keep(key: str, compiled: Compiled) -> None:
         directory.mkdir(0o700, parents=True, exist_ok=True)
         if not _is_ours(directory.lstat()):
             return
-        descriptor, name = tempfile.mkstemp(dir=directory)
+        descriptor, name = tempfile.mkstemp(_SUFFIX, dir=directory)
         try:
             with os.fdopen(descriptor, "w") as file:
                 file.write(f"{key_of(key, text)}\n{text}")
-            Path(name).replace(directory / f"{key}.json")
+            Path(name).replace(directory / f"{key}{_SUFFIX}")
         except BaseException:
             Path(name).unlink()
             raise
-        oldest_last = sorted(directory.iterdir(), key=lambda path: -path.lstat().st_mtime_ns)
+        oldest_last = sorted(directory.glob(f"*{_SUFFIX}"), key=lambda path: -path.lstat().st_mtime_ns)
         for path in oldest_last[_MOST:]:
             path.unlink()
 

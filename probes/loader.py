@@ -98,7 +98,9 @@ def compile_probe(sources: Sequence[str], defines: dict[str, int], bcc: ModuleTy
     text = "".join(f'#line 1 "{source}"\n{(HERE / source).read_text()}' for source in sources)
     if "BCC_KERNEL_SOURCE" in os.environ:   # who names headers wants to see what comes of them
         return _compiled(text, numbers, bcc)
-    key = kept.key_of(text, *numbers, *_beside(), bcc.__version__, *os.uname())
+    system = os.uname()
+    kernel = (system.release, system.version, system.machine)
+    key = kept.key_of(text, *numbers, *_beside(), bcc.__version__, *kernel)
     found = kept.find(key)
     if found is None:
         found = _compiled(text, numbers, bcc)

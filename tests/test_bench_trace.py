@@ -14,7 +14,7 @@ from cwasi_fastpath.bench.rounds import Regime
 from cwasi_fastpath.bench.tracing import Figure, TracingRound, Watching, summaries
 from cwasi_fastpath.cli.bench import bench
 from cwasi_fastpath.errors import Error
-from cwasi_fastpath.tracer import requirements
+from cwasi_fastpath.tracer import Check, TracerUnavailable, requirements
 
 tracing = pytest.mark.skipif(
     any(check.status == "fail" for check in requirements()), reason="cannot trace here (see cwasi doctor)"
@@ -70,6 +70,15 @@ def test_empty_programs_leave_nothing() -> None:
     with empty_programs():
         assert programs() == before + 3   # the program, and its two links
     assert programs() == before
+
+
+def test_who_cannot_trace_is_told_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cwasi_fastpath.bench import tracing
+
+    lack = Check("capabilities", "fail", "CAP_BPF missing", "run as root")
+    monkeypatch.setattr("cwasi_fastpath.tracer.requirements", lambda: [lack])
+    with pytest.raises(TracerUnavailable, match=r"CAP_BPF missing. Remedy: run as root"):
+        tracing.measure(tracing.Plan(1, 1, 1.0), lambda step: pytest.fail(f"{step} was measured"))
 
 
 def test_goals_are_ratios_of_one_round() -> None:

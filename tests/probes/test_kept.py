@@ -33,7 +33,7 @@ def test_keys_are_of_the_parts_and_not_of_their_sum() -> None:
 
 def test_what_is_damaged_or_of_another_key_is_not_used(directory: Path) -> None:
     kept.keep("k", COMPILED)
-    file = directory / "k.json"
+    file = directory / "k.probes"
     whole = file.read_bytes()
     for at in range(0, len(whole), 7):
         file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
@@ -42,13 +42,13 @@ def test_what_is_damaged_or_of_another_key_is_not_used(directory: Path) -> None:
         assert kept.find("k") is None
     file.write_bytes(whole)
     assert kept.find("k") == COMPILED
-    file.rename(directory / "l.json")
+    file.rename(directory / "l.probes")
     assert kept.find("l") is None
 
 
 def test_what_others_can_write_is_not_used(directory: Path) -> None:
     kept.keep("k", COMPILED)
-    file = directory / "k.json"
+    file = directory / "k.probes"
     for path in (directory, file):
         mode = path.stat().st_mode
         path.chmod(mode | 0o020)
@@ -74,7 +74,9 @@ def test_where_nothing_can_be_kept_nothing_is_said(directory: Path) -> None:
 
 
 def test_the_oldest_make_room(directory: Path) -> None:
+    kept.keep("k", COMPILED)
+    (directory / "another's").touch()
     for number in range(23):
         kept.keep(f"k{number}", COMPILED)
-    assert len(list(directory.iterdir())) == 16
+    assert len(list(directory.iterdir())) == 16 + 1
     assert kept.find("k22") == COMPILED

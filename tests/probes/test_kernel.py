@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -92,8 +94,11 @@ def test_what_was_compiled_is_not_compiled_again(
     """Nor is what was compiled from another text, or for another kernel, taken for it."""
     monkeypatch.delenv("BCC_KERNEL_SOURCE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    import_bcc()   # which opens what it keeps
+    before = set(Path("/proc/self/fd").iterdir())
     Tracer(light=True).close()
     assert len(list((tmp_path / "cwasi-fastpath").iterdir())) == 1
+    assert set(Path("/proc/self/fd").iterdir()) == before
 
     def compile_again(*_: object, **__: object) -> None:
         raise AssertionError("it was compiled again")
@@ -102,6 +107,7 @@ def test_what_was_compiled_is_not_compiled_again(
     Tracer(light=True).close()   # which tests itself
     with pytest.raises(Exception, match="compiled again"):
         Tracer(light=True, by_thread=True)
-    monkeypatch.setattr(os, "uname", lambda: ("another", "kernel"))
+    another = SimpleNamespace(release=platform.release(), version="#2", machine=platform.machine())
+    monkeypatch.setattr(os, "uname", lambda: another)
     with pytest.raises(Exception, match="compiled again"):
         Tracer(light=True)
