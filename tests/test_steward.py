@@ -22,7 +22,7 @@ from cwasi_fastpath.metrics import Observation, sane
 from cwasi_fastpath.modes import Locality, Transport, mode_of
 from cwasi_fastpath.observing import Counts
 from cwasi_fastpath.placing import Load, Thread, sets
-from cwasi_fastpath.policy import Cores, Decision, EdgeHistory, Objective, Request, Way
+from cwasi_fastpath.policy import Cores, Decision, EdgeHistory, Limits, Objective, Request, Way
 
 RING, PIPE, TCP, REDIS = map(Way, Transport)
 ONE, TWO = Way(Transport.RING, Cores.ONE), Way(Transport.RING, Cores.TWO)
@@ -289,6 +289,17 @@ def test_what_it_would_cost_if(guests: Path) -> None:
                              ({"rate": "2x"}, "none was seen"), ({"locality": "moon"}, "moon")):  # fmt: skip
             with pytest.raises(cwasi.BadSpec, match=words):
                 channel.what_if(**wrong)
+
+
+def test_what_must_hold_holds_from_the_start(guests: Path) -> None:
+    with cwasi.Host(limits=Limits(isolated=True)) as host:
+        source, sink = host.load(guests / "source.wasm"), host.load(guests / "sink.wasm")
+        channel = host.connect("lab", source, sink)
+        assert channel.transport is Transport.PIPE and "the ends may not share memory" in channel.explain()
+    with cwasi.Host(limits=Limits(durable=True)) as host:
+        guests_of_it = host.load(guests / "source.wasm"), host.load(guests / "sink.wasm")
+        with pytest.raises(cwasi.NoTransport, match="durable"):
+            host.connect("lab", *guests_of_it)
 
 
 # ---- the parts ----
