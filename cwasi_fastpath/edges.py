@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from .channel import Edge
 from .metrics import Observation
 from .modes import EdgeFacts, Mode, Transport
-from .policy import Decision, Policy, Request, decide
+from .policy import Decision, Limits, Objective, Policy, Request, decide
 from .policy.decision import available, for_several
 
 
@@ -31,12 +31,17 @@ def decide_all(
     asked: Transport | None = None,
     redis: str | None = None,
     observation: Observation | None = None,
+    objective: Objective | None = None,
+    limits: Limits | None = None,
 ) -> dict[Edge, Decision]:
     """Asks the policy for every edge of a channel. Several receivers get the same transport. Raises NoTransport."""
     receivers = len({receiver for _, receiver in edges})
     if receivers > 1 and asked is None:
         offered = available(redis)
-        requests = [Request(facts, observation, mode, None, offered, receivers) for facts in edges.values()]
+        requests = [
+            Request(facts, observation, mode, None, offered, receivers, limits=limits or Limits())
+            for facts in edges.values()
+        ]
         asked = for_several(requests)
     return {
         (sender, receiver): decide(
@@ -48,6 +53,8 @@ def decide_all(
             redis=redis,
             observation=observation,
             receivers=receivers,
+            objective=objective,
+            limits=limits,
         )
         for (sender, receiver), facts in edges.items()
     }

@@ -254,6 +254,8 @@ class Host:
             asked=choice.transport,
             redis=self.redis,
             observation=choice.observation,
+            objective=self.objective,
+            limits=self.limits,
         )
 
     def _way_back(self, channel: str, caller: Guest, answerer: Guest, choice: _Choice) -> str:

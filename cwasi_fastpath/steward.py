@@ -27,7 +27,7 @@ from .errors import BadSpec, Error
 from .explanation import Explanation, WhatIf, alternatives, what_if
 from .guest import Guest
 from .metrics import Observation
-from .modes import EdgeFacts, Transport
+from .modes import EdgeFacts, Transport, mode_of
 from .observing import Counts
 from .placing import Load, Ran, last_core, ran, sets
 from .policy import Cores, Decision, EdgeHistory, Limits, Objective, Policy, Request, Way
@@ -47,9 +47,12 @@ _MESSAGES, _SECONDS = 1000, 10.0
 """That a channel is looked at on a way, whichever comes first, before it leaves that."""
 _SWITCH_SECONDS = 0.5
 """For a switch; the guests may be done by then."""
+_PATIENCE = 5.0
+"""Seconds for the thread to end."""
 _BACK_OFF = 60.0
 _SURE = 2
 """Windows in a row that tell that senders are held up, or are no longer."""
+_LONGEST_WORDS = 400
 _THREADS = 64
 """Whose time in the run queue is looked at; with more guests than that it is not."""
 
@@ -158,7 +161,7 @@ class Steward:
         self._host = host
         self._lacked = lacked
         self._lock = threading.Lock()
-        """Guards the thread, and who needs it."""
+        """Guards the thread, who needs it, and which channels are known."""
         self._needed = 0
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -169,7 +172,7 @@ class Steward:
         self._ran: dict[str, Ran] = {}
         """By guest."""
         self._looked_at: float | None = None
-        self._usable = sorted(os.sched_getaffinity(0))
+        self._usable = sorted(os.sched_getaffinity(os.getpid()))   # not of this thread alone
         self._load = Load(self._usable)
         # Made once: a policy that is asked often sees at once that they are the same.
         self._offered = available(host.redis)
@@ -188,7 +191,7 @@ class Steward:
                 self._thread.start()
 
     def end(self) -> None:
-        """They have ended. With the last of them the thread ends, before this returns."""
+        """They have ended. With the last of them the thread ends, before this returns, unless the policy hangs."""
         with self._lock:
             self._needed -= 1
             thread = self._thread if self._needed == 0 else None
@@ -196,7 +199,7 @@ class Steward:
                 self._thread = None
                 self._stop.set()
         if thread is not None:
-            thread.join()
+            thread.join(_PATIENCE)
 
     def _run(self, stop: threading.Event) -> None:
         interval = QUICKEST
@@ -255,15 +258,16 @@ class Steward:
 
     def known(self, channel: Channel) -> Kept | None:
         """What is remembered of a channel; None where not all of its ends are here."""
-        kept = self._kept.get(channel.name)
-        if kept is None or kept.channel is not channel:
-            facts = self._host.facts_of(channel)
-            if facts is None:
-                return None
-            strictest = min(facts.values(), key=lambda one: (one.same_user, one.same_trust))
-            kept = Kept(channel, strictest, len({receiver for _, receiver in channel.decisions}))
-            self._kept[channel.name] = kept
-        return kept
+        with self._lock:
+            kept = self._kept.get(channel.name)
+            if kept is None or kept.channel is not channel:
+                facts = self._host.facts_of(channel)
+                if facts is None:
+                    return None
+                strictest = min(facts.values(), key=lambda one: (one.same_user, one.same_trust))
+                kept = Kept(channel, strictest, len({receiver for _, receiver in channel.decisions}))
+                self._kept[channel.name] = kept
+            return kept
 
     def _times(self, guests: Mapping[str, Guest], now: float) -> dict[str, Ran]:
         """What the thread of each guest did since the last look; and how busy the cores are with other things."""
@@ -366,21 +370,31 @@ class Steward:
         """Asks, and does it."""
         request = self.request(kept, now)
         try:
-            history, way = self._host.policy.step(request)
-            if not isinstance(history, EdgeHistory) or not isinstance(way, Way | None):
-                raise TypeError(f"it answered {history!r:.80}, {way!r:.80}")
-            kept.history = history
-            if way is None or way == request.current or request.pinned or not kept.settled(now):
+            way = self._wanted(kept, request)
+            if now >= kept.not_before:
+                kept.trouble = ""
+            if way is None or not kept.settled(now):
                 return
-            if (obstacle := ruled_out_way(request, way)) is not None:
-                raise ValueError(f"it chose {way}, which cannot be: {obstacle}")
-            decision = self._host.policy.decide(replace(request, history=history))
+            decision = self._host.policy.decide(replace(request, history=kept.history))
             if not isinstance(decision, Decision) or decision.way != way:
-                decision = Decision(kept.channel.mode, way.transport, "the policy chose it", cores=way.cores)
+                mode = mode_of(way.transport, kept.facts.locality)
+                decision = Decision(mode, way.transport, "the policy chose it", cores=way.cores)
         except Exception as error:
             self._trouble(kept, f"the policy failed, and {kept.way} is held: {type(error).__name__}: {error}")
             return
         self._change(kept, decision, now)
+
+    def _wanted(self, kept: Kept, request: Request) -> Way | None:
+        """Another way than that in use. Raises what the policy raises, and where it answers what cannot be."""
+        history, way = self._host.policy.step(request)
+        if not isinstance(history, EdgeHistory) or not isinstance(way, Way | None):
+            raise TypeError(f"it answered {history!r:.80}, {way!r:.80}")
+        kept.history = history
+        if way is None or way == request.current or request.pinned:
+            return None
+        if (obstacle := ruled_out_way(request, way)) is not None:
+            raise ValueError(f"it chose {way}, which cannot be: {obstacle}")
+        return way
 
     def _change(self, kept: Kept, decision: Decision, now: float) -> None:
         way = decision.way
@@ -406,13 +420,20 @@ class Steward:
         """Raises OSError."""
         taken = Counter(core for other in self._active if other is not kept for core in other.places)
         places = sets(cores, self._load.freest(taken))
-        for number, guest in enumerate(kept.pair):
-            guest.thread.place(None if places is None else places[number])
+        try:
+            for number, guest in enumerate(kept.pair):
+                guest.thread.place(None if places is None else places[number])
+        except OSError:
+            for guest in kept.pair:
+                guest.thread.place(None)
+            kept.cores, kept.places = Cores.FREE, ()
+            raise
         kept.cores, kept.places = cores, () if places is None else tuple(core for one in places for core in one)
 
     def _trouble(self, kept: Kept, words: str) -> None:
         """Said once in the log, and to who asks for an explanation until it is over."""
-        if kept.trouble != words:
+        words = words[:_LONGEST_WORDS]
+        if not kept.trouble:
             _log.warning("channel %r: %s", kept.channel.name, words)
         kept.trouble = words
 

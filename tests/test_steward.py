@@ -22,7 +22,7 @@ from cwasi_fastpath.metrics import Observation, sane
 from cwasi_fastpath.modes import Locality, Transport, mode_of
 from cwasi_fastpath.observing import Counts
 from cwasi_fastpath.placing import Load, Thread, sets
-from cwasi_fastpath.policy import Cores, Decision, EdgeHistory, Objective, Request, Way
+from cwasi_fastpath.policy import Cores, Decision, EdgeHistory, Limits, Objective, Request, Way
 
 RING, PIPE, TCP, REDIS = map(Way, Transport)
 ONE, TWO = Way(Transport.RING, Cores.ONE), Way(Transport.RING, Cores.TWO)
@@ -168,9 +168,10 @@ def test_of_a_policy_that_fails_the_last_choice_is_held(
         run.until(lambda: "the policy failed, and pipe is held: " in run.channel.explain())
         assert words in run.channel.explain()
         assert run.channel.transport is Transport.PIPE
+        policy.answer = lambda request: PIPE
+        run.until(lambda: "  held: " not in run.channel.explain())
         policy.answer = lambda request: RING
         run.until(lambda: run.channel.transport is Transport.RING)
-        assert "held" not in run.channel.explain(), "it is over"
         run.end()
 
 
@@ -208,6 +209,17 @@ def test_cores_are_those_of_the_threads_and_given_back(guests: Path, start: Star
         assert places() == [set(CORES), set(CORES)]
         run.end()
     assert sorted(os.sched_getaffinity(0)) == CORES
+
+
+def test_cores_that_are_gone_meanwhile(guests: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steward, "sets", lambda cores, usable: ({usable[0]}, {4095}))
+    policy = Told(lambda request: ONE)
+    with cwasi.Host(policy=policy) as host:
+        run = Run(host, guests, start)
+        run.until(lambda: "a change to ring/one core failed, and ring is held" in run.channel.explain())
+        numbers = [guest.thread.number for guest in (run.source, run.sink)]
+        assert [os.sched_getaffinity(number) for number in numbers if number] == [set(CORES)] * 2
+        run.end()
 
 
 def test_cores_are_for_pairs_alone(guests: Path, start: Start) -> None:
@@ -289,6 +301,17 @@ def test_what_it_would_cost_if(guests: Path) -> None:
                              ({"rate": "2x"}, "none was seen"), ({"locality": "moon"}, "moon")):  # fmt: skip
             with pytest.raises(cwasi.BadSpec, match=words):
                 channel.what_if(**wrong)
+
+
+def test_what_must_hold_holds_from_the_start(guests: Path) -> None:
+    with cwasi.Host(limits=Limits(isolated=True)) as host:
+        source, sink = host.load(guests / "source.wasm"), host.load(guests / "sink.wasm")
+        channel = host.connect("lab", source, sink)
+        assert channel.transport is Transport.PIPE and "the ends may not share memory" in channel.explain()
+    with cwasi.Host(limits=Limits(durable=True)) as host:
+        guests_of_it = host.load(guests / "source.wasm"), host.load(guests / "sink.wasm")
+        with pytest.raises(cwasi.NoTransport, match="durable"):
+            host.connect("lab", *guests_of_it)
 
 
 # ---- the parts ----

@@ -212,12 +212,17 @@ def decide(
     observation: Observation | None = None,
     receivers: int = 1,
     missing: Mapping[Transport, str] = MappingProxyType({}),
+    objective: Objective | None = None,
+    limits: Limits | None = None,
 ) -> Decision:
     """Asks the policy for one edge. what: names the edge. missing: what this edge cannot have of what a host has.
 
     Raises NoTransport with every obstacle.
     """
-    request = Request(facts, observation, mode, asked, available(redis), receivers, missing)
+    request = Request(
+        facts, observation, mode, asked, available(redis), receivers, missing,
+        objective=objective or Objective(), limits=limits or Limits(),
+    )  # fmt: skip
     decision = policy.decide(request)
     if decision is not None and (obstacle := ruled_out(request, decision.transport)) is not None:
         raise errors.NoTransport(f"{what}: the policy chose {decision.transport}, which cannot be: {obstacle}")
