@@ -35,7 +35,7 @@ COMMANDS = {
     "cwasi-demo": [["demo"]],
     "cwasi-doctor": [["doctor"]],
     "cwasi-inspect": [["inspect"]],
-    "cwasi-policy": [["policy", "replay"], ["policy", "generate"]],
+    "cwasi-policy": [["policy", "replay"], ["policy", "generate"], ["policy", "record"]],
     "cwasi-ps": [["ps"]],
     "cwasi-run": [["run"]],
     "cwasi-soak": [["soak"]],

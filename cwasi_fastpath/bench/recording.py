@@ -11,12 +11,12 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from .. import calibration
@@ -30,7 +30,7 @@ from ..policy.trace import Block, Measured, Trace
 from .environment import environment
 
 SMALL, LARGE = 64, 1 << 20
-_FIRST_ROUNDS = 25
+_FIRST_ROUNDS = 40
 """Before the trace begins: what a calibration would know."""
 _RUN_SECONDS = 0.003
 """Of one run, about."""
@@ -66,14 +66,8 @@ def usable_ways(redis: str | None) -> list[Way]:
     return [*ways, Way(Transport.PIPE), Way(Transport.TCP), *([Way(Transport.REDIS)] if redis else [])]
 
 
-def record(
-    scenario: str, seconds: float, ways: Sequence[Way], redis: str | None = None,
-    begun: Callable[[int], None] = lambda number: None
-) -> Trace:  # fmt: skip
-    """A trace of about that length, on the ways given. begun: told when each part begins.
-
-    Raises what channels raise, BadSpec.
-    """
+def record(scenario: str, seconds: float, ways: Sequence[Way], redis: str | None = None) -> Trace:
+    """A trace of about that length, on the ways given. Raises what channels raise, BadSpec."""
     if scenario not in SCENARIOS:
         raise BadSpec(f"scenario {scenario!r} cannot be recorded: use {', '.join(SCENARIOS)}")
     phases = SCENARIOS[scenario]
@@ -85,7 +79,6 @@ def record(
         changes = []
         start = time.monotonic()
         for number, phase in enumerate(phases):
-            begun(number)
             until = start + seconds * (number + 1) / len(phases)
             with _crowd(phase.crowded):
                 if number:
@@ -192,7 +185,8 @@ def _calibrated(roads: Sequence[_Road], sizes: Sequence[int], redis: str | None)
     curves = {
         road.way: Curve(
             tuple(map(float, sizes)),
-            tuple(median(one.latency_ns for one in found[road.way, size][3:]) for size in sizes),
+            # The mean: few that take very long are what a way costs, where others want the cores now and then.
+            tuple(fmean(one.latency_ns for one in found[road.way, size][3:]) for size in sizes),
             error=0.1,
         )
         for road in roads
