@@ -43,7 +43,7 @@ def test_everything_is_measured_and_judged(tmp_path: Path) -> None:
     assert one["figures"]["attach, s"] > 0
     for summary in report["summaries"]:   # none where the machine changed meanwhile
         assert {goal["verdict"] for goal in summary["goals"]} <= {"met", "missed"}
-        assert len(summary["goals"]) == 7
+        assert len(summary["goals"]) == 8
     text = page.read_text()
     assert "What tracing costs" in text
     assert len(report["summaries"]) == text.count("<svg") == len(re.findall("<h2>", text))

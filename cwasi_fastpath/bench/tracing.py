@@ -24,9 +24,9 @@ from .goals import Goal
 from .rounds import Regime, regime_of
 from .stats import Estimate, estimate
 
-CALLS = 20_011
-"""In a run."""
-RUNS = 9
+CALLS = 2003
+"""In a run: so few that some run has a core for itself, even on a busy machine."""
+RUNS = 101
 """Of which the fastest counts: others on the machine make calls slower, never faster."""
 RATE = 10_000.0
 THREADS = 2
@@ -99,7 +99,7 @@ class TracingSummary:
 
 
 def measure(plan: Plan, before_step: Callable[[str], None]) -> list[TracingRound]:
-    """A short round that warms everything comes first and is dropped. before_step: told what comes next.
+    """A round that warms everything comes first and is dropped. before_step: told what comes next.
 
     Raises TracerUnavailable, Error, OSError.
     """
@@ -164,10 +164,10 @@ def _ns_per_call(who: _Talker, function: str | None) -> float:
 
 
 def _flood(tracer: _Talker, calls: int) -> dict[Figure, float]:
-    """Two threads make calls as fast as they can; what the tracer has not counted is lost, whatever it says."""
+    """Two threads make calls as fast as they can; what was not counted, or twice, is lost, whatever the tracer says."""
     answer = tracer.ask({"calls": calls, "threads": THREADS})
     made = calls * THREADS
-    lost = max(made - answer["counted"], answer["lost"])
+    lost = max(abs(made - answer["counted"]), answer["lost"])
     return {Figure.FLOOD: made * 1e9 / answer["answer"], Figure.LOST: lost}
 
 
@@ -231,6 +231,7 @@ class _Promise:
     value: Callable[[TracingRound], float] = field(repr=False)
     always: bool = False
     """Whether every single round must keep it: then the worst stands for all."""
+    at_least: bool = False
 
 
 def _times(one: Watching, other: Watching) -> Callable[[TracingRound], float]:
@@ -252,7 +253,8 @@ _PROMISES = (
     _Promise("a call traced with --light", "x nobody watching", 1.3, _times(Watching.LIGHT, Watching.NOBODY)),
     _Promise("attaching", "s", 0.3, _figure(Figure.ATTACH)),
     _Promise("tracer's CPU at 10,000 calls/s", "% of a core", 1, _figure(Figure.SHARE)),
-    _Promise("lost of calls as fast as it goes", "calls", 0, _figure(Figure.LOST), always=True),
+    _Promise("calls as fast as it goes", "calls/s", 1e6, _figure(Figure.FLOOD), at_least=True),
+    _Promise("lost of these", "calls", 0, _figure(Figure.LOST), always=True),
 )  # fmt: skip
 
 
@@ -272,5 +274,7 @@ def _summary(regime: Regime, rounds: list[TracingRound], seed: int) -> TracingSu
         len(rounds),
         {watching: estimated(_calls(watching)) for watching in Watching},
         {figure: estimated(_figure(figure)) for figure in Figure},
-        tuple(Goal(one.name, one.unit, one.wanted, False, estimated(one.value, one.always)) for one in _PROMISES),
+        tuple(
+            Goal(one.name, one.unit, one.wanted, one.at_least, estimated(one.value, one.always)) for one in _PROMISES
+        ),
     )
