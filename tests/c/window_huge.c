@@ -8,9 +8,11 @@ enum { PARTS = 2, WINDOW = PARTS * HUGE_PAGE, AT = HUGE_PAGE, SIZE = AT + WINDOW
 enum { ASKED, REFUSED };
 
 /* What the kernel is asked for, and says. The thread sanitizer needs the function to itself. */
-static int how, asked, made;   /* made: and did */
+static int asked, made;   /* made: and did */
 
 #ifndef __SANITIZE_THREAD__
+static int how;
+
 #include <sys/syscall.h>
 
 int madvise(void *at, size_t length, int advice)
