@@ -17,8 +17,8 @@ enum { ANNOUNCED = sizeof(uint64_t) };
 
 /* Bytes after which the records of two cores begin at the start again. */
 static const uint64_t KEEP = 256 * 1024;
-/* Bytes that may be held at once, if two records are not more, while the readers go on; and how long we wait for that, in
- * nanoseconds a byte of the next record. */
+/* Bytes that may be held at once, if two records are not more, while the readers go on; and how long we wait for that,
+ * in nanoseconds a byte of the next record. */
 static const uint64_t AHEAD = 2 * 1024 * 1024, PATIENCE = 2;
 /* From here on no positions are skipped, so that they do not wrap around either. A window of 1 GiB comes here in 2^33
  * messages, another later. */
@@ -129,8 +129,8 @@ static int near_ready(void *arg)
     return window_room_ready(r) && (r->result < 0 || near_by(r));
 }
 
-/* Who runs far ahead writes to memory that the caches have lost, and the readers read it from there: so readers go first
- * while they have something to read. For those that take too long the limit is raised, and soon comes down again. */
+/* Who runs far ahead writes to memory that the caches have lost, and the readers read it from there: so readers go
+ * first while they have something to read. For those that take too long the limit is raised, and soon comes down again. */
 static int stay_near(ring *r, deadline until)
 {
     r->window_ahead = r->window_held ? r->window_ahead - r->window_ahead / 8 : 0;
