@@ -60,6 +60,7 @@ typedef struct {
     uint64_t window_base;      /* of the sender: all before it is released, or was skipped */
     uint64_t window_held;      /* from there on, by the slowest reader, when the sender looked last */
     uint64_t window_start;     /* of the record acquired, or of the frame that was peeked */
+    uint64_t window_ahead;     /* how much may be held before the readers get a moment; 0: as at first */
     uint64_t window_size;      /* whole pages of the record acquired; 0: none */
     int in_window;             /* the payload of the frame that was peeked is there */
     int handed;                /* it is where we had offered a buffer for it */

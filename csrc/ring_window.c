@@ -17,6 +17,9 @@ enum { ANNOUNCED = sizeof(uint64_t) };
 
 /* Bytes after which the records of two cores begin at the start again. */
 static const uint64_t KEEP = 256 * 1024;
+/* Bytes that may be held at once, if two records are not more, while the readers go on; and how long we wait for that,
+ * in nanoseconds a byte of the next record. */
+static const uint64_t AHEAD = 2 * 1024 * 1024, PATIENCE = 2;
 /* From here on no positions are skipped, so that they do not wrap around either. A window of 1 GiB comes here in 2^33
  * messages, another later. */
 static const uint64_t FAR = UINT64_C(1) << 63;
@@ -103,6 +106,44 @@ static int window_room_ready(void *arg)
     return (r->result = look_for_window_room(r)) != 0;
 }
 
+/* Who has read all waits for us, whatever it holds. */
+static int all_read(const ring *r)
+{
+    for (unsigned i = 0; i < r->peers; i++) {
+        const ring_peer *peer = &r->peer[i];
+        /* Pairs with ring_publish of the reader. */
+        if (!peer->gone && load_ordered(&peer->side->position) != r->published)
+            return 0;
+    }
+    return 1;
+}
+
+static int near_by(const ring *r)
+{
+    return r->window_held + r->want <= MAX(r->window_ahead, MAX(AHEAD, 2 * r->want)) || all_read(r);
+}
+
+static int near_ready(void *arg)
+{
+    ring *r = arg;
+    return window_room_ready(r) && (r->result < 0 || near_by(r));
+}
+
+/* Who runs far ahead writes to memory that the caches have lost, and the readers read it from there: so readers go
+ * first while they have something to read. For those that take too long the limit is raised, and soon comes down again. */
+static int stay_near(ring *r, deadline until)
+{
+    r->window_ahead = r->window_held ? r->window_ahead - r->window_ahead / 8 : 0;
+    if (until.at == 0 || near_by(r))
+        return 0;
+    until.at = MIN(until.at, now_ns() + (int64_t)(r->want * PATIENCE));
+    int rc = ring_await(r, near_ready, until);
+    if (rc != -ETIMEDOUT)
+        return rc;
+    r->window_ahead = 2 * r->window_held;
+    return 0;
+}
+
 static int64_t ring_acquire(endpoint *e, uint64_t length, deadline until)
 {
     ring *r = (ring *)e;
@@ -113,6 +154,8 @@ static int64_t ring_acquire(endpoint *e, uint64_t length, deadline until)
     r->window_size = 0;
     r->want = size;
     int rc = ring_await(r, window_room_ready, until);
+    if (rc == 0)
+        rc = stay_near(r, until);
     if (rc < 0)
         return rc;
     if (r->window_held == 0)

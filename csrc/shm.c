@@ -1,6 +1,6 @@
 /* shm.c - the sealed memory of a ring: control words, then the data, mapped twice in a row so that a message that runs
- * over the end is contiguous all the same, then the window area, which is mapped only where it is used, and begins where
- * a huge page can. What nobody has written to takes no memory. */
+ * over the end is contiguous all the same, then the window area, which is mapped only where it is used, and begins
+ * where a huge page can. What nobody has written to takes no memory. */
 #include "internal.h"
 
 #include <errno.h>

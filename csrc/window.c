@@ -97,9 +97,9 @@ static int make(window *w, uint8_t *memory, int mapped)
     return mapped ? map_area(w, memory) : unmap_area(w, memory);
 }
 
-/* Puts the next part of the area into a huge page once all of it is in use: what is there takes no more memory in one, and
- * less time to walk through. One part at a time, since that takes a moment, and not for ever where it is refused. It can
- * be done only where the guest has put the window so that huge pages fit; the receivers' mappings follow by themselves. */
+/* Puts the next part of the area into a huge page once all of it is in use: what is there takes no more memory in one,
+ * and less time to walk through. One part at a time, since that takes a moment, and not for ever where it is refused.
+ * It can be done only where the guest has put the window so that huge pages fit; receivers' mappings follow. */
 static void enlarge(window *w, uint8_t *memory)
 {
     uint8_t *at = memory + w->at + w->enlarged;

@@ -1,12 +1,13 @@
-/* Where no reader holds a record, the next one begins again at the start of the window, and beside its reader all of the
- * window is free for it and for those behind it; where one does, nothing comes over what it holds. */
+/* Where no reader holds a record, the next one begins again at the start of the window, and beside its reader all of
+ * the window is free for it and for those behind it; where one does, nothing comes over what it holds. */
 #include "hosted.h"
 
 #include "ring.h"
 
 #include <sched.h>
 
-enum { PAGES = 8 * WASM_PAGE / PAGE, WINDOW = PAGES * PAGE, AT = WASM_PAGE, BUFFER = AT + WINDOW, SIZE = BUFFER + WINDOW };
+enum { PAGES = 8 * WASM_PAGE / PAGE, WINDOW = PAGES * PAGE, AT = WASM_PAGE };
+enum { BUFFER = AT + WINDOW, SIZE = BUFFER + WINDOW };
 enum { READERS = 3, MAY_HOLD = 3, STEPS = 1500, KEEP = 256 * 1024 };
 
 static ring *end_of(cwasi_channel *c)
