@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from .probe import Probe
 
-_MANY = 256
+_MANY, _TOO_MANY = 256, 1024
 
 
 class Retired:
@@ -26,7 +26,8 @@ class Retired:
         before = len(self._waiting)
         self._waiting.update(owners)
         self._fresh += len(self._waiting) - before
-        if self._fresh >= _MANY:
+        # Who retires them is waited for by a host, and a look at all counts takes long where there are many.
+        if self._fresh >= _TOO_MANY or (self._fresh >= _MANY and not self._probe.lock.locked()):
             self._fresh = 0
             with suppress(OSError):
                 self._put_away()

@@ -58,12 +58,13 @@ class Target(ABC):
     def wait(self, until: float | None) -> bool:
         """Until a moment of time.monotonic(), if any. Returns True as soon as the target has ended, or is stopped."""
         while self._pidfds and not self.stopped:
-            left = None if until is None else until - time.monotonic()
-            if left is not None and left <= 0:
-                return False
-            for descriptor, _ in self._poll.poll(None if left is None else left * 1000 + 1):
+            left = None if until is None else max(0.0, until - time.monotonic())
+            # Looks once even if it is late: else who is always late would never see the end.
+            for descriptor, _ in self._poll.poll(None if left is None else left * 1000 + (left > 0)):
                 self._heard(descriptor)
-        return True
+            if left == 0:
+                break
+        return self.stopped or not self._pidfds
 
     def _heard(self, descriptor: int) -> None:
         if descriptor in self._pidfds:
