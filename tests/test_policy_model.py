@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import inf, isfinite, nan
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cwasi_fastpath import errors
@@ -90,6 +90,7 @@ def test_the_interval_is_around_and_wider_where_nothing_was_measured() -> None:
 figures = st.floats() | st.sampled_from([nan, inf, -inf, -1.0, 0.0, 1e308, 5e-324])
 
 
+@settings(deadline=None)
 @given(st.sampled_from(EVERY), st.lists(figures, min_size=6, max_size=6), figures, figures, figures)
 def test_no_conditions_break_it(way: Way, values: list[float], others: float, srtt: float, network: float) -> None:
     size, _, rate, burst, contention, apart = values
@@ -98,6 +99,7 @@ def test_no_conditions_break_it(way: Way, values: list[float], others: float, sr
     assert all(isfinite(value) and value >= 0 for value in found[:3])
 
 
+@settings(deadline=None)
 @given(st.builds(Costs, *[figures] * 6), st.sampled_from(EVERY), st.floats(0, 2**31))
 def test_no_costs_break_it(costs: Costs, way: Way, size: float) -> None:
     found = estimate(costs, way, Conditions(size, rate=1000.0, others=1.0))
@@ -113,6 +115,7 @@ observations = st.builds(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(observations)
 def test_nonsense_is_left_out(observation: Observation) -> None:
     clean = sane(observation)

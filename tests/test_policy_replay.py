@@ -43,7 +43,7 @@ price = st.integers(1, 2000).map(float)
 prices = st.lists(st.fixed_dictionaries(dict.fromkeys((RING, PIPE, TCP), price)), min_size=1, max_size=5)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(prices)
 def test_nobody_does_better_than_the_oracle(costs: list[dict[Way, float]]) -> None:
     """All ways through the trace, one after the other."""
@@ -120,7 +120,7 @@ def test_time_to_adapt() -> None:
 # ---- the cost policy ----
 
 STATIC = ["static", "always:ring/one core", "always:ring/two cores", "always:redis"]
-HELD_OUT = (101, 102)
+HELD_OUT = (101,)
 """The policy was made with the seeds below 100."""
 
 

@@ -200,7 +200,7 @@ wild = st.builds(
 moments = st.floats(-1e9, 1e9) | st.sampled_from([nan, inf, -inf])
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(wild, moments), max_size=12),
     st.sampled_from(Locality),

@@ -112,6 +112,33 @@ def generate(scenario: str, output: Path, seed: int, seconds: float) -> None:
     click.echo(f"{output}: {scenario}, {seconds:g} s")
 
 
+@policy.command()
+@click.argument("scenario", type=click.Choice(("steady", "size-shift", "contention")))
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The file.")
+@click.option("--seconds", type=click.FloatRange(0.1, 3600), default=30.0, show_default=True, help="Of the trace.")
+@click.option("--redis", metavar="URL", help="A server, whose way is measured too.")
+def record(scenario: str, output: Path, seconds: float, redis: str | None) -> None:
+    """Records a trace with real messages between two threads, by every way in turn.
+
+    \b
+    steady       nothing changes
+    size-shift   messages get larger, from 64 bytes to 1 MiB, for a third of the time
+    contention   another process wants one of the cores, for a third of the time
+
+    \b
+    Examples:
+      cwasi policy record contention -o busy.trace
+    """
+    from ..bench.recording import record as recorded
+    from ..bench.recording import usable_ways
+    from ..policy.trace import lines_of
+
+    _save(output, "")   # before it takes its time
+    trace = recorded(scenario, seconds, usable_ways(redis), redis)
+    _save(output, "".join(lines_of(trace)))
+    click.echo(f"{output}: {scenario}, {trace.seconds:.0f} s in {len(trace.blocks)} blocks")
+
+
 def _save(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import exp
 from typing import NamedTuple
 
+from .costs import SIZES
 from .history import EdgeHistory, Trial
 from .outlook import Outlook, switch_ns
 from .way import Way
@@ -55,7 +56,8 @@ def likely(history: EdgeHistory, outlook: Outlook, now: float, current: Way | No
         return Likely(list(outlook.cost_ns), [estimate.error for estimate in outlook.estimates])
     costs, errors = [], []
     for way, ns, estimate in zip(outlook.ways, outlook.cost_ns, outlook.estimates, strict=True):
-        factor, deviation = history.corrected(way, outlook.kind, estimate.error, now, current)
+        kind = outlook.kind + len(SIZES) * estimate.level
+        factor, deviation = history.corrected(way, kind, estimate.error, now, current)
         costs.append(ns * exp(factor) if factor else ns)
         errors.append(deviation)
     return Likely(costs, errors)

@@ -84,7 +84,7 @@ class CostPolicy(Policy):
         if old.observed_at is not None and now < old.observed_at:
             old = old.rebased(now - old.observed_at)
         raw = _conditions(request, seen)
-        if old.held is not None and old.previous is old.held and not old.held.apart and alike(raw, old.held):
+        if old.held is not None and old.previous is old.held and alike(raw, old.held):
             history = old   # as a rule; met() would say the same
         else:
             history = old.met(now, raw, self._believes(request, old, raw, seen))
@@ -94,7 +94,8 @@ class CostPolicy(Policy):
         if current is not None and index is not None:
             measured = measured_ns(request.objective, seen, outlook.estimates[index])
             if measured is not None:
-                history = history.measured(now, current, measured, outlook.cost_ns[index])
+                level = outlook.estimates[index].level
+                history = history.measured(now, current, measured, outlook.cost_ns[index], level)
         idle = _nothing_new(old, history, outlook)
         history = history._replace(
             observation=seen, observed_at=now, windows=old.windows + 1, outlook=outlook, trying=None,

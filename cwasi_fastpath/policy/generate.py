@@ -77,7 +77,7 @@ def _size_shift(noise: Noise) -> list[Phase]:
 
 
 def _contention(noise: Noise) -> list[Phase]:
-    busy = 0.35 * noise.factor(0.15)
+    busy = 0.8 * noise.factor(0.08)
     return [Phase(1, size=512.0, rate=150e3, others=others) for others in (0.02, 0.02 + busy, 0.02)]
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..metrics import Observation, sane
 from .costs import SIZES
-from .model import Conditions
-from .way import Cores, Way
+from .model import REGULAR, Conditions
+from .way import Way
 
 if TYPE_CHECKING:
     from .outlook import Outlook
@@ -34,6 +34,8 @@ _MEMORY = 50
 """Windows that the mean is of, about."""
 _FLOOR = 0.03
 """A standard deviation of log(measured / predicted) that is less is not believed."""
+_WORST = 0.25
+"""What few messages that take very long make uncertain, at most: it is they who are to be left."""
 _FIRST = 0.1
 _SHAKEN = 0.15
 """What a change of the costs adds to the standard deviation of what was measured before it."""
@@ -54,6 +56,10 @@ class Record(NamedTuple):
     windows: int
     seen: float
     """When, last, seconds."""
+    factor: float
+    """The mean of measured / predicted itself: where few messages take very long, these are what counts."""
+    spread: float
+    """Its variance."""
 
 
 class Trial(NamedTuple):
@@ -139,9 +145,11 @@ class EdgeHistory(NamedTuple):
         held, previous = self.held, self.previous
         if held is None or previous is None:
             return self._replace(held=raw, previous=raw, anchor=raw, changed=now)
-        if raw.way is not None and raw.way.cores is Cores.ONE and held.apart:
+        if raw.apart is None and held.apart is not None:
             gone = 0.0 if self.observed_at is None else max(0.0, now - self.observed_at)
             raw = raw._replace(apart=held.apart * exp(-gone / _CROWD_SECONDS))
+        if raw.others is None and held.others is not None:
+            raw = raw._replace(others=held.others)
         if alike(raw, held):
             return self if previous is held else self._replace(previous=held)
         held = raw if sure else _median(held, previous, raw)
@@ -157,16 +165,18 @@ class EdgeHistory(NamedTuple):
             span = min(SPAN_SECONDS, max(_SHORTEST_SPAN, (span + lasted) / 2))
         return self._replace(changed=now, anchor=self.held, span=span)
 
-    def measured(self, now: float, way: Way, measured_ns: float, predicted_ns: float) -> EdgeHistory:
-        """With one more measurement of what a message costs on the way in use."""
-        if self.held is None or self.previous is not self.held:
-            return self   # whether these conditions stay is not known yet
+    def measured(self, now: float, way: Way, measured_ns: float, predicted_ns: float, level: int = 0) -> EdgeHistory:
+        """With one more measurement of what a message costs on the way in use. level: how crowded the cores are."""
+        if self.held is None:
+            return self
         ratio = min(12.0, max(-12.0, log(max(1.0, measured_ns) / max(1.0, predicted_ns))))
-        kind = kind_of(self.held)
+        kind = kind_of(self.held, level)
         index = _find(self.records, way, kind)
         if index is None:
-            record = Record(way, kind, ratio, _FIRST * _FIRST, 1, now)
+            record = _first(way, kind, ratio, _FIRST * _FIRST, 1, now)
             return self._replace(records=(*self.records, record), up=0.0, down=0.0)
+        if self.previous is not self.held:
+            return self   # whether these conditions stay is not known yet
         old = self.records[index]
         deviation = sqrt(old.variance) if old.variance > _FLOOR * _FLOOR else _FLOOR
         far = min(_FARTHEST, max(-_FARTHEST, (ratio - old.mean) / deviation))
@@ -175,13 +185,14 @@ class EdgeHistory(NamedTuple):
             up, down = _risen(self.up, far), _risen(self.down, -far)
         run, runs = (self.run + ratio, self.runs + 1) if up or down else (0.0, 0)
         if up > _ALARM or down > _ALARM:
-            record = Record(way, kind, run / runs, max(old.variance, _FIRST * _FIRST), runs, now)
+            record = _first(way, kind, run / runs, max(old.variance, _FIRST * _FIRST), runs, now)
             new = self._replace(
                 records=_put(self.records, index, record), up=0.0, down=0.0, run=0.0, runs=0, shaken=now
             )
             return new.change(now)
         share = max(1 / (old.windows + 1), 1 / _MEMORY)
         off = far * deviation
+        beyond = exp(ratio) - old.factor
         record = Record(
             way,
             kind,
@@ -189,6 +200,8 @@ class EdgeHistory(NamedTuple):
             (1 - share) * (old.variance + share * off * off),
             min(old.windows + 1, _MEMORY),
             now,
+            old.factor + share * beyond,
+            (1 - share) * (old.spread + share * beyond * beyond),
         )
         return self._replace(records=_put(self.records, index, record), up=up, down=down, run=run, runs=runs)
 
@@ -207,16 +220,23 @@ class EdgeHistory(NamedTuple):
                 if record.kind == kind:
                     found = record
                     break
-                likely = record.mean / 2
+                if record.kind // len(SIZES) == kind // len(SIZES):
+                    likely = record.mean / 2
             elif record.way == current and record.kind == kind and not likely:
                 likely = min(_COMMON, max(-_COMMON, record.mean / 2))
         if found is None:
             return likely, error
         weight = exp(min(0.0, found.seen - now) / FADES_SECONDS) if found.seen < now else 1.0
-        variance = weight * max(found.variance, _FLOOR * _FLOOR) / found.windows + (1 - weight) * error * error
+        own = max(found.spread / (found.factor * found.factor), _FLOOR * _FLOOR) / found.windows
+        variance = weight * min(own, _WORST * _WORST) + (1 - weight) * error * error
         if self.shaken is not None and found.seen < self.shaken:
             variance += _SHAKEN * _SHAKEN
-        return weight * found.mean + (1 - weight) * likely, sqrt(variance)
+        return weight * log(found.factor) + (1 - weight) * likely, sqrt(variance)
+
+
+def _first(way: Way, kind: int, mean: float, variance: float, windows: int, now: float) -> Record:
+    factor = exp(mean)
+    return Record(way, kind, mean, variance, windows, now, factor, variance * factor * factor)
 
 
 def _risen(total: float, far: float) -> float:
@@ -224,16 +244,12 @@ def _risen(total: float, far: float) -> float:
     return max(0.0, total + far - _SLACK) if far > 0.0 else 0.0
 
 
-def kind_of(conditions: Conditions) -> int:
-    """Conditions under which the model may be equally wrong: a class of size, and whether others want the cores."""
+def kind_of(conditions: Conditions, level: int = 0) -> int:
+    """Conditions under which the model may be equally wrong: a class of size, and how crowded the cores are."""
     kind = 0
     while kind < len(SIZES) - 1 and conditions.size > SIZES[kind] * 4:
         kind += 1
-    contended = (conditions.others or 0.0) > _CONTENDED or max(conditions.contention, conditions.apart) > _CONTENDED
-    return 2 * kind + contended
-
-
-_CONTENDED = 0.3
+    return len(SIZES) * level + kind
 
 
 def alike(one: Conditions, other: Conditions) -> bool:
@@ -241,10 +257,11 @@ def alike(one: Conditions, other: Conditions) -> bool:
     return (
         one[9:12] == other[9:12]   # way, receivers, far
         and abs(one.size - other.size) <= 0.05 * other.size + 8
-        and abs(one.rate - other.rate) <= 0.2 * other.rate
+        and (_follows(one, other) or abs(one.rate - other.rate) <= 0.2 * other.rate)
         and abs(one.parked - other.parked) <= 0.1
-        and abs(one.contention - other.contention) <= 0.1
-        and abs(one.apart - other.apart) <= 0.1
+        and abs((one.contention or 0.0) - (other.contention or 0.0)) <= 0.1
+        and (one.apart is None) is (other.apart is None)
+        and abs((one.apart or 0.0) - (other.apart or 0.0)) <= 0.1
         and abs((one.others or 0.0) - (other.others or 0.0)) <= 0.15
         and (one.srtt is None) is (other.srtt is None)
         and (one.srtt is None or other.srtt is None or abs(one.srtt - other.srtt) <= 0.15 * other.srtt)
@@ -259,11 +276,16 @@ def differ(one: Conditions, other: Conditions) -> bool:
     return (
         one[10:12] != other[10:12]   # receivers, far
         or _times(one.size, other.size) > 2
-        or _times(one.rate, other.rate) > 2
+        or (_times(one.rate, other.rate) > 2 and not _follows(one, other))
         or abs((one.others or 0.0) - (other.others or 0.0)) > 0.5
         or _times(one.srtt, other.srtt) > 2
         or _times(one.network, other.network) > 2
     )
+
+
+def _follows(one: Conditions, other: Conditions) -> bool:
+    """Where each message waits for the one before it, the rate is no condition: it is what a message takes."""
+    return one.burst < REGULAR and other.burst < REGULAR
 
 
 def _times(one: float | None, other: float | None) -> float:
@@ -281,8 +303,8 @@ def _median(held: Conditions, previous: Conditions, raw: Conditions) -> Conditio
         rate=_middle(held.rate, previous.rate, raw.rate),
         burst=_middle(held.burst, previous.burst, raw.burst),
         others=_known(held.others, previous.others, raw.others),
-        contention=_middle(held.contention, previous.contention, raw.contention),
-        apart=_middle(held.apart, previous.apart, raw.apart),
+        contention=_known(held.contention, previous.contention, raw.contention),
+        apart=_known(held.apart, previous.apart, raw.apart),
         srtt=_known(held.srtt, previous.srtt, raw.srtt),
         network=_known(held.network, previous.network, raw.network),
         way=raw.way,

@@ -32,6 +32,9 @@ ASSUMED_BYTES = 65536.0
 SPIN_NS = 50_000.0
 """How long a receiver spins before it sleeps, about."""
 
+REGULAR = 0.25
+"""Messages whose gaps vary less follow each other: each waits for an answer to the one before."""
+
 ERROR_OF_PARTS = 0.4
 """How wrong a prediction from the machine's parts may be, one standard deviation, as a part of it."""
 
@@ -46,8 +49,9 @@ _YIELD = 10.0
 _RHO = 0.98
 """Above this the queue is what the transport holds."""
 _SERVICE_VARIES = 0.5
-_WAITS = 0.95
-"""Of the time, at most: nobody gets no core at all."""
+_CROWDED = ((0.2, 0.0), (0.6, 0.35), (2.0, 0.8))
+"""Parts of the time that are waited for a core, below a bound, and what is reckoned with. Few levels: how long a
+message waits is known so badly that it is to be learnt for each, and small parts are no more than noise."""
 _HOLDS = {Transport.RING: 4 << 20, Transport.PIPE: 1 << 20, Transport.TCP: 4 << 20, Transport.REDIS: 64 << 20}
 """Bytes that can be on their way."""
 _HIGHEST = 1e15
@@ -66,9 +70,9 @@ class Conditions(NamedTuple):
     burst: float = 1.0
     others: float | None = None
     """Cores that others keep busy."""
-    contention: float = 0.0
-    """The part of the time that was waited for a core, on the way that was observed."""
-    apart: float = 0.0
+    contention: float | None = None
+    """The part of the time that was waited for a core that others had, on the way that was observed."""
+    apart: float | None = None
     """The same, when last seen, where each end has a core of its own or may have."""
     srtt: float | None = None
     network: float | None = None
@@ -90,14 +94,18 @@ class Conditions(NamedTuple):
         rate = seen.rate
         if rate is None:
             rate = min(seen.messages / seen.seconds, 1e10) if seen.seconds else 0.0
+        contention = seen.contention
+        if contention is not None and way is not None and way.cores is not Cores.TWO:
+            # Ends that may share a core wait for each other, too: for half of the time that they could run.
+            contention = max(0.0, 2 * contention - 1)
         return cls(
             size=seen.mean_bytes,
             parked=seen.parked,
             rate=rate,
             burst=1.0 if seen.burst is None else seen.burst,
             others=seen.others,
-            contention=seen.contention or 0.0,
-            apart=0.0 if way is not None and way.cores is Cores.ONE else seen.contention or 0.0,
+            contention=contention,
+            apart=None if way is not None and way.cores is Cores.ONE else contention,
             srtt=seen.srtt_ns,
             network=seen.bytes_per_second,
             way=way,
@@ -116,6 +124,8 @@ class Estimate(NamedTuple):
     """Of both ends."""
     error: float
     """As a part of it, one standard deviation."""
+    level: int = 0
+    """How crowded the cores are for this way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +173,8 @@ def estimate(costs: Costs, way: Way, conditions: Conditions) -> Estimate:
     parked = _parked(way, conditions) if spins else 0.0
     latency += parked * costs.wake + _queue(rate, conditions.burst, stream, _HOLDS[transport] / max(size, 64.0))
     needed = 2.0 - parked if spins else 1.0
-    waits = _waits(costs, way, needed, conditions)
+    level = _level(costs, way, needed, conditions)
+    waits = _CROWDED[level][1]
     if waits:
         latency += waits * costs.slice / 2 * min(1.0, conditions.others if conditions.others is not None else 1.0)
         stream /= 1 - waits
@@ -176,8 +187,8 @@ def estimate(costs: Costs, way: Way, conditions: Conditions) -> Estimate:
     if spins and rate:
         cpu += 2 * min(SPIN_NS, max(0.0, 1e9 / rate - stream))
     if not isfinite(latency + stream + cpu):
-        return Estimate(_HIGHEST, _HIGHEST, _HIGHEST, error)
-    return Estimate(_clamped(latency), _clamped(stream), _clamped(cpu), error)
+        return Estimate(_HIGHEST, _HIGHEST, _HIGHEST, error, level)
+    return Estimate(_clamped(latency), _clamped(stream), _clamped(cpu), error, level)
 
 
 def _clamped(ns: float) -> float:
@@ -240,23 +251,39 @@ def _parked(way: Way, conditions: Conditions) -> float:
 
 
 def _queue(rate: float, burst: float, service: float, holds: float) -> float:
-    """How long a message waits for those before it. holds: messages that can be on their way."""
-    if not rate:
+    """How long a message waits for those before it. holds: messages that can be on their way.
+
+    Messages that come as by a clock wait for none; as a rule each of them waits for an answer to the one before it,
+    and a slower way only has fewer of them.
+    """
+    if not rate or burst < REGULAR:
         return 0.0
     rho = min(_RHO, rate * service * 1e-9)
     return service * min(max(1.0, holds), rho / (1 - rho) * (burst + _SERVICE_VARIES) / 2)
 
 
-def _waits(costs: Costs, way: Way, needed: float, conditions: Conditions) -> float:
-    """The part of the time that an end waits for a core. needed: cores that this way keeps busy."""
-    if conditions.others is not None:
-        wanted = needed + max(0.0, conditions.others)
-        return min(_WAITS, max(0.0, (wanted - costs.cores) / wanted))
+def _level(costs: Costs, way: Way, needed: float, conditions: Conditions) -> int:
+    """For what part of the time an end waits for a core. needed: cores that this way keeps busy.
+
+    What was measured bounds what those who are seen on the cores might do: they may give way. One core can be that
+    which nobody else wants, and is waited for no longer than two.
+    """
     if way.cores is not Cores.ONE:
-        return min(_WAITS, conditions.apart)
-    # One core can be that which nobody else wants.
-    seen_there = conditions.way is not None and conditions.way.cores is Cores.ONE
-    return min(_WAITS, conditions.contention) if seen_there else 0.0
+        seen = conditions.apart
+    elif conditions.way is not None and conditions.way.cores is Cores.ONE:
+        seen = conditions.contention
+    else:
+        seen = conditions.apart if conditions.others is not None else 0.0
+    if conditions.others is None:
+        return crowded(seen or 0.0)
+    wanted = needed + max(0.0, conditions.others)
+    share = max(0.0, (wanted - costs.cores) / wanted)
+    return crowded(share if seen is None else min(share, seen))
+
+
+def crowded(share: float) -> int:
+    """The level of a part of the time that is waited for a core."""
+    return next((level for level, (bound, _) in enumerate(_CROWDED) if share < bound), len(_CROWDED) - 1)
 
 
 def _network(transport: Transport, conditions: Conditions) -> float:

@@ -25,7 +25,7 @@ class Outlook(NamedTuple):
     costs: Costs
     conditions: Conditions
     kind: int
-    """Of the conditions."""
+    """The class of size."""
     ways: tuple[Way, ...]
     """Those that are possible."""
     cost_ns: tuple[float, ...]
