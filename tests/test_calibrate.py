@@ -131,6 +131,7 @@ def test_hosts_take_what_is_kept_for_their_regime(cache: Path, monkeypatch: pyte
     finally:
         calibration.costs.cache_clear()   # those that come after shall not have it
     assert set(found.curves) == set(FOUND.ways) and found.switch == {Transport.PIPE: 1000.0}
+    assert found.wake == FOUND.wake
 
 
 def test_the_file_does_not_grow_without_end(cache: Path) -> None:
