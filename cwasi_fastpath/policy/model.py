@@ -10,7 +10,8 @@ The parts, and where their formulas are from:
   is Pollaczek and Khinchine's formula for M/G/1 where the gaps are exponential (J. F. C. Kingman, "The single server
   queue in heavy traffic", 1961); what a transport holds bounds it;
 - contention: where more threads want cores than there are, each has its fair share; who waits for a core waits for half
-  of another's slice on average, and of less where the others run for a part of the time only;
+  of another's slice on average, and of less where the others run for a part of the time only. Where each message waits
+  for an answer to the one before, none comes in the meantime;
 - network: half of the way there and back, and the bytes at the network's rate.
 """
 
@@ -175,9 +176,11 @@ def estimate(costs: Costs, way: Way, conditions: Conditions) -> Estimate:
     needed = 2.0 - parked if spins else 1.0
     level = _level(costs, way, needed, conditions)
     waits = _CROWDED[level][1]
-    if waits:
+    if waits and conditions.burst >= REGULAR:
         latency += waits * costs.slice / 2 * min(1.0, conditions.others if conditions.others is not None else 1.0)
-        stream /= 1 - waits
+    elif waits:   # who waits holds up no others
+        latency /= 1 - waits
+    stream /= 1 - waits
     if transport is not Transport.RING and conditions.receivers > 1:
         latency += (conditions.receivers - 1) / 2 * stream   # sent to one after the other, also by a server
     if conditions.far:
