@@ -213,6 +213,7 @@ static void count_latency(cwasi_channel *c)
     unsigned bucket = octave * 16 + (unsigned)(ns >> (octave - 4)) % 16;
     count_up(&c->histogram[MIN(bucket, CWASI_HISTOGRAM_BUCKETS - 1)], 1);
     count_up(&c->line.now->stats.timed, 1);
+    count_up(&c->timed_ns, MIN(ns, (uint64_t)1 << CWASI_HISTOGRAM_BUCKETS / 16));
 }
 
 void channel_count_received(cwasi_channel *c)
@@ -485,6 +486,11 @@ int cwasi_channel_source_stats(cwasi_channel *c, unsigned source, cwasi_stats *o
         return -EINVAL;
     line_stats(found, out);
     return 0;
+}
+
+uint64_t channel_timed_ns(const cwasi_channel *c)
+{
+    return load_relaxed(&c->timed_ns);
 }
 
 void cwasi_channel_histogram(const cwasi_channel *c, uint64_t *histogram)

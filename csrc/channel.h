@@ -20,6 +20,7 @@ struct cwasi_channel {
     cwasi_frame frame;
     account inside;           /* of the thread that is inside */
     statistics_row row;
+    atomic_u64 timed_ns;      /* the latencies of the histogram together */
     atomic_u64 histogram[CWASI_HISTOGRAM_BUCKETS];
 };
 

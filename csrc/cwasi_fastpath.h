@@ -158,7 +158,7 @@ void cwasi_channel_histogram(const cwasi_channel *c, uint64_t *histogram);
 /* ---- observe.c: the same of many ends at once ---- */
 typedef struct {
     uint64_t messages, bytes, waits, parks, timed;   /* see cwasi_stats */
-    double times_ns;                                 /* of the timed ones together, each within a 32nd */
+    uint64_t timed_ns;                               /* how long the timed ones took together */
 } cwasi_observed;
 /* out: room for as many as there are ends. */
 void cwasi_observe(cwasi_channel **ends, unsigned count, cwasi_observed *out);

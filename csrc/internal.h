@@ -215,6 +215,8 @@ int poll_until(struct pollfd *fds, unsigned count, deadline until);
 
 /* ---- channel.c ---- */
 int channel_role(const cwasi_channel *c);
+/* How long the messages took together that it received and that were timed. */
+uint64_t channel_timed_ns(const cwasi_channel *c);
 /* As their namesakes in the header. */
 int channel_send(cwasi_channel *c, const void *data, uint64_t length, deadline until);
 int64_t channel_recv(cwasi_channel *c, void *data, uint64_t capacity, deadline until);

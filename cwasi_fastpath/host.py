@@ -202,9 +202,9 @@ class Host:
 
         sender, receiver: one guest or several; each receiver gets every message of each sender. Several receivers need
         the ring or pipes. mode, transport: leave the policy only this choice, for good. pin: what it picks now stays.
-        ports: what the senders and the receivers
-        call the channel where that is not `name`, for all of them or each. observation: what is known of the edges'
-        past. calls: its messages are requests, and the only receiver answers each.
+        ports: what the senders and the receivers call the channel where that is not `name`, for all of them or each.
+        observation: what is known of the edges' past. calls: its messages are requests, and the only receiver answers
+        each.
         Raises NoTransport, BadName, BadSpec.
         """
         checked(name, "channel")

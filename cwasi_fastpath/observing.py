@@ -10,7 +10,7 @@ from ._native import ffi, lib
 from .endpoint import Endpoint
 from .metrics import Observation
 
-_ROW = struct.Struct("=QQQQQd")
+_ROW = struct.Struct("=QQQQQQ")
 assert _ROW.size == ffi.sizeof("cwasi_observed")
 
 
@@ -23,7 +23,7 @@ class Counts:
     waits: int = 0
     parks: int = 0
     timed: int = 0
-    times_ns: float = 0.0
+    timed_ns: int = 0
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -32,7 +32,7 @@ class Counts:
             self.waits + other.waits,
             self.parks + other.parks,
             self.timed + other.timed,
-            self.times_ns + other.times_ns,
+            self.timed_ns + other.timed_ns,
         )
 
 
@@ -61,7 +61,7 @@ def observation(
     """
     messages, size = sent[1].messages - sent[0].messages, sent[1].bytes - sent[0].bytes
     taken, parks = received[1].messages - received[0].messages, received[1].parks - received[0].parks
-    timed, times = received[1].timed - received[0].timed, received[1].times_ns - received[0].times_ns
+    timed, times = received[1].timed - received[0].timed, received[1].timed_ns - received[0].timed_ns
     if messages <= 0 or seconds <= 0 or min(size, taken, parks, timed, times) < 0:
         return None
     return Observation(

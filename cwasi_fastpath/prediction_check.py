@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import mean
+from statistics import median
 
 from . import timed_ways
 from .policy import Conditions, Cores, Costs, Way
 from .policy.model import estimate
 
-SIZES = (256, 4096, 64 << 10, 512 << 10, 2 << 20)
+SIZES = (256, 4096, 32 << 10, 128 << 10, 768 << 10, 2 << 20)
 """Between the classes that are calibrated."""
 
 RATED_SIZES = (256, 64 << 10)
@@ -59,13 +58,8 @@ def _at_rates(costs: Costs, way: Way, redis: str | None) -> list[Case]:
         able = [rate for rate in RATES if rate * estimate(costs, way, Conditions(float(size))).stream < _BUSIEST * 1e9]
         for rate, (latencies, parked) in timed_ways.paced_times(way, redis, size, able).items():
             conditions = Conditions(float(size), parked=parked, rate=float(rate), burst=0.0, way=way)
-            found.append(_case(costs, way, conditions, mean(_usual(latencies))))
+            found.append(_case(costs, way, conditions, median(latencies)))
     return found
-
-
-def _usual(latencies: Sequence[int]) -> list[int]:
-    """Without the slowest twentieth: what met an interrupt, or another process."""
-    return sorted(latencies)[: max(1, len(latencies) * 19 // 20)]
 
 
 def _case(costs: Costs, way: Way, conditions: Conditions, measured: float) -> Case:

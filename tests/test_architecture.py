@@ -21,7 +21,7 @@ LAYERS = [
     {"process", "worker"},
     {"switch_part"},
     {"host", "tracer"},
-    {"edges", "published", "steward", "switch_channel"},
+    {"edges", "kept", "published", "steward", "switch_channel"},
     {"guest", "tracer_socket", "probes"},
     {"rendezvous"},
     {"handover", "successor"},

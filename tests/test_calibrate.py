@@ -18,7 +18,7 @@ from channels import HANG
 from cwasi_fastpath import calibrated, calibration, timed_ways
 from cwasi_fastpath.calibrated import Calibration, Message, Timed
 from cwasi_fastpath.modes import Transport
-from cwasi_fastpath.policy import SIZES, Cores, Way
+from cwasi_fastpath.policy import Cores, Way
 
 TIME = Timed(1000.0, 900.0, 1300.0, 9)
 MESSAGE = Message(TIME, 500.0, 1500.0)
@@ -67,7 +67,7 @@ def test_measures_every_way_and_keeps_it(cache: Path) -> None:
     assert told["file"] == str(cache / "calibration.json")
     assert {Way.parse(way) for way in told["ways"]} == set(timed_ways.ways())
     for cells in told["ways"].values():
-        assert [int(size) for size in cells] == list(SIZES)
+        assert [int(size) for size in cells] == list(timed_ways.SIZES)
         assert all(0 < c["latency"]["low"] <= c["latency"]["ns"] <= c["latency"]["high"] for c in cells.values())
     assert set(told["switches"]) == {"ring", "pipe", "tcp"}
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700
@@ -131,6 +131,7 @@ def test_hosts_take_what_is_kept_for_their_regime(cache: Path, monkeypatch: pyte
     finally:
         calibration.costs.cache_clear()   # those that come after shall not have it
     assert set(found.curves) == set(FOUND.ways) and found.switch == {Transport.PIPE: 1000.0}
+    assert found.wake == FOUND.wake
 
 
 def test_the_file_does_not_grow_without_end(cache: Path) -> None:

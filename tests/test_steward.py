@@ -319,7 +319,7 @@ def test_what_must_hold_holds_from_the_start(guests: Path) -> None:
 
 def test_differences_are_observations() -> None:
     nothing = (Counts(), Counts())
-    sent, received = (Counts(), Counts(10, 1000, 1)), (Counts(5, 0, 9, 5), Counts(13, 0, 9, 7, 4, 4000.0))
+    sent, received = (Counts(), Counts(10, 1000, 1)), (Counts(5, 0, 9, 5), Counts(13, 0, 9, 7, 4, 4000))
     assert observing.observation(sent, received, 2.0) == Observation(
         10, 100.0, 0.25, seconds=2.0, latency_ns=1000.0, rate=5.0
     )

@@ -58,13 +58,14 @@ def _print(found: Calibration, when: str) -> None:
     from rich.table import Table
 
     from ..calibrated import path
+    from ..policy import SIZES
     from . import console
     from .ps import short
 
     title = "One message one way, us: the median, and where eight of ten were"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("way", no_wrap=True)
-    sizes = sorted({size for cells in found.ways.values() for size in cells})
+    sizes = [size for size in SIZES if all(size in cells for cells in found.ways.values())]
     for size in sizes:
         table.add_column(short(size).replace(".0 ", " "), justify="right")
     for way, cells in found.ways.items():

@@ -1,0 +1,120 @@
+"""What a steward remembers of a channel, and which channels belong together. No I/O, no clock."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from .channel import Channel
+from .endpoint import Endpoint
+from .guest import Guest
+from .metrics import Observation
+from .modes import EdgeFacts, Transport
+from .observing import Counts
+from .policy import Cores, EdgeHistory, Objective, Way
+
+_MESSAGES, _SECONDS = 1000, 10.0
+"""That a channel is looked at on a way, whichever comes first, before it leaves that."""
+_SURE = 2
+"""Windows in a row that tell that senders are held up, or are no longer."""
+
+
+@dataclass(slots=True)
+class Kept:
+    """What is remembered of a channel."""
+
+    channel: Channel
+    facts: EdgeFacts
+    receivers: int
+    ends: tuple[Endpoint, ...] = ()
+    senders: int = 0
+    """How many of the ends send; these come first."""
+    pair: tuple[Guest, ...] = ()
+    """Its two guests, if they have channels with nobody else."""
+    leads: bool = False
+    """It is the channel that decides on their cores."""
+    cores: Cores = Cores.FREE
+    places: tuple[int, ...] = ()
+    """The cores that its guests are kept to."""
+    history: EdgeHistory = field(default_factory=EdgeHistory)
+    counted: tuple[Counts, Counts] | None = None
+    """What was sent and what was received at the last look."""
+    full: int = 0
+    """Windows in a row in which its senders were held up; or, below 0, were not."""
+    held_up: bool = False
+    """They are for some time."""
+    stream: Objective | None = None
+    """What is to be small then."""
+    observation: Observation | None = None
+    observed_at: float | None = None
+    began_at: float | None = None
+    """When it was first seen on its way,"""
+    met: int = 0
+    """and the messages since then."""
+    changes: int = 0
+    changed_at: float | None = None
+    not_before: float = 0.0
+    failures: int = 0
+    trouble: str = ""
+    """Why the last choice is held, where something went wrong."""
+
+    def saw(self, seen: Observation, now: float) -> None:
+        """In one more window."""
+        self.observation, self.observed_at = seen, now
+        self.began_at = now if self.began_at is None else self.began_at
+        self.met += seen.messages
+
+    def settled(self, now: float) -> bool:
+        """Whether it is known well enough to be changed; a run of a few messages never is."""
+        long = self.began_at is not None and now - self.began_at >= _SECONDS
+        return now >= self.not_before and (long or self.met >= _MESSAGES)
+
+    def counts_as_full(self, full: bool) -> None:
+        """For one window; a single one changes nothing."""
+        self.full = max(0, self.full) + 1 if full else min(0, self.full) - 1
+        if abs(self.full) >= _SURE:
+            self.held_up = full
+
+    def objective(self, wish: Objective) -> Objective:
+        """What is to be small. In a full queue it is not the latency, which a smaller queue would make less, but the
+        time of one message in a stream.
+        """
+        if not self.held_up:
+            return wish
+        if self.stream is None or self.stream.throughput != wish.throughput + wish.latency:
+            self.stream = replace(wish, latency=0.0, throughput=wish.throughput + wish.latency)
+        return self.stream
+
+    @property
+    def way(self) -> Way:
+        """In use."""
+        return Way(self.channel.transport, self.cores)
+
+
+def total(counts: Iterable[Counts | None]) -> Counts | None:
+    """Of several ends; None where one of them was closed."""
+    first, *more = counts
+    for one in more:
+        if first is None or one is None:
+            return None
+        first = first + one
+    return first
+
+
+def placed_ways(cores: int) -> frozenset[Way]:
+    """The ways of two guests with so many cores."""
+    kinds = [Cores.ONE, *([Cores.TWO] if cores > 1 else [])]
+    return frozenset(Way(Transport.RING, kind) for kind in kinds)
+
+
+def functions_of(channel: Channel) -> frozenset[str]:
+    """Those at its ends."""
+    return frozenset(name for edge in channel.decisions for name in edge)
+
+
+def pairs_of(channels: Iterable[Channel]) -> set[frozenset[str]]:
+    """Two functions each, which have channels with each other and with nobody else."""
+    together = {functions_of(channel) for channel in channels}
+    met = Counter(name for one in together for name in one)
+    return {one for one in together if len(one) == 2 and all(met[name] == 1 for name in one)}
