@@ -95,7 +95,7 @@ install: system ## cwasi and cwasi-trace in $(PREFIX)/bin, where sudo finds them
 uninstall: ## takes back what make install did
 	rm -rf $(PREFIX)/lib/cwasi-fastpath $(PREFIX)/bin/cwasi $(PREFIX)/bin/cwasi-trace
 	rm -f $(patsubst docs/man/%,$(PREFIX)/share/man/man1/%,$(wildcard docs/man/*.1))
-	rm -rf $(PREFIX)/share/doc/cwasi-fastpath /var/cache/cwasi-fastpath
+	rm -rf $(PREFIX)/share/doc/cwasi-fastpath /var/cache/cwasi
 	rm -f $(foreach name,cwasi cwasi-trace,$(BASH_COMPLETION)$(name) $(ZSH_COMPLETION)$(name) $(FISH_COMPLETION)$(name).fish)
 
 .PHONY: clean

@@ -1,8 +1,7 @@
 """What was measured on this machine, and the file that keeps it: one table for each regime of the machine.
 
-The file is a cache: whatever is odd about it, it is as if it were not there. It must be ours alone, since who can
-write it could talk hosts into slow choices; and it counts only for the machine, the kernel, the cores and the release
-on which it was measured.
+The file is a cache. Who could write it could talk hosts into slow choices. It counts only for the machine, the kernel,
+the cores and the release on which it was measured.
 """
 
 from __future__ import annotations
@@ -12,21 +11,17 @@ import json
 import math
 import os
 import platform
-import stat
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from . import cache
 from .errors import BadSpec
 from .modes import Transport
 from .policy import Curve, Way
-
-ENVIRONMENT = "CWASI_CACHE_DIR"
 
 SAME_REGIME = 1.5
 """A hop that differs by more than this factor is one of another regime: other cores, which share another cache."""
@@ -208,23 +203,13 @@ def _first_line(path: str, start: str) -> str:
 
 def path() -> Path:
     """Where it is, or would be."""
-    return _directory() / _FILE
-
-
-def _directory() -> Path:
-    if told := os.environ.get(ENVIRONMENT):
-        return Path(told).absolute()
-    if told := os.environ.get("XDG_CACHE_HOME"):
-        return Path(told, "cwasi").absolute()
-    if os.geteuid() == 0:
-        return Path("/var/cache/cwasi")
-    return Path("~/.cache/cwasi").expanduser().absolute()
+    return cache.directory() / _FILE
 
 
 def load() -> tuple[tuple[Calibration, ...], str]:
     """What is kept for this machine, the latest first, and why there is nothing where there is nothing."""
     try:
-        plain = json.loads(_read(path()))
+        plain = json.loads(cache.read(_FILE, _LARGEST))
         if plain["schema"] != _SCHEMA or not isinstance(plain["regimes"], list):
             return (), f"{path()} is of another release"
         if plain["machine"] != machine():
@@ -238,44 +223,11 @@ def load() -> tuple[tuple[Calibration, ...], str]:
         return (), f"{path()} is damaged"
 
 
-def _read(file: Path) -> bytes:
-    """Raises OSError, also where others could have written it."""
-    obstacle = _obstacle(file.parent.lstat(), stat.S_ISDIR, 0o077)
-    if obstacle:
-        raise OSError(0, f"its directory {obstacle}")
-    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as opened:
-        obstacle = _obstacle(os.fstat(descriptor), stat.S_ISREG, 0o022)
-        if obstacle:
-            raise OSError(0, obstacle)
-        return opened.read(_LARGEST)
-
-
-def _obstacle(status: os.stat_result, is_kind: Any, forbidden: int) -> str | None:
-    if not is_kind(status.st_mode):
-        return "is a link, or of another kind than it should be"
-    if status.st_uid != os.geteuid():
-        return f"belongs to user {status.st_uid}, not to us ({os.geteuid()})"
-    if status.st_mode & forbidden:
-        return f"is open to others (mode {stat.S_IMODE(status.st_mode):04o})"
-    return None
-
-
 def suiting(known: Sequence[Calibration], hop: float, redis: str | None = None) -> Calibration | None:
     """The one of this regime; where there are several, one that has this server, then the latest."""
     fit = [one for one in known if one.suits(hop)]
     same = [one for one in fit if one.server == server_key(redis)]
     return next(iter([*same, *fit]), None)
-
-
-def prepare() -> Path:
-    """The directory of the file, which is made where it is not there. Raises OSError where it is not ours alone."""
-    directory = _directory()
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    obstacle = _obstacle(directory.lstat(), stat.S_ISDIR, 0o077)
-    if obstacle:
-        raise PermissionError(0, f"the directory {obstacle}, so its content could be forged", str(directory))
-    return directory
 
 
 def store(fresh: Calibration) -> None:
@@ -288,12 +240,4 @@ def store(fresh: Calibration) -> None:
         "machine": machine(),
         "regimes": [one.as_plain() for one in (fresh, *kept)][:_REGIMES],
     }
-    descriptor, name = tempfile.mkstemp(dir=prepare(), prefix=".calibration-")   # 0600
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            json.dump(plain, file)
-        Path(name).replace(path())
-    except BaseException:
-        with suppress(OSError):
-            Path(name).unlink()
-        raise
+    cache.write(_FILE, json.dumps(plain))

@@ -16,7 +16,7 @@ import pytest
 from channels import FOREIGN, HANG, TRANSPORTS, Ends, Fork, Start, control_ended, in_child, shared_memory
 
 import cwasi_fastpath as cwasi
-from cwasi_fastpath import calibrated, runtime
+from cwasi_fastpath import cache, runtime
 from cwasi_fastpath.redis_server import RedisServer
 
 pytest_plugins = ("nodes",)
@@ -44,7 +44,7 @@ def _interruptible() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _uncalibrated(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What somebody has measured on this machine is not to decide what tests see."""
-    os.environ[calibrated.ENVIRONMENT] = str(tmp_path_factory.mktemp("cache") / "cwasi")
+    os.environ[cache.ENVIRONMENT] = str(tmp_path_factory.mktemp("cache") / "cwasi")
 
 
 @pytest.fixture(scope="session")

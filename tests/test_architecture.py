@@ -44,7 +44,7 @@ LAYERS = [
     {"policy"},
     {"credentials", "claim", "descriptors", "lease", "tax_bill", "invitation", "owner_names", "cgroups"},
     {
-        *("_native", "capabilities", "cpu", "function_ids", "metrics"),
+        *("_native", "cache", "capabilities", "cpu", "function_ids", "metrics"),
         *("modes", "names", "network", "output", "shield", "trace_report"),
     },
     {"errors", "_cwasi", "_build"},

@@ -16,6 +16,7 @@ import pytest
 from channels import HANG
 
 from cwasi_fastpath import calibrated, calibration, timed_ways
+from cwasi_fastpath.cache import ENVIRONMENT
 from cwasi_fastpath.calibrated import Calibration, Message, Timed
 from cwasi_fastpath.modes import Transport
 from cwasi_fastpath.policy import Cores, Way
@@ -40,7 +41,7 @@ FOUND = Calibration(
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the file goes."""
-    monkeypatch.setenv(calibrated.ENVIRONMENT, str(tmp_path / "cache"))
+    monkeypatch.setenv(ENVIRONMENT, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 

@@ -145,7 +145,7 @@ def _round(plan: Plan, number: int, plain: _Talker, before_step: Callable[[str],
             calls[Watching.LIGHT] = _ns_per_call(tracer, _FUNCTION)
 
     def first() -> None:
-        with TemporaryDirectory() as empty, _Talker("tracing_peer", "full", XDG_CACHE_HOME=empty) as tracer:
+        with TemporaryDirectory() as empty, _Talker("tracing_peer", "full", CWASI_CACHE_DIR=empty) as tracer:
             figures[Figure.ATTACH_FIRST] = tracer.heard()
 
     def pace() -> None:

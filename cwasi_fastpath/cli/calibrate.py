@@ -31,14 +31,14 @@ def calibrate(redis: str | None, force: bool, check: bool, as_json: bool) -> Non
       cwasi calibrate --force --json
       cwasi calibrate --check
     """
-    from .. import calibrated, calibration
+    from .. import cache, calibrated, calibration
 
     found, why = (None, "it was asked for") if force else calibration.known(redis)
     if found is not None and found.server != calibrated.server_key(redis):
         found, why = None, "this server was not measured yet"
     fresh = found is None
     if found is None:
-        calibrated.prepare()   # not after a second of work
+        cache.prepare()   # not after a second of work
         found = calibration.calibrate(redis)
         calibrated.store(found)
     cases = _checked(redis) if check else []

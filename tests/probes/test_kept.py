@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cwasi_fastpath.cache import ENVIRONMENT
 from cwasi_fastpath.probes import kept
 from cwasi_fastpath.probes.compiled import Compiled, MapDefinition
 
@@ -16,8 +17,8 @@ COMPILED = Compiled((MAP,), {"on_it": CODE})
 
 @pytest.fixture(autouse=True)
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return tmp_path / "cwasi-fastpath"
+    monkeypatch.setenv(ENVIRONMENT, str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 def test_what_is_kept_is_found_by_its_key_only() -> None:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from cwasi_fastpath.cache import ENVIRONMENT
 from cwasi_fastpath.probes.compiled import Compiled, MapDefinition
 from cwasi_fastpath.probes.kernel import Loaded, possible_cpus
 from cwasi_fastpath.probes.loader import ProbeError, Rejected, import_bcc
@@ -93,11 +94,11 @@ def test_what_was_compiled_is_not_compiled_again(
 ) -> None:
     """Nor is what was compiled from another text, or for another kernel, taken for it."""
     monkeypatch.delenv("BCC_KERNEL_SOURCE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv(ENVIRONMENT, str(tmp_path / "cache"))
     import_bcc()   # which opens what it keeps
     before = set(Path("/proc/self/fd").iterdir())
     Tracer(light=True).close()
-    assert len(list((tmp_path / "cwasi-fastpath").iterdir())) == 1
+    assert len(list((tmp_path / "cache").iterdir())) == 1
     assert set(Path("/proc/self/fd").iterdir()) == before
 
     def compile_again(*_: object, **__: object) -> None:
