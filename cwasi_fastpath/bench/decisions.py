@@ -9,8 +9,9 @@ from statistics import median
 
 from ..metrics import Observation
 from ..modes import EdgeFacts, Locality, Transport
-from ..policy import Cores, CostPolicy, EdgeHistory, Request, Way
+from ..policy import Conditions, Cores, CostPolicy, Costs, EdgeHistory, Request, Way
 from ..policy.generate import generate
+from ..policy.model import estimate
 from ..policy.noise import Noise
 
 _RING = Transport.RING
@@ -46,7 +47,7 @@ def measure(edges: int, windows: int = 20) -> Cost:
     for number in range(windows + 1):
         grown = 64.0 if number == windows else 1.0
         asked = [
-            replace(one, observation=_seen(noise, size * grown), now=float(number))
+            replace(one, observation=_seen(noise, one, size * grown, costs), now=float(number))
             for one, size in zip(requests, sizes, strict=True)
         ]
         begin = time.thread_time()
@@ -57,10 +58,14 @@ def measure(edges: int, windows: int = 20) -> Cost:
     return Cost(edges, steady, times[windows], steady * edges / 1e6)
 
 
-def _seen(noise: Noise, size: float) -> Observation:
+def _seen(noise: Noise, request: Request, size: float, costs: Costs) -> Observation:
+    """As the model says, and noise."""
+    rate, way = 1000.0 * noise.factor(0.03), request.current
+    assert way is not None
+    latency = estimate(costs, way, Conditions(size, rate=rate, way=way)).latency * noise.factor(0.05)
     return Observation(
-        1000, size, 0.1, seconds=1.0, latency_ns=2000 * noise.factor(0.05), rate=1000.0 * noise.factor(0.03),
-        burst=1.0, contention=0.0, others=0.05 * noise.uniform(),
+        1000, size, 0.0, seconds=1.0, latency_ns=latency, rate=rate, burst=1.0, contention=0.0,
+        others=0.05 * noise.uniform(),
     )  # fmt: skip
 
 

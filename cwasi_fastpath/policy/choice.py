@@ -85,8 +85,8 @@ def choose(
     if best == here:
         return Choice(current, "best", current, 0.0, 0.0)
     saves, sure = _saves(found, here, best)
-    if (history.switches and history.windows < caution.settle) or history.idle:
-        return Choice(current, "small" if history.idle else "new", ways[best], saves, sure)
+    if history.switches and history.windows < caution.settle:
+        return Choice(current, "new", ways[best], saves, sure)
     rate = outlook.conditions.rate
     chosen, why = here, "small"
     most = 0.0
@@ -105,6 +105,8 @@ def choose(
             why = "dear" if chosen == here else why
         elif worth > most:
             chosen, most, why = index, worth, "cheaper" if certain else "trial"
+    if history.idle and chosen != here:   # the ways are not compared in such a window
+        chosen, why = here, "small"
     return Choice(ways[chosen], why, ways[best], saves, sure)
 
 

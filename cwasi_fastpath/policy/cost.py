@@ -15,8 +15,8 @@ from .model import Conditions, estimate
 from .outlook import Outlook, look, measured_ns, switch_ns
 from .way import Way
 
-_IDLE = 9
-"""Windows in which the ways need not be compared where nothing changes."""
+_PATIENCE = {"best": 9, "small": 9, "unsure": 2, "dear": 2}
+"""Windows in which the ways need not be compared where nothing changes, by what the last comparison came to."""
 _STRIKING = 0.5
 """Of log(measured / predicted): what noise does not make."""
 _UNEASY = 4.0
@@ -136,14 +136,13 @@ class CostPolicy(Policy):
         debts = history.owed if here is None else owed(history, found, here, history.unpaid)
         history = history._replace(owed=debts, unpaid=0, idle=0)
         choice = choose(self.caution, history, outlook, found, now, current)
-        return choice, history._replace(content=choice.why in ("best", "small"))
+        return choice, history._replace(patience=_PATIENCE.get(choice.why, 0))
 
 
 def _nothing_new(old: EdgeHistory, new: EdgeHistory, outlook: Outlook) -> bool:
     """Whether the ways need not be compared again: they were not long ago, and nothing has changed since."""
     return (
-        old.content
-        and old.idle < _IDLE
+        old.idle < old.patience
         and outlook is old.outlook
         and new.shaken == old.shaken
         and new.up < _UNEASY

@@ -109,8 +109,8 @@ class EdgeHistory(NamedTuple):
     """What the model said last."""
     owed: tuple[float, ...] = ()
     """What each way of the outlook would have saved so far, ns; never less than nothing."""
-    content: bool = False
-    """Nothing better was in sight when the ways were compared last."""
+    patience: int = 0
+    """For so many windows the ways need not be compared again, as long as nothing happens."""
     idle: int = 0
     """Windows since then, in which nothing has happened."""
     unpaid: int = 0
@@ -207,7 +207,7 @@ class EdgeHistory(NamedTuple):
 
     def switched(self, now: float, way: Way) -> EdgeHistory:
         """After a switch to `way`."""
-        return self._replace(since=now, switches=self.switches + 1, windows=0, up=0.0, down=0.0, owed=(), content=False)
+        return self._replace(since=now, switches=self.switches + 1, windows=0, up=0.0, down=0.0, owed=(), patience=0)
 
     def corrected(self, way: Way, kind: int, error: float, now: float, current: Way | None) -> tuple[float, float]:
         """How much more, as a logarithm, a message costs on this way than the model says, and its standard deviation.
