@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
 from channels import FOREIGN, HANG, TRANSPORTS, Ends, Fork, Start, control_ended, in_child, shared_memory
@@ -20,6 +21,10 @@ from cwasi_fastpath import cache, runtime
 from cwasi_fastpath.redis_server import RedisServer
 
 pytest_plugins = ("nodes",)
+
+# A slow machine is no fault.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 REPOSITORY = Path(__file__).parent.parent
 
