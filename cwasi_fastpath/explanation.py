@@ -63,8 +63,8 @@ class Explanation:
     """How long ago that was."""
     lacked: tuple[str, ...] = ()
     """What could not be observed."""
-    held_up: bool = False
-    """The sender waits for room all the time: what counts is the time of a message in a stream."""
+    queued: bool = False
+    """Its messages wait for each other all the time: what counts is the time of one in a stream."""
     trouble: str = ""
     """Why the last choice is held, where the policy or a change failed."""
 
@@ -80,8 +80,8 @@ class Explanation:
             lines.append(f"  changed {self.changes} times, last {self.seconds:.1f} s ago")
         if self.observation:
             lines.append(f"  seen {self.age_seconds:.1f} s ago: {seen(Observation(**self.observation))}")
-        if self.held_up:
-            lines.append("  the sender waits for room: what counts is how long a message of a stream takes")
+        if self.queued:
+            lines.append("  its messages wait in a queue: what counts is how long one of a stream takes")
         if self.observation or self.trouble:
             lines += [f"  lacked: {what}" for what in self.lacked]
         if self.trouble:

@@ -17,7 +17,7 @@ from .policy import Cores, EdgeHistory, Objective, Way
 _MESSAGES, _SECONDS = 1000, 10.0
 """That a channel is looked at on a way, whichever comes first, before it leaves that."""
 _SURE = 2
-"""Windows in a row that tell that senders are held up, or are no longer."""
+"""Windows in a row that tell that messages are queued, or are no longer."""
 
 
 @dataclass(slots=True)
@@ -41,9 +41,9 @@ class Kept:
     counted: tuple[Counts, Counts] | None = None
     """What was sent and what was received at the last look."""
     full: int = 0
-    """Windows in a row in which its senders were held up; or, below 0, were not."""
-    held_up: bool = False
-    """They are for some time."""
+    """Windows in a row in which messages were queued; or, below 0, were not."""
+    queued: bool = False
+    """They have been for some time."""
     stream: Objective | None = None
     """What is to be small then."""
     observation: Observation | None = None
@@ -71,16 +71,17 @@ class Kept:
         return now >= self.not_before and (long or self.met >= _MESSAGES)
 
     def counts_as_full(self, full: bool) -> None:
-        """For one window; a single one changes nothing."""
+        """For one window; after the first a single one changes nothing."""
+        first = self.full == 0
         self.full = max(0, self.full) + 1 if full else min(0, self.full) - 1
-        if abs(self.full) >= _SURE:
-            self.held_up = full
+        if first or abs(self.full) >= _SURE:
+            self.queued = full
 
     def objective(self, wish: Objective) -> Objective:
         """What is to be small. In a full queue it is not the latency, which a smaller queue would make less, but the
         time of one message in a stream.
         """
-        if not self.held_up:
+        if not self.queued:
             return wish
         if self.stream is None or self.stream.throughput != wish.throughput + wish.latency:
             self.stream = replace(wish, latency=0.0, throughput=wish.throughput + wish.latency)

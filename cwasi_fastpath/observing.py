@@ -37,7 +37,7 @@ class Counts:
 
 
 _QUEUED = 2.0
-"""Messages on their way at a time, on average, with which a sender that waits does so since the others are not out."""
+"""Messages on their way at a time, on average, with which each waits for others."""
 
 
 def counts(ends: Sequence[Endpoint]) -> list[Counts | None]:
@@ -77,9 +77,8 @@ def observation(
     )
 
 
-def held_up(sent: tuple[Counts, Counts], seen: Observation) -> bool:
-    """Whether the senders had to wait for room, as there was a queue (Little's law) all the time: then the way carries
-    no more, and how long a message takes says only how much the queue holds.
+def queued(seen: Observation) -> bool:
+    """Whether there was a queue all the time (Little's law): its receivers take no more, and how long a message takes
+    says only how much the queue holds.
     """
-    waited = sent[1].waits > sent[0].waits
-    return waited and seen.latency_ns is not None and (seen.rate or 0.0) * seen.latency_ns * 1e-9 >= _QUEUED
+    return seen.latency_ns is not None and (seen.rate or 0.0) * seen.latency_ns * 1e-9 >= _QUEUED

@@ -91,6 +91,7 @@ class Load:
     def __init__(self, cores: Iterable[int]) -> None:
         self._busy: dict[int, int] = {}
         self._at = 0.0
+        self._known = False
         self.others: dict[int, float] = dict.fromkeys(cores, 0.0)
         """By core, the share of its time, smoothed."""
 
@@ -99,7 +100,8 @@ class Load:
         busy = busy_ns()
         seconds = now - self._at
         if self._busy and seconds > 0:
-            weight = seconds / (seconds + _SMOOTH)
+            weight = seconds / (seconds + _SMOOTH) if self._known else 1.0
+            self._known = True
             for core, before in self.others.items():
                 if core in busy and core in self._busy:
                     share = (busy[core] - self._busy[core] - ours.get(core, 0.0)) / (seconds * 1e9)

@@ -152,15 +152,17 @@ class Steward:
         self._looked_at = now
         times = self._times(guests, now)
         found = iter(observing.counts([end for kept in self._active for end in kept.ends]))
-        busy = False
+        windows = []
         for kept in self._active:
             counts = [next(found) for _ in kept.ends]
-            seen = self._observed(kept, counts, seconds, times)
-            if seen is not None and not stop.is_set():
-                busy = True
-                kept.saw(seen, now)
-                self._consider(kept, now)
-        return busy
+            windows.append((kept, self._observed(kept, counts, seconds, times)))
+        busy = [(kept, seen) for kept, seen in windows if seen is not None]
+        for kept, seen in busy:
+            if stop.is_set():
+                break
+            kept.saw(replace(seen, burst=0.0) if _answered(kept, seen, busy) else seen, now)
+            self._consider(kept, now)
+        return bool(busy)
 
     def _learn(self, guests: Mapping[str, Guest]) -> None:
         """Which channels there are between guests that run."""
@@ -229,7 +231,7 @@ class Steward:
             others = sum(self._load.others.values())
         seen = observing.observation((before[0], sent), (before[1], received), seconds, contention, others, cpu)
         if seen is not None:
-            kept.counts_as_full(observing.held_up((before[0], sent), seen))
+            kept.counts_as_full(observing.queued(seen))
         return seen
 
     # ---- explaining, from any thread ----
@@ -260,7 +262,7 @@ class Steward:
             observation={} if kept.observation is None else asdict(kept.observation),
             age_seconds=None if kept.observed_at is None else now - kept.observed_at,
             lacked=(*self._lacked, *decision.lacked) if decision.lacked != self._lacked else self._lacked,
-            held_up=kept.held_up,
+            queued=kept.queued,
             trouble=trouble,
         )
 
@@ -360,3 +362,14 @@ class Steward:
         if not kept.trouble:
             _log.warning("channel %r: %s", kept.channel.name, words)
         kept.trouble = words
+
+
+def _answered(kept: Kept, seen: Observation, busy: Sequence[tuple[Kept, Observation]]) -> bool:
+    """Whether each of its messages waits for an answer to the one before: as many come back between its two guests."""
+    return bool(kept.pair) and any(
+        other.pair == kept.pair
+        and other.channel.senders.keys() == kept.channel.receivers.keys()
+        and abs(back.messages - seen.messages) <= 0.05 * seen.messages + 2
+        for other, back in busy
+        if other is not kept
+    )

@@ -317,3 +317,30 @@ def test_a_policy_of_ones_own_has_a_step() -> None:
 
     history, way = Mine().step(replace(EDGE, observation=SMALL, now=3.0))
     assert way == PIPE and history.observed_at == 3.0
+
+
+ASKED = replace(SMALL, mean_bytes=64.0, burst=0.0, rate=300e3, messages=6000)
+
+
+@pytest.mark.parametrize("left", [0.05, 0.3])
+def test_a_switch_after_which_few_answers_come_is_a_mistake(left: float) -> None:
+    """Though the few that are measured take no longer: the others wait for a core."""
+    edge = Edge(CostPolicy(COSTS), PIPE)
+    while edge.way == PIPE:
+        edge.window(replace(ASKED, latency_ns=28_000.0))
+    assert edge.way == TWO
+    few = replace(ASKED, rate=300e3 * left, messages=max(1, int(6000 * left)))
+    seen = [edge.window(few) for _ in range(6)]
+    assert seen[2] != TWO
+    for _ in range(100):   # two seconds
+        edge.window(replace(ASKED, latency_ns=2000.0))
+        assert edge.way != TWO, "not again, so soon"
+
+
+def test_a_switch_after_which_fewer_messages_are_sent_may_be_right() -> None:
+    """Where nobody answers, their number says nothing of the way."""
+    edge = Edge(CostPolicy(COSTS), PIPE)
+    while edge.way == PIPE:
+        edge.window(replace(SMALL, latency_ns=28_000.0))
+    for _ in range(30):
+        assert edge.window(replace(SMALL, rate=7e3, messages=140)) == TWO

@@ -34,7 +34,7 @@ class Choice(NamedTuple):
 
     way: Way
     why: str
-    """first, best, new, small, unsure, dear, cheaper, trial."""
+    """first, best, new, small, unsure, dear, cheaper, trial, mistake."""
     best: Way
     """The cheapest by expectation."""
     saves: float
@@ -78,10 +78,14 @@ def choose(
 ) -> Choice:
     """The way to be on. The outlook has one at least."""
     ways, costs = outlook.ways, found.cost_ns
-    best = min(range(len(ways)), key=costs.__getitem__)
     here = outlook.place(current)
+    barred = [way for way in ways if history.bars(way, now)] if history.trials else []
+    able = [index for index in range(len(ways)) if ways[index] not in barred] or list(range(len(ways)))
+    best = min(able, key=costs.__getitem__)
     if current is None or here is None:
         return Choice(ways[best], "first", ways[best], 0.0, 0.0)
+    if here not in able:
+        return Choice(ways[best], "mistake", ways[best], 0.0, 0.0)
     if best == here:
         return Choice(current, "best", current, 0.0, 0.0)
     saves, sure = _saves(found, here, best)
@@ -90,7 +94,8 @@ def choose(
     rate = outlook.conditions.rate
     chosen, why = here, "small"
     most = 0.0
-    for index, way in enumerate(ways):
+    for index in able:
+        way = ways[index]
         gain = costs[here] - costs[index]
         if gain <= caution.gain * costs[here]:
             continue
@@ -120,10 +125,13 @@ def _may_try(history: EdgeHistory, way: Way, now: float) -> bool:
     return history.trying == way or all(now >= trial.again for trial in history.trials if trial.way == way)
 
 
-def tried(caution: Caution, history: EdgeHistory, way: Way, now: float, window: float) -> EdgeHistory:
-    """A way is tried now. window: seconds of one window."""
+def tried(
+    caution: Caution, history: EdgeHistory, way: Way, now: float, window: float, *, barred: bool = False
+) -> EdgeHistory:
+    """A way is tried now; or was, and is barred. window: seconds of one window."""
     last = next((trial for trial in history.trials if trial.way == way), None)
     least = max(caution.pause, caution.settle * window / caution.share)
     pause = least if last is None else min(3600.0, max(least, 2 * last.pause))
     others = tuple(trial for trial in history.trials if trial.way != way)
-    return history._replace(trials=(*others, Trial(way, now + pause, pause)), trying=way)
+    trials = (*others, Trial(way, now + pause, pause, barred))
+    return history._replace(trials=trials, trying=None if barred else way)

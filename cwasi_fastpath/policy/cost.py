@@ -69,7 +69,11 @@ class CostPolicy(Policy):
             history, outlook = old, look(self.costs, request, old.held or _conditions(request, None), old.outlook)
         else:
             history, outlook = self._learnt(request, old, seen)
-            if history.idle:
+            history, mistaken = history.proved()
+            if mistaken and request.current is not None and not request.objective.cpu:
+                gap = 0.0 if old.observed_at is None else max(0.0, request.now - old.observed_at)
+                history = tried(self.caution, history, request.current, request.now, gap, barred=True)
+            elif history.idle:
                 return history, request.current
         if not outlook.ways:
             return history, None

@@ -53,6 +53,8 @@ def reason_of(request: Request, choice: Choice, chosen: Prediction, basis: str, 
     }
     if choice.why in stays:
         return f"{where}; {stays[choice.why]}; {basis}"
+    if choice.why == "mistake":
+        return f"{where}; by {request.current} far fewer messages came than before the switch; {basis}"
     tried = "tried, as it may be cheaper" if choice.why == "trial" else "cheaper"
     return f"{where}; {tried} than {request.current}: {us:.1f} us a message predicted, {basis}"
 

@@ -41,6 +41,9 @@ _SHAKEN = 0.15
 """What a change of the costs adds to the standard deviation of what was measured before it."""
 _CROWD_SECONDS = 120.0
 """How long it is believed that others want the cores, where that cannot be seen."""
+_FEWER, _COLLAPSED, _SURE, _PROBATION = 0.5, 0.1, 2, 5
+"""A switch after which less than so much of the messages a second come was a mistake; with less than the second even
+if that was seen once; else in so many windows in a row, of that many after the switch."""
 _COMMON = 0.3
 """What of the error on the way in use may be that of the whole machine, at most, and so of ways not seen, too."""
 
@@ -69,6 +72,8 @@ class Trial(NamedTuple):
     again: float
     """Not before this time."""
     pause: float
+    barred: bool = False
+    """Not even if it seems sure to be better: it was not, by the messages that came."""
 
 
 class EdgeHistory(NamedTuple):
@@ -105,6 +110,11 @@ class EdgeHistory(NamedTuple):
     trials: tuple[Trial, ...] = ()
     trying: Way | None = None
     """What was decided to be tried at the last window."""
+    rate_before: float | None = None
+    """Messages a second on the way that the last switch left, where each waited for an answer; None once the way in use
+    has proved itself."""
+    fewer: int = 0
+    """Windows in a row with far fewer."""
     outlook: Outlook | None = None
     """What the model said last."""
     owed: tuple[float, ...] = ()
@@ -207,7 +217,33 @@ class EdgeHistory(NamedTuple):
 
     def switched(self, now: float, way: Way) -> EdgeHistory:
         """After a switch to `way`."""
-        return self._replace(since=now, switches=self.switches + 1, windows=0, up=0.0, down=0.0, owed=(), patience=0)
+        held = self.held
+        follows = held is not None and held.burst < REGULAR and held.way is not None and not self.bars(held.way, now)
+        return self._replace(
+            since=now, switches=self.switches + 1, windows=0, up=0.0, down=0.0, owed=(), patience=0,
+            rate_before=held.rate if held is not None and follows else None, fewer=0,
+        )  # fmt: skip
+
+    def bars(self, way: Way | None, now: float) -> bool:
+        """Whether the last switch to it was a mistake, not long ago."""
+        return any(trial.barred and trial.way == way and now < trial.again for trial in self.trials)
+
+    def proved(self) -> tuple[EdgeHistory, bool]:
+        """With one more window on the way in use; and whether the switch to it was a mistake.
+
+        Where messages wait for a core few come, and what those took that came says little; but where each waits for an
+        answer to the one before, it shows in how many there are.
+        """
+        held, before = self.held, self.rate_before
+        if held is None or not before:
+            return self, False
+        if held.burst >= REGULAR or self.windows > _PROBATION:
+            return self._replace(rate_before=None), False
+        share = (held.rate if self.previous is None else self.previous.rate) / before
+        fewer = self.fewer + 1 if share < _FEWER else 0
+        if fewer >= _SURE or share < _COLLAPSED:
+            return self._replace(rate_before=None), True
+        return self._replace(fewer=fewer), False
 
     def corrected(self, way: Way, kind: int, error: float, now: float, current: Way | None) -> tuple[float, float]:
         """How much more, as a logarithm, a message costs on this way than the model says, and its standard deviation.

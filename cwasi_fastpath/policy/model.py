@@ -74,7 +74,7 @@ class Conditions(NamedTuple):
     contention: float | None = None
     """The part of the time that was waited for a core that others had, on the way that was observed."""
     apart: float | None = None
-    """The same, when last seen, where each end has a core of its own or may have."""
+    """The same, when last seen, where each end has a core of its own."""
     srtt: float | None = None
     network: float | None = None
     """Bytes a second between the nodes."""
@@ -106,7 +106,7 @@ class Conditions(NamedTuple):
             burst=1.0 if seen.burst is None else seen.burst,
             others=seen.others,
             contention=contention,
-            apart=None if way is not None and way.cores is Cores.ONE else contention,
+            apart=None if way is not None and way.cores is not Cores.TWO else contention,
             srtt=seen.srtt_ns,
             network=seen.bytes_per_second,
             way=way,
@@ -173,12 +173,13 @@ def estimate(costs: Costs, way: Way, conditions: Conditions) -> Estimate:
     spins = transport is Transport.RING and cores is not Cores.ONE
     parked = _parked(way, conditions) if spins else 0.0
     latency += parked * costs.wake + _queue(rate, conditions.burst, stream, _HOLDS[transport] / max(size, 64.0))
-    needed = 2.0 - parked if spins else 1.0
+    # Guests that work need a core each, whatever carries their messages.
+    needed = 1.0 if cores is Cores.ONE else 2.0 - (parked if spins else conditions.parked)
     level = _level(costs, way, needed, conditions)
     waits = _CROWDED[level][1]
-    if waits and conditions.burst >= REGULAR:
+    if waits and (conditions.burst >= REGULAR or cores is Cores.TWO):
         latency += waits * costs.slice / 2 * min(1.0, conditions.others if conditions.others is not None else 1.0)
-    elif waits:   # who waits holds up no others
+    elif waits:   # who waits holds up no others, and gives the core to whom it waits for
         latency /= 1 - waits
     stream /= 1 - waits
     if transport is not Transport.RING and conditions.receivers > 1:
@@ -268,15 +269,16 @@ def _queue(rate: float, burst: float, service: float, holds: float) -> float:
 def _level(costs: Costs, way: Way, needed: float, conditions: Conditions) -> int:
     """For what part of the time an end waits for a core. needed: cores that this way keeps busy.
 
-    What was measured bounds what those who are seen on the cores might do: they may give way. One core can be that
-    which nobody else wants, and is waited for no longer than two.
+    What was measured bounds what those who are seen on the cores might do: they may give way. Ends that the kernel
+    places say nothing of two cores: it may have them on one that nobody else wants. Such a one is waited for no longer
+    than two.
     """
-    if way.cores is not Cores.ONE:
-        seen = conditions.apart
-    elif conditions.way is not None and conditions.way.cores is Cores.ONE:
+    if conditions.way is None or conditions.way.cores is way.cores:
         seen = conditions.contention
+    elif way.cores is Cores.ONE and conditions.others is None:
+        seen = 0.0
     else:
-        seen = conditions.apart if conditions.others is not None else 0.0
+        seen = conditions.apart
     if conditions.others is None:
         return crowded(seen or 0.0)
     wanted = needed + max(0.0, conditions.others)
