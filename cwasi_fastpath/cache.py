@@ -23,7 +23,10 @@ def directory() -> Path:
         return Path(told, "cwasi").absolute()
     if os.geteuid() == 0:
         return Path("/var/cache/cwasi")
-    return Path("~/.cache/cwasi").expanduser().absolute()
+    try:
+        return Path("~/.cache/cwasi").expanduser().absolute()
+    except RuntimeError:   # a user that has no home, as in containers
+        return Path(tempfile.gettempdir(), f"cwasi-cache-{os.geteuid()}")
 
 
 def read(name: str, longest: int) -> bytes:

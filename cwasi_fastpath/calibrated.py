@@ -145,8 +145,8 @@ class Calibration:
 
 def _cells(plain: Mapping[str, Any]) -> dict[int, Message]:
     found = {int(size): Message.of_plain(cell) for size, cell in plain.items()}
-    if len(found) < 2 or min(found) < 1:
-        raise ValueError("a way was measured at too few sizes")
+    if len(found) < 2 or min(found) < 1 or max(found) > _LONGEST_NS:
+        raise ValueError("a way was measured at too few sizes, or at none that there can be")
     return dict(sorted(found.items()))
 
 

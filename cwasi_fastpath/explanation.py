@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .errors import BadSpec
-from .metrics import Observation
+from .metrics import Observation, nonsense
 from .modes import EdgeFacts, Locality, Transport
 from .policy import Decision, Policy, Request, Way
 from .policy.decision import ruled_out_way
@@ -134,11 +134,14 @@ class WhatIf:
                 raise BadSpec(f"locality {self.locality!r} is unknown: use {', '.join(LOCALITIES)}")
             facts = EdgeFacts(LOCALITIES[self.locality], facts.same_user, facts.same_trust)
         near = facts.locality is Locality.PROCESS
+        # What was measured of the way in use holds only for what was.
+        wanted = replace(observation, mean_bytes=size or 0.0, rate=rate, latency_ns=None, cpu_ns=None)
+        if absurd := nonsense(wanted):
+            raise BadSpec(f"{', '.join(absurd)}: there are no such messages")
         return replace(
             request,
             facts=facts,
-            # What was measured of the way in use holds only for what was.
-            observation=replace(observation, mean_bytes=size or 0.0, rate=rate, latency_ns=None, cpu_ns=None),
+            observation=wanted,
             ways=request.ways if near else frozenset(way for way in request.ways if way == Way(way.transport)),
             current=None,
             history=None,

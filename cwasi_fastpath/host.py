@@ -411,9 +411,9 @@ class Host:
         failures: list[BaseException] = []
         until = None if self.timeout is None else time.monotonic() + self.timeout
         stewarded = isinstance(self.policy, Policy) and not self.switcher
-        if stewarded:
-            self._steward.begin()
         try:
+            if stewarded:
+                self._steward.begin()
             for guest in chosen:
                 threading.Thread(target=self._run_guest, args=(guest, ended), name=guest.name, daemon=True).start()
             while waiting:

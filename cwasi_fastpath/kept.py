@@ -68,7 +68,8 @@ class Kept:
     def settled(self, now: float) -> bool:
         """Whether it is known well enough to be changed; a run of a few messages never is."""
         long = self.began_at is not None and now - self.began_at >= _SECONDS
-        return now >= self.not_before and (long or self.met >= _MESSAGES)
+        mistaken = self.history.bars(self.way, now)
+        return now >= self.not_before and (long or mistaken or self.met >= _MESSAGES)
 
     def counts_as_full(self, full: bool) -> None:
         """For one window; after the first a single one changes nothing."""

@@ -6,6 +6,7 @@ taken back at the end. What the threads of others do is read from /proc, which n
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,6 +44,16 @@ class Thread:
     def number(self) -> int | None:
         """None before and after."""
         return self._number
+
+    def allowed(self) -> set[int]:
+        """Where it might run if it was not placed."""
+        with self._lock:
+            if self._before is not None:
+                return set(self._before)
+            try:
+                return os.sched_getaffinity(self._number or 0)
+            except ProcessLookupError:
+                return set()
 
     def place(self, cores: set[int] | None) -> bool:
         """Keeps it to these cores; None: where it might run before. Whether it runs at all. Raises OSError."""
@@ -138,7 +149,12 @@ def last_core(thread: int) -> int | None:
 
 
 def sets(cores: Cores, usable: Sequence[int]) -> tuple[set[int], set[int]] | None:
-    """Where the threads of both ends go. usable: the best first. None: where the kernel puts them."""
+    """Where the threads of both ends go. usable: the best first. None: where the kernel puts them.
+
+    Raises OSError where there are too few.
+    """
     if cores is Cores.FREE:
         return None
+    if len(usable) < (2 if cores is Cores.TWO else 1):
+        raise OSError(errno.EINVAL, f"the threads may run on too few cores for {cores}")
     return {usable[0]}, {usable[0 if cores is Cores.ONE else 1]}

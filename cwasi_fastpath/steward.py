@@ -111,8 +111,12 @@ class Steward:
             self._needed += 1
             if self._thread is None:
                 self._stop = threading.Event()
-                self._thread = threading.Thread(target=self._run, args=(self._stop,), name=THREAD, daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, args=(self._stop,), name=THREAD, daemon=True)
+                try:
+                    thread.start()
+                    self._thread = thread
+                except RuntimeError as error:
+                    _log.warning("what was chosen stays: %s", error)
 
     def end(self) -> None:
         """They have ended. With the last of them the thread ends, before this returns, unless the policy hangs."""
@@ -154,6 +158,8 @@ class Steward:
         found = iter(observing.counts([end for kept in self._active for end in kept.ends]))
         windows = []
         for kept in self._active:
+            if kept.cores is not Cores.FREE and kept.channel.transport is not Transport.RING:
+                self._place(kept, Cores.FREE)   # the user has switched it
             counts = [next(found) for _ in kept.ends]
             windows.append((kept, self._observed(kept, counts, seconds, times)))
         busy = [(kept, seen) for kept, seen in windows if seen is not None]
@@ -166,21 +172,37 @@ class Steward:
 
     def _learn(self, guests: Mapping[str, Guest]) -> None:
         """Which channels there are between guests that run."""
-        self._running, self._active = frozenset(guests), []
-        channels = [channel for channel in self._host.channels if functions_of(channel) <= self._running]
-        pairs = pairs_of(channels)
-        led = set()
-        for channel in channels:
-            kept = self.known(channel)
+        self._running, before, self._active = frozenset(guests), self._active, []
+        pairs, led = self._pairs(guests), set()
+        for channel in self._host.channels:
+            kept = self.known(channel) if functions_of(channel) <= self._running else None
             if kept is None:
                 continue
-            kept.ends = (*channel.senders.values(), *channel.receivers.values())
-            kept.senders, kept.counted = len(channel.senders), None
+            ends = (*channel.senders.values(), *channel.receivers.values())
+            if ends != kept.ends:
+                kept.ends, kept.senders, kept.counted = ends, len(channel.senders), None
             pair = functions_of(channel) if functions_of(channel) in pairs else frozenset()
-            kept.pair = tuple(guests[name] for name in sorted(pair))
+            self._pair(kept, tuple(guests[name] for name in sorted(pair)))
             kept.leads = bool(pair) and pair not in led
             led.add(pair)
             self._active.append(kept)
+        for kept in before:
+            if kept not in self._active:
+                self._pair(kept, ())
+
+    def _pairs(self, guests: Mapping[str, Guest]) -> set[frozenset[str]]:
+        """Of functions that run here and have channels with each other and with nobody else."""
+        channels = self._host.channels
+        ends = {id(end) for channel in channels for end in (*channel.senders.values(), *channel.receivers.values())}
+        alone = {name for name, guest in guests.items() if all(id(end) in ends for end in guest.ends)}
+        return {pair for pair in pairs_of(channels) if pair <= alone}
+
+    def _pair(self, kept: Kept, pair: tuple[Guest, ...]) -> None:
+        """Its guests from now on; those before may run where they might."""
+        if pair != kept.pair:
+            with suppress(OSError):
+                self._place(kept, Cores.FREE)
+            kept.pair = pair
 
     def known(self, channel: Channel) -> Kept | None:
         """What is remembered of a channel; None where not all of its ends are here."""
@@ -261,7 +283,7 @@ class Steward:
             alternatives=ways,
             observation={} if kept.observation is None else asdict(kept.observation),
             age_seconds=None if kept.observed_at is None else now - kept.observed_at,
-            lacked=(*self._lacked, *decision.lacked) if decision.lacked != self._lacked else self._lacked,
+            lacked=tuple(dict.fromkeys((*self._lacked, *decision.lacked))),
             queued=kept.queued,
             trouble=trouble,
         )
@@ -277,9 +299,12 @@ class Steward:
 
     def request(self, kept: Kept, now: float) -> Request:
         """What the policy is asked."""
+        seen = kept.observation
+        if kept.queued and seen is not None:
+            seen = replace(seen, latency_ns=None)   # it is of the queue, and what fills that are the guests
         return Request(
             facts=kept.facts,
-            observation=kept.observation,
+            observation=seen,
             available=self._offered,
             receivers=kept.receivers,
             ways=self._placed if kept.leads else self._free,
@@ -299,7 +324,12 @@ class Steward:
             way = self._wanted(kept, request)
             if now >= kept.not_before:
                 kept.trouble = ""
-            if way is None or not kept.settled(now):
+            if way is None:
+                return
+            if not kept.settled(now):
+                if kept.history.trying is not None:   # it is not tried yet
+                    trials = EdgeHistory().trials if request.history is None else request.history.trials
+                    kept.history = kept.history._replace(trials=trials, trying=None)
                 return
             decision = self._host.policy.decide(replace(request, history=kept.history))
             if not isinstance(decision, Decision) or decision.way != way:
@@ -345,7 +375,8 @@ class Steward:
     def _place(self, kept: Kept, cores: Cores) -> None:
         """Raises OSError."""
         taken = Counter(core for other in self._active if other is not kept for core in other.places)
-        places = sets(cores, self._load.freest(taken))
+        usable = set.intersection(set(self._usable), *(guest.thread.allowed() for guest in kept.pair))
+        places = sets(cores, [core for core in self._load.freest(taken) if core in usable])
         try:
             for number, guest in enumerate(kept.pair):
                 guest.thread.place(None if places is None else places[number])

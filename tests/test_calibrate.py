@@ -162,6 +162,7 @@ def _plain(**changes: Any) -> str:
         _plain(ways={"ring/nine cores": {}}),
         _plain(ways={"ring": {"64": {}}}),
         _plain(ways={"ring": {"64": 1, "x": 2}}),
+        _plain().replace('"4096"', '"' + "9" * 400 + '"'),
         _plain(ways=[1]),
         _plain(switches={"ring": {"ns": 2, "low": 3, "high": 1, "values": 1}}),
         _plain(turn={"ns": 1, "low": 1, "high": 1, "values": 0}),
@@ -210,3 +211,17 @@ def test_a_file_that_others_could_write_is_not_read(cache: Path, spoil: Callable
         pytest.skip("only root can give a file away")
     known, why = calibrated.load()
     assert known == () and why
+
+
+def test_a_user_without_a_home() -> None:
+    """As in a container, whose uid is in no list of users."""
+    command = (
+        "import os; os.setgroups([]); os.setgid(54321); os.setuid(54321)\n"
+        "from cwasi_fastpath import cache, calibrated\n"
+        "assert calibrated.load()[0] == ()\n"
+        "print(cache.directory())\n"
+    )
+    environment = {name: value for name, value in os.environ.items()
+                   if name not in ("HOME", "XDG_CACHE_HOME", ENVIRONMENT)}  # fmt: skip
+    run = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True, timeout=HANG)
+    assert run.returncode == 0 and "54321" in run.stdout, run

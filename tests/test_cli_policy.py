@@ -164,3 +164,23 @@ def test_scenarios_are_those_of_the_generator() -> None:
     from cwasi_fastpath.policy.generate import SCENARIOS
 
     assert set(_SCENARIOS) == set(SCENARIOS)
+
+
+def test_a_trace_whose_name_is_markup(trace: Path, tmp_path: Path) -> None:
+    header, rest = trace.read_text().split("\n", 1)
+    for name, code in (("[/x] [red]", 0), ("\x1b[31m", 65), ("\ud800", 65)):
+        hostile = tmp_path / "hostile.trace"
+        hostile.write_text(json.dumps({**json.loads(header), "name": name}) + "\n" + rest)
+        done = cwasi("replay", hostile, "--policy", "static")
+        assert done.returncode == code and "Traceback" not in done.stderr, done
+        assert (name if code == 0 else "name is a printable text") in done.stdout + done.stderr
+
+
+def test_a_trace_whose_errors_are_beyond_all_measure(trace: Path, tmp_path: Path) -> None:
+    header, rest = trace.read_text().split("\n", 1)
+    plain = json.loads(header)
+    next(iter(plain["costs"]["curves"].values()))["error"] = 1e6
+    hostile = tmp_path / "hostile.trace"
+    hostile.write_text(json.dumps(plain) + "\n" + rest)
+    done = cwasi("replay", hostile)
+    assert done.returncode == 65 and "the error of" in done.stderr, done

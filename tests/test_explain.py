@@ -77,6 +77,8 @@ def test_what_if(busy: cwasi.Host) -> None:
     wrong = explain("lab", "--if-size", "large")
     assert wrong.returncode == 2 and "size 'large'" in wrong.stderr
     assert explain("lab", "--if-locality", "moon").returncode == 2
+    absurd = explain("lab", "--if-size", "5000000000")
+    assert absurd.returncode == 2 and "mean_bytes: there are no such messages" in absurd.stderr
 
 
 def test_of_ends_that_met_by_name(start: Start) -> None:

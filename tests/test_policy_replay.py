@@ -201,7 +201,7 @@ LINES = list(lines_of(generate("link", seconds=0.2)))
         (['{"kind":"cwasi-trace"}\n'], "line 1: this is no trace"),
         (damaged(LINES, 0, {"schema": 2}), "its format is 2, and this version reads 1"),
         (damaged(LINES, 0, {"costs": {}}), "line 1: syscall is a number"),
-        (damaged(LINES, 0, {"name": 5}), "line 1: name is a text"),
+        (damaged(LINES, 0, {"name": 5}), "line 1: name is a printable text"),
         (damaged(LINES, 0, {"changes": ["a"]}), "line 1: changes is a number"),
         (LINES[:-1], r"t is cut off after 9 blocks: record it again"),
         ([*LINES[:-1], LINES[-1][:5]], "line 11: no object of JSON; the file is damaged or cut off"),

@@ -101,6 +101,7 @@ def test_what_the_policy_is_told(guests: Path, start: Start) -> None:
         for end in (*run.channel.senders.values(), *run.channel.receivers.values()):
             end.sample(1)
         run.until(lambda: len(policy.asked) > 3)
+        explained = host.explain("lab")
         run.end()
         sent = run.channel.metrics().sent
     seen = [request.observation for request in policy.asked]
@@ -111,7 +112,9 @@ def test_what_the_policy_is_told(guests: Path, start: Start) -> None:
     for one in told:
         assert one.seconds and one.rate and math.isclose(one.rate, one.messages / one.seconds)
         assert one.contention is not None and one.others is not None and one.cpu_ns is not None
-    assert any(one.latency_ns for one in told)
+    queued = [one for one, asked in zip(told, policy.asked, strict=True) if asked.objective.throughput]
+    assert {one.latency_ns for one in queued} <= {None}, "that is the queue's"
+    assert explained is not None and explained.observation["latency_ns"] > 0
     times = [request.now for request in policy.asked]
     assert times == sorted(times)
     for request in policy.asked:
@@ -190,25 +193,63 @@ def test_cores_are_those_of_the_threads_and_given_back(guests: Path, start: Star
     policy = Told(lambda request: ONE)
     with cwasi.Host(policy=policy) as host:
         run = Run(host, guests, start)
-
-        def places() -> list[set[int]]:
-            numbers = [guest.thread.number for guest in (run.source, run.sink)]
-            return [os.sched_getaffinity(number) for number in numbers if number is not None]
-
         run.until(lambda: policy.asked != [] and policy.asked[-1].current == ONE)
-        one, other = places()
+        one, other = places(run)
         assert one == other and len(one) == 1 and one <= set(CORES)
         assert str(run.channel.transport) == "ring" and run.channel.decision.cores is Cores.ONE
         if len(CORES) > 1:
             policy.answer = lambda request: TWO
             run.until(lambda: policy.asked[-1].current == TWO)
-            one, other = places()
+            one, other = places(run)
             assert len(one) == len(other) == 1 and not one & other
         policy.answer = lambda request: RING
         run.until(lambda: policy.asked[-1].current == RING)
-        assert places() == [set(CORES), set(CORES)]
+        assert places(run) == [set(CORES), set(CORES)]
         run.end()
     assert sorted(os.sched_getaffinity(0)) == CORES
+
+
+def places(run: Run) -> list[set[int]]:
+    numbers = [guest.thread.number for guest in (run.source, run.sink)]
+    return [os.sched_getaffinity(number) for number in numbers if number is not None]
+
+
+def test_cores_are_given_back_to_who_is_no_pair_any_more(guests: Path, start: Start) -> None:
+    policy = Told(lambda request: ONE if ONE in request.ways else request.current)
+    with cwasi.Host(policy=policy) as host:
+        run = Run(host, guests, start)
+        run.until(lambda: any(request.current == ONE for request in policy.asked))
+        third = host.load(guests / "sink.wasm", "third", arguments=("1", str(SIZE)))
+        host.connect("more", run.source, third, ports=("more", "in"))
+        other = start(lambda: host.run(third))
+        run.until(lambda: places(run) == [set(CORES)] * 2)
+        run.end()
+        with suppress(cwasi.GuestExit):
+            other.result(HANG)
+
+
+def test_cores_are_given_back_when_the_user_switches(guests: Path, start: Start) -> None:
+    policy = Told(lambda request: ONE)
+    with cwasi.Host(policy=policy) as host:
+        run = Run(host, guests, start)
+        run.until(lambda: policy.asked != [] and policy.asked[-1].current == ONE)
+        host.switch("lab", "pipe", HANG)
+        run.until(lambda: places(run) == [set(CORES)] * 2)
+        assert "pipe/one core" not in run.channel.explain()
+        run.end()
+
+
+def test_no_core_is_taken_that_guests_may_not_use(guests: Path, start: Start) -> None:
+    policy = Told(lambda request: ONE)
+    with cwasi.Host(policy=policy) as host:
+        try:
+            os.sched_setaffinity(0, {CORES[-1]})
+            run = Run(host, guests, start)
+            run.until(lambda: policy.asked != [] and policy.asked[-1].current == ONE)
+        finally:
+            os.sched_setaffinity(0, CORES)
+        assert places(run) == [{CORES[-1]}] * 2
+        run.end()
 
 
 def test_cores_that_are_gone_meanwhile(guests: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -392,6 +433,13 @@ def test_the_load_of_others_is_known_from_the_first_look(monkeypatch: pytest.Mon
 def test_places_of_ways() -> None:
     assert sets(Cores.FREE, [3]) is None
     assert sets(Cores.ONE, [3, 1]) == ({3}, {3}) and sets(Cores.TWO, [3, 1]) == ({3}, {1})
+
+
+def test_places_that_there_are_not() -> None:
+    with pytest.raises(OSError, match="too few cores for two"):
+        sets(Cores.TWO, [3])
+    with pytest.raises(OSError, match="too few cores for one"):
+        sets(Cores.ONE, [])
 
 
 def test_only_a_thread_that_runs_is_placed() -> None:

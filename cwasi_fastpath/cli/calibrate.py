@@ -34,7 +34,7 @@ def calibrate(redis: str | None, force: bool, check: bool, as_json: bool) -> Non
     from .. import cache, calibrated, calibration
 
     found, why = (None, "it was asked for") if force else calibration.known(redis)
-    if found is not None and found.server != calibrated.server_key(redis):
+    if found is not None and redis is not None and found.server != calibrated.server_key(redis):
         found, why = None, "this server was not measured yet"
     fresh = found is None
     if found is None:

@@ -266,16 +266,17 @@ def rows(trace: Trace, found: Sequence[Replay]) -> list[tuple[str, ...]]:
 def _print(trace: Trace, found: Sequence[Replay]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
+    from rich.text import Text
 
     from . import console
 
     changes = "" if trace.changes is None else f", {len(trace.changes)} changes"
     title = f"{trace.name}: {trace.seconds:,.0f} s in {len(trace.blocks):,} blocks{changes}"
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=Text(title), title_justify="left")
     for number, heading in enumerate(HEADINGS):
         table.add_column(heading, justify="right" if number else "left", no_wrap=number > 0, overflow="fold")
     for row in rows(trace, found):
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     console(sys.stdout).print(table)
 
 

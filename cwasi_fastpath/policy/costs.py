@@ -87,6 +87,7 @@ _PARTS = (
     "syscall", "copy_byte", "hop", "wake", "pipe_message", "pipe_byte", "redis_message", "slice", "cores",
 )  # fmt: skip
 _OPTIONAL = ("redis_message", "slice", "cores")
+_WORST_ERROR = 10.0
 _HIGHEST = 1e15
 """Eleven days in ns: what is more is no measurement."""
 
@@ -109,7 +110,10 @@ def _curve(name: str, plain: object) -> Curve:
     for key, values in lists.items():
         if len(values) != len(sizes) and (values or key == "latency_ns"):
             raise BadSpec(f"{key} of {name} has a figure for each of its {len(sizes)} sizes, not {len(values)}")
-    return Curve(**lists, error=number(plain, "error") if "error" in plain else 0.15)
+    error = number(plain, "error") if "error" in plain else 0.15
+    if error > _WORST_ERROR:
+        raise BadSpec(f"the error of {name} is a part of what was measured, at most {_WORST_ERROR:g}, not {error!r}")
+    return Curve(**lists, error=error)
 
 
 def _numbers(way: str, key: str, values: object) -> tuple[float, ...]:

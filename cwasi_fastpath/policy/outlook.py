@@ -84,7 +84,9 @@ def measured_ns(objective: Objective, observation: Observation, found: Estimate)
     if not objective.cpu and not objective.throughput:
         return objective.latency * observation.latency_ns
     cpu = found.cpu if observation.cpu_ns is None else observation.cpu_ns
-    return weighed(objective, Estimate(observation.latency_ns, found.stream, cpu, 0.0))
+    # Who asks for throughput alone says by "latency" what one of a stream took.
+    stream = found.stream if objective.latency else observation.latency_ns
+    return weighed(objective, Estimate(observation.latency_ns, stream, cpu, 0.0))
 
 
 def switch_ns(costs: Costs, source: Way | None, target: Way) -> float:

@@ -151,8 +151,8 @@ def _header(plain: dict[str, Any]) -> dict[str, Any]:
     if plain.get("schema") != SCHEMA:
         raise BadSpec(f"its format is {plain.get('schema')!r}, and this version reads {SCHEMA}")
     about, changes = plain.get("about", {}), plain.get("changes")
-    if not isinstance(about, dict) or not isinstance(plain.get("name"), str):
-        raise BadSpec("name is a text, and about an object")
+    if not isinstance(about, dict) or not isinstance(plain.get("name"), str) or not plain["name"].isprintable():
+        raise BadSpec("name is a printable text, and about an object")
     if changes is not None:
         if not isinstance(changes, list):
             raise BadSpec("changes is a list of seconds, or null")
