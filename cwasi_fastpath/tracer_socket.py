@@ -33,6 +33,7 @@ import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeGuard
 
 from . import host_functions
@@ -44,6 +45,7 @@ from .host_statistics import HostStatistics, check_file
 from .invitation import heard
 from .names import checked
 from .owner_names import OwnerNames
+from .rubbish import Rubbish
 
 ENVIRONMENT = "CWASI_TRACER"
 POOL = "wasi-pool"
@@ -51,10 +53,12 @@ POOL = "wasi-pool"
 
 _VERSION = 3
 _MESSAGE_BYTES = 4096
+_DESCRIPTORS = 253   # a message has no more, and those that are not received would be closed on our thread
 _HELLO = f'{{"hello": {_VERSION}, "namespace": [<dev>, <ino>]}}'
 _EXPECTED = f'expected {_HELLO}, {{"statistics": {STATISTICS}}} and a file, or {{"function": "<name>", "id": <n>}}'
 _NOT_SERVED = "only processes of the traced command, in a pid namespace that the tracer sees, are served"
 _KEPT = 1 << 16   # functions and ends of channels of hosts that have left
+_PAUSE_SECONDS = 1.0   # of listening, while there is no room
 _SO_PEERPIDFD = 77
 
 
@@ -100,6 +104,7 @@ class ControlSocket:
         self._last: dict[int, HostStatistics] = {}
         """The last words of those that have left, by their seat's owner."""
         self._kept = 0
+        self._rubbish = Rubbish()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.address = f"@cwasi-tracer-{os.getpid()}-{secrets.token_hex(8)}"
         self._listener.bind("\0" + self.address[1:])
@@ -122,6 +127,7 @@ class ControlSocket:
         """Ends the thread and all connections; hosts keep their mapping of their map, which nobody reads any more."""
         self._wake.close()
         self._thread.join()
+        self._rubbish.end()
 
     def _serve(self) -> None:
         keep_only(self._seats.capabilities)
@@ -131,7 +137,11 @@ class ControlSocket:
             selector.register(self._listener, selectors.EVENT_READ)
             selector.register(self._woken, selectors.EVENT_READ)
             while True:
-                for key, _ in selector.select():
+                listening = self._listener in selector.get_map()
+                ready = selector.select(None if listening else _PAUSE_SECONDS)
+                if not listening and not self._rubbish.full:
+                    selector.register(self._listener, selectors.EVENT_READ)
+                for key, _ in ready:
                     sock = key.fileobj
                     assert isinstance(sock, socket.socket)
                     if sock is self._woken:
@@ -150,7 +160,7 @@ class ControlSocket:
     def _drop(self, connection: socket.socket) -> None:
         with self._lock:
             client = self._clients.pop(connection)
-            connection.close()
+            self._throw_away(connection)
             functions = client.functions
             if functions is None:
                 return
@@ -158,12 +168,21 @@ class ControlSocket:
         self._seats.leave(functions.seat)
         self._seats.retire(functions.owners())
 
+    def _throw_away(self, connection: socket.socket) -> None:
+        """The host hears of it at once; what it has sent, and we have not read, may take its time."""
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        self._rubbish.put(connection.close)
+
     def _keep(self, owner: int, last: HostStatistics) -> None:
         if self._kept < _KEPT and (last.functions or last.ends):
             self._last[owner] = last
             self._kept += len(last.functions) + len(last.ends)
 
     def _accept(self, selector: selectors.BaseSelector) -> None:
+        if self._rubbish.full:
+            selector.unregister(self._listener)
+            return
         try:
             connection, _ = self._listener.accept()
         except OSError:
@@ -175,8 +194,9 @@ class ControlSocket:
                 self._clients[connection] = client
             selector.register(connection, selectors.EVENT_READ)
             return
-        with connection, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
             connection.send(_error(client))
+        self._throw_away(connection)
 
     def _admitted(self, connection: socket.socket) -> _Client | str:
         """Who has connected, or why it is not served."""
@@ -222,14 +242,16 @@ class ControlSocket:
     def _answer(self, connection: socket.socket) -> bool:
         """Serves one message; False when the connection is to be closed."""
         try:
-            message, given, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, 1)
+            message, given, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, _DESCRIPTORS)
             if not message and not given:
                 return False
             try:
                 reply, fds = self._reply(connection, message, given)
             finally:
                 for descriptor in given:   # what is kept has been taken out
-                    os.close(descriptor)
+                    self._rubbish.put(partial(os.close, descriptor))
+            if given and self._rubbish.full:
+                return False
             socket.send_fds(connection, [reply], fds)
         except OSError:
             return False
