@@ -32,7 +32,8 @@ _VERSION = 3
 _MESSAGE_BYTES = 4096
 
 _log = logging.getLogger(__name__)
-_lock = threading.Lock()
+# A generator that dies while this thread gives numbers ends its block here, as a signal's handler may begin one.
+_lock = threading.RLock()
 _local = threading.local()
 _ids = FunctionIds()
 _tracer: _TracerClient | None = None
@@ -75,7 +76,7 @@ class _TracerClient:
     def begin(self) -> None:
         """Tells it all that there is to tell. Raises OSError if it has gone."""
         self._account()
-        for name, number in _ids.items():
+        for name, number in list(_ids.items()):
             self.tell(name, number)
 
     def _account(self) -> None:
@@ -201,7 +202,7 @@ def _join(path: str) -> bool:
 def _after_fork() -> None:
     """Where our parent is traced: a map of our own, in which the names have the numbers that they had."""
     global _asked, _tracer, _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     if _tracer is None:
         return
     _tracer.forget()

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from . import descriptors
 from .capabilities import held, keep_only
 from .cgroups import Groups
 from .errors import Error, Unavailable
@@ -53,12 +54,13 @@ from .trace_report import (
     difference,
     merged,
 )
-from .tracer_socket import ENVIRONMENT, ControlSocket
+from .tracer_socket import DESCRIPTORS, ENVIRONMENT, ControlSocket
 
 __all__ = ["Check", "NoSuchTarget", "Tracer", "TracerUnavailable", "requirements"]
 
 _ROUNDS, _CALLS = 23, 1009
 _SLEEPS = 101
+_OTHER_DESCRIPTORS = 512   # that the tracer may have, and what hosts send that nobody wants
 _END_COUNTS = [field.name for field in fields(EndCounts) if field.name not in ("number", "sends", "function")]
 
 
@@ -99,6 +101,8 @@ class Tracer:
                 "tracing is not available:\n"
                 + "\n".join(f"- {check.name}: {check.found}. Remedy: {check.remedy}" for check in lacking)
             )
+        self._descriptors = descriptors.allowed()
+        """That what we start may have."""
         untraced = _ns_per_getppid()
         try:
             self._syscalls = Syscalls()
@@ -115,12 +119,17 @@ class Tracer:
             self._ns_per_call = max(0.0, self._self_test() - untraced)
             self._ns_per_switch = self._measure_switches()
             self._probe.forget()
-            self._control = ControlSocket(_Seats(self._probe), PLACES)
+            self._control = ControlSocket(_Seats(self._probe), self._hosts())
         except BaseException:
             self.close()
             raise
         self._started = time.monotonic()
         self._cpu = time.process_time()
+
+    def _hosts(self) -> int:
+        """How many may be in the trace at a time."""
+        room = descriptors.ask_for(_OTHER_DESCRIPTORS + DESCRIPTORS * PLACES) - _OTHER_DESCRIPTORS
+        return max(1, min(PLACES, room // DESCRIPTORS))
 
     def _self_test(self) -> float:
         """Traces a thread whose calls are known. Returns the ns of one; raises TracerUnavailable if any is missing."""
@@ -169,7 +178,8 @@ class Tracer:
         with self._lock:
             self._probe.order(threading.get_native_id(), until_exec=True)
             try:
-                return subprocess.Popen(argv, env=environment, **popen_kwargs)
+                with descriptors.only(self._descriptors):
+                    return subprocess.Popen(argv, env=environment, **popen_kwargs)
             finally:
                 self._probe.cancel_order()
 

@@ -48,6 +48,8 @@ from .owner_names import OwnerNames
 from .rubbish import Rubbish
 
 ENVIRONMENT = "CWASI_TRACER"
+DESCRIPTORS = 3
+"""What a host takes: the connection, its map, its statistics."""
 POOL = "wasi-pool"
 """Stands for the threads of a host on which wasmtime does what WASI's calls ask for."""
 
@@ -91,8 +93,8 @@ class _Client:
 class ControlSocket:
     """The listening socket and the thread that serves it."""
 
-    def __init__(self, seats: Seats, connections: int = 384) -> None:
-        """connections: how many hosts at a time; each takes two descriptors."""
+    def __init__(self, seats: Seats, connections: int) -> None:
+        """connections: how many hosts at a time; each takes DESCRIPTORS."""
         self._seats = seats
         self._most = connections
         self._clients: dict[socket.socket, _Client] = {}
@@ -185,8 +187,10 @@ class ControlSocket:
             return
         try:
             connection, _ = self._listener.accept()
-        except OSError:
-            return  # the client is gone already
+        except OSError as error:   # or the client is gone already
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                selector.unregister(self._listener)
+            return
         connection.setblocking(False)
         client = self._admitted(connection)
         if isinstance(client, _Client):
@@ -224,8 +228,10 @@ class ControlSocket:
         """Lets it in. Returns why not, if not."""
         try:
             pidfd = _descriptor_of(connection, client.pid)
-        except OSError:
-            return "your process has ended"   # it may have passed the connection on
+        except OSError as error:
+            # It may have passed the connection on. EINVAL: before Linux 6.16
+            ended = error.errno in (errno.ESRCH, errno.EINVAL)
+            return "your process has ended" if ended else str(error)
         try:
             seat = self._seats.join(client.pid, namespace, lambda: not _ended(pidfd))
         except OSError as error:
