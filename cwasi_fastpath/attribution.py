@@ -200,13 +200,14 @@ def _join(path: str) -> bool:
 
 
 def _after_fork() -> None:
-    """Where our parent is traced: a map of our own, in which the names have the numbers that they had."""
+    """Where our parent is traced: a map of our own, in which the names have the numbers that they had, or none."""
     global _asked, _tracer, _lock
     _lock = threading.RLock()
     if _tracer is None:
         return
     _tracer.forget()
     _tracer, _asked = None, False
+    lib.cwasi_attribution_leave()   # there our numbers are our parent's functions
     _connect()
 
 

@@ -218,6 +218,57 @@ def test_a_forked_child_is_a_host_of_its_own(tracer: Tracer) -> None:
     }
 
 
+FORKS_AGAIN = """
+import os, sys, socket
+import cwasi_fastpath as cwasi
+
+null = os.open("/dev/null", os.O_WRONLY)
+
+def write(times):
+    for _ in range(times):
+        os.write(null, b"x")
+
+others = []
+
+def fill():
+    while True:
+        other = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        other.settimeout(60)
+        other.connect("\\0" + os.environ["CWASI_TRACER"][1:])
+        others.append(other)
+        try:
+            other.send(b"{}")
+            if b"first" not in other.recv(4096):
+                return
+        except OSError:
+            return
+
+with cwasi.function("older"):
+    write(11)
+    fill()
+    r, w = os.pipe()
+    if os.fork() == 0:
+        os.read(r, 1)
+        write(23)
+        with cwasi.function("younger"):
+            write(101)
+        os._exit(0)
+    with cwasi.function("elder"):
+        write(7)
+        os.write(w, b"x")
+        assert os.wait()[1] == 0
+"""
+
+
+def test_a_forked_child_that_finds_no_room_is_charged_to_its_process() -> None:
+    """And to no function of its parent's."""
+    with attached() as tracer:
+        counted = writes(traced(tracer, [sys.executable, "-c", FORKS_AGAIN]))
+    assert (counted.pop("older"), counted.pop("elder")) == (11, 7 + 1)
+    assert all(owner_name(owner).startswith("[") for owner in counted)
+    assert sum(counted.values()) >= 23 + 101, "and what it says of that"
+
+
 def test_hosts_outlive_the_tracer_and_the_next_starts_afresh() -> None:
     with attached() as first:
         command = first.spawn([sys.executable, "-c", HOST + """
