@@ -157,18 +157,24 @@ class ControlSocket:
 
     def _drop_all(self) -> None:
         for connection in list(self._clients):
-            self._drop(connection)
+            self._let_go(connection)
 
     def _drop(self, connection: socket.socket) -> None:
+        functions = self._let_go(connection)
+        if functions is not None:
+            self._seats.retire(functions.owners())
+
+    def _let_go(self, connection: socket.socket) -> HostFunctions | None:
+        """Returns what it had, if it was in the trace."""
         with self._lock:
             client = self._clients.pop(connection)
             self._throw_away(connection)
             functions = client.functions
             if functions is None:
-                return
+                return None
             self._keep(functions.seat.owner, functions.leave())
         self._seats.leave(functions.seat)
-        self._seats.retire(functions.owners())
+        return functions
 
     def _throw_away(self, connection: socket.socket) -> None:
         """The host hears of it at once; what it has sent, and we have not read, may take its time."""
