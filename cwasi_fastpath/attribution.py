@@ -62,7 +62,8 @@ class _TracerClient:
         """Its map is that of all threads from now on."""
         namespace = Path("/proc/self/ns/pid").stat()
         hello = {"hello": _VERSION, "namespace": [namespace.st_dev, namespace.st_ino]}
-        self._socket.send(json.dumps(hello).encode())
+        with suppress(BrokenPipeError):   # it has said why
+            self._socket.send(json.dumps(hello).encode())
         data, fds, _, _ = socket.recv_fds(self._socket, _MESSAGE_BYTES, 1)
         try:
             reply = json.loads(data)
@@ -111,7 +112,7 @@ class _TracerClient:
         self._socket.close()
 
     def forget(self) -> None:
-        """It is our parent's, and goes on."""
+        """Nobody waits for its end: it is our parent's, and goes on, or there was no thread."""
         self._socket.close()
         self._watched.close()
 
@@ -134,14 +135,20 @@ def _begin(path: str) -> bool:
     except (OSError, ValueError, KeyError, IndexError) as error:
         _log.warning("not traced: %s", error)
         return False
+    try:
+        threading.Thread(target=_wait_for_its_end, args=(tracer,), name=THREAD, daemon=True).start()
+    except RuntimeError as error:   # this user may have no more
+        _log.warning("not traced: %s", error)
+        tracer.forget()
+        return False
     if _tracer is not None:
         _tracer.leave()   # no thread writes to its map any more
     _tracer = tracer
-    threading.Thread(target=_wait_for_its_end, args=(tracer,), name=THREAD, daemon=True).start()
     try:
         tracer.begin()
-    except OSError as error:   # who waits for its end hears of it
+    except OSError as error:
         _log.warning("not traced: %s", error)
+        tracer.leave()   # who waits for its end hears of it
         return False
     return True
 
@@ -172,6 +179,7 @@ def _take(name: str) -> int:
                 tracer.tell(name, number)
             except OSError as error:
                 _log.warning("%s is not traced: %s", name, error)
+                tracer.leave()   # or each new name would wait as long
         return number
 
 
@@ -208,7 +216,8 @@ def _after_fork() -> None:
     _tracer.forget()
     _tracer, _asked = None, False
     lib.cwasi_attribution_leave()   # there our numbers are our parent's functions
-    _connect()
+    with _lock:
+        _connect()
 
 
 # Not while another thread gives numbers: the child would have half of it.

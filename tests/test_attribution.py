@@ -171,6 +171,28 @@ def test_a_generator_may_die_while_its_thread_begins_a_block() -> None:
     assert (done.stdout, done.returncode) == ("worked\n", 0), done.stderr
 
 
+NO_THREADS = """
+import os, resource, threading
+import cwasi_fastpath as cwasi
+
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+if os.getuid() == 0:   # root is not limited
+    os.setuid(65534)
+try:
+    threading.Thread(target=print).start()
+except RuntimeError:
+    print("no threads")
+with cwasi.function("f"):
+    print("worked")
+"""
+
+
+def test_a_process_that_may_have_no_more_threads_runs_its_functions() -> None:
+    """Nobody hears of a tracer then."""
+    done = subprocess.run([sys.executable, "-c", NO_THREADS], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("no threads\nworked\n", 0), done.stderr
+
+
 @pytest.mark.parametrize("name", ["", "Resize", "a b", "../x"])
 def test_names_are_checked(name: str) -> None:
     with pytest.raises(cwasi.BadName), cwasi.function(name):

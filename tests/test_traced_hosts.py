@@ -269,6 +269,27 @@ def test_a_forked_child_that_finds_no_room_is_charged_to_its_process() -> None:
     assert sum(counted.values()) >= 23 + 101, "and what it says of that"
 
 
+NO_THREADS = """
+import os, resource
+import cwasi_fastpath as cwasi
+
+null = os.open("/dev/null", os.O_WRONLY)
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+os.setresuid(65534, 65534, 65534)
+with cwasi.function("no-threads"):
+    for _ in range(1009):
+        os.write(null, b"x")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changes its user")
+def test_a_host_that_may_have_no_more_threads_is_charged_to_its_process(tracer: Tracer) -> None:
+    """It would not hear of the tracer's end."""
+    report = traced(tracer, [sys.executable, "-c", NO_THREADS])
+    assert calls(report, "no-threads") == (0, 0)
+    assert sum(writes(report).values()) >= 1009, "and what it says of that"
+
+
 def test_hosts_outlive_the_tracer_and_the_next_starts_afresh() -> None:
     with attached() as first:
         command = first.spawn([sys.executable, "-c", HOST + """
