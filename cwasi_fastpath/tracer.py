@@ -27,7 +27,7 @@ from .owner_names import OTHER
 from .probes.hosts import FUNCTIONS, OWNERS, PLACES, PROBES, SLOTS, Seat, namespace_of
 from .probes.loader import ProbeError
 from .probes.network import Network, Traffic
-from .probes.probe import BUCKETS, Counter, Probe
+from .probes.probe import BUCKETS, Counter, Name, Probe
 from .probes.requirements import Check, requirements
 from .probes.retired import Retired
 from .probes.round_trips import RoundTrips
@@ -250,9 +250,11 @@ class Tracer:
             turns = list(self._scheduling.turns()) if self._counts(self._scheduling) else []
             traffic = list(self._network.traffic()) if self._counts(self._network) else []
         said = control.statistics()
-        self._groups.look(self._probe.processes())
+        alive = self._probe.processes()
         # Last: whoever is in the maps has a name by now.
-        owners = _Owners(control.names(), self._probe, self._groups, self._by_thread)
+        names = self._probe.names()
+        self._groups.look(alive, names)
+        owners = _Owners(control.names(), names, self._groups, self._by_thread)
         rows = merged(_row(total, owners) for total in totals)
         return TraceReport(
             rows=by_time(rows),
@@ -343,11 +345,11 @@ class _Seats:
 class _Owners:
     """Who the owners are that the probes know by number."""
 
-    def __init__(self, functions: dict[int, str], probe: Probe, groups: Groups, by_thread: bool) -> None:
+    def __init__(self, functions: dict[int, str], names: dict[int, Name], groups: Groups, by_thread: bool) -> None:
         self._functions = functions
         self._processes = {
             key: Process(key, name.pid, name.comm, name.tid if by_thread else None, groups.of(key, name.cgroup))
-            for key, name in probe.names().items()
+            for key, name in names.items()
         }
 
     def of(self, owner: int) -> str | Process:

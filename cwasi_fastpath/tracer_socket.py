@@ -34,6 +34,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol, TypeGuard
 
 from . import host_functions
@@ -59,7 +60,9 @@ _DESCRIPTORS = 253   # a message has no more, and those that are not received wo
 _HELLO = f'{{"hello": {_VERSION}, "namespace": [<dev>, <ino>]}}'
 _EXPECTED = f'expected {_HELLO}, {{"statistics": {STATISTICS}}} and a file, or {{"function": "<name>", "id": <n>}}'
 _NOT_SERVED = "only processes of the traced command, in a pid namespace that the tracer sees, are served"
+_ENDED = "your process has ended"
 _KEPT = 1 << 16   # functions and ends of channels of hosts that have left
+_NOBODY = 0   # is no owner: of those that are not kept, how many ends there were
 _PAUSE_SECONDS = 1.0   # of listening, while there is no room
 _SO_PEERPIDFD = 77
 
@@ -87,6 +90,8 @@ class _Client:
     """One connection; from its hello on it has functions, and a seat."""
 
     pid: int
+    started: bytes
+    """When, as it tells it from the next process of that pid."""
     functions: HostFunctions | None = None
 
 
@@ -183,7 +188,10 @@ class ControlSocket:
         self._rubbish.put(connection.close)
 
     def _keep(self, owner: int, last: HostStatistics) -> None:
-        if self._kept < _KEPT and (last.functions or last.ends):
+        if self._kept >= _KEPT:
+            missed = self._last[_NOBODY].missed if _NOBODY in self._last else 0
+            self._last[_NOBODY] = HostStatistics(missed=missed + len(last.ends) + last.missed)
+        elif last.functions or last.ends:
             self._last[owner] = last
             self._kept += len(last.functions) + len(last.ends)
 
@@ -218,7 +226,7 @@ class ControlSocket:
         if not heard(os.geteuid(), uid):
             self.unheard.add(uid)
             return f"the tracer runs as uid {os.geteuid()}, neither as root nor as you do"
-        return _Client(pid)
+        return _Client(pid, _started(pid))
 
     def _join(self, connection: socket.socket, client: _Client, namespace: object) -> tuple[bytes, list[int]]:
         """Gives it its map; the same one again where it asks again."""
@@ -233,11 +241,10 @@ class ControlSocket:
     def _sit(self, connection: socket.socket, client: _Client, namespace: tuple[int, int]) -> str | None:
         """Lets it in. Returns why not, if not."""
         try:
-            pidfd = _descriptor_of(connection, client.pid)
+            pidfd = _descriptor_of(connection, client)
         except OSError as error:
-            # It may have passed the connection on. EINVAL: before Linux 6.16
-            ended = error.errno in (errno.ESRCH, errno.EINVAL)
-            return "your process has ended" if ended else str(error)
+            # It may have passed the connection on. Some kernels say it by EINVAL.
+            return _ENDED if error.errno in (errno.ESRCH, errno.EINVAL) else str(error)
         try:
             seat = self._seats.join(client.pid, namespace, lambda: not _ended(pidfd))
         except OSError as error:
@@ -312,14 +319,28 @@ def _credentials(connection: socket.socket) -> tuple[int, int]:
     return pid, uid
 
 
-def _descriptor_of(connection: socket.socket, pid: int) -> int:
+def _started(pid: int) -> bytes:
+    """When a process did; empty where /proc does not show it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19]
+    except OSError:
+        return b""
+
+
+def _descriptor_of(connection: socket.socket, client: _Client) -> int:
     """Of who has connected: its pid may be another's by now. Raises OSError."""
     try:
         return connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
     except OSError as error:
         if error.errno != errno.ENOPROTOOPT:
             raise
-        return os.pidfd_open(pid)   # before Linux 6.5
+    pidfd = os.pidfd_open(client.pid)   # before Linux 6.5
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, pidfd)
+        if _started(client.pid) != client.started:
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+        stack.pop_all()
+    return pidfd
 
 
 def _is_namespace(said: object) -> TypeGuard[tuple[int, int]]:
