@@ -1,6 +1,6 @@
 """What others gave us and we do not want, closed on a thread that nobody waits for.
 
-The last close() of a socket that lingers, or of a file whose file system is a program, takes as long as its owner likes.
+The last close() of a socket that lingers, or of a file whose file system is a program, may take for ever.
 """
 
 from __future__ import annotations

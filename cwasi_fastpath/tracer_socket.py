@@ -29,15 +29,14 @@ import secrets
 import select
 import selectors
 import socket
-import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol, TypeGuard
 
 from . import host_functions
+from .caller import Caller, caller_of
 from .capabilities import keep_only
 from .errors import BadName
 from .host_functions import HostFunctions, Seat
@@ -60,11 +59,9 @@ _DESCRIPTORS = 253   # a message has no more, and those that are not received wo
 _HELLO = f'{{"hello": {_VERSION}, "namespace": [<dev>, <ino>]}}'
 _EXPECTED = f'expected {_HELLO}, {{"statistics": {STATISTICS}}} and a file, or {{"function": "<name>", "id": <n>}}'
 _NOT_SERVED = "only processes of the traced command, in a pid namespace that the tracer sees, are served"
-_ENDED = "your process has ended"
 _KEPT = 1 << 16   # functions and ends of channels of hosts that have left
 _NOBODY = 0   # is no owner: of those that are not kept, how many ends there were
 _PAUSE_SECONDS = 1.0   # of listening, while there is no room
-_SO_PEERPIDFD = 77
 
 
 class Seats(host_functions.Seats, Protocol):
@@ -89,9 +86,7 @@ class Seats(host_functions.Seats, Protocol):
 class _Client:
     """One connection; from its hello on it has functions, and a seat."""
 
-    pid: int
-    started: bytes
-    """When, as it tells it from the next process of that pid."""
+    caller: Caller
     functions: HostFunctions | None = None
 
 
@@ -220,13 +215,13 @@ class ControlSocket:
         """Who has connected, or why it is not served."""
         if len(self._clients) >= self._most:
             return "too many connections"
-        pid, uid = _credentials(connection)
-        if not self._seats.knows(pid):
+        caller = caller_of(connection)
+        if not self._seats.knows(caller.pid):
             return _NOT_SERVED
-        if not heard(os.geteuid(), uid):
-            self.unheard.add(uid)
+        if not heard(os.geteuid(), caller.uid):
+            self.unheard.add(caller.uid)
             return f"the tracer runs as uid {os.geteuid()}, neither as root nor as you do"
-        return _Client(pid, _started(pid))
+        return _Client(caller)
 
     def _join(self, connection: socket.socket, client: _Client, namespace: object) -> tuple[bytes, list[int]]:
         """Gives it its map; the same one again where it asks again."""
@@ -241,21 +236,22 @@ class ControlSocket:
     def _sit(self, connection: socket.socket, client: _Client, namespace: tuple[int, int]) -> str | None:
         """Lets it in. Returns why not, if not."""
         try:
-            pidfd = _descriptor_of(connection, client)
+            pidfd = client.caller.descriptor(connection)
+        except ProcessLookupError:
+            return "your process has ended"   # it may have passed the connection on
         except OSError as error:
-            # It may have passed the connection on. Some kernels say it by EINVAL.
-            return _ENDED if error.errno in (errno.ESRCH, errno.EINVAL) else str(error)
+            return str(error)
         try:
-            seat = self._seats.join(client.pid, namespace, lambda: not _ended(pidfd))
+            seat = self._seats.join(client.caller.pid, namespace, lambda: not _ended(pidfd))
         except OSError as error:
             return str(error)
         finally:
             os.close(pidfd)
         if seat is None:
             return _NOT_SERVED
-        client.functions = HostFunctions(seat, self._seats, self._names, client.pid)
+        client.functions = HostFunctions(seat, self._seats, self._names, client.caller.pid)
         if not self._names.full:
-            self._names.add(seat.owner + 1, POOL, client.pid)
+            self._names.add(seat.owner + 1, POOL, client.caller.pid)
         return None
 
     def _answer(self, connection: socket.socket) -> bool:
@@ -311,36 +307,6 @@ class ControlSocket:
         except (BadName, ValueError) as error:
             return _error(str(error))
         return _encoded({"id": number})
-
-
-def _credentials(connection: socket.socket) -> tuple[int, int]:
-    """The pid and the uid of who has connected."""
-    pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return pid, uid
-
-
-def _started(pid: int) -> bytes:
-    """When a process did; empty where /proc does not show it."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19]
-    except OSError:
-        return b""
-
-
-def _descriptor_of(connection: socket.socket, client: _Client) -> int:
-    """Of who has connected: its pid may be another's by now. Raises OSError."""
-    try:
-        return connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
-    except OSError as error:
-        if error.errno != errno.ENOPROTOOPT:
-            raise
-    pidfd = os.pidfd_open(client.pid)   # before Linux 6.5
-    with contextlib.ExitStack() as stack:
-        stack.callback(os.close, pidfd)
-        if _started(client.pid) != client.started:
-            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
-        stack.pop_all()
-    return pidfd
 
 
 def _is_namespace(said: object) -> TypeGuard[tuple[int, int]]:
