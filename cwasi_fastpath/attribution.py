@@ -148,20 +148,25 @@ def _begin(path: str) -> bool:
         tracer.begin()
     except OSError as error:
         _log.warning("not traced: %s", error)
-        tracer.leave()   # who waits for its end hears of it
+        _leave(tracer)
         return False
     return True
 
 
 def _wait_for_its_end(tracer: _TracerClient) -> None:
-    global _tracer
     tracer.wait()
     with _lock:
-        if _tracer is tracer:
-            _tracer = None
-            lib.cwasi_statistics_stop()
-            tracer.leave()
-            listen(_join)   # for the next
+        _leave(tracer)
+
+
+def _leave(tracer: _TracerClient) -> None:
+    """It has gone, or does not answer."""
+    global _tracer
+    if _tracer is tracer:
+        _tracer = None
+        lib.cwasi_statistics_stop()
+        tracer.leave()
+        listen(_join)   # for the next
 
 
 def _take(name: str) -> int:
@@ -179,7 +184,7 @@ def _take(name: str) -> int:
                 tracer.tell(name, number)
             except OSError as error:
                 _log.warning("%s is not traced: %s", name, error)
-                tracer.leave()   # or each new name would wait as long
+                _leave(tracer)   # or each new name would wait as long
         return number
 
 
