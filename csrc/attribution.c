@@ -24,6 +24,7 @@ typedef struct slot_map {
     struct slot_map *before;
 } slot_map;
 
+static slot_map nowhere;                      /* has no slots: the newest one that we have left */
 static _Atomic(slot_map *) newest;            /* what was there before stays: threads hold pointers into it */
 static _Thread_local slot_map *mine;          /* the one that this thread writes to */
 static _Thread_local atomic_u32 untraced;     /* where the store goes while there is no tracer, or no slot */
@@ -109,6 +110,17 @@ int cwasi_attribution_map(int map_fd, uint64_t count, uint32_t places)
     if (before)
         leave_slot(before);
     return 0;
+}
+
+void cwasi_attribution_leave(void)
+{
+    slot_map *before = load_relaxed(&newest);
+    if (!before || before == &nowhere)
+        return;
+    nowhere.before = before;
+    store_release(&newest, &nowhere);   /* as in cwasi_attribution_map */
+    look_for_map();
+    leave_slot(before);
 }
 
 uint32_t cwasi_attribution_enter(uint32_t id)

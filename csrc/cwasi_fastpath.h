@@ -188,6 +188,8 @@ void cwasi_wait_configure(int spinners, int64_t spin_ns);
 /* Maps this process's slot map, {uint32_t tid, id}[slots], a power of two: a thread's slot is the first with its tid, of
  * `places` from tid % slots on. Again for the next tracer, and in a forked child, which has that of its parent at first. */
 int cwasi_attribution_map(int map_fd, uint64_t slots, uint32_t places);
+/* In a forked child, which may get no map: its parent's is not for it to write to. */
+void cwasi_attribution_leave(void);
 /* Charges what this thread does from now on to function `id`, whose index is id % CWASI_FUNCTIONS_MAX; returns the id
  * that was charged before. */
 uint32_t cwasi_attribution_enter(uint32_t id);

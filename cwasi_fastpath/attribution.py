@@ -32,7 +32,8 @@ _VERSION = 3
 _MESSAGE_BYTES = 4096
 
 _log = logging.getLogger(__name__)
-_lock = threading.Lock()
+# A generator that dies while this thread gives numbers ends its block here, as a signal's handler may begin one.
+_lock = threading.RLock()
 _local = threading.local()
 _ids = FunctionIds()
 _tracer: _TracerClient | None = None
@@ -61,7 +62,8 @@ class _TracerClient:
         """Its map is that of all threads from now on."""
         namespace = Path("/proc/self/ns/pid").stat()
         hello = {"hello": _VERSION, "namespace": [namespace.st_dev, namespace.st_ino]}
-        self._socket.send(json.dumps(hello).encode())
+        with suppress(BrokenPipeError):   # it has said why
+            self._socket.send(json.dumps(hello).encode())
         data, fds, _, _ = socket.recv_fds(self._socket, _MESSAGE_BYTES, 1)
         try:
             reply = json.loads(data)
@@ -75,7 +77,7 @@ class _TracerClient:
     def begin(self) -> None:
         """Tells it all that there is to tell. Raises OSError if it has gone."""
         self._account()
-        for name, number in _ids.items():
+        for name, number in list(_ids.items()):
             self.tell(name, number)
 
     def _account(self) -> None:
@@ -110,7 +112,7 @@ class _TracerClient:
         self._socket.close()
 
     def forget(self) -> None:
-        """It is our parent's, and goes on."""
+        """Nobody waits for its end: it is our parent's, and goes on, or there was no thread."""
         self._socket.close()
         self._watched.close()
 
@@ -133,27 +135,38 @@ def _begin(path: str) -> bool:
     except (OSError, ValueError, KeyError, IndexError) as error:
         _log.warning("not traced: %s", error)
         return False
+    try:
+        threading.Thread(target=_wait_for_its_end, args=(tracer,), name=THREAD, daemon=True).start()
+    except RuntimeError as error:   # this user may have no more
+        _log.warning("not traced: %s", error)
+        tracer.forget()
+        return False
     if _tracer is not None:
         _tracer.leave()   # no thread writes to its map any more
     _tracer = tracer
-    threading.Thread(target=_wait_for_its_end, args=(tracer,), name=THREAD, daemon=True).start()
     try:
         tracer.begin()
-    except OSError as error:   # who waits for its end hears of it
+    except OSError as error:
         _log.warning("not traced: %s", error)
+        _leave(tracer)
         return False
     return True
 
 
 def _wait_for_its_end(tracer: _TracerClient) -> None:
-    global _tracer
     tracer.wait()
     with _lock:
-        if _tracer is tracer:
-            _tracer = None
-            lib.cwasi_statistics_stop()
-            tracer.leave()
-            listen(_join)   # for the next
+        _leave(tracer)
+
+
+def _leave(tracer: _TracerClient) -> None:
+    """It has gone, or does not answer."""
+    global _tracer
+    if _tracer is tracer:
+        _tracer = None
+        lib.cwasi_statistics_stop()
+        tracer.leave()
+        listen(_join)   # for the next
 
 
 def _take(name: str) -> int:
@@ -171,6 +184,7 @@ def _take(name: str) -> int:
                 tracer.tell(name, number)
             except OSError as error:
                 _log.warning("%s is not traced: %s", name, error)
+                _leave(tracer)   # or each new name would wait as long
         return number
 
 
@@ -199,14 +213,16 @@ def _join(path: str) -> bool:
 
 
 def _after_fork() -> None:
-    """Where our parent is traced: a map of our own, in which the names have the numbers that they had."""
+    """Where our parent is traced: a map of our own, in which the names have the numbers that they had, or none."""
     global _asked, _tracer, _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     if _tracer is None:
         return
     _tracer.forget()
     _tracer, _asked = None, False
-    _connect()
+    lib.cwasi_attribution_leave()   # there our numbers are our parent's functions
+    with _lock:
+        _connect()
 
 
 # Not while another thread gives numbers: the child would have half of it.

@@ -7,7 +7,7 @@ then it is that of v1.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 ROOT = "/"
@@ -39,12 +39,17 @@ class Groups:
         """By process."""
         self._paths: dict[int, str | None] = {}
         """By number."""
+        self._walked = False
+        """Since the last look."""
         hierarchies = [line for line in Path("/proc/self/cgroup").read_text().splitlines() if line[:2] != "0:"]
         self._says_all = not hierarchies
         """Whether one that is in the root of v2 is in no other group."""
 
-    def look(self, alive: Iterable[tuple[int, int]]) -> None:
-        """Takes in where the processes of these keys and pids are now."""
+    def look(self, alive: Iterable[tuple[int, int]], known: Container[int]) -> None:
+        """Takes in where the processes of these keys and pids are now. Forgets those whose keys are not known."""
+        self._walked = False
+        for key in [key for key in self._seen if key not in known]:
+            del self._seen[key]
         for key, pid in alive if self._ours else ():
             path = group_of(pid)
             if path is not None:
@@ -54,10 +59,10 @@ class Groups:
         """Of the process of a key, which was in the group of that number when the kernel saw it; None: unknown."""
         if key in self._seen:
             return self._seen[key]
-        if number not in self._paths:
+        if number not in self._paths and not self._walked:
+            self._walked = True
             self._paths |= {found: path for found, path in self._walk().items() if found not in self._paths}
-            self._paths.setdefault(number)   # it is gone: looking again would find nothing
-        path = self._paths[number]
+        path = self._paths.setdefault(number)   # it is gone: looking again would find nothing
         return path if path != ROOT or self._says_all else None
 
     def _walk(self) -> dict[int, str]:

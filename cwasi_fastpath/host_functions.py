@@ -93,6 +93,8 @@ class HostFunctions:
         if name != OTHER and (name in self._owners or not self._names.full):
             self._give(index, number, name)
         if left is not None:
+            if index not in self._now:   # who goes on with the old number must not count for who has retired
+                self._seats.name(self.seat, number, self.seat.owner)
             self._seats.retire([left.owner])
 
     def _give(self, index: int, number: int, name: str) -> None:
@@ -137,8 +139,8 @@ class HostFunctions:
         return last
 
     def owners(self) -> list[int]:
-        """Of what has a number now."""
-        return [function.owner for function in self._now.values()]
+        """Of what has a number now, of what has none, and of the threads that wasmtime starts."""
+        return [*(function.owner for function in self._now.values()), self.seat.owner, self.seat.owner + 1]
 
     def _settle(self, index: int) -> None:
         """What was counted at an index is of who had it until now."""

@@ -105,13 +105,17 @@ def _minus(now: Counts, before: Counts | None, names: Sequence[str]) -> Counts:
 
 def check_file(descriptor: int) -> None:
     """Raises ValueError for what is not a sealed memfd of the right size, from which reading could block or fail."""
-    status = os.fstat(descriptor)
     try:
         seals = fcntl.fcntl(descriptor, _GET_SEALS)
     except OSError:
         seals = 0
-    if not stat.S_ISREG(status.st_mode) or seals & _SEALS != _SEALS or status.st_size != _SIZE:
+    # Only what has seals is asked: fstat could block, too.
+    if seals & _SEALS != _SEALS or not _is_right(os.fstat(descriptor)):
         raise ValueError("not a sealed file of the right size")
+
+
+def _is_right(status: os.stat_result) -> bool:
+    return stat.S_ISREG(status.st_mode) and status.st_size == _SIZE
 
 
 def read_file(descriptor: int) -> HostStatistics:

@@ -48,7 +48,9 @@ def limit_waits(connection: socket.socket) -> None:
 
 
 def listen(join: Callable[[str], bool]) -> None:
-    """From now on join(address) is called when a tracer has come. Nothing where the address is taken, or twice."""
+    """From now on join(address) is called when a tracer has come. Nothing where the address is taken, or twice,
+    or where there can be no thread.
+    """
     global _listener
     if _listener is not None:
         return
@@ -59,8 +61,12 @@ def listen(join: Callable[[str], bool]) -> None:
     except OSError:
         listener.close()
         return
+    try:
+        threading.Thread(target=_serve, args=(listener, join), name=THREAD, daemon=True).start()
+    except RuntimeError:   # this user may have no more
+        listener.close()
+        return
     _listener = listener
-    threading.Thread(target=_serve, args=(listener, join), name=THREAD, daemon=True).start()
 
 
 def _after_fork() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from . import descriptors
 from .capabilities import held, keep_only
 from .cgroups import Groups
 from .errors import Error, Unavailable
@@ -26,7 +27,7 @@ from .owner_names import OTHER
 from .probes.hosts import FUNCTIONS, OWNERS, PLACES, PROBES, SLOTS, Seat, namespace_of
 from .probes.loader import ProbeError
 from .probes.network import Network, Traffic
-from .probes.probe import BUCKETS, Counter, Probe
+from .probes.probe import BUCKETS, Counter, Name, Probe
 from .probes.requirements import Check, requirements
 from .probes.retired import Retired
 from .probes.round_trips import RoundTrips
@@ -53,12 +54,13 @@ from .trace_report import (
     difference,
     merged,
 )
-from .tracer_socket import ENVIRONMENT, ControlSocket
+from .tracer_socket import DESCRIPTORS, ENVIRONMENT, ControlSocket
 
 __all__ = ["Check", "NoSuchTarget", "Tracer", "TracerUnavailable", "requirements"]
 
 _ROUNDS, _CALLS = 23, 1009
 _SLEEPS = 101
+_OTHER_DESCRIPTORS = 512   # that the tracer may have, and what hosts send that nobody wants
 _END_COUNTS = [field.name for field in fields(EndCounts) if field.name not in ("number", "sends", "function")]
 
 
@@ -99,6 +101,8 @@ class Tracer:
                 "tracing is not available:\n"
                 + "\n".join(f"- {check.name}: {check.found}. Remedy: {check.remedy}" for check in lacking)
             )
+        self._descriptors = descriptors.allowed()
+        """That what we start may have."""
         untraced = _ns_per_getppid()
         try:
             self._syscalls = Syscalls()
@@ -115,12 +119,17 @@ class Tracer:
             self._ns_per_call = max(0.0, self._self_test() - untraced)
             self._ns_per_switch = self._measure_switches()
             self._probe.forget()
-            self._control = ControlSocket(_Seats(self._probe), PLACES)
+            self._control = ControlSocket(_Seats(self._probe), self._hosts())
         except BaseException:
             self.close()
             raise
         self._started = time.monotonic()
         self._cpu = time.process_time()
+
+    def _hosts(self) -> int:
+        """How many may be in the trace at a time."""
+        room = descriptors.ask_for(_OTHER_DESCRIPTORS + DESCRIPTORS * PLACES) - _OTHER_DESCRIPTORS
+        return max(1, min(PLACES, room // DESCRIPTORS))
 
     def _self_test(self) -> float:
         """Traces a thread whose calls are known. Returns the ns of one; raises TracerUnavailable if any is missing."""
@@ -169,7 +178,8 @@ class Tracer:
         with self._lock:
             self._probe.order(threading.get_native_id(), until_exec=True)
             try:
-                return subprocess.Popen(argv, env=environment, **popen_kwargs)
+                with descriptors.only(self._descriptors):
+                    return subprocess.Popen(argv, env=environment, **popen_kwargs)
             finally:
                 self._probe.cancel_order()
 
@@ -240,9 +250,11 @@ class Tracer:
             turns = list(self._scheduling.turns()) if self._counts(self._scheduling) else []
             traffic = list(self._network.traffic()) if self._counts(self._network) else []
         said = control.statistics()
-        self._groups.look(self._probe.processes())
+        alive = self._probe.processes()
         # Last: whoever is in the maps has a name by now.
-        owners = _Owners(control.names(), self._probe, self._groups, self._by_thread)
+        names = self._probe.names()
+        self._groups.look(alive, names)
+        owners = _Owners(control.names(), names, self._groups, self._by_thread)
         rows = merged(_row(total, owners) for total in totals)
         return TraceReport(
             rows=by_time(rows),
@@ -333,11 +345,11 @@ class _Seats:
 class _Owners:
     """Who the owners are that the probes know by number."""
 
-    def __init__(self, functions: dict[int, str], probe: Probe, groups: Groups, by_thread: bool) -> None:
+    def __init__(self, functions: dict[int, str], names: dict[int, Name], groups: Groups, by_thread: bool) -> None:
         self._functions = functions
         self._processes = {
             key: Process(key, name.pid, name.comm, name.tid if by_thread else None, groups.of(key, name.cgroup))
-            for key, name in probe.names().items()
+            for key, name in names.items()
         }
 
     def of(self, owner: int) -> str | Process:

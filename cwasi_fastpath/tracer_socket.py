@@ -29,13 +29,14 @@ import secrets
 import select
 import selectors
 import socket
-import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeGuard
 
 from . import host_functions
+from .caller import Caller, caller_of
 from .capabilities import keep_only
 from .errors import BadName
 from .host_functions import HostFunctions, Seat
@@ -44,18 +45,23 @@ from .host_statistics import HostStatistics, check_file
 from .invitation import heard
 from .names import checked
 from .owner_names import OwnerNames
+from .rubbish import Rubbish
 
 ENVIRONMENT = "CWASI_TRACER"
+DESCRIPTORS = 3
+"""What a host takes: the connection, its map, its statistics."""
 POOL = "wasi-pool"
 """Stands for the threads of a host on which wasmtime does what WASI's calls ask for."""
 
 _VERSION = 3
 _MESSAGE_BYTES = 4096
+_DESCRIPTORS = 253   # a message has no more, and those that are not received would be closed on our thread
 _HELLO = f'{{"hello": {_VERSION}, "namespace": [<dev>, <ino>]}}'
 _EXPECTED = f'expected {_HELLO}, {{"statistics": {STATISTICS}}} and a file, or {{"function": "<name>", "id": <n>}}'
 _NOT_SERVED = "only processes of the traced command, in a pid namespace that the tracer sees, are served"
 _KEPT = 1 << 16   # functions and ends of channels of hosts that have left
-_SO_PEERPIDFD = 77
+_NOBODY = 0   # is no owner: of those that are not kept, how many ends there were
+_PAUSE_SECONDS = 1.0   # of listening, while there is no room
 
 
 class Seats(host_functions.Seats, Protocol):
@@ -80,15 +86,15 @@ class Seats(host_functions.Seats, Protocol):
 class _Client:
     """One connection; from its hello on it has functions, and a seat."""
 
-    pid: int
+    caller: Caller
     functions: HostFunctions | None = None
 
 
 class ControlSocket:
     """The listening socket and the thread that serves it."""
 
-    def __init__(self, seats: Seats, connections: int = 384) -> None:
-        """connections: how many hosts at a time; each takes two descriptors."""
+    def __init__(self, seats: Seats, connections: int) -> None:
+        """connections: how many hosts at a time; each takes DESCRIPTORS."""
         self._seats = seats
         self._most = connections
         self._clients: dict[socket.socket, _Client] = {}
@@ -100,6 +106,7 @@ class ControlSocket:
         self._last: dict[int, HostStatistics] = {}
         """The last words of those that have left, by their seat's owner."""
         self._kept = 0
+        self._rubbish = Rubbish()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.address = f"@cwasi-tracer-{os.getpid()}-{secrets.token_hex(8)}"
         self._listener.bind("\0" + self.address[1:])
@@ -122,6 +129,7 @@ class ControlSocket:
         """Ends the thread and all connections; hosts keep their mapping of their map, which nobody reads any more."""
         self._wake.close()
         self._thread.join()
+        self._rubbish.end()
 
     def _serve(self) -> None:
         keep_only(self._seats.capabilities)
@@ -131,7 +139,11 @@ class ControlSocket:
             selector.register(self._listener, selectors.EVENT_READ)
             selector.register(self._woken, selectors.EVENT_READ)
             while True:
-                for key, _ in selector.select():
+                listening = self._listener in selector.get_map()
+                ready = selector.select(None if listening else _PAUSE_SECONDS)
+                if not listening and not self._rubbish.full:
+                    selector.register(self._listener, selectors.EVENT_READ)
+                for key, _ in ready:
                     sock = key.fileobj
                     assert isinstance(sock, socket.socket)
                     if sock is self._woken:
@@ -145,29 +157,49 @@ class ControlSocket:
 
     def _drop_all(self) -> None:
         for connection in list(self._clients):
-            self._drop(connection)
+            self._let_go(connection)
 
     def _drop(self, connection: socket.socket) -> None:
+        functions = self._let_go(connection)
+        if functions is not None:
+            self._seats.retire(functions.owners())
+
+    def _let_go(self, connection: socket.socket) -> HostFunctions | None:
+        """Returns what it had, if it was in the trace."""
         with self._lock:
             client = self._clients.pop(connection)
-            connection.close()
+            self._throw_away(connection)
             functions = client.functions
             if functions is None:
-                return
+                return None
             self._keep(functions.seat.owner, functions.leave())
         self._seats.leave(functions.seat)
-        self._seats.retire(functions.owners())
+        return functions
+
+    def _throw_away(self, connection: socket.socket) -> None:
+        """The host hears of it at once; what it has sent, and we have not read, may take its time."""
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        self._rubbish.put(connection.close)
 
     def _keep(self, owner: int, last: HostStatistics) -> None:
-        if self._kept < _KEPT and (last.functions or last.ends):
+        if self._kept >= _KEPT:
+            missed = self._last[_NOBODY].missed if _NOBODY in self._last else 0
+            self._last[_NOBODY] = HostStatistics(missed=missed + len(last.ends) + last.missed)
+        elif last.functions or last.ends:
             self._last[owner] = last
             self._kept += len(last.functions) + len(last.ends)
 
     def _accept(self, selector: selectors.BaseSelector) -> None:
+        if self._rubbish.full:
+            selector.unregister(self._listener)
+            return
         try:
             connection, _ = self._listener.accept()
-        except OSError:
-            return  # the client is gone already
+        except OSError as error:   # or the client is gone already
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                selector.unregister(self._listener)
+            return
         connection.setblocking(False)
         client = self._admitted(connection)
         if isinstance(client, _Client):
@@ -175,20 +207,21 @@ class ControlSocket:
                 self._clients[connection] = client
             selector.register(connection, selectors.EVENT_READ)
             return
-        with connection, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
             connection.send(_error(client))
+        self._throw_away(connection)
 
     def _admitted(self, connection: socket.socket) -> _Client | str:
         """Who has connected, or why it is not served."""
         if len(self._clients) >= self._most:
             return "too many connections"
-        pid, uid = _credentials(connection)
-        if not self._seats.knows(pid):
+        caller = caller_of(connection)
+        if not self._seats.knows(caller.pid):
             return _NOT_SERVED
-        if not heard(os.geteuid(), uid):
-            self.unheard.add(uid)
+        if not heard(os.geteuid(), caller.uid):
+            self.unheard.add(caller.uid)
             return f"the tracer runs as uid {os.geteuid()}, neither as root nor as you do"
-        return _Client(pid)
+        return _Client(caller)
 
     def _join(self, connection: socket.socket, client: _Client, namespace: object) -> tuple[bytes, list[int]]:
         """Gives it its map; the same one again where it asks again."""
@@ -203,33 +236,37 @@ class ControlSocket:
     def _sit(self, connection: socket.socket, client: _Client, namespace: tuple[int, int]) -> str | None:
         """Lets it in. Returns why not, if not."""
         try:
-            pidfd = _descriptor_of(connection, client.pid)
-        except OSError:
+            pidfd = client.caller.descriptor(connection)
+        except ProcessLookupError:
             return "your process has ended"   # it may have passed the connection on
+        except OSError as error:
+            return str(error)
         try:
-            seat = self._seats.join(client.pid, namespace, lambda: not _ended(pidfd))
+            seat = self._seats.join(client.caller.pid, namespace, lambda: not _ended(pidfd))
         except OSError as error:
             return str(error)
         finally:
             os.close(pidfd)
         if seat is None:
             return _NOT_SERVED
-        client.functions = HostFunctions(seat, self._seats, self._names, client.pid)
+        client.functions = HostFunctions(seat, self._seats, self._names, client.caller.pid)
         if not self._names.full:
-            self._names.add(seat.owner + 1, POOL, client.pid)
+            self._names.add(seat.owner + 1, POOL, client.caller.pid)
         return None
 
     def _answer(self, connection: socket.socket) -> bool:
         """Serves one message; False when the connection is to be closed."""
         try:
-            message, given, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, 1)
+            message, given, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, _DESCRIPTORS)
             if not message and not given:
                 return False
             try:
                 reply, fds = self._reply(connection, message, given)
             finally:
                 for descriptor in given:   # what is kept has been taken out
-                    os.close(descriptor)
+                    self._rubbish.put(partial(os.close, descriptor))
+            if given and self._rubbish.full:
+                return False
             socket.send_fds(connection, [reply], fds)
         except OSError:
             return False
@@ -270,22 +307,6 @@ class ControlSocket:
         except (BadName, ValueError) as error:
             return _error(str(error))
         return _encoded({"id": number})
-
-
-def _credentials(connection: socket.socket) -> tuple[int, int]:
-    """The pid and the uid of who has connected."""
-    pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return pid, uid
-
-
-def _descriptor_of(connection: socket.socket, pid: int) -> int:
-    """Of who has connected: its pid may be another's by now. Raises OSError."""
-    try:
-        return connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
-    except OSError as error:
-        if error.errno != errno.ENOPROTOOPT:
-            raise
-        return os.pidfd_open(pid)   # before Linux 6.5
 
 
 def _is_namespace(said: object) -> TypeGuard[tuple[int, int]]:

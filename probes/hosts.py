@@ -14,7 +14,7 @@ from .kernel import Map
 from .requirements import SYS_BPF
 
 FUNCTIONS = 1024  # of a host at a time, by index; a thread's slot holds 0 while it runs none
-PLACES = 384  # hosts at a time; many systems let a process have 1,024 descriptors
+PLACES = 384  # hosts at a time, where the tracer may have the descriptors
 SLOTS = 8192  # of a host; a power of two
 PROBES = 4  # as in record.h
 OWNERS = 1 << 32  # above are processes

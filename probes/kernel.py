@@ -24,6 +24,7 @@ _OF_MAPS = 12  # BPF_MAP_TYPE_ARRAY_OF_MAPS
 _INNER = "no_slots"
 """What every map of an array of maps is like."""
 _LOG_BYTES = 1 << 16
+_ATTEMPTS = 10
 _TYPES: dict[str, Any] = {
     "char": ctypes.c_char,
     "int": ctypes.c_int32,
@@ -53,6 +54,17 @@ def _with_memory(command: int, attributes: bytes) -> int:
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     return bpf(command, attributes)
+
+
+def _patiently(command: int, attributes: bytes) -> int:
+    """The verifier stops with EAGAIN when a signal comes: that says nothing of the program."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return _with_memory(command, attributes)
+        except OSError as error:
+            if error.errno != errno.EAGAIN:
+                raise
+    return _with_memory(command, attributes)
 
 
 def possible_cpus(told: str | None = None) -> int:
@@ -210,11 +222,13 @@ def _load(function: str, kind: int, code: bytes) -> int:
 
     def load(*log: int) -> int:
         given = struct.pack("=IIQQIIQII16s", kind, len(code) // 8, *places, *log, 0, 0, function.encode()[:15])
-        return _with_memory(_PROG_LOAD, given)
+        return _patiently(_PROG_LOAD, given)
 
     try:
         return load(0, 0, 0)
     except OSError as error:
+        if error.errno == errno.EAGAIN:
+            raise ProbeError(f"{function}: {error.strerror}") from error
         log = ctypes.create_string_buffer(_LOG_BYTES)
         with suppress(OSError):
             os.close(load(1, _LOG_BYTES, ctypes.addressof(log)))   # to be told why

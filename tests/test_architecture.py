@@ -42,7 +42,10 @@ LAYERS = [
     {"process_facts", "calibrated", "explanation"},
     {"connection", "mail", "request", "placement", "runtime"},
     {"policy"},
-    {"credentials", "claim", "descriptors", "lease", "tax_bill", "invitation", "owner_names", "cgroups"},
+    {
+        *("credentials", "claim", "descriptors", "lease", "tax_bill", "invitation", "owner_names", "cgroups"),
+        *("caller", "rubbish"),
+    },
     {
         *("_native", "cache", "capabilities", "cpu", "function_ids", "metrics"),
         *("modes", "names", "network", "output", "shield", "trace_report"),

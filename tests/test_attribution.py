@@ -142,6 +142,57 @@ def test_a_child_goes_on_with_the_numbers_of_its_parent() -> None:
         thread.join()
 
 
+DIES = """
+import gc
+from cwasi_fastpath import function
+
+class Collects(str):
+    def __hash__(self):
+        gc.collect()
+        return str.__hash__(self)
+
+def begin(cycle):
+    with function("begun"):
+        yield
+
+gc.disable()
+cycle = []
+cycle.append(begin(cycle))
+next(cycle[0])
+del cycle
+with function(Collects("collects")):
+    print("worked")
+"""
+
+
+def test_a_generator_may_die_while_its_thread_begins_a_block() -> None:
+    """The collector ends its block then, wherever the thread is."""
+    done = subprocess.run([sys.executable, "-c", DIES], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("worked\n", 0), done.stderr
+
+
+NO_THREADS = """
+import os, resource, threading
+import cwasi_fastpath as cwasi
+
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+if os.getuid() == 0:   # root is not limited
+    os.setuid(65534)
+try:
+    threading.Thread(target=print).start()
+except RuntimeError:
+    print("no threads")
+with cwasi.function("f"):
+    print("worked")
+"""
+
+
+def test_a_process_that_may_have_no_more_threads_runs_its_functions() -> None:
+    """Nobody hears of a tracer then."""
+    done = subprocess.run([sys.executable, "-c", NO_THREADS], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("no threads\nworked\n", 0), done.stderr
+
+
 @pytest.mark.parametrize("name", ["", "Resize", "a b", "../x"])
 def test_names_are_checked(name: str) -> None:
     with pytest.raises(cwasi.BadName), cwasi.function(name):

@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -217,6 +218,78 @@ def test_a_forked_child_is_a_host_of_its_own(tracer: Tracer) -> None:
     }
 
 
+FORKS_AGAIN = """
+import os, sys, socket
+import cwasi_fastpath as cwasi
+
+null = os.open("/dev/null", os.O_WRONLY)
+
+def write(times):
+    for _ in range(times):
+        os.write(null, b"x")
+
+others = []
+
+def fill():
+    while True:
+        other = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        other.settimeout(60)
+        other.connect("\\0" + os.environ["CWASI_TRACER"][1:])
+        others.append(other)
+        try:
+            other.send(b"{}")
+            if b"first" not in other.recv(4096):
+                return
+        except OSError:
+            return
+
+with cwasi.function("older"):
+    write(11)
+    fill()
+    r, w = os.pipe()
+    if os.fork() == 0:
+        os.read(r, 1)
+        write(23)
+        with cwasi.function("younger"):
+            write(101)
+        os._exit(0)
+    with cwasi.function("elder"):
+        write(7)
+        os.write(w, b"x")
+        assert os.wait()[1] == 0
+"""
+
+
+def test_a_forked_child_that_finds_no_room_is_charged_to_its_process() -> None:
+    """And to no function of its parent's."""
+    with attached() as tracer:
+        counted = writes(traced(tracer, [sys.executable, "-c", FORKS_AGAIN]))
+    assert (counted.pop("older"), counted.pop("elder")) == (11, 7 + 1)
+    assert all(owner_name(owner).startswith("[") for owner in counted)
+    assert sum(counted.values()) >= 23 + 101, "and what it says of that"
+
+
+NO_THREADS = """
+import os, resource
+import cwasi_fastpath as cwasi
+
+null = os.open("/dev/null", os.O_WRONLY)
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+os.setresuid(65534, 65534, 65534)
+with cwasi.function("no-threads"):
+    for _ in range(1009):
+        os.write(null, b"x")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changes its user")
+def test_a_host_that_may_have_no_more_threads_is_charged_to_its_process(tracer: Tracer) -> None:
+    """It would not hear of the tracer's end."""
+    report = traced(tracer, [sys.executable, "-c", NO_THREADS])
+    assert calls(report, "no-threads") == (0, 0)
+    assert sum(writes(report).values()) >= 1009, "and what it says of that"
+
+
 def test_hosts_outlive_the_tracer_and_the_next_starts_afresh() -> None:
     with attached() as first:
         command = first.spawn([sys.executable, "-c", HOST + """
@@ -239,9 +312,49 @@ def test_a_process_that_is_not_traced_gets_no_place(tracer: Tracer) -> None:
             client.settimeout(60)
             client.connect("\0" + tracer.environment()["CWASI_TRACER"][1:])
             assert "error" in json.loads(client.recv(4096))
-    assert len(list(Path("/proc/self/fd").iterdir())) < before + 10
+    deadline = time.monotonic() + 60
+    while len(list(Path("/proc/self/fd").iterdir())) >= before + 10:
+        assert time.monotonic() < deadline
     report = traced_host(tracer, 'enter(ask({"function": "finds-room"})["id"]); write(23)')
     assert calls(report, "finds-room") == (23, 23)
+
+
+LINGERS = """
+import struct
+
+def connect():
+    other = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    other.settimeout(60)
+    other.connect(control.getpeername())
+    return other
+
+server = socket.create_server(("127.0.0.1", 0))
+lingers = socket.create_connection(server.getsockname())
+reader, _ = server.accept()   # never reads
+lingers.setblocking(False)
+try:
+    while True:
+        lingers.send(b"x" * 65536)
+except BlockingIOError:
+    pass
+lingers.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
+left, unread, asks, second = connect(), connect(), connect(), connect()
+sends_two = [null, lingers.fileno()]
+socket.send_fds(left, [b"{}"], sends_two)
+socket.send_fds(unread, [b"{}"], sends_two)
+lingers.close()
+left.close(); unread.close()
+for other in (asks, second):
+    other.send(b"{}")
+    assert b"error" in other.recv(4096)
+"""
+
+
+def test_a_host_may_give_the_tracer_what_takes_long_to_close() -> None:
+    """A socket that lingers until we give up: the others are served, and the trace ends."""
+    with attached() as tracer:
+        report = traced_host(tracer, LINGERS + 'enter(ask({"function": "goes-on"})["id"]); write(23)')
+        assert calls(report, "goes-on") == (23, 23)
 
 
 # ---- the threads that wasmtime starts for WASI ----

@@ -142,6 +142,50 @@ enter(5 + 2048); write(11); enter(0)
     assert calls(report, "other")[0] == 101 + 7
 
 
+def test_a_slot_that_says_an_old_number_is_nobodys_even_if_nobody_has_the_next(tracer: Tracer) -> None:
+    report = traced_host(
+        tracer,
+        """
+ask({"function": "gone", "id": 5})
+enter(5); write(23)
+ask({"function": "other", "id": 5 + 1024})
+write(101)
+enter(5 + 1024); write(7)
+enter(0)
+""",
+    )
+    assert calls(report, "gone")[0] == 23
+    assert calls(report, "other")[0] == 101 + 7
+
+
+LEAVES = BODY + """
+import ctypes
+
+def work():
+    ctypes.CDLL(None).prctl(15, b"tokio-rt-worker", 0, 0, 0)   # PR_SET_NAME
+    write(5)
+
+for number in range(int(sys.argv[1])):
+    if os.fork() == 0:
+        with cwasi.function("has-room"):
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
+        os._exit(0)
+    assert os.wait()[1] == 0
+"""
+
+
+def test_the_wasi_threads_of_hosts_that_have_left_leave_the_kernels_maps(tracer: Tracer) -> None:
+    """As their functions do, and are in the report all the same."""
+    report = traced(tracer, [sys.executable, "-c", LEAVES, "401"])
+    assert calls(report, "wasi-pool")[0] == 401 * 5
+    names = tracer._open_control().names()
+    charged = {key.owner for key, _ in tracer._probe.map("counts").items()}
+    stay = {owner for owner in charged if names.get(owner, "").startswith("wasi-pool")}
+    assert len(stay) < 401
+
+
 FOLLOWS = BODY + """
 for number in range(5):
     if os.fork() == 0:

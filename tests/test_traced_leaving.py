@@ -123,6 +123,31 @@ def test_of_two_tracers_the_first_may_leave_and_the_second_goes_on(host: Host) -
     wait_until_it_counts(host, False)
 
 
+NEW_NAMES = """
+import sys
+import cwasi_fastpath as cwasi
+
+with cwasi.function("first"):
+    print("ready", flush=True)
+    sys.stdin.readline()
+for number in range(3):
+    with cwasi.function(f"new-{number}"):
+        pass
+print("worked")
+"""
+
+
+def test_a_tracer_that_does_not_answer_is_left() -> None:
+    """Only the first new name waits for it."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with attached() as tracer, tracer.spawn([sys.executable, "-c", NEW_NAMES], text=True, **pipes) as host:
+        assert host.stdout is not None and host.stdout.readline() == "ready\n"
+        with tracer._open_control()._lock:   # it would have to take it to answer
+            stdout, stderr = host.communicate("go\n", timeout=240)
+    assert (stdout, host.returncode) == ("worked\n", 0)
+    assert stderr.count("not traced") == 1, stderr
+
+
 FORKS = """
 import os, signal, sys
 import cwasi_fastpath as cwasi

@@ -69,6 +69,20 @@ static void has_a_map_of_its_own(int fd, const entry *own)
     _exit(0);
 }
 
+/* And goes back to one if a tracer comes later. */
+static void leaves_its_parents(int fd, const entry *own)
+{
+    unsigned before = used(map);
+    cwasi_attribution_leave();
+    cwasi_attribution_leave();
+    CHECK_EQ(used(map), before - 1);
+    CHECK_EQ(cwasi_attribution_enter(6), 5);
+    CHECK_EQ(used(map), before - 1);
+    CHECK_EQ(cwasi_attribution_map(fd, SLOTS, PLACES), 0);
+    CHECK_EQ(charged_in(own), 6);
+    _exit(0);
+}
+
 /* A thread then remembers for itself, and changes nobody's. */
 static void finds_all_places_taken(int fd, entry *own)
 {
@@ -113,6 +127,12 @@ int main(void)
     CHECK_EQ(wait_for(child), 0);
     CHECK_EQ(charged_in(map), 5);
     CHECK_EQ(used(map), 2);   /* ours and the other thread's, which a tracer would have freed */
+
+    child = fork();
+    if (child == 0)
+        leaves_its_parents(own_fd, own);
+    CHECK_EQ(wait_for(child), 0);
+    CHECK_EQ(used(map), 2);
 
     child = fork();
     if (child == 0)

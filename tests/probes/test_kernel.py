@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ from types import SimpleNamespace
 import pytest
 
 from cwasi_fastpath.cache import ENVIRONMENT
+from cwasi_fastpath.probes import kernel
 from cwasi_fastpath.probes.compiled import Compiled, MapDefinition
-from cwasi_fastpath.probes.kernel import Loaded, possible_cpus
+from cwasi_fastpath.probes.kernel import Loaded, bpf, possible_cpus
 from cwasi_fastpath.probes.loader import ProbeError, Rejected, import_bcc
 from cwasi_fastpath.tracer import Tracer, requirements
 
@@ -73,6 +75,21 @@ def test_the_kernels_reason_is_told(loaded: Loaded) -> None:
         loaded.program("bad")
     with pytest.raises(ProbeError, match="no_such_tracepoint: No such file"):
         loaded.attach("no_such_tracepoint", "good")
+
+
+def test_a_signal_is_no_reason_to_reject_a_program(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verifier ends with EAGAIN then: here the first times."""
+    attempts = []
+
+    def interrupted(command: int, attributes: bytes) -> int:
+        attempts.append(command)
+        if len(attempts) < 4:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return bpf(command, attributes)
+
+    monkeypatch.setattr(kernel, "bpf", interrupted)
+    assert loaded.program("good") >= 0
+    assert len(attempts) == 4
 
 
 def test_close_leaves_nothing(loaded: Loaded) -> None:
