@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
-from click.testing import CliRunner
+from channels import HANG
 
 import cwasi_fastpath as cwasi
-from cwasi_fastpath.cli.soak import soak as command
 from cwasi_fastpath.endpoint import RECEIVER, SENDER
 from cwasi_fastpath.modes import Transport
 from cwasi_fastpath.soak import footprint, message
@@ -142,9 +143,12 @@ def test_a_guest_that_finds_a_wrong_message() -> None:
 
 
 def run_command(minutes: float) -> None:
-    done = CliRunner().invoke(command, ["--minutes", str(minutes), "--json"])
-    found = json.loads(done.output)
-    assert done.exit_code == 0 and found["well"], done.output
+    """In a process in which nothing has been left behind before."""
+    command = [sys.executable, "-m", "cwasi_fastpath.cli", "soak", "--minutes", str(minutes), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60 * minutes + 10 * HANG)
+    assert done.returncode == 0, done
+    found = json.loads(done.stdout)
+    assert found["well"], found
     assert {row["name"] for row in found["channels"]} == {play.name for play in PLAYS}
     assert all(row["messages"] > 0 for row in found["channels"])
     assert sum(sum(row["faults"].values()) for row in found["channels"]) >= 3

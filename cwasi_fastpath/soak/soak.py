@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from .. import tidy, watch
+from .. import invitation, tidy, watch
 from ..endpoint import RECEIVER, SENDER
 from ..modes import Transport
 from ..transport.ring import CAPACITY
@@ -175,5 +175,5 @@ def _found(threads: set[str], shared: frozenset[str]) -> list[str]:
 
 
 def _threads() -> set[str]:
-    """Their names; not the package's own two, which stay."""
-    return {thread.name for thread in threading.enumerate()} - {watch.THREAD, tidy.THREAD}
+    """Their names; not the package's own, which stay."""
+    return {thread.name for thread in threading.enumerate()} - {watch.THREAD, tidy.THREAD, invitation.THREAD}
