@@ -53,7 +53,8 @@ class Compiled:
 
 def taken_from(bcc: ModuleType, bpf: Any) -> Compiled:
     """What a bcc.BPF has compiled."""
-    library, module = bcc.lib, bpf.module
+    # Wrapped: as a plain int a pointer would be cut to 32 bits where bcc has not declared the function.
+    library, module = bcc.lib, ctypes.c_void_p(bpf.module)
     maps, places = [], {}
     for number in range(library.bpf_num_tables(module)):
         places[library.bpf_table_fd_id(module, ctypes.c_ulonglong(number))] = number
@@ -71,14 +72,14 @@ def _map_definition(library: Any, module: Any, number: int) -> MapDefinition:
     library.bpf_table_name.restype = ctypes.c_char_p
     for function in ("bpf_table_key_size_id", "bpf_table_leaf_size_id"):
         getattr(library, function).restype = ctypes.c_size_t
-    name = library.bpf_table_name(ctypes.c_void_p(module), at)
+    name = library.bpf_table_name(module, at)
     return MapDefinition(
         name.decode(),
-        library.bpf_table_type_id(module, number),
-        library.bpf_table_key_size_id(ctypes.c_void_p(module), at),
-        library.bpf_table_leaf_size_id(ctypes.c_void_p(module), at),
-        library.bpf_table_max_entries_id(module, number),
-        library.bpf_table_flags_id(module, number),
+        library.bpf_table_type_id(module, at),
+        library.bpf_table_key_size_id(module, at),
+        library.bpf_table_leaf_size_id(module, at),
+        library.bpf_table_max_entries_id(module, at),
+        library.bpf_table_flags_id(module, at),
         json.loads(library.bpf_table_key_desc(module, name)),
         json.loads(library.bpf_table_leaf_desc(module, name)),
     )

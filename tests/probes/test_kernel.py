@@ -6,6 +6,8 @@ import ctypes
 import errno
 import os
 import platform
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -129,3 +131,23 @@ def test_what_was_compiled_is_not_compiled_again(
     monkeypatch.setattr(os, "uname", lambda: another)
     with pytest.raises(Exception, match="compiled again"):
         Tracer(light=True)
+
+
+COMPILE_IN_A_THREAD = """
+import threading
+from cwasi_fastpath.tracer import Tracer
+made = []
+thread = threading.Thread(target=lambda: made.append(Tracer(light=True)))
+thread.start()
+thread.join()
+made[0].close()
+"""
+
+
+def test_they_are_compiled_wherever_in_memory_the_compiler_is(loaded: Loaded, tmp_path: Path) -> None:
+    """What a thread allocates has an address beyond 32 bits."""
+    environment = {**os.environ, ENVIRONMENT: str(tmp_path / "cache")}
+    command = [sys.executable, "-c", COMPILE_IN_A_THREAD]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done
+    assert len(list((tmp_path / "cache").iterdir())) == 1
