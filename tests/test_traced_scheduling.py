@@ -181,10 +181,8 @@ def test_threads_of_a_child_are_its_own(tracer: Tracer) -> None:
     report = traced(tracer, ["sh", "-c", "for i in 1 2 3 4 5 6 7; do sleep 0.01; done"])
     sleeps = [row for row in report.scheduling if str(row.owner) == "[sleep]"]
     assert len(sleeps) == 7
-    # Of some switches the kernel shows one half only.
-    assert all(row.voluntary + row.unseen >= 1 and (row.unseen or row.off_cpu_ns >= 10_000_000) for row in sleeps)
-    shell = scheduling(report, "[sh]")
-    assert shell.voluntary + shell.unseen >= 7
+    assert all(row.voluntary >= 1 and (row.unseen or row.off_cpu_ns >= 10_000_000) for row in sleeps)
+    assert scheduling(report, "[sh]").voluntary >= 7
 
 
 def test_the_report_says_it_as_text_and_as_json() -> None:
@@ -202,6 +200,6 @@ def test_the_report_says_it_as_text_and_as_json() -> None:
     sleeps = [row for row in report["scheduling"] if row["process"] and row["process"]["comm"] == "sleep"]
     assert len(sleeps) == 7
     for sleep in sleeps:
-        assert sleep["voluntary"] + sleep["unseen"] >= 1 and (sleep["unseen"] or sleep["off_cpu_ns"] >= 20_000_000)
+        assert sleep["voluntary"] >= 1 and (sleep["unseen"] or sleep["off_cpu_ns"] >= 20_000_000)
         assert sum(sleep["histogram"]) == sleep["wakeups"]
     assert report["missing"] == [] and report["lost_switches"] == 0
