@@ -42,9 +42,10 @@ demo: build ## a picture pipeline over Redis, by hand, proximal and as the polic
 .PHONY: test
 test: lint test-model test-c test-faults test-fuzz test-python ## lint, model, C under sanitizers, kills, fuzzing, Python
 
+# Tests wait for most of their time. Two at once are as many as two cores leave a processor to.
 .PHONY: test-python
 test-python: build $(GUESTS)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 .PHONY: test-c
 test-c: system
