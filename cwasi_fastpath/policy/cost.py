@@ -10,7 +10,7 @@ from .choice import Caution, Choice, choose, likely, owed, tried
 from .costs import Costs
 from .decision import Decision, Policy, Request, ruled_out_way
 from .explanation import basis_of, explained, lacks, reason_of
-from .history import EdgeHistory, alike
+from .history import UNEASY, EdgeHistory, alike
 from .model import Conditions, estimate
 from .outlook import Outlook, look, measured_ns, switch_ns
 from .way import Way
@@ -19,8 +19,6 @@ _PATIENCE = {"best": 9, "small": 9, "unsure": 2, "dear": 2}
 """Windows in which the ways need not be compared where nothing changes, by what the last comparison came to."""
 _STRIKING = 0.5
 """Of log(measured / predicted): what noise does not make."""
-_UNEASY = 4.0
-"""Of the cumulative sums: when they are compared all the same."""
 
 
 class CostPolicy(Policy):
@@ -67,6 +65,8 @@ class CostPolicy(Policy):
             if request.current is not None and ruled_out_way(request, request.current) is None:
                 return old, request.current
             history, outlook = old, look(self.costs, request, old.held or _conditions(request, None), old.outlook)
+        elif old.idle < old.patience and (as_before := self._as_before(request, old, seen)) is not None:
+            return as_before, request.current
         else:
             history, outlook = self._learnt(request, old, seen)
             history, mistaken = history.proved()
@@ -82,6 +82,28 @@ class CostPolicy(Policy):
             window = 0.0 if old.observed_at is None else max(0.0, request.now - old.observed_at)
             history = tried(self.caution, history, choice.way, request.now, window)
         return history, choice.way
+
+    def _as_before(self, request: Request, old: EdgeHistory, seen: Observation) -> EdgeHistory | None:
+        """The history with one more window where that is like those before, and so the way, too: as a rule. None where
+        there may be something new: _learnt() then says the same, and what that is.
+        """
+        held, outlook, current, now = old.held, old.outlook, request.current, request.now
+        if (
+            held is None
+            or held is not old.previous
+            or outlook is None
+            or not outlook.holds(self.costs, request, held)
+            or old.rate_before
+            or old.observed_at is None
+            or now < old.observed_at
+            or not alike(old.remembered(now, _conditions(request, seen), held), held)
+        ):
+            return None
+        index = outlook.place(current)
+        if current is None or index is None:
+            return None
+        measured = measured_ns(request.objective, seen, outlook.estimates[index])
+        return old.went_on(now, seen, current, outlook.kind_at(index), measured, outlook.cost_ns[index])
 
     def _learnt(self, request: Request, old: EdgeHistory, seen: Observation) -> tuple[EdgeHistory, Outlook]:
         now, current = request.now, request.current
@@ -149,8 +171,8 @@ def _nothing_new(old: EdgeHistory, new: EdgeHistory, outlook: Outlook) -> bool:
         old.idle < old.patience
         and outlook is old.outlook
         and new.shaken == old.shaken
-        and new.up < _UNEASY
-        and new.down < _UNEASY
+        and new.up < UNEASY
+        and new.down < UNEASY
     )
 
 
