@@ -304,7 +304,7 @@ class Host:
     def explain(self, channel: str) -> Explanation | None:
         """Why a channel goes as it goes, with figures; None where there is none, or not all of its ends are here."""
         found = self._channels.get(channel)
-        return None if found is None else self._steward.explain(found)
+        return None if found is None else self._steward.advice.explain(found)
 
     def running(self) -> dict[str, Guest]:
         """The guests that run, by name."""
@@ -331,7 +331,7 @@ class Host:
         """The channel of that name, which another end of it may have made."""
         if name not in self._channels:
             channel = self._channels[name] = Channel(name, decisions)
-            channel.adviser = self._steward
+            channel.adviser = self._steward.advice
             self._published.listen(name)
         return self._channels[name]
 

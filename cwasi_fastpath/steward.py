@@ -2,36 +2,30 @@
 
 One thread a host, as long as guests of it run. It looks at what the ends have counted, several times a second while
 messages come, and takes no more than a 200th of a core for that. Nothing of it is on the path of a message. A channel
-is changed as a whole; one that the user has chosen something for is left alone. Cores are chosen for two guests that
-have channels with nobody else.
+is changed as a whole; one that the user has chosen something for is left alone.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
-from typing import Any, Protocol
+from dataclasses import replace
 
 from . import observing
-from .channel import Channel, Edge
-from .cpu import usable_cores
-from .errors import BadSpec, Error
-from .explanation import Explanation, WhatIf, alternatives, what_if
+from .advice import Advice, Stewarded
+from .errors import Error
 from .guest import Guest
-from .kept import Kept, functions_of, pairs_of, placed_ways, total
+from .guest_cores import GuestCores, pairs_among
+from .kept import Kept, functions_of, total
 from .metrics import Observation
-from .modes import EdgeFacts, Transport, mode_of
+from .modes import Transport, mode_of
 from .observing import Counts
-from .placing import Load, Ran, last_core, ran, sets
-from .policy import Cores, Decision, EdgeHistory, Limits, Objective, Policy, Request, Way
-from .policy.decision import available, ruled_out_way
+from .placing import Ran
+from .policy import Cores, Decision, EdgeHistory, Request, Way
+from .policy.decision import ruled_out_way
 
 THREAD = "cwasi steward"
 """The name of the thread."""
@@ -49,32 +43,8 @@ _PATIENCE = 5.0
 """Seconds for the thread to end."""
 _BACK_OFF = 60.0
 _LONGEST_WORDS = 400
-_THREADS = 64
-"""Whose time in the run queue is looked at; with more guests than that it is not."""
 
 _log = logging.getLogger(__name__)
-
-
-class Stewarded(Protocol):
-    """A host."""
-
-    policy: Policy
-    redis: str | None
-    objective: Objective
-    limits: Limits
-
-    @property
-    def channels(self) -> Sequence[Channel]:
-        """All that were opened there."""
-
-    def running(self) -> Mapping[str, Guest]:
-        """The guests that run, by name."""
-
-    def facts_of(self, channel: Channel) -> Mapping[Edge, EdgeFacts] | None:
-        """Of every edge; None where an end is in another process."""
-
-    def change(self, channel: Channel, target: str, timeout: float) -> None:
-        """Takes it to another transport. Raises what Host.switch raises."""
 
 
 class Steward:
@@ -83,25 +53,17 @@ class Steward:
     def __init__(self, host: Stewarded, lacked: tuple[str, ...] = ()) -> None:
         """lacked: what nobody observes for it."""
         self._host = host
-        self._lacked = lacked
         self._lock = threading.Lock()
-        """Guards the thread, who needs it, and which channels are known."""
+        """Guards the thread, and who needs it."""
         self._needed = 0
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
-        self._kept: dict[str, Kept] = {}
         self._active: list[Kept] = []
         """Those between guests that run."""
         self._running: frozenset[str] = frozenset()
-        self._ran: dict[str, Ran] = {}
-        """By guest."""
         self._looked_at: float | None = None
-        self._usable = sorted(os.sched_getaffinity(os.getpid()))   # not of this thread alone
-        self._load = Load(self._usable)
-        # Made once: a policy that is asked often sees at once that they are the same.
-        self._offered = available(host.redis)
-        self._free = frozenset(map(Way, self._offered))
-        self._placed = self._free | placed_ways(min(len(self._usable), math.floor(usable_cores())))
+        self._cores = GuestCores()
+        self.advice = Advice(host, len(self._cores), lacked)
 
     # ---- its life ----
 
@@ -143,7 +105,7 @@ class Steward:
         self._looked_at = None
         for kept in self._active:   # a guest that could not be ended runs on
             with suppress(OSError):
-                self._place(kept, Cores.FREE)
+                self._cores.place(kept, Cores.FREE, self._active)
 
     # ---- looking ----
 
@@ -154,12 +116,12 @@ class Steward:
             self._learn(guests)
         seconds = 0.0 if self._looked_at is None else now - self._looked_at
         self._looked_at = now
-        times = self._times(guests, now)
+        times = self._cores.times(guests, now) if any(kept.leads for kept in self._active) else {}
         found = iter(observing.counts([end for kept in self._active for end in kept.ends]))
         windows = []
         for kept in self._active:
             if kept.cores is not Cores.FREE and kept.channel.transport is not Transport.RING:
-                self._place(kept, Cores.FREE)   # the user has switched it
+                self._cores.place(kept, Cores.FREE, self._active)   # the user has switched it
             counts = [next(found) for _ in kept.ends]
             windows.append((kept, self._observed(kept, counts, seconds, times)))
         busy = [(kept, seen) for kept, seen in windows if seen is not None]
@@ -173,66 +135,22 @@ class Steward:
     def _learn(self, guests: Mapping[str, Guest]) -> None:
         """Which channels there are between guests that run."""
         self._running, before, self._active = frozenset(guests), self._active, []
-        pairs, led = self._pairs(guests), set()
+        pairs, led = pairs_among(self._host.channels, guests), set()
         for channel in self._host.channels:
-            kept = self.known(channel) if functions_of(channel) <= self._running else None
+            kept = self.advice.known(channel) if functions_of(channel) <= self._running else None
             if kept is None:
                 continue
             ends = (*channel.senders.values(), *channel.receivers.values())
             if ends != kept.ends:
                 kept.ends, kept.senders, kept.counted = ends, len(channel.senders), None
             pair = functions_of(channel) if functions_of(channel) in pairs else frozenset()
-            self._pair(kept, tuple(guests[name] for name in sorted(pair)))
+            self._cores.pair(kept, tuple(guests[name] for name in sorted(pair)), self._active)
             kept.leads = bool(pair) and pair not in led
             led.add(pair)
             self._active.append(kept)
         for kept in before:
             if kept not in self._active:
-                self._pair(kept, ())
-
-    def _pairs(self, guests: Mapping[str, Guest]) -> set[frozenset[str]]:
-        """Of functions that run here and have channels with each other and with nobody else."""
-        channels = self._host.channels
-        ends = {id(end) for channel in channels for end in (*channel.senders.values(), *channel.receivers.values())}
-        alone = {name for name, guest in guests.items() if all(id(end) in ends for end in guest.ends)}
-        return {pair for pair in pairs_of(channels) if pair <= alone}
-
-    def _pair(self, kept: Kept, pair: tuple[Guest, ...]) -> None:
-        """Its guests from now on; those before may run where they might."""
-        if pair != kept.pair:
-            with suppress(OSError):
-                self._place(kept, Cores.FREE)
-            kept.pair = pair
-
-    def known(self, channel: Channel) -> Kept | None:
-        """What is remembered of a channel; None where not all of its ends are here."""
-        with self._lock:
-            kept = self._kept.get(channel.name)
-            if kept is None or kept.channel is not channel:
-                facts = self._host.facts_of(channel)
-                if facts is None:
-                    return None
-                strictest = min(facts.values(), key=lambda one: (one.same_user, one.same_trust))
-                kept = Kept(channel, strictest, len({receiver for _, receiver in channel.decisions}))
-                self._kept[channel.name] = kept
-            return kept
-
-    def _times(self, guests: Mapping[str, Guest], now: float) -> dict[str, Ran]:
-        """What the thread of each guest did since the last look; and how busy the cores are with other things."""
-        if not any(kept.leads for kept in self._active) or len(guests) > _THREADS:
-            return {}
-        found, ours = {}, dict.fromkeys(self._usable, 0.0)
-        for name, guest in guests.items():
-            number = guest.thread.number
-            if number is None or (total := ran(number)) is None:
-                continue
-            found[name] = total.since(self._ran.get(name, total))
-            self._ran[name] = total
-            core = last_core(number)
-            if core in ours:
-                ours[core] += found[name].ran
-        self._load.look(now, ours)
-        return found
+                self._cores.pair(kept, (), self._active)
 
     def _observed(
         self, kept: Kept, counts: Sequence[Counts | None], seconds: float, times: Mapping[str, Ran]
@@ -250,76 +168,17 @@ class Steward:
             cpu = float(sum(one.ran for one in mine))
             waited = sum(one.waited for one in mine)
             contention = waited / (cpu + waited) if cpu + waited else 0.0
-            others = sum(self._load.others.values())
+            others = self._cores.others
         seen = observing.observation((before[0], sent), (before[1], received), seconds, contention, others, cpu)
         if seen is not None:
             kept.counts_as_full(observing.queued(seen))
         return seen
 
-    # ---- explaining, from any thread ----
-
-    def explain(self, channel: Channel) -> Explanation | None:
-        """Of a channel all of whose ends are here."""
-        kept = self.known(channel)
-        if kept is None:
-            return None
-        now = time.monotonic()
-        request, decision, trouble = self.request(kept, now), channel.decision, kept.trouble
-        try:
-            ways, fresh = alternatives(self._host.policy, request)
-            if fresh is not None and fresh.way == kept.way and kept.observation is not None and not channel.pinned:
-                decision = fresh
-        except Exception as error:
-            ways, trouble = (), trouble or f"the policy failed: {type(error).__name__}: {error}"
-        return Explanation(
-            channel=channel.name,
-            way=str(kept.way),
-            mode=str(channel.mode),
-            reason=decision.reason,
-            decision=decision.explain(),
-            pinned=channel.pinned,
-            changes=kept.changes,
-            seconds=None if kept.changed_at is None else now - kept.changed_at,
-            alternatives=ways,
-            observation={} if kept.observation is None else asdict(kept.observation),
-            age_seconds=None if kept.observed_at is None else now - kept.observed_at,
-            lacked=tuple(dict.fromkeys((*self._lacked, *decision.lacked))),
-            queued=kept.queued,
-            trouble=trouble,
-        )
-
-    def what_if(self, channel: Channel, wish: WhatIf) -> dict[str, Any]:
-        """What it costs, and what it would cost. Raises BadSpec."""
-        kept = self.known(channel)
-        if kept is None:
-            raise BadSpec(f"channel {channel.name!r}: not all of its ends are in this process")
-        return what_if(self._host.policy, self.request(kept, time.monotonic()), wish)
-
     # ---- deciding ----
-
-    def request(self, kept: Kept, now: float) -> Request:
-        """What the policy is asked."""
-        seen = kept.observation
-        if kept.queued and seen is not None:
-            seen = replace(seen, latency_ns=None)   # it is of the queue, and what fills that are the guests
-        return Request(
-            facts=kept.facts,
-            observation=seen,
-            available=self._offered,
-            receivers=kept.receivers,
-            ways=self._placed if kept.leads else self._free,
-            current=kept.way,
-            history=kept.history,
-            now=now,
-            objective=kept.objective(self._host.objective),
-            limits=self._host.limits,
-            pinned=bool(kept.channel.pinned),
-            lacked=self._lacked,
-        )
 
     def _consider(self, kept: Kept, now: float) -> None:
         """Asks, and does it."""
-        request = self.request(kept, now)
+        request = self.advice.request(kept, now)
         try:
             way = self._wanted(kept, request)
             if now >= kept.not_before:
@@ -359,7 +218,7 @@ class Steward:
                 target = self._host.redis if way.transport is Transport.REDIS else str(way.transport)
                 self._host.change(kept.channel, target or "", _SWITCH_SECONDS)
             if way.cores is not kept.cores:
-                self._place(kept, way.cores)
+                self._cores.place(kept, way.cores, self._active)
         except (Error, OSError) as error:
             kept.failures += 1
             kept.not_before = now + min(_BACK_OFF, 2.0**kept.failures)
@@ -371,21 +230,6 @@ class Steward:
         kept.began_at, kept.met = now, 0
         kept.history = kept.history.switched(now, way)
         _log.info("channel %r goes by %s now: %s", kept.channel.name, way, decision.reason)
-
-    def _place(self, kept: Kept, cores: Cores) -> None:
-        """Raises OSError."""
-        taken = Counter(core for other in self._active if other is not kept for core in other.places)
-        usable = set.intersection(set(self._usable), *(guest.thread.allowed() for guest in kept.pair))
-        places = sets(cores, [core for core in self._load.freest(taken) if core in usable])
-        try:
-            for number, guest in enumerate(kept.pair):
-                guest.thread.place(None if places is None else places[number])
-        except OSError:
-            for guest in kept.pair:
-                guest.thread.place(None)
-            kept.cores, kept.places = Cores.FREE, ()
-            raise
-        kept.cores, kept.places = cores, () if places is None else tuple(core for one in places for core in one)
 
     def _trouble(self, kept: Kept, words: str) -> None:
         """Said once in the log, and to who asks for an explanation until it is over."""

@@ -21,7 +21,7 @@ LAYERS = [
     {"process", "worker"},
     {"switch_part"},
     {"host", "tracer"},
-    {"edges", "kept", "published", "steward", "switch_channel"},
+    {"advice", "edges", "guest_cores", "kept", "published", "steward", "switch_channel"},
     {"guest", "tracer_socket", "probes"},
     {"rendezvous"},
     {"handover", "successor"},

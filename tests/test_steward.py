@@ -17,7 +17,7 @@ import pytest
 from channels import HANG, Start, eventually
 
 import cwasi_fastpath as cwasi
-from cwasi_fastpath import observing, placing, steward
+from cwasi_fastpath import guest_cores, observing, placing, steward
 from cwasi_fastpath.metrics import Observation, sane
 from cwasi_fastpath.modes import Locality, Transport, mode_of
 from cwasi_fastpath.observing import Counts
@@ -253,7 +253,7 @@ def test_no_core_is_taken_that_guests_may_not_use(guests: Path, start: Start) ->
 
 
 def test_cores_that_are_gone_meanwhile(guests: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steward, "sets", lambda cores, usable: ({usable[0]}, {4095}))
+    monkeypatch.setattr(guest_cores, "sets", lambda cores, usable: ({usable[0]}, {4095}))
     policy = Told(lambda request: ONE)
     with cwasi.Host(policy=policy) as host:
         run = Run(host, guests, start)
