@@ -14,12 +14,15 @@ from typing import Any, Protocol
 from .channel import Channel, Edge
 from .cpu import usable_cores
 from .errors import BadSpec
-from .explanation import Explanation, WhatIf, alternatives, what_if
+from .explanation import Explanation, WhatIf, explained, what_if
 from .guest import Guest
-from .kept import Kept, placed_ways
-from .modes import EdgeFacts
-from .policy import Limits, Objective, Policy, Request, Way
+from .kept import Kept, Steered, placed_ways
+from .modes import EdgeFacts, Locality, Transport
+from .named_channel import NamedChannel
+from .policy import Decision, Limits, Objective, Policy, Request, Way
 from .policy.decision import available
+
+_CLOCKS = "two nodes have two clocks: how long a message took is not seen, but for the network's part"
 
 
 class Stewarded(Protocol):
@@ -40,7 +43,7 @@ class Stewarded(Protocol):
     def facts_of(self, channel: Channel) -> Mapping[Edge, EdgeFacts] | None:
         """Of every edge; None where an end is in another process."""
 
-    def change(self, channel: Channel, target: str, timeout: float) -> None:
+    def change(self, channel: Steered, decision: Decision, timeout: float) -> None:
         """Takes it to another transport. Raises what Host.switch raises."""
 
 
@@ -52,24 +55,35 @@ class Advice:
         self._host = host
         self._lacked = lacked
         self._lock = threading.Lock()
-        self._kept: dict[str, Kept] = {}
+        self._kept: dict[tuple[str, type], Kept] = {}
+        """By name and kind of channel."""
         # Made once: a policy that is asked often sees at once that they are the same.
         self._offered = available(host.redis)
         self._free = frozenset(map(Way, self._offered))
         self._placed = self._free | placed_ways(min(cores, math.floor(usable_cores())))
 
-    def known(self, channel: Channel) -> Kept | None:
-        """What is remembered of a channel; None where not all of its ends are here."""
+    def known(self, channel: Steered) -> Kept | None:
+        """What is remembered of a channel; None of one that a host has made and of which not all ends are here."""
         with self._lock:
-            kept = self._kept.get(channel.name)
+            key = channel.name, type(channel)
+            kept = self._kept.get(key)
             if kept is None or kept.channel is not channel:
-                facts = self._host.facts_of(channel)
-                if facts is None:
-                    return None
-                strictest = min(facts.values(), key=lambda one: (one.same_user, one.same_trust))
-                kept = Kept(channel, strictest, len({receiver for _, receiver in channel.decisions}))
-                self._kept[channel.name] = kept
+                kept = self._begun(channel) if isinstance(channel, Channel) else self._begun_by_name(channel)
+                if kept is not None:
+                    self._kept[key] = kept
             return kept
+
+    def _begun(self, channel: Channel) -> Kept | None:
+        facts = self._host.facts_of(channel)
+        if facts is None:
+            return None
+        strictest = min(facts.values(), key=lambda one: (one.same_user, one.same_trust))
+        receivers = len({receiver for _, receiver in channel.decisions})
+        return Kept(channel, strictest, receivers, self._offered, self._free)
+
+    def _begun_by_name(self, channel: NamedChannel) -> Kept:
+        ways = frozenset(map(Way, channel.offered))
+        return Kept(channel, channel.facts, 1, channel.offered, ways, channel.missing)
 
     def request(self, kept: Kept, now: float) -> Request:
         """What the policy is asked."""
@@ -77,51 +91,48 @@ class Advice:
         if kept.queued and seen is not None:
             seen = replace(seen, latency_ns=None)   # it is of the queue, and what fills that are the guests
         return Request(
-            facts=kept.facts,
+            facts=kept.channel.facts if isinstance(kept.channel, NamedChannel) else kept.facts,
             observation=seen,
-            available=self._offered,
+            available=kept.offered,
             receivers=kept.receivers,
-            ways=self._placed if kept.leads else self._free,
+            missing=kept.missing,
+            ways=self._placed if kept.leads else kept.ways,
             current=kept.way,
             history=kept.history,
             now=now,
             objective=kept.objective(self._host.objective),
             limits=self._host.limits,
             pinned=bool(kept.channel.pinned),
-            lacked=self._lacked,
+            lacked=self._lacked_of(kept),
         )
 
-    def explain(self, channel: Channel) -> Explanation | None:
-        """Of a channel all of whose ends are here."""
+    def _lacked_of(self, kept: Kept) -> tuple[str, ...]:
+        far = isinstance(kept.channel, NamedChannel) and kept.channel.facts.locality is Locality.ELSEWHERE
+        return (*self._lacked, *((_CLOCKS,) if far else ()))
+
+    def explain(self, channel: Steered) -> Explanation | None:
+        """Of a channel all of whose ends are here, or whose sender is."""
         kept = self.known(channel)
         if kept is None:
             return None
         now = time.monotonic()
-        request, decision, trouble = self.request(kept, now), channel.decision, kept.trouble
-        try:
-            ways, fresh = alternatives(self._host.policy, request)
-            if fresh is not None and fresh.way == kept.way and kept.observation is not None and not channel.pinned:
-                decision = fresh
-        except Exception as error:
-            ways, trouble = (), trouble or f"the policy failed: {type(error).__name__}: {error}"
-        return Explanation(
+        told = Explanation(
             channel=channel.name,
             way=str(kept.way),
             mode=str(channel.mode),
-            reason=decision.reason,
-            decision=decision.explain(),
             pinned=channel.pinned,
             changes=kept.changes,
             seconds=None if kept.changed_at is None else now - kept.changed_at,
-            alternatives=ways,
             observation={} if kept.observation is None else asdict(kept.observation),
             age_seconds=None if kept.observed_at is None else now - kept.observed_at,
-            lacked=tuple(dict.fromkeys((*self._lacked, *decision.lacked))),
+            lacked=self._lacked_of(kept),
             queued=kept.queued,
-            trouble=trouble,
+            trouble=kept.trouble,
+            network="" if kept.network is None or channel.transport is not Transport.TCP else str(kept.network),
         )
+        return explained(self._host.policy, self.request(kept, now), told, channel.decision)
 
-    def what_if(self, channel: Channel, wish: WhatIf) -> dict[str, Any]:
+    def what_if(self, channel: Steered, wish: WhatIf) -> dict[str, Any]:
         """What it costs, and what it would cost. Raises BadSpec."""
         kept = self.known(channel)
         if kept is None:

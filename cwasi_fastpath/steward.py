@@ -10,18 +10,21 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 from . import observing
 from .advice import Advice, Stewarded
+from .channel import Channel
+from .endpoint import Endpoint
 from .errors import Error
 from .guest import Guest
 from .guest_cores import GuestCores, pairs_among
-from .kept import Kept, functions_of, total
+from .kept import Kept, Steered, functions_of, total
 from .metrics import Observation
 from .modes import Transport, mode_of
+from .named_channel import NamedChannel
 from .observing import Counts
 from .placing import Ran
 from .policy import Cores, Decision, EdgeHistory, Request, Way
@@ -53,8 +56,8 @@ class Steward:
     def __init__(self, host: Stewarded, lacked: tuple[str, ...] = ()) -> None:
         """lacked: what nobody observes for it."""
         self._host = host
-        self._lock = threading.Lock()
-        """Guards the thread, and who needs it."""
+        self._life = threading.Condition()
+        """Guards and announces changes of the thread, and of who needs it."""
         self._needed = 0
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -69,11 +72,12 @@ class Steward:
 
     def begin(self) -> None:
         """Guests begin to run. For each begin() an end() follows."""
-        with self._lock:
+        with self._life:
             self._needed += 1
+            self._stop.clear()
+            self._life.notify_all()
             if self._thread is None:
-                self._stop = threading.Event()
-                thread = threading.Thread(target=self._run, args=(self._stop,), name=THREAD, daemon=True)
+                thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
                 try:
                     thread.start()
                     self._thread = thread
@@ -81,31 +85,45 @@ class Steward:
                     _log.warning("what was chosen stays: %s", error)
 
     def end(self) -> None:
-        """They have ended. With the last of them the thread ends, before this returns, unless the policy hangs."""
-        with self._lock:
+        """They have ended. With the last of them the thread ends, before this returns. One whose policy hangs is left
+        to end when that answers; there is no other one meanwhile.
+        """
+        with self._life:
             self._needed -= 1
             thread = self._thread if self._needed == 0 else None
-            if thread is not None:
-                self._thread = None
-                self._stop.set()
-        if thread is not None:
-            thread.join(_PATIENCE)
+            if thread is None:
+                return
+            self._stop.set()
+            self._life.wait_for(lambda: self._needed or self._thread is None, _PATIENCE)
+            if self._thread is thread:
+                return
+        thread.join()
 
-    def _run(self, stop: threading.Event) -> None:
+    def _run(self) -> None:
         interval = QUICKEST
-        while not stop.wait(interval):
+        while self._goes_on(interval):
             start = time.thread_time()
             try:
-                busy = self._look(time.monotonic(), stop)
+                busy = self._look(time.monotonic(), self._stop)
             except Exception:   # guests go on without us
                 _log.exception("the steward looks again later")
                 busy = False
             cost = (time.thread_time() - start) / _SHARE
             interval = min(_LONGEST, max(cost, QUICKEST if busy else min(SLOWEST, 2 * interval)))
-        self._looked_at = None
-        for kept in self._active:   # a guest that could not be ended runs on
-            with suppress(OSError):
-                self._cores.place(kept, Cores.FREE, self._active)
+
+    def _goes_on(self, interval: float) -> bool:
+        """After that time, or when nobody needs it any more: whether somebody does."""
+        self._stop.wait(interval)
+        with self._life:
+            if self._needed:
+                return True
+            self._looked_at = None
+            for kept in self._active:   # a guest that could not be ended runs on
+                with suppress(OSError):
+                    self._cores.place(kept, Cores.FREE, self._active)
+            self._thread = None
+            self._life.notify_all()
+            return False
 
     # ---- looking ----
 
@@ -136,6 +154,7 @@ class Steward:
         """Which channels there are between guests that run."""
         self._running, before, self._active = frozenset(guests), self._active, []
         pairs, led = pairs_among(self._host.channels, guests), set()
+        self._active += [self._kept_of(sender, named) for sender, named in sent_by_name(guests.values())]
         for channel in self._host.channels:
             kept = self.advice.known(channel) if functions_of(channel) <= self._running else None
             if kept is None:
@@ -152,16 +171,30 @@ class Steward:
             if kept not in self._active:
                 self._cores.pair(kept, (), self._active)
 
+    def _kept_of(self, sender: Endpoint, named: NamedChannel) -> Kept:
+        """What is remembered of a channel whose receiver may be in another process. We decide: we have its sender."""
+        kept = self.advice.known(named)
+        assert kept is not None   # of such a channel something always is
+        if kept.ends != (sender,):
+            kept.ends, kept.senders, kept.counted = (sender,), 1, None
+        return kept
+
     def _observed(
         self, kept: Kept, counts: Sequence[Counts | None], seconds: float, times: Mapping[str, Ran]
     ) -> Observation | None:
         """What a channel did since the last look; None where an end was closed, or nothing was sent."""
-        sent, received = total(counts[: kept.senders]), total(counts[kept.senders :])
+        sent, apart = total(counts[: kept.senders]), isinstance(kept.channel, NamedChannel)
+        received = kept.channel.received() if isinstance(kept.channel, NamedChannel) else total(counts[kept.senders :])
         if sent is None or received is None:
             return None
+        now = self._looked_at or 0.0
         before, kept.counted = kept.counted, (sent, received)
+        if apart:   # its process does not answer at each look
+            seconds = now - kept.counted_at
+        kept.counted_at = now
         if before is None:
             return None
+        kept.met_network(kept.channel.network(), now)
         mine = [times[guest.name] for guest in kept.pair if guest.name in times]
         contention = others = cpu = None
         if len(mine) == len(kept.pair) > 0:
@@ -170,14 +203,20 @@ class Steward:
             contention = waited / (cpu + waited) if cpu + waited else 0.0
             others = self._cores.others
         seen = observing.observation((before[0], sent), (before[1], received), seconds, contention, others, cpu)
-        if seen is not None:
-            kept.counts_as_full(observing.queued(seen))
+        if seen is None:
+            return None
+        kept.counts_as_full(observing.queued(seen))
+        if (network := kept.network) is not None:
+            seen = replace(seen, srtt_ns=network.srtt_ns, bytes_per_second=network.bytes_per_second)
         return seen
 
     # ---- deciding ----
 
     def _consider(self, kept: Kept, now: float) -> None:
         """Asks, and does it."""
+        if isinstance(kept.channel, Channel) and kept.channel.mixed and now >= kept.not_before:
+            self._change(kept, kept.channel.decision, now)   # to the end, after one that failed in the middle
+            return
         request = self.advice.request(kept, now)
         try:
             way = self._wanted(kept, request)
@@ -192,7 +231,7 @@ class Steward:
                 return
             decision = self._host.policy.decide(replace(request, history=kept.history))
             if not isinstance(decision, Decision) or decision.way != way:
-                mode = mode_of(way.transport, kept.facts.locality)
+                mode = mode_of(way.transport, request.facts.locality)
                 decision = Decision(mode, way.transport, "the policy chose it", cores=way.cores)
         except Exception as error:
             self._trouble(kept, f"the policy failed, and {kept.way} is held: {type(error).__name__}: {error}")
@@ -214,9 +253,10 @@ class Steward:
     def _change(self, kept: Kept, decision: Decision, now: float) -> None:
         way = decision.way
         try:
-            if way.transport is not kept.channel.transport:
-                target = self._host.redis if way.transport is Transport.REDIS else str(way.transport)
-                self._host.change(kept.channel, target or "", _SWITCH_SECONDS)
+            if way.transport is not kept.channel.transport or (
+                isinstance(kept.channel, Channel) and kept.channel.mixed
+            ):
+                self._host.change(kept.channel, decision, _SWITCH_SECONDS)
             if way.cores is not kept.cores:
                 self._cores.place(kept, way.cores, self._active)
         except (Error, OSError) as error:
@@ -228,6 +268,8 @@ class Steward:
         kept.failures, kept.trouble = 0, ""
         kept.changes, kept.changed_at, kept.not_before = kept.changes + 1, now, now + _APART
         kept.began_at, kept.met = now, 0
+        if isinstance(kept.channel, NamedChannel):
+            kept.counted = None   # what its receiver says next may be of the way before
         kept.history = kept.history.switched(now, way)
         _log.info("channel %r goes by %s now: %s", kept.channel.name, way, decision.reason)
 
@@ -239,11 +281,23 @@ class Steward:
         kept.trouble = words
 
 
+def sent_by_name(guests: Iterable[Guest]) -> list[tuple[Endpoint, NamedChannel]]:
+    """The ends that guests send by and that met their receivers by name."""
+    ends = (end for guest in guests for end in guest.ends)
+    return [(end, end.teller) for end in ends if isinstance(end.teller, NamedChannel)]
+
+
+def _opposite(one: Steered, other: Steered) -> bool:
+    return (
+        isinstance(one, Channel) and isinstance(other, Channel) and one.senders.keys() == other.receivers.keys()
+    )
+
+
 def _answered(kept: Kept, seen: Observation, busy: Sequence[tuple[Kept, Observation]]) -> bool:
     """Whether each of its messages waits for an answer to the one before: as many come back between its two guests."""
     return bool(kept.pair) and any(
         other.pair == kept.pair
-        and other.channel.senders.keys() == kept.channel.receivers.keys()
+        and _opposite(other.channel, kept.channel)
         and abs(back.messages - seen.messages) <= 0.05 * seen.messages + 2
         for other, back in busy
         if other is not kept
