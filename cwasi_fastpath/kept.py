@@ -3,30 +3,46 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 
 from .channel import Channel
 from .endpoint import Endpoint
 from .guest import Guest
 from .metrics import Observation
 from .modes import EdgeFacts, Transport
+from .named_channel import NamedChannel
 from .observing import Counts
 from .policy import Cores, EdgeHistory, Objective, Way
+from .transport.tcp_info import Network
 
 _MESSAGES, _SECONDS = 1000, 10.0
 """That a channel is looked at on a way, whichever comes first, before it leaves that."""
+_NETWORK_SECONDS = 30.0
+"""For which what a network gave is taken to be what it gives."""
+_AWAY_SECONDS = 600.0
+"""For which a network is taken to be as it was, where a channel goes by another way."""
 _SURE = 2
 """Windows in a row that tell that messages are queued, or are no longer."""
+
+
+Steered = Channel | NamedChannel
+"""What a host's steward looks after: a channel of which it has all ends, or one by name of which it has the sender."""
 
 
 @dataclass(slots=True)
 class Kept:
     """What is remembered of a channel."""
 
-    channel: Channel
+    channel: Steered
     facts: EdgeFacts
     receivers: int
+    offered: frozenset[Transport]
+    ways: frozenset[Way]
+    """The same, where the kernel places the threads."""
+    missing: Mapping[Transport, str] = field(default_factory=dict)
+    """What of that this channel cannot have, and why."""
     ends: tuple[Endpoint, ...] = ()
     senders: int = 0
     """How many of the ends send; these come first."""
@@ -39,13 +55,20 @@ class Kept:
     """The cores that its guests are kept to."""
     history: EdgeHistory = field(default_factory=EdgeHistory)
     counted: tuple[Counts, Counts] | None = None
-    """What was sent and what was received at the last look."""
+    """What was sent and what was received at the last look at which both were known,"""
+    counted_at: float = 0.0
+    """which was then."""
     full: int = 0
     """Windows in a row in which messages were queued; or, below 0, were not."""
     queued: bool = False
     """They have been for some time."""
     stream: Objective | None = None
     """What is to be small then."""
+    network: Network | None = None
+    met_at: float = -inf
+    """When that was seen,"""
+    measured_at: float = -inf
+    """and when, last, how much it gives."""
     observation: Observation | None = None
     observed_at: float | None = None
     began_at: float | None = None
@@ -58,6 +81,19 @@ class Kept:
     failures: int = 0
     trouble: str = ""
     """Why the last choice is held, where something went wrong."""
+
+    def met_network(self, found: Network | None, now: float) -> None:
+        """What it gives stays known for some time: who sends little does not see it, nor who goes by a server. Or a
+        channel that has left a slow network for a server would come back at once, and leave it again.
+        """
+        if found is None and now - self.met_at < _AWAY_SECONDS:
+            return
+        self.met_at = now if found is not None else -inf
+        if found is not None and found.bytes_per_second is None and now - self.measured_at < _NETWORK_SECONDS:
+            found = replace(found, bytes_per_second=None if self.network is None else self.network.bytes_per_second)
+        elif found is not None and found.bytes_per_second is not None:
+            self.measured_at = now
+        self.network = found
 
     def saw(self, seen: Observation, now: float) -> None:
         """In one more window."""

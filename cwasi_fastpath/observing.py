@@ -36,6 +36,15 @@ class Counts:
         )
 
 
+    @classmethod
+    def of_plain(cls, plain: object) -> Counts | None:
+        """What another process says that its end has counted; None for what is none."""
+        match plain:
+            case [int(), int(), int(), int(), int(), int()] if all(0 <= one < 1 << 64 for one in plain):
+                return cls(*plain)
+        return None
+
+
 _QUEUED = 2.0
 """Messages on their way at a time, on average, with which each waits for others."""
 
