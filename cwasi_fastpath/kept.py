@@ -58,6 +58,8 @@ class Kept:
     """What was sent and what was received at the last look at which both were known,"""
     counted_at: float = 0.0
     """which was then."""
+    waits_since: float | None = None
+    """When its window begins, if it is to be looked at more closely and others came first."""
     full: int = 0
     """Windows in a row in which messages were queued; or, below 0, were not."""
     queued: bool = False
@@ -136,7 +138,7 @@ def total(counts: Iterable[Counts | None]) -> Counts | None:
     for one in more:
         if first is None or one is None:
             return None
-        first = first + one
+        first = first.plus(one)
     return first
 
 

@@ -1,7 +1,7 @@
 """Asks the policy again while guests run, and does what it says: another transport, other cores.
 
 One thread a host, as long as guests of it run. It looks at what the ends have counted, several times a second while
-messages come, and takes no more than a 200th of a core for that. Nothing of it is on the path of a message. A channel
+messages come, and takes no more than a 100th of a core for that. Nothing of it is on the path of a message. A channel
 is changed as a whole; one that the user has chosen something for is left alone.
 """
 
@@ -29,13 +29,14 @@ from .observing import Counts
 from .placing import Ran
 from .policy import Cores, Decision, EdgeHistory, Request, Way
 from .policy.decision import ruled_out_way
+from .rota import Rota
 
 THREAD = "cwasi steward"
 """The name of the thread."""
 
 QUICKEST, SLOWEST = 0.05, 1.0
 """Seconds between two looks: while messages come, and while none do."""
-_SHARE = 0.005
+_SHARE = 0.01
 """Of a core, which it may take."""
 _LONGEST = 30.0
 _APART = 0.25
@@ -63,6 +64,9 @@ class Steward:
         self._stop = threading.Event()
         self._active: list[Kept] = []
         """Those between guests that run."""
+        self._leads = False
+        """One of them decides on cores."""
+        self._rota = Rota([])
         self._running: frozenset[str] = frozenset()
         self._looked_at: float | None = None
         self._cores = GuestCores()
@@ -104,7 +108,7 @@ class Steward:
         while self._goes_on(interval):
             start = time.thread_time()
             try:
-                busy = self._look(time.monotonic(), self._stop)
+                busy = self.look(time.monotonic(), self._stop)
             except Exception:   # guests go on without us
                 _log.exception("the steward looks again later")
                 busy = False
@@ -127,22 +131,21 @@ class Steward:
 
     # ---- looking ----
 
-    def _look(self, now: float, stop: threading.Event) -> bool:
+    def look(self, now: float, stop: threading.Event) -> bool:
         """Whether any message was sent since the last time."""
         guests = self._host.running()
         if frozenset(guests) != self._running or self._looked_at is None:
             self._learn(guests)
-        seconds = 0.0 if self._looked_at is None else now - self._looked_at
-        self._looked_at = now
-        times = self._cores.times(guests, now) if any(kept.leads for kept in self._active) else {}
-        found = iter(observing.counts([end for kept in self._active for end in kept.ends]))
-        windows = []
+        before, self._looked_at = now if self._looked_at is None else self._looked_at, now
+        times = self._cores.times(guests, now) if self._leads else {}
         for kept in self._active:
             if kept.cores is not Cores.FREE and kept.channel.transport is not Transport.RING:
                 self._cores.place(kept, Cores.FREE, self._active)   # the user has switched it
-            counts = [next(found) for _ in kept.ends]
-            windows.append((kept, self._observed(kept, counts, seconds, times)))
-        busy = [(kept, seen) for kept, seen in windows if seen is not None]
+        busy = []
+        for kept, counts in self._rota.next(before):
+            begin, kept.waits_since = before if kept.waits_since is None else kept.waits_since, None
+            if (seen := self._observed(kept, counts, now - begin, times)) is not None:
+                busy.append((kept, seen))
         for kept, seen in busy:
             if stop.is_set():
                 break
@@ -170,6 +173,7 @@ class Steward:
         for kept in before:
             if kept not in self._active:
                 self._cores.pair(kept, (), self._active)
+        self._leads, self._rota = any(kept.leads for kept in self._active), Rota(self._active)
 
     def _kept_of(self, sender: Endpoint, named: NamedChannel) -> Kept:
         """What is remembered of a channel whose receiver may be in another process. We decide: we have its sender."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from . import errors, reach
@@ -46,8 +46,8 @@ class NamedFollower:
     def _counted(self, request: Asked) -> None:
         """On the control thread: what our end has counted, for who decides what carries its messages."""
         end = self._named.end
-        [found] = [None] if end is None else counts([end])
-        request.answer({} if found is None else {"counts": astuple(found)})
+        found = None if end is None else counts(end)
+        request.answer({} if found is None else {"counts": list(found)})
 
     def _heard(self, handler: Callable[[Asked], None], request: Asked) -> None:
         """On the control thread: others than our sender do not get to wait before it."""

@@ -21,7 +21,7 @@ LAYERS = [
     {"process", "worker"},
     {"switch_part"},
     {"host", "tracer"},
-    {"advice", "edges", "guest_cores", "kept", "published", "steward", "switch_channel"},
+    {"advice", "edges", "guest_cores", "kept", "published", "rota", "steward", "switch_channel"},
     {"guest", "tracer_socket", "probes"},
     {"named_channel", "rendezvous"},
     {"handover", "successor"},
