@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 
@@ -12,7 +12,7 @@ from .endpoint import Endpoint
 from .guest import Guest
 from .metrics import Observation
 from .modes import EdgeFacts, Transport
-from .named_channel import NamedChannel
+from .named_channel import Counted, NamedChannel
 from .observing import Counts
 from .policy import Cores, EdgeHistory, Objective, Way
 from .transport.tcp_info import Network
@@ -54,10 +54,8 @@ class Kept:
     places: tuple[int, ...] = ()
     """The cores that its guests are kept to."""
     history: EdgeHistory = field(default_factory=EdgeHistory)
-    counted: tuple[Counts, Counts] | None = None
-    """What was sent and what was received at the last look at which both were known,"""
-    counted_at: float = 0.0
-    """which was then."""
+    counted: Counted | None = None
+    """What was sent and what was received at the last look at which both were known."""
     full: int = 0
     """Windows in a row in which messages were queued; or, below 0, were not."""
     queued: bool = False
@@ -125,6 +123,11 @@ class Kept:
         return self.stream
 
     @property
+    def mixed(self) -> bool:
+        """Whether its senders go by different transports: a change has failed in the middle."""
+        return isinstance(self.channel, Channel) and self.channel.mixed
+
+    @property
     def way(self) -> Way:
         """In use."""
         return Way(self.channel.transport, self.cores)
@@ -156,3 +159,20 @@ def pairs_of(channels: Iterable[Channel]) -> set[frozenset[str]]:
     together = {functions_of(channel) for channel in channels}
     met = Counter(name for one in together for name in one)
     return {one for one in together if len(one) == 2 and all(met[name] == 1 for name in one)}
+
+
+def answered(kept: Kept, seen: Observation, busy: Sequence[tuple[Kept, Observation]]) -> bool:
+    """Whether each of its messages waits for an answer to the one before: as many come back between its two guests."""
+    return bool(kept.pair) and any(
+        other.pair == kept.pair
+        and _opposite(other.channel, kept.channel)
+        and abs(back.messages - seen.messages) <= 0.05 * seen.messages + 2
+        for other, back in busy
+        if other is not kept
+    )
+
+
+def _opposite(one: Steered, other: Steered) -> bool:
+    return (
+        isinstance(one, Channel) and isinstance(other, Channel) and one.senders.keys() == other.receivers.keys()
+    )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .connection import Connection
 from .description import printable
@@ -40,6 +40,14 @@ _OPENS_SECONDS, _AGAIN = 1.0, 0.01
 _FAR_SECONDS = 2.0
 """For a switch to which another node has to agree, by mail."""
 _UNSEEN = "no host: nobody looks at what its messages take"
+
+
+class Counted(NamedTuple):
+    """What both ends of a channel had counted at a moment."""
+
+    at: float
+    sent: Counts
+    received: Counts
 
 
 class Adviser(Protocol):
@@ -70,8 +78,8 @@ class NamedChannel:
         self.offered = available(redis)
         self.missing = missing
         self.adviser: Adviser | None = None
-        self._asked: Waiting | None = None
-        """What its receiver has counted: asked, and not answered yet."""
+        self._asked: tuple[Waiting, float, Counts] | None = None
+        """What its receiver has counted: asked, perhaps not answered yet; when, and what our end had counted then."""
         handler = InTurn().handler(partial(_answer, self))
         named.listen(EXPLAIN, handler)
         named.listen(_WHY, handler, far=True)
@@ -122,23 +130,27 @@ class NamedChannel:
         """After a change that was made for it."""
         self._switch.redecided(decision)
 
-    def received(self) -> Counts | None:
-        """What its receiver has counted, as it said a moment ago; asks for the next time. None where it has not said;
-        nothing at all where it is on another node: it does not see there how long a message took.
+    def counted(self, sent: Counts, now: float) -> Counted | None:
+        """What both ends had counted at the last look, of which the receiver has told meanwhile, and asks it for this
+        one; None where it has not told. On another node it is not asked: it does not see how long a message took.
+
+        sent: what our end has counted now.
         """
         tie, asked = self._meeting.connection, self._asked
         if not isinstance(tie, Connection):
-            return Counts()
-        if asked is not None and not asked.told.is_set():
+            return Counted(now, sent, Counts())
+        if asked is not None and not asked[0].told.is_set():
             return None
         try:
-            self._asked = tie.ask(COUNTED, channel=self.name)
+            waiting = tie.ask(COUNTED, channel=self.name)
         except PeerDied:
-            self._asked = None
-        if asked is None or asked.answer is None:
+            waiting = None
+        self._asked = None if waiting is None else (waiting, now, sent)
+        if asked is None or asked[0].answer is None:
             return None
-        close_all(asked.answer.fds)   # there should be none
-        return Counts.of_plain(asked.answer.body.get("counts"))
+        close_all(asked[0].answer.fds)   # there should be none
+        received = Counts.of_plain(asked[0].answer.body.get("counts"))
+        return None if received is None else Counted(asked[1], asked[2], received)
 
     # ---- explaining, from any thread ----
 
