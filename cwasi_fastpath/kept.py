@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 
@@ -11,7 +11,7 @@ from .channel import Channel
 from .endpoint import Endpoint
 from .guest import Guest
 from .metrics import Observation
-from .modes import EdgeFacts, Transport
+from .modes import EdgeFacts, Locality, Transport
 from .named_channel import Counted, NamedChannel
 from .observing import Counts
 from .policy import Cores, EdgeHistory, Objective, Way
@@ -41,8 +41,6 @@ class Kept:
     offered: frozenset[Transport]
     ways: frozenset[Way]
     """The same, where the kernel places the threads."""
-    missing: Mapping[Transport, str] = field(default_factory=dict)
-    """What of that this channel cannot have, and why."""
     ends: tuple[Endpoint, ...] = ()
     senders: int = 0
     """How many of the ends send; these come first."""
@@ -80,11 +78,12 @@ class Kept:
     trouble: str = ""
     """Why the last choice is held, where something went wrong."""
 
-    def met_network(self, found: Network | None, now: float) -> None:
+    def met_network(self, found: Network | None, now: float, far: bool) -> None:
         """What it gives stays known for some time: who sends little does not see it, nor who goes by a server. Or a
-        channel that has left a slow network for a server would come back at once, and leave it again.
+        channel that has left a slow network for a server would come back at once, and leave it again. far: it goes
+        from node to node, by whatever.
         """
-        if found is None and now - self.met_at < _AWAY_SECONDS:
+        if found is None and far and now - self.met_at < _AWAY_SECONDS:
             return
         self.met_at = now if found is not None else -inf
         if found is not None and found.bytes_per_second is None and now - self.measured_at < _NETWORK_SECONDS:
@@ -121,6 +120,11 @@ class Kept:
         if self.stream is None or self.stream.throughput != wish.throughput + wish.latency:
             self.stream = replace(wish, latency=0.0, throughput=wish.throughput + wish.latency)
         return self.stream
+
+    @property
+    def far(self) -> bool:
+        """Whether its receiver is on another node."""
+        return isinstance(self.channel, NamedChannel) and self.channel.facts.locality is Locality.ELSEWHERE
 
     @property
     def mixed(self) -> bool:

@@ -11,7 +11,7 @@ receiver asks there, also across nodes.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -67,16 +67,14 @@ class NamedChannel:
         switch: NamedSwitch,
         policy: Policy,
         redis: str | None,
-        missing: Mapping[Transport, str],
+        missing: Callable[[], Mapping[Transport, str]],
     ) -> None:
-        """policy: that which picked what carries it. redis: the server that it may go by. missing: what it cannot have,
-        and why, as was found when its ends met.
-        """
+        """policy: that which picked what carries it. redis: the server that it may go by. missing: as the property."""
         self._named = named
         self._switch = switch
         self._policy = policy
         self.offered = available(redis)
-        self.missing = missing
+        self._missing = missing
         self.adviser: Adviser | None = None
         self._asked: tuple[Waiting, float, Counts] | None = None
         """What its receiver has counted: asked, perhaps not answered yet; when, and what our end had counted then."""
@@ -110,6 +108,11 @@ class NamedChannel:
     @property
     def mode(self) -> Mode:
         return self.decision.mode
+
+    @property
+    def missing(self) -> Mapping[Transport, str]:
+        """What of that it cannot have, and why, as was found when its ends met, or its receiver moved."""
+        return self._missing()
 
     @property
     def facts(self) -> EdgeFacts:
@@ -148,7 +151,6 @@ class NamedChannel:
         self._asked = None if waiting is None else (waiting, now, sent)
         if asked is None or asked[0].answer is None:
             return None
-        close_all(asked[0].answer.fds)   # there should be none
         received = Counts.of_plain(asked[0].answer.body.get("counts"))
         return None if received is None else Counted(asked[1], asked[2], received)
 

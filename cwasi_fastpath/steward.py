@@ -188,7 +188,7 @@ class Steward:
         if before is None:
             return None
         sent, received = (before.sent, counted.sent), (before.received, counted.received)
-        kept.met_network(kept.channel.network(), now)
+        kept.met_network(kept.channel.network(), now, kept.far)
         mine = [times[guest.name] for guest in kept.pair if guest.name in times]
         contention = others = cpu = None
         if len(mine) == len(kept.pair) > 0:
