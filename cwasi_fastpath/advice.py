@@ -17,7 +17,7 @@ from .errors import BadSpec
 from .explanation import Explanation, WhatIf, explained, what_if
 from .guest import Guest
 from .kept import Kept, Steered, placed_ways
-from .modes import EdgeFacts, Locality, Transport
+from .modes import EdgeFacts, Transport
 from .named_channel import NamedChannel
 from .policy import Decision, Limits, Objective, Policy, Request, Way
 from .policy.decision import available
@@ -83,19 +83,20 @@ class Advice:
 
     def _begun_by_name(self, channel: NamedChannel) -> Kept:
         ways = frozenset(map(Way, channel.offered))
-        return Kept(channel, channel.facts, 1, channel.offered, ways, channel.missing)
+        return Kept(channel, channel.facts, 1, channel.offered, ways)
 
     def request(self, kept: Kept, now: float) -> Request:
         """What the policy is asked."""
         seen = kept.observation
         if kept.queued and seen is not None:
             seen = replace(seen, latency_ns=None)   # it is of the queue, and what fills that are the guests
+        by_name = kept.channel if isinstance(kept.channel, NamedChannel) else None   # its receiver may have moved
         return Request(
-            facts=kept.channel.facts if isinstance(kept.channel, NamedChannel) else kept.facts,
+            facts=kept.facts if by_name is None else by_name.facts,
             observation=seen,
             available=kept.offered,
             receivers=kept.receivers,
-            missing=kept.missing,
+            missing={} if by_name is None else by_name.missing,
             ways=self._placed if kept.leads else kept.ways,
             current=kept.way,
             history=kept.history,
@@ -107,8 +108,7 @@ class Advice:
         )
 
     def _lacked_of(self, kept: Kept) -> tuple[str, ...]:
-        far = isinstance(kept.channel, NamedChannel) and kept.channel.facts.locality is Locality.ELSEWHERE
-        return (*self._lacked, *((_CLOCKS,) if far else ()))
+        return (*self._lacked, *((_CLOCKS,) if kept.far else ()))
 
     def explain(self, channel: Steered) -> Explanation | None:
         """Of a channel all of whose ends are here, or whose sender is."""

@@ -160,7 +160,7 @@ class Channel:
 
     @property
     def mixed(self) -> bool:
-        """Whether its senders go by different transports: a change of it has failed in the middle."""
+        """Whether its senders go by different transports: a change has failed in the middle."""
         return len({decision.transport for decision in self.decisions.values()}) > 1
 
     @property

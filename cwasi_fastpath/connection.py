@@ -101,10 +101,11 @@ class Connection:
 
     def ask(self, kind: str, *, channel: str) -> Waiting | None:
         """The same without a wait: the answer, or the error, will be in what is returned. None where there is no room.
+        Descriptors that come with it are closed: nobody may look any more.
 
         Raises PeerDied.
         """
-        waiting = Waiting()
+        waiting = Waiting(descriptors=False)
         number, sent = self._number(waiting), False
         try:
             sent = self._sent({"ask": kind, "id": number, "channel": channel, "body": {}}, ())
@@ -225,8 +226,9 @@ class Connection:
             if waiting is None:
                 return   # too late, or never asked for
             if "answer" in message:
-                waiting.answer = Answer(message.get("body", {}), fds[:])
-                fds.clear()
+                waiting.answer = Answer(message.get("body", {}))
+                if waiting.descriptors:
+                    waiting.answer.fds, fds[:] = fds[:], []
             else:
                 waiting.error = refusal(message)
             waiting.told.set()

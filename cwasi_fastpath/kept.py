@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 
@@ -11,8 +11,8 @@ from .channel import Channel
 from .endpoint import Endpoint
 from .guest import Guest
 from .metrics import Observation
-from .modes import EdgeFacts, Transport
-from .named_channel import NamedChannel
+from .modes import EdgeFacts, Locality, Transport
+from .named_channel import Counted, NamedChannel
 from .observing import Counts
 from .policy import Cores, EdgeHistory, Objective, Way
 from .transport.tcp_info import Network
@@ -41,8 +41,6 @@ class Kept:
     offered: frozenset[Transport]
     ways: frozenset[Way]
     """The same, where the kernel places the threads."""
-    missing: Mapping[Transport, str] = field(default_factory=dict)
-    """What of that this channel cannot have, and why."""
     ends: tuple[Endpoint, ...] = ()
     senders: int = 0
     """How many of the ends send; these come first."""
@@ -54,12 +52,10 @@ class Kept:
     places: tuple[int, ...] = ()
     """The cores that its guests are kept to."""
     history: EdgeHistory = field(default_factory=EdgeHistory)
-    counted: tuple[Counts, Counts] | None = None
-    """What was sent and what was received at the last look at which both were known,"""
-    counted_at: float = 0.0
-    """which was then."""
-    waits_since: float | None = None
-    """When its window begins, if it is to be looked at more closely and others came first."""
+    counted: Counted | None = None
+    """What was sent and what was received at the last look at which both were known, or until which nothing was."""
+    waits: bool = False
+    """It was busy since, and others had their turn first."""
     full: int = 0
     """Windows in a row in which messages were queued; or, below 0, were not."""
     queued: bool = False
@@ -84,11 +80,12 @@ class Kept:
     trouble: str = ""
     """Why the last choice is held, where something went wrong."""
 
-    def met_network(self, found: Network | None, now: float) -> None:
+    def met_network(self, found: Network | None, now: float, far: bool) -> None:
         """What it gives stays known for some time: who sends little does not see it, nor who goes by a server. Or a
-        channel that has left a slow network for a server would come back at once, and leave it again.
+        channel that has left a slow network for a server would come back at once, and leave it again. far: it goes
+        from node to node, by whatever.
         """
-        if found is None and now - self.met_at < _AWAY_SECONDS:
+        if found is None and far and now - self.met_at < _AWAY_SECONDS:
             return
         self.met_at = now if found is not None else -inf
         if found is not None and found.bytes_per_second is None and now - self.measured_at < _NETWORK_SECONDS:
@@ -96,6 +93,12 @@ class Kept:
         elif found is not None and found.bytes_per_second is not None:
             self.measured_at = now
         self.network = found
+
+    def begins_to_wait(self, before: float) -> None:
+        """Until its turn. before: when its ends had counted nothing new, if it did not wait by then."""
+        if not self.waits and self.counted is not None and isinstance(self.channel, Channel):
+            self.counted = self.counted._replace(at=before)
+        self.waits = True
 
     def saw(self, seen: Observation, now: float) -> None:
         """In one more window."""
@@ -125,6 +128,16 @@ class Kept:
         if self.stream is None or self.stream.throughput != wish.throughput + wish.latency:
             self.stream = replace(wish, latency=0.0, throughput=wish.throughput + wish.latency)
         return self.stream
+
+    @property
+    def far(self) -> bool:
+        """Whether its receiver is on another node."""
+        return isinstance(self.channel, NamedChannel) and self.channel.facts.locality is Locality.ELSEWHERE
+
+    @property
+    def mixed(self) -> bool:
+        """Whether its senders go by different transports: a change has failed in the middle."""
+        return isinstance(self.channel, Channel) and self.channel.mixed
 
     @property
     def way(self) -> Way:
@@ -158,3 +171,20 @@ def pairs_of(channels: Iterable[Channel]) -> set[frozenset[str]]:
     together = {functions_of(channel) for channel in channels}
     met = Counter(name for one in together for name in one)
     return {one for one in together if len(one) == 2 and all(met[name] == 1 for name in one)}
+
+
+def answered(kept: Kept, seen: Observation, busy: Sequence[tuple[Kept, Observation]]) -> bool:
+    """Whether each of its messages waits for an answer to the one before: as many come back between its two guests."""
+    return bool(kept.pair) and any(
+        other.pair == kept.pair
+        and _opposite(other.channel, kept.channel)
+        and abs(back.messages - seen.messages) <= 0.05 * seen.messages + 2
+        for other, back in busy
+        if other is not kept
+    )
+
+
+def _opposite(one: Steered, other: Steered) -> bool:
+    return (
+        isinstance(one, Channel) and isinstance(other, Channel) and one.senders.keys() == other.receivers.keys()
+    )

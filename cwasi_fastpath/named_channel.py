@@ -11,9 +11,9 @@ receiver asks there, also across nodes.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .connection import Connection
 from .description import printable
@@ -42,6 +42,14 @@ _FAR_SECONDS = 2.0
 _UNSEEN = "no host: nobody looks at what its messages take"
 
 
+class Counted(NamedTuple):
+    """What both ends of a channel had counted at a moment."""
+
+    at: float
+    sent: Counts
+    received: Counts
+
+
 class Adviser(Protocol):
     """A host whose guest sends on it, and which knows more of what it costs."""
 
@@ -59,19 +67,17 @@ class NamedChannel:
         switch: NamedSwitch,
         policy: Policy,
         redis: str | None,
-        missing: Mapping[Transport, str],
+        missing: Callable[[], Mapping[Transport, str]],
     ) -> None:
-        """policy: that which picked what carries it. redis: the server that it may go by. missing: what it cannot have,
-        and why, as was found when its ends met.
-        """
+        """policy: that which picked what carries it. redis: the server that it may go by. missing: as the property."""
         self._named = named
         self._switch = switch
         self._policy = policy
         self.offered = available(redis)
-        self.missing = missing
+        self._missing = missing
         self.adviser: Adviser | None = None
-        self._asked: Waiting | None = None
-        """What its receiver has counted: asked, and not answered yet."""
+        self._asked: tuple[Waiting, float, Counts] | None = None
+        """What its receiver has counted: asked, perhaps not answered yet; when, and what our end had counted then."""
         handler = InTurn().handler(partial(_answer, self))
         named.listen(EXPLAIN, handler)
         named.listen(_WHY, handler, far=True)
@@ -104,6 +110,11 @@ class NamedChannel:
         return self.decision.mode
 
     @property
+    def missing(self) -> Mapping[Transport, str]:
+        """What of that it cannot have, and why, as was found when its ends met, or its receiver moved."""
+        return self._missing()
+
+    @property
     def facts(self) -> EdgeFacts:
         """Where its receiver is now; it may move."""
         return edge_facts(self._named.here, self._meeting.peer)
@@ -122,23 +133,26 @@ class NamedChannel:
         """After a change that was made for it."""
         self._switch.redecided(decision)
 
-    def received(self) -> Counts | None:
-        """What its receiver has counted, as it said a moment ago; asks for the next time. None where it has not said;
-        nothing at all where it is on another node: it does not see there how long a message took.
+    def counted(self, sent: Counts, now: float) -> Counted | None:
+        """What both ends had counted at the last look, of which the receiver has told meanwhile, and asks it for this
+        one; None where it has not told. On another node it is not asked: it does not see how long a message took.
+
+        sent: what our end has counted now.
         """
         tie, asked = self._meeting.connection, self._asked
         if not isinstance(tie, Connection):
-            return Counts()
-        if asked is not None and not asked.told.is_set():
+            return Counted(now, sent, Counts())
+        if asked is not None and not asked[0].told.is_set():
             return None
         try:
-            self._asked = tie.ask(COUNTED, channel=self.name)
+            waiting = tie.ask(COUNTED, channel=self.name)
         except PeerDied:
-            self._asked = None
-        if asked is None or asked.answer is None:
+            waiting = None
+        self._asked = None if waiting is None else (waiting, now, sent)
+        if asked is None or asked[0].answer is None:
             return None
-        close_all(asked.answer.fds)   # there should be none
-        return Counts.of_plain(asked.answer.body.get("counts"))
+        received = Counts.of_plain(asked[0].answer.body.get("counts"))
+        return None if received is None else Counted(asked[1], asked[2], received)
 
     # ---- explaining, from any thread ----
 

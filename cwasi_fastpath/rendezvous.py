@@ -73,11 +73,11 @@ def open_sender(
     chosen = policy if policy is not None else CostPolicy(calibration.costs(carried_by))
     asked = parse_mode(mode), parse_transport(transport)
 
-    absent: dict[Transport, str] = {}
+    absent: Mapping[Transport, str] = {}
 
     def decided(peer: Placement, mine: Placement, missing: Mapping[Transport, str]) -> Decision:
-        absent.clear()
-        absent.update(missing)
+        nonlocal absent
+        absent = missing
         facts, what = edge_facts(mine, peer), f"channel {name!r}"
         return decide(chosen, facts, what, mode=asked[0], asked=asked[1], redis=carried_by, missing=missing)
 
@@ -102,7 +102,7 @@ def open_sender(
         tidy(sender)
         switch = NamedSwitch(named, carried_by, f"{asked[1] or asked[0]} was asked for" if any(asked) else "")
         sender.switcher = switch.switch
-        sender.teller = NamedChannel(named, switch, chosen, carried_by, absent)
+        sender.teller = NamedChannel(named, switch, chosen, carried_by, lambda: absent)
         sender.mover = HandOver(named).hand_over
         return sender
 

@@ -36,14 +36,15 @@ class Rota:
         Who waits longest comes first; but half of the places are for those of which something was new the last time.
         Two guests' channels are looked at together and always, as what their threads did is known from look to look.
         """
-        owners = self._owners
-        self._waiting |= dict.fromkeys([*self._always, *(owners[place] for place in self._ends.changed())])
+        busy = [*self._always, *(self._owners[place] for place in self._ends.changed())]
+        for number in busy:
+            if number not in self._waiting:
+                self._waiting[number] = None
+                self._active[number].begins_to_wait(before)
         turn = sorted(self._turn())
         for number in turn:
             del self._waiting[number]
-        for number in self._waiting:
-            if (kept := self._active[number]).waits_since is None:
-                kept.waits_since = before
+            self._active[number].waits = False
         return [(self._active[number], self._counts(number)) for number in turn]
 
     def _turn(self) -> list[int]:

@@ -16,15 +16,14 @@ from dataclasses import replace
 
 from . import observing
 from .advice import Advice, Stewarded
-from .channel import Channel
 from .endpoint import Endpoint
 from .errors import Error
 from .guest import Guest
 from .guest_cores import GuestCores, pairs_among
-from .kept import Kept, Steered, functions_of, total
+from .kept import Kept, answered, functions_of, total
 from .metrics import Observation
 from .modes import Transport, mode_of
-from .named_channel import NamedChannel
+from .named_channel import Counted, NamedChannel
 from .observing import Counts
 from .placing import Ran
 from .policy import Cores, Decision, EdgeHistory, Request, Way
@@ -123,6 +122,7 @@ class Steward:
                 return True
             self._looked_at = None
             for kept in self._active:   # a guest that could not be ended runs on
+                kept.waits = False
                 with suppress(OSError):
                     self._cores.place(kept, Cores.FREE, self._active)
             self._thread = None
@@ -141,15 +141,12 @@ class Steward:
         for kept in self._active:
             if kept.cores is not Cores.FREE and kept.channel.transport is not Transport.RING:
                 self._cores.place(kept, Cores.FREE, self._active)   # the user has switched it
-        busy = []
-        for kept, counts in self._rota.next(before):
-            begin, kept.waits_since = before if kept.waits_since is None else kept.waits_since, None
-            if (seen := self._observed(kept, counts, now - begin, times)) is not None:
-                busy.append((kept, seen))
+        windows = [(kept, self._observed(kept, counts, now, times)) for kept, counts in self._rota.next(before)]
+        busy = [(kept, seen) for kept, seen in windows if seen is not None]
         for kept, seen in busy:
             if stop.is_set():
                 break
-            kept.saw(replace(seen, burst=0.0) if _answered(kept, seen, busy) else seen, now)
+            kept.saw(replace(seen, burst=0.0) if answered(kept, seen, busy) else seen, now)
             self._consider(kept, now)
         return bool(busy)
 
@@ -184,21 +181,17 @@ class Steward:
         return kept
 
     def _observed(
-        self, kept: Kept, counts: Sequence[Counts | None], seconds: float, times: Mapping[str, Ran]
+        self, kept: Kept, counts: Sequence[Counts | None], now: float, times: Mapping[str, Ran]
     ) -> Observation | None:
         """What a channel did since the last look; None where an end was closed, or nothing was sent."""
-        sent, apart = total(counts[: kept.senders]), isinstance(kept.channel, NamedChannel)
-        received = kept.channel.received() if isinstance(kept.channel, NamedChannel) else total(counts[kept.senders :])
-        if sent is None or received is None:
+        counted = _counted(kept, counts, now)
+        if counted is None:
             return None
-        now = self._looked_at or 0.0
-        before, kept.counted = kept.counted, (sent, received)
-        if apart:   # its process does not answer at each look
-            seconds = now - kept.counted_at
-        kept.counted_at = now
+        before, kept.counted = kept.counted, counted
         if before is None:
             return None
-        kept.met_network(kept.channel.network(), now)
+        sent, received = (before.sent, counted.sent), (before.received, counted.received)
+        kept.met_network(kept.channel.network(), now, kept.far)
         mine = [times[guest.name] for guest in kept.pair if guest.name in times]
         contention = others = cpu = None
         if len(mine) == len(kept.pair) > 0:
@@ -206,10 +199,11 @@ class Steward:
             waited = sum(one.waited for one in mine)
             contention = waited / (cpu + waited) if cpu + waited else 0.0
             others = self._cores.others
-        seen = observing.observation((before[0], sent), (before[1], received), seconds, contention, others, cpu)
+        seen = observing.observation(sent, received, counted.at - before.at, contention, others, cpu)
         if seen is None:
             return None
-        kept.counts_as_full(observing.queued(seen))
+        if seen.latency_ns is not None:
+            kept.counts_as_full(observing.queued(seen))
         if (network := kept.network) is not None:
             seen = replace(seen, srtt_ns=network.srtt_ns, bytes_per_second=network.bytes_per_second)
         return seen
@@ -218,8 +212,9 @@ class Steward:
 
     def _consider(self, kept: Kept, now: float) -> None:
         """Asks, and does it."""
-        if isinstance(kept.channel, Channel) and kept.channel.mixed and now >= kept.not_before:
-            self._change(kept, kept.channel.decision, now)   # to the end, after one that failed in the middle
+        if kept.mixed and not kept.channel.pinned:
+            if now >= kept.not_before:
+                self._change(kept, kept.channel.decision, now)   # to the end, after one that failed in the middle
             return
         request = self.advice.request(kept, now)
         try:
@@ -257,9 +252,7 @@ class Steward:
     def _change(self, kept: Kept, decision: Decision, now: float) -> None:
         way = decision.way
         try:
-            if way.transport is not kept.channel.transport or (
-                isinstance(kept.channel, Channel) and kept.channel.mixed
-            ):
+            if way.transport is not kept.channel.transport or kept.mixed:
                 self._host.change(kept.channel, decision, _SWITCH_SECONDS)
             if way.cores is not kept.cores:
                 self._cores.place(kept, way.cores, self._active)
@@ -291,18 +284,12 @@ def sent_by_name(guests: Iterable[Guest]) -> list[tuple[Endpoint, NamedChannel]]
     return [(end, end.teller) for end in ends if isinstance(end.teller, NamedChannel)]
 
 
-def _opposite(one: Steered, other: Steered) -> bool:
-    return (
-        isinstance(one, Channel) and isinstance(other, Channel) and one.senders.keys() == other.receivers.keys()
-    )
-
-
-def _answered(kept: Kept, seen: Observation, busy: Sequence[tuple[Kept, Observation]]) -> bool:
-    """Whether each of its messages waits for an answer to the one before: as many come back between its two guests."""
-    return bool(kept.pair) and any(
-        other.pair == kept.pair
-        and _opposite(other.channel, kept.channel)
-        and abs(back.messages - seen.messages) <= 0.05 * seen.messages + 2
-        for other, back in busy
-        if other is not kept
-    )
+def _counted(kept: Kept, counts: Sequence[Counts | None], now: float) -> Counted | None:
+    """By all ends of a channel; None where one was closed, or its receiver has not told yet."""
+    sent = total(counts[: kept.senders])
+    if sent is None:
+        return None
+    if isinstance(kept.channel, NamedChannel):
+        return kept.channel.counted(sent, now)
+    received = total(counts[kept.senders :])
+    return None if received is None else Counted(now, sent, received)

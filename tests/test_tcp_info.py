@@ -60,12 +60,19 @@ def test_of_a_channel_that_goes_by_it() -> None:
 
 def test_what_a_network_gave_stays_known_for_some_time() -> None:
     kept = Kept(None, None, 1, frozenset(), frozenset())   # type: ignore[arg-type]
-    kept.met_network(Network(1e6, 1e6, 5e6, 0), 100.0)
-    kept.met_network(Network(2e6, 1e6, None, 0), 120.0)
+    kept.met_network(Network(1e6, 1e6, 5e6, 0), 100.0, True)
+    kept.met_network(Network(2e6, 1e6, None, 0), 120.0, True)
     assert kept.network == Network(2e6, 1e6, 5e6, 0)
-    kept.met_network(Network(2e6, 1e6, None, 0), 131.0)
+    kept.met_network(Network(2e6, 1e6, None, 0), 131.0, True)
     assert kept.network == Network(2e6, 1e6, None, 0)
-    kept.met_network(None, 132.0)
+    kept.met_network(None, 132.0, True)
     assert kept.network is not None, "it goes by a server now"
-    kept.met_network(None, 732.0)
+    kept.met_network(None, 732.0, True)
+    assert kept.network is None
+
+
+def test_of_a_channel_on_one_node_it_is_known_while_it_goes_by_tcp() -> None:
+    kept = Kept(None, None, 1, frozenset(), frozenset())   # type: ignore[arg-type]
+    kept.met_network(Network(1e6, 1e6, 5e6, 0), 100.0, False)
+    kept.met_network(None, 101.0, False)
     assert kept.network is None
