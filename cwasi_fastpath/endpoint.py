@@ -285,6 +285,13 @@ def begun(pointer: Any, epoch: int) -> Any:
     return pointer
 
 
+def told_pointers(ends: Sequence[Endpoint]) -> list[Any]:
+    """Of each what told_pointer is, or NULL. Who holds a pointer keeps what it points to, also while another thread
+    closes the end.
+    """
+    return [end._pointer or ffi.NULL for end in ends]
+
+
 def end_metrics(stats: Any, latency: tuple[int, ...]) -> EndMetrics:
     """What the C side counted."""
     return EndMetrics(

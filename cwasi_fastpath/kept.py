@@ -15,6 +15,7 @@ from .modes import EdgeFacts, Locality, Transport
 from .named_channel import Counted, NamedChannel
 from .observing import Counts
 from .policy import Cores, EdgeHistory, Objective, Way
+from .policy.way import way_of
 from .transport.tcp_info import Network
 
 _MESSAGES, _SECONDS = 1000, 10.0
@@ -142,7 +143,7 @@ class Kept:
     @property
     def way(self) -> Way:
         """In use."""
-        return Way(self.channel.transport, self.cores)
+        return way_of(self.channel.transport, self.cores)
 
 
 def total(counts: Iterable[Counts | None]) -> Counts | None:

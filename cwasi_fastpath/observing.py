@@ -8,7 +8,7 @@ from operator import add
 from typing import NamedTuple
 
 from ._native import ffi, lib
-from .endpoint import Endpoint
+from .endpoint import Endpoint, told_pointers
 from .metrics import Observation
 
 _ROW = struct.Struct("=QQQQQQ")
@@ -56,8 +56,7 @@ class Ends:
         """Those that are not as they were the last time, by number, ascending. One call for all; nothing is made in
         Python for what has not changed.
         """
-        # Who holds a pointer keeps what it points to, also while another thread closes the end; and no longer.
-        pointers = [end.told_pointer or ffi.NULL for end in self._ends]
+        pointers = told_pointers(self._ends)   # held no longer than this takes: who closes an end frees it
         news = lib.cwasi_observe(pointers, len(pointers), self._rows, self._changed)
         return ffi.unpack(self._changed, news) if news else []
 

@@ -10,8 +10,9 @@ from .kept import Kept
 from .named_channel import NamedChannel
 from .observing import Counts, Ends
 
-AT_ONCE = 32
-"""So many at a look of those that can wait: the window of the others goes on."""
+_LEAST, _PART = 32, 8
+"""Of those that can wait so many at a look, or that part of them if that is more: the window of the others goes on. So
+what a look costs for all of them is spread over enough, and what is new is looked at again soon."""
 
 
 class Rota:
@@ -48,7 +49,7 @@ class Rota:
         return [(self._active[number], self._counts(number)) for number in turn]
 
     def _turn(self) -> list[int]:
-        if len(self._waiting) <= AT_ONCE:
+        if len(self._waiting) <= _LEAST:
             return list(self._waiting)
         fixed: list[int] = []
         loose: list[int] = []
@@ -56,10 +57,15 @@ class Rota:
             kept = self._active[number]
             can_wait = kept.counted is not None and not kept.pair and not isinstance(kept.channel, NamedChannel)
             (loose if can_wait else fixed).append(number)
-        new = [number for number in loose if not self._active[number].history.idle][: AT_ONCE // 2]
-        first = dict.fromkeys([*new, *loose])
-        return [*fixed, *list(first)[:AT_ONCE]]
+        places = max(_LEAST, len(loose) // _PART)
+        new = [number for number in loose if _was_new(self._active[number])][: places // 2]
+        return [*fixed, *list(dict.fromkeys([*new, *loose]))[:places]]
 
     def _counts(self, number: int) -> list[Counts | None]:
         first = self._first[number]
         return [self._ends.counts(place) for place in range(first, first + len(self._active[number].ends))]
+
+
+def _was_new(kept: Kept) -> bool:
+    """Whether its last window was unlike those before."""
+    return kept.observation is not None and not kept.history.idle

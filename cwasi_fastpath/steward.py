@@ -35,7 +35,7 @@ THREAD = "cwasi steward"
 
 QUICKEST, SLOWEST = 0.05, 1.0
 """Seconds between two looks: while messages come, and while none do."""
-_SHARE = 0.01
+SHARE = 0.01
 """Of a core, which it may take."""
 _LONGEST = 30.0
 _APART = 0.25
@@ -111,7 +111,7 @@ class Steward:
             except Exception:   # guests go on without us
                 _log.exception("the steward looks again later")
                 busy = False
-            cost = (time.thread_time() - start) / _SHARE
+            cost = (time.thread_time() - start) / SHARE
             interval = min(_LONGEST, max(cost, QUICKEST if busy else min(SLOWEST, 2 * interval)))
 
     def _goes_on(self, interval: float) -> bool:

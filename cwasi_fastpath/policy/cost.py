@@ -65,8 +65,11 @@ class CostPolicy(Policy):
             if request.current is not None and ruled_out_way(request, request.current) is None:
                 return old, request.current
             history, outlook = old, look(self.costs, request, old.held or _conditions(request, None), old.outlook)
-        elif old.idle < old.patience and (as_before := self._as_before(request, old, seen)) is not None:
-            return as_before, request.current
+        elif (as_before := self._as_before(request, old, seen)) is not None:
+            if old.idle < old.patience:
+                return as_before, request.current
+            assert old.outlook is not None
+            history, outlook = as_before, old.outlook
         else:
             history, outlook = self._learnt(request, old, seen)
             history, mistaken = history.proved()
@@ -84,8 +87,8 @@ class CostPolicy(Policy):
         return history, choice.way
 
     def _as_before(self, request: Request, old: EdgeHistory, seen: Observation) -> EdgeHistory | None:
-        """The history with one more window where that is like those before, and so the way, too: as a rule. None where
-        there may be something new: _learnt() then says the same, and what that is.
+        """The history with one more window where that is like those before, which is the rule. None where there may be
+        something new: _learnt() would say the same, and does say what is new.
         """
         held, outlook, current, now = old.held, old.outlook, request.current, request.now
         if (

@@ -171,7 +171,8 @@ class EdgeHistory(NamedTuple):
         """Conditions in which what could not be seen is as it was when it could be."""
         if raw.apart is None and held.apart is not None:
             gone = 0.0 if self.observed_at is None else max(0.0, now - self.observed_at)
-            raw = raw._replace(apart=held.apart * exp(-gone / _CROWD_SECONDS))
+            apart = held.apart * exp(-gone / _CROWD_SECONDS)
+            raw = Conditions._make((*raw[:_APART], apart, *raw[_APART + 1 :]))
         if raw.others is None and held.others is not None:
             raw = raw._replace(others=held.others)
         return raw
@@ -235,7 +236,8 @@ class EdgeHistory(NamedTuple):
         """up, down, run and runs with one more window, `far` standard deviations from the mean of the record."""
         if record.windows < _LEARNT:
             return 0.0, 0.0, 0.0, 0
-        up, down = _risen(self.up, far), _risen(self.down, -far)
+        up = _risen(self.up, far) if far > 0.0 else 0.0
+        down = _risen(self.down, -far) if far < 0.0 else 0.0
         return (up, down, self.run + ratio, self.runs + 1) if up or down else (0.0, 0.0, 0.0, 0)
 
     def switched(self, now: float, way: Way) -> EdgeHistory:
@@ -293,16 +295,17 @@ class EdgeHistory(NamedTuple):
         return weight * log(found.factor) + (1 - weight) * likely, sqrt(variance)
 
 
+_APART = Conditions._fields.index("apart")
 _STILL = EdgeHistory._fields.index("observation")
 """The fields before it stay as they are where nothing is new."""
 
 
-# What follows is asked for with each window of each edge: no calls of max() and min(), which take longer than they do.
+# What follows is asked for with each window of each edge: calls, of max() and min() too, take longer than what they do.
 
 
 def _ratio(measured_ns: float, predicted_ns: float) -> float:
     ratio = log((measured_ns if measured_ns > 1.0 else 1.0) / (predicted_ns if predicted_ns > 1.0 else 1.0))
-    return _clamped(ratio, _LARGEST_RATIO)
+    return ratio if -_LARGEST_RATIO <= ratio <= _LARGEST_RATIO else _clamped(ratio, _LARGEST_RATIO)
 
 
 def _clamped(value: float, most: float) -> float:
@@ -315,7 +318,8 @@ def _clamped(value: float, most: float) -> float:
 def _off(record: Record, ratio: float) -> tuple[float, float]:
     """How far it is from the mean, in standard deviations, bounded; and what such a one is."""
     deviation = sqrt(record.variance) if record.variance > _FLOOR * _FLOOR else _FLOOR
-    return _clamped((ratio - record.mean) / deviation, _FARTHEST), deviation
+    far = (ratio - record.mean) / deviation
+    return far if -_FARTHEST <= far <= _FARTHEST else _clamped(far, _FARTHEST), deviation
 
 
 def _weighed(old: Record, ratio: float, off: float, now: float) -> Record:
@@ -346,8 +350,6 @@ def _first(way: Way, kind: int, mean: float, variance: float, windows: int, now:
 
 def _risen(total: float, far: float) -> float:
     """A cumulative sum; a window on the other side of the mean ends it."""
-    if far <= 0.0:
-        return 0.0
     total = total + far - _SLACK
     return total if total > 0.0 else 0.0
 

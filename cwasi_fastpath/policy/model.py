@@ -25,7 +25,7 @@ from typing import NamedTuple
 from ..metrics import Observation
 from ..modes import Transport
 from .costs import Costs, Curve
-from .way import Cores, Way
+from .way import Cores, Way, way_of
 
 ASSUMED_BYTES = 65536.0
 """The message size that is assumed before any was seen."""
@@ -305,5 +305,5 @@ def ways_of(ways: frozenset[Way]) -> list[Way]:
     return [way for way in _EVERY if way in ways] if ways else _FREE
 
 
-_EVERY = [Way(transport, cores) for transport in Transport for cores in Cores]
-_FREE = [Way(transport) for transport in Transport]
+_EVERY = [way_of(transport, cores) for transport in Transport for cores in Cores]
+_FREE = [way_of(transport) for transport in Transport]
