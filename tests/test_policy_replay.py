@@ -19,8 +19,10 @@ from cwasi_fastpath.policy import Cores, Decision, EdgeHistory, Objective, Polic
 from cwasi_fastpath.policy.comparisons import AlwaysPolicy, policy_named
 from cwasi_fastpath.policy.generate import SCENARIOS, generate
 from cwasi_fastpath.policy.noise import Noise
+from cwasi_fastpath.policy.oracle import oracle, oracle_without_luck
 from cwasi_fastpath.policy.outlook import switch_ns
-from cwasi_fastpath.policy.replay import block_ns, oracle, replay, with_adaptations
+from cwasi_fastpath.policy.regret import regret
+from cwasi_fastpath.policy.replay import Replay, Stint, block_ns, replay, with_adaptations
 from cwasi_fastpath.policy.trace import Block, Measured, Trace, lines_of, read
 
 RING, PIPE, TCP = Way(Transport.RING), Way(Transport.PIPE), Way(Transport.TCP)

@@ -1,7 +1,7 @@
 """Records a trace for policies: real messages between two threads, by every way in turn, while something changes.
 
-A block has a short run on each way, one after the other, so that all of them meet the same time. In a run each message
-waits for the one before it to be answered, with C at both ends.
+A block has two short runs on each way, in turn, so that all of them meet the same time, and the noise of one half is
+not in the other. In a run each message waits for the one before it to be answered, with C at both ends.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from typing import Any
 
 from .. import calibration
@@ -25,6 +26,7 @@ from ..channel import open_channel
 from ..endpoint import Endpoint
 from ..errors import BadSpec
 from ..modes import EdgeFacts, Locality, Transport
+from ..placing import Ran, ran
 from ..policy import Cores, Costs, Curve, Way
 from ..policy.trace import Block, Measured, Trace
 from .environment import environment
@@ -32,12 +34,10 @@ from .environment import environment
 SMALL, LARGE = 64, 1 << 20
 _FIRST_ROUNDS = 40
 """Before the trace begins: what a calibration would know."""
-_RUN_SECONDS = 0.003
+_RUN_SECONDS = 0.004
 """Of one run, about."""
-_PART = 8
+_SMALLEST_PART, _LARGEST_PART = 8, 128
 """Messages there and back in a part of a run."""
-_WORK = {SMALL: 2000, LARGE: 100}
-"""Messages that a block is made to stand for: the same on each way."""
 _SWITCHES = 5
 _HERE = EdgeFacts(Locality.PROCESS)
 
@@ -82,20 +82,50 @@ def record(scenario: str, seconds: float, ways: Sequence[Way], redis: str | None
             until = start + seconds * (number + 1) / len(phases)
             with _crowd(phase.crowded):
                 if number:
-                    changes.append(time.monotonic() - start)
+                    changes.append(round(time.monotonic() - start, 6))
                 while not blocks or time.monotonic() < until or blocks[-1].at < (changes or [0.0])[-1]:
-                    blocks.append(_block(roads, phase.size, start, busy))
+                    blocks.append(_block(roads, phase.size, start, busy, _fastest(costs, phase.size)))
     about = {"recorded": scenario, **environment()}
     return Trace(f"{scenario}, recorded", costs, tuple(blocks), tuple(changes), about)
 
 
-def _block(roads: Sequence[_Road], size: int, start: float, busy: _Busy) -> Block:
+def _block(roads: Sequence[_Road], size: int, start: float, busy: _Busy, rate: float) -> Block:
+    """Stands for what an edge does in its time whose messages follow each other at this rate, messages a second."""
     begin = time.monotonic()
-    measured = {road.way: road.run(size) for road in roads}
+    runs = [{road.way: road.run(size) for road in roads} for _ in range(2)]
     end = time.monotonic()
+    measured = {road.way: _both(*(run[road.way] for run in runs)) for road in roads}
+    messages = max(1, round((end - begin) * rate))
     return Block(
-        begin - start, end - begin, _WORK[size], float(size), measured, _HERE, burst=0.0, others=busy.others(),
+        round(begin - start, 6), round(end - begin, 6), messages, float(size), measured, _HERE, burst=0.0,
+        others=busy.others(),
     )  # fmt: skip
+
+
+def _both(one: Measured, other: Measured) -> Measured:
+    latency = round((one.latency_ns + other.latency_ns) / 2, 1)
+    return Measured(
+        latency_ns=latency,
+        cpu_ns=_mean(one.cpu_ns, other.cpu_ns, 1),
+        contention=_mean(one.contention, other.contention, 3),
+        parked=round((one.parked + other.parked) / 2, 4),
+        rate=round(_rate(latency), 1),
+        halves=(round(one.latency_ns, 1), round(other.latency_ns, 1)),
+    )
+
+
+def _mean(one: float | None, other: float | None, digits: int) -> float | None:
+    return None if one is None or other is None else round((one + other) / 2, digits)
+
+
+def _rate(latency: float) -> float:
+    """Where each message waits for the answer to the one before it, which takes as long."""
+    return 1e9 / (2 * max(1.0, latency))
+
+
+def _fastest(costs: Costs, size: int) -> float:
+    """Of the way that was the best before the trace."""
+    return _rate(min(curve.latency_ns[curve.sizes.index(size)] for curve in costs.curves.values()))
 
 
 # ---- one way ----
@@ -109,37 +139,44 @@ class _Road:
     ) -> None:
         self.way = way
         self._threads, self._ends = threads, ends
+        self._numbers = [thread.submit(threading.get_native_id).result() for thread in threads]
         self._messages = [ffi.from_buffer(bytearray(b"\7") * LARGE) for _ in range(2)]
 
     def run(self, size: int) -> Measured:
         """As many messages there and back as a few milliseconds have room for, in small parts: nobody knows before
         what one takes when others want the cores.
         """
-        until = time.monotonic() + _RUN_SECONDS
-        parks = self._parks()
-        trips: list[int] = []
-        cpu = parts = 0
-        while not parts or time.monotonic() < until:
-            took = ffi.new("uint64_t[]", _PART)
+        now = time.monotonic()
+        until = now + _RUN_SECONDS
+        parks, before = self._parks(), self._ran()
+        total = trips = cpu = parts = 0
+        count = _SMALLEST_PART
+        while not parts or now < until:
+            took = ffi.new("uint64_t[]", count)
             work = zip(self._threads, ("ping", "pong"), self._ends, self._messages, strict=True)
             running = [
                 thread.submit(self._drive, loop, ends, message, size, took) for thread, loop, ends, message in work
             ]
             cpu += sum(one.result() for one in running)
-            trips += list(took)[1:]   # the first one wakes the other side
+            total += sum(list(took)[1:])   # the first one wakes the other side
+            trips += count
             parts += 1
-        latency = sum(trips) / (2 * len(trips))
+            then, now = now, time.monotonic()
+            quick = now - then < _RUN_SECONDS / 8
+            count = min(_LARGEST_PART, count * 2) if quick else max(_SMALLEST_PART, count // 2)
+        latency = total / (2 * (trips - parts))
         return Measured(
             latency_ns=latency,
-            cpu_ns=cpu / (2 * _PART * parts),
-            parked=min(1.0, max(0, self._parks() - parks - parts) / (2 * _PART * parts)),
-            rate=1e9 / (2 * latency) if latency else None,
+            cpu_ns=cpu / (2 * trips),
+            contention=self._contention(before),
+            parked=min(1.0, max(0, self._parks() - parks - parts) / (2 * trips)),
+            rate=_rate(latency),
         )
 
     def _drive(self, loop: str, ends: list[Endpoint], message: Any, size: int, took: Any) -> int:
         """Ns of CPU. A failure takes the other side along."""
         begin = time.thread_time_ns()
-        drive = ffi.new("cwasi_drive *", (ends[0].pointer, ends[1].pointer, message, size, _PART, -1, took))
+        drive = ffi.new("cwasi_drive *", (ends[0].pointer, ends[1].pointer, message, size, len(took), -1, took))
         try:
             check(getattr(lib, f"cwasi_drive_{loop}")(drive), "recording")
         except BaseException:
@@ -147,6 +184,15 @@ class _Road:
                 end.stop()
             raise
         return time.thread_time_ns() - begin
+
+    def _ran(self) -> list[Ran | None]:
+        return [ran(number) for number in self._numbers]
+
+    def _contention(self, before: Sequence[Ran | None]) -> float | None:
+        """What of the time that they could run since then both threads waited for a core."""
+        since = [now.since(then) for now, then in zip(self._ran(), before, strict=True) if now and then]
+        waited, could = sum(one.waited for one in since), sum(one.ran + one.waited for one in since)
+        return waited / could if len(since) == len(before) and could else None
 
     def _parks(self) -> int:
         return sum(end.metrics().parks for ends in self._ends for end in ends)
@@ -185,8 +231,8 @@ def _calibrated(roads: Sequence[_Road], sizes: Sequence[int], redis: str | None)
     curves = {
         road.way: Curve(
             tuple(map(float, sizes)),
-            # The mean: few that take very long are what a way costs, where others want the cores now and then.
-            tuple(fmean(one.latency_ns for one in found[road.way, size][3:]) for size in sizes),
+            # Of runs that nobody disturbed: what others on the cores do to a way is known apart from this.
+            tuple(median(one.latency_ns for one in found[road.way, size][3:]) for size in sizes),
             error=0.1,
         )
         for road in roads
@@ -223,7 +269,7 @@ class _Busy:
     """How many of our cores others have kept busy, lately."""
 
     def __init__(self) -> None:
-        self._looks: deque[tuple[float, float, float]] = deque(maxlen=10)
+        self._looks: deque[tuple[float, float, float]] = deque(maxlen=2)
         self._tick = os.sysconf("SC_CLK_TCK")
 
     def others(self) -> float | None:
@@ -233,7 +279,7 @@ class _Busy:
         then = self._looks[0]
         if now[0] <= then[0]:
             return None
-        return max(0.0, (now[1] - then[1] - (now[2] - then[2])) / (now[0] - then[0]))
+        return round(max(0.0, (now[1] - then[1] - (now[2] - then[2])) / (now[0] - then[0])), 3)
 
     def _all(self) -> float:
         """Seconds for which our cores were busy."""
@@ -247,18 +293,25 @@ class _Busy:
         return busy / self._tick
 
 
-_HOG = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: sum(range(100_000))"
+_HOG = """
+import os
+parent = os.getppid()
+os.write(1, b".")
+while os.getppid() == parent: sum(range(100_000))
+"""
 
 
 @contextmanager
 def _crowd(wanted: bool) -> Iterator[None]:
-    """A process that wants the last of our cores. It ends with us, however we end."""
+    """A process that wants the last of our cores all the time. It ends with us, however we end."""
     if not wanted:
         yield
         return
-    with subprocess.Popen([sys.executable, "-c", _HOG], stdin=subprocess.DEVNULL) as hog:
+    with subprocess.Popen([sys.executable, "-c", _HOG], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as hog:
         try:
             os.sched_setaffinity(hog.pid, {max(os.sched_getaffinity(0))})
+            if hog.stdout is not None and not hog.stdout.read(1):
+                raise RuntimeError("the other process has not begun")
             yield
         finally:
             hog.kill()

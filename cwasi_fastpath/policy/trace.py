@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Any
 
 from ..errors import BadSpec
@@ -33,6 +32,8 @@ class Measured:
     parked: float = 0.0
     rate: float | None = None
     """Messages a second, where these follow the way: each waits for the one before it."""
+    halves: tuple[float, float] | None = None
+    """latency_ns of two runs, one after the other, of which that is the mean: the noise of one is not in the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +95,14 @@ def lines_of(trace: Trace) -> Iterator[str]:
 
 _NEEDED = ("at", "seconds", "messages", "size")
 _OPTIONAL = ("burst", "others", "srtt_ns", "bytes_per_second")
+_FIGURES = ("latency_ns", "cpu_ns", "contention", "parked", "rate")
 
 
 def _line(plain: dict[str, Any]) -> str:
     return json.dumps(plain, separators=(",", ":")) + "\n"
 
 
-def _plain(one: Measured) -> dict[str, float]:
+def _plain(one: Measured) -> dict[str, Any]:
     return {name: value for name in Measured.__slots__ if (value := getattr(one, name)) is not None}
 
 
@@ -178,9 +180,15 @@ def _block(plain: dict[str, Any], before: Block | None) -> Block:
 def _measured(plain: object) -> Measured:
     if not isinstance(plain, dict):
         raise BadSpec("what was measured of a way is an object of JSON")
-    found = {name: number(plain, name) for name in Measured.__slots__ if plain.get(name) is not None}
-    if not isfinite(found.get("latency_ns", float("nan"))):
+    found: dict[str, Any] = {name: number(plain, name) for name in _FIGURES if plain.get(name) is not None}
+    if "latency_ns" not in found:
         raise BadSpec("latency_ns was not measured")
+    if found.get("rate") == 0:
+        raise BadSpec("rate is how many messages come a second, and some do")
+    if (halves := plain.get("halves")) is not None:
+        if not isinstance(halves, list) or len(halves) != 2:
+            raise BadSpec("halves are two figures: latency_ns of two runs")
+        found["halves"] = tuple(number({"halves": half}, "halves") for half in halves)
     return Measured(**found)
 
 
