@@ -34,9 +34,9 @@ from .environment import environment
 SMALL, LARGE = 64, 1 << 20
 _FIRST_ROUNDS = 40
 """Before the trace begins: what a calibration would know."""
-_RUN_SECONDS = 0.004
-"""Of one run, about."""
-_SMALLEST_PART, _LARGEST_PART = 8, 128
+_RUN_SECONDS, _LONGEST_RUN = 0.003, 0.02
+"""Of one run: what it takes where nobody disturbs it, and at most, about."""
+_SMALLEST_PART, _LARGEST_PART = 8, 256
 """Messages there and back in a part of a run."""
 _SWITCHES = 5
 _HERE = EdgeFacts(Locality.PROCESS)
@@ -108,9 +108,9 @@ def _both(one: Measured, other: Measured) -> Measured:
         latency_ns=latency,
         cpu_ns=_mean(one.cpu_ns, other.cpu_ns, 1),
         contention=_mean(one.contention, other.contention, 3),
-        parked=round((one.parked + other.parked) / 2, 4),
-        rate=round(_rate(latency), 1),
-        halves=(round(one.latency_ns, 1), round(other.latency_ns, 1)),
+        parked=round((one.parked + other.parked) / 2, 3),
+        rate=_rate(latency),
+        halves=(one, other),
     )
 
 
@@ -120,7 +120,7 @@ def _mean(one: float | None, other: float | None, digits: int) -> float | None:
 
 def _rate(latency: float) -> float:
     """Where each message waits for the answer to the one before it, which takes as long."""
-    return 1e9 / (2 * max(1.0, latency))
+    return round(1e9 / (2 * max(1.0, latency)), 1)
 
 
 def _fastest(costs: Costs, size: int) -> float:
@@ -140,18 +140,26 @@ class _Road:
         self.way = way
         self._threads, self._ends = threads, ends
         self._numbers = [thread.submit(threading.get_native_id).result() for thread in threads]
+        self.usual: dict[int, int] = {}
+        """Messages there and back in a run, by size."""
+        self._parts: dict[int, int] = {}
+        """The same in the next part of one."""
         self._messages = [ffi.from_buffer(bytearray(b"\7") * LARGE) for _ in range(2)]
 
     def run(self, size: int) -> Measured:
         """As many messages there and back as a few milliseconds have room for, in small parts: nobody knows before
         what one takes when others want the cores.
+
+        Once `usual` is known, their number does not depend on how long they take, as far as that goes: else who was
+        disturbed for once would be counted as if all of the block was like that.
         """
         now = time.monotonic()
-        until = now + _RUN_SECONDS
+        usual = self.usual.get(size)
+        until = now + (_RUN_SECONDS if usual is None else _LONGEST_RUN)
         parks, before = self._parks(), self._ran()
         total = trips = cpu = parts = 0
-        count = _SMALLEST_PART
-        while not parts or now < until:
+        count = self._parts.get(size, _SMALLEST_PART)
+        while not parts or (now < until and (usual is None or trips < usual)):
             took = ffi.new("uint64_t[]", count)
             work = zip(self._threads, ("ping", "pong"), self._ends, self._messages, strict=True)
             running = [
@@ -164,12 +172,13 @@ class _Road:
             then, now = now, time.monotonic()
             quick = now - then < _RUN_SECONDS / 8
             count = min(_LARGEST_PART, count * 2) if quick else max(_SMALLEST_PART, count // 2)
-        latency = total / (2 * (trips - parts))
+        self._parts[size] = count
+        latency = round(total / (2 * (trips - parts)), 1)
         return Measured(
             latency_ns=latency,
-            cpu_ns=cpu / (2 * trips),
+            cpu_ns=round(cpu / (2 * trips), 1),
             contention=self._contention(before),
-            parked=min(1.0, max(0, self._parks() - parks - parts) / (2 * trips)),
+            parked=round(min(1.0, max(0, self._parks() - parks - parts) / (2 * trips)), 3),
             rate=_rate(latency),
         )
 
@@ -192,7 +201,7 @@ class _Road:
         """What of the time that they could run since then both threads waited for a core."""
         since = [now.since(then) for now, then in zip(self._ran(), before, strict=True) if now and then]
         waited, could = sum(one.waited for one in since), sum(one.ran + one.waited for one in since)
-        return waited / could if len(since) == len(before) and could else None
+        return round(waited / could, 3) if len(since) == len(before) and could else None
 
     def _parks(self) -> int:
         return sum(end.metrics().parks for ends in self._ends for end in ends)
@@ -237,6 +246,9 @@ def _calibrated(roads: Sequence[_Road], sizes: Sequence[int], redis: str | None)
         )
         for road in roads
     }
+    for road in roads:
+        latencies = zip(sizes, curves[road.way].latency_ns, strict=True)
+        road.usual = {size: max(_SMALLEST_PART, round(_RUN_SECONDS * _rate(latency))) for size, latency in latencies}
     transports = {road.way.transport for road in roads}
     switch = {kind: _switch_ns(kind, redis) for kind in Transport if kind in transports}
     costs = calibration.costs(redis)

@@ -49,8 +49,8 @@ def replay(traces: tuple[Path, ...], policies: str, objective: str, as_json: boo
 
     Each is given what it would have seen on the way that it is on, and nothing else. Regret is against the oracle: the
     least that was possible for somebody who knows the future, with the switches paid. Where each block was measured
-    twice, it is also against an oracle that gains nothing from noise. In brackets: between which it lies, nineteen
-    times in twenty.
+    twice, it is also against an oracle without luck, which gains nothing from noise. The page and the JSON tell between
+    which figures they lie, nineteen times in twenty.
 
     \b
     Examples:
@@ -256,4 +256,4 @@ def _write(html: Path, compared: Compared) -> None:
     from .policy_page import page
     from .policy_table import table
 
-    _save(html, page(compared.trace, compared.found, *table(compared)))
+    _save(html, page(compared.trace, compared.found, *table(compared, wide=True)))

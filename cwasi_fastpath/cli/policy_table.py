@@ -48,33 +48,34 @@ def figures(one: Replay, compared: Compared) -> dict[str, Any]:
     }
 
 
-def table(compared: Compared) -> tuple[list[str], list[list[str]]]:
-    """Headings, and a row for each policy."""
-    headings = ["policy", "a message", "regret", "between", "switches", "a\nminute", "to adapt", "in time"]
-    if compared.fair is not None:
-        headings.insert(3, "without\nluck")
-    return headings, [_row(one, compared) for one in compared.found]
-
-
-def _row(one: Replay, compared: Compared) -> list[str]:
-    least, fair = compared.regrets(one)
+def table(compared: Compared, *, wide: bool = False) -> tuple[list[str], list[list[str]]]:
+    """Headings, and a row for each policy. wide: with the intervals."""
     messages = sum(block.messages for block in compared.trace.blocks)
-    adapt, answers = one.time_to_adapt, one.adaptations
-    return [
-        one.policy,
-        f"{one.total_ns / max(1, messages) / 1000:,.3g} us",
-        f"{_percent(least.share)} %",
-        *([] if fair is None else [f"{_percent(fair.share)} %"]),
-        f"{_percent((fair or least).low)} to {_percent(least.high)}",
-        f"{one.switches}",
-        f"{_a_minute(one, compared.trace):.1f}",
-        "" if adapt is None else f"{1000 * adapt:,.0f} ms",
-        f"{sum(answer.in_time for answer in answers)} of {len(answers)}" if answers else "",
-    ]
+    rows = []
+    for one in compared.found:
+        least, fair = compared.regrets(one)
+        adapt, answers = one.time_to_adapt, one.adaptations
+        rows.append({
+            "policy": one.policy,
+            "a message": f"{one.total_ns / max(1, messages) / 1000:,.3g} us",
+            "regret": _percent(least.share),
+            **({"between": _between(least)} if wide else {}),
+            **({} if fair is None else {"without\nluck": _percent(fair.share)}),
+            **({} if fair is None or not wide else {"between ": _between(fair)}),
+            "switches": f"{one.switches}",
+            "a\nminute": f"{_a_minute(one, compared.trace):.1f}",
+            "to adapt": "" if adapt is None else f"{1000 * adapt:,.0f} ms",
+            "in time": f"{sum(answer.in_time for answer in answers)} of {len(answers)}" if answers else "",
+        })
+    return list(rows[0]), [list(row.values()) for row in rows]
+
+
+def _between(one: Regret) -> str:
+    return f"{_percent(one.low)} to {_percent(one.high)}"
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.{2 if abs(share) < 0.1 else 1 if abs(share) < 1 else 0}f}"
+    return f"{100 * share:.{2 if abs(share) < 0.1 else 1 if abs(share) < 1 else 0}f} %"
 
 
 def _a_minute(one: Replay, trace: Trace) -> float:

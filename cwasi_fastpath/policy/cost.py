@@ -11,9 +11,9 @@ from .costs import Costs
 from .decision import Decision, Policy, Request, ruled_out_way
 from .explanation import basis_of, explained, lacks, reason_of
 from .history import EdgeHistory, alike
-from .model import Conditions, estimate
+from .model import Conditions, crowded, estimate, wanted_by_others
 from .outlook import Outlook, look, measured_ns, switch_ns
-from .way import Way
+from .way import Cores, Way
 
 _PATIENCE = {"best": 9, "small": 9, "unsure": 2, "dear": 2}
 """Windows in which the ways need not be compared where nothing changes, by what the last comparison came to."""
@@ -38,7 +38,7 @@ class CostPolicy(Policy):
         """Deterministic given its input; None where every way is ruled out."""
         history = request.history or EdgeHistory()
         seen = None if request.observation is None else sane(request.observation)
-        conditions = history.held or _conditions(request, seen)
+        conditions = history.held or self._conditions(request, seen)
         outlook = look(self.costs, request, conditions, history.outlook)
         if not outlook.ways:
             return None
@@ -66,7 +66,7 @@ class CostPolicy(Policy):
         if seen is None or not seen.messages or not isfinite(request.now):
             if request.current is not None and ruled_out_way(request, request.current) is None:
                 return old, request.current
-            history, outlook = old, look(self.costs, request, old.held or _conditions(request, None), old.outlook)
+            history, outlook = old, look(self.costs, request, old.held or self._conditions(request, None), old.outlook)
         else:
             history, outlook = self._learnt(request, old, seen)
             history, mistaken = history.proved()
@@ -83,11 +83,20 @@ class CostPolicy(Policy):
             history = tried(self.caution, history, choice.way, request.now, window)
         return history, choice.way
 
+    def _conditions(self, request: Request, seen: Observation | None) -> Conditions:
+        """Who waits for one of two cores knows at once that others want it; what these are seen to do is an average."""
+        found = Conditions.of(
+            seen, request.current, receivers=request.receivers, far=request.facts.locality is Locality.ELSEWHERE
+        )
+        if request.current is None or request.current.cores is not Cores.TWO or not crowded(found.contention or 0.0):
+            return found
+        return found._replace(others=max(found.others or 0.0, wanted_by_others(self.costs, found.contention or 0.0)))
+
     def _learnt(self, request: Request, old: EdgeHistory, seen: Observation) -> tuple[EdgeHistory, Outlook]:
         now, current = request.now, request.current
         if old.observed_at is not None and now < old.observed_at:
             old = old.rebased(now - old.observed_at)
-        raw = _conditions(request, seen)
+        raw = self._conditions(request, seen)
         if old.held is not None and old.previous is old.held and alike(raw, old.held):
             history = old   # as a rule; met() would say the same
         else:
@@ -151,13 +160,4 @@ def _nothing_new(old: EdgeHistory, new: EdgeHistory, outlook: Outlook) -> bool:
         and new.shaken == old.shaken
         and new.up < _UNEASY
         and new.down < _UNEASY
-    )
-
-
-def _conditions(request: Request, observation: Observation | None) -> Conditions:
-    return Conditions.of(
-        observation,
-        request.current,
-        receivers=request.receivers,
-        far=request.facts.locality is Locality.ELSEWHERE,
     )

@@ -286,6 +286,13 @@ def _level(costs: Costs, way: Way, needed: float, conditions: Conditions) -> int
     return crowded(share if seen is None else min(share, seen))
 
 
+def wanted_by_others(costs: Costs, waited: float) -> float:
+    """Cores that others keep busy where two ends with a core each wait for this part of the time: see _level. One core
+    may be free all the same: whether it is cannot be felt there.
+    """
+    return max(0.0, min(costs.cores - 1.0, costs.cores / max(1.0 - waited, 1e-3) - 2.0))
+
+
 def crowded(share: float) -> int:
     """The level of a part of the time that is waited for a core."""
     return next((level for level, (bound, _) in enumerate(_CROWDED) if share < bound), len(_CROWDED) - 1)

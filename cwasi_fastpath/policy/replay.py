@@ -1,7 +1,8 @@
 """Any policy on a trace: what it would have done, and what that would have cost.
 
 A block is work: the same messages for everybody. Where each of them waits for the one before it, they take longer on a
-slow way, and so does the block; and a policy looks again after each window of that time, also within the block.
+slow way, and so does the block; and a policy looks again after each window of that time, also within the block. What
+was measured in two halves is so: the first half of the messages met the first, the others the second.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ class Stint:
     way: Way
     messages: int
     seconds: float
+    half: int | None = None
+    """Of the block, where it is not the whole of one that was measured in halves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +108,13 @@ def replay(trace: Trace, policy: Policy, name: str, objective: Objective | None 
                 forced += current is not None
                 price = switch_ns(trace.costs, current, way)
                 current, request = way, _switched(request, now, way)
-        left, first = block.messages, True
-        while left or first:
-            first = False
-            stint = _stint(number, block, current, left, spent)
+        done, more = 0, True
+        while more:
+            stint = _stint(number, block, current, done, spent)
             stints.append(stint)
-            left, spent = left - stint.messages, spent + stint.seconds
-            price += stint.messages * message_ns(block.measured[current], wanted)
+            done, spent = done + stint.messages, spent + stint.seconds
+            more = done < block.messages
+            price += stint.messages * message_ns(met(block, current, stint.half), wanted)
             now = block.at + behind + spent
             request = replace(request, now=now, observation=observed(block, stint))
             history, chosen = policy.step(request)
@@ -125,17 +128,31 @@ def replay(trace: Trace, policy: Policy, name: str, objective: Objective | None 
     return Replay(name, tuple(stints), tuple(costs), switches, forced)
 
 
-def _stint(number: int, block: Block, way: Way, left: int, spent: float) -> Stint:
-    """Of the messages that are left after `spent` seconds, those until the next look. The last one lasts as long as
-    the block at least: its messages were not there sooner.
+def _stint(number: int, block: Block, way: Way, done: int, spent: float) -> Stint:
+    """What comes after `done` messages, which took `spent` seconds, until the next look. The last lasts as long as the
+    block at least: its messages were not there sooner.
     """
-    rate = block.measured[way].rate
-    takes = 0.0 if rate is None else left / rate
+    one, left, half = block.measured[way], block.messages - done, None
+    if one.halves is not None and (done or _seconds(one, left) > LOOK_SECONDS):
+        half = int(done >= middle_of(block))
+        one, left = one.halves[half], (block.messages if half else middle_of(block)) - done
+    takes = _seconds(one, left)
     looks = ceil(takes / LOOK_SECONDS)
-    if rate is None or looks <= 1:
-        return Stint(number, way, left, max(takes, block.seconds - spent))
-    count = ceil(left / looks)
-    return Stint(number, way, count, count / rate)
+    if looks > 1:
+        count = ceil(left / looks)
+        return Stint(number, way, count, takes * count / left, half)
+    last = done + left >= block.messages
+    return Stint(number, way, left, max(takes, block.seconds - spent) if last else takes, half)
+
+
+def _seconds(one: Measured, messages: int) -> float:
+    """How long that many take, where each waits for the one before it."""
+    return messages / one.rate if one.rate else 0.0
+
+
+def middle_of(block: Block) -> int:
+    """How many messages are of its first half."""
+    return (block.messages + 1) // 2
 
 
 def _decided(policy: Policy, request: Request, block: Block) -> Way:
@@ -153,7 +170,7 @@ def _switched(request: Request, now: float, way: Way) -> Request:
 
 def observed(block: Block, stint: Stint) -> Observation:
     """What the ends would have counted."""
-    one = block.measured[stint.way]
+    one = met(block, stint.way, stint.half)
     return Observation(
         stint.messages, block.size, min(1.0, one.parked), seconds=stint.seconds, latency_ns=one.latency_ns,
         rate=stint.messages / stint.seconds if one.rate is None else one.rate, burst=block.burst, cpu_ns=one.cpu_ns,
@@ -161,18 +178,20 @@ def observed(block: Block, stint: Stint) -> Observation:
     )  # fmt: skip
 
 
-def message_ns(one: Measured, objective: Objective, half: int | None = None) -> float:
-    """What a message costs on a way. A stream's time per message is its latency: nothing else was measured.
-
-    half: by what was measured in that one of two runs, where there were two.
-    """
-    latency = one.latency_ns if half is None or one.halves is None else one.halves[half]
-    return (objective.latency + objective.throughput) * latency + objective.cpu * (one.cpu_ns or 0.0)
+def met(block: Block, way: Way, half: int | None = None) -> Measured:
+    """By the messages of that half of a block on a way; or of all of it."""
+    one = block.measured[way]
+    return one if half is None or one.halves is None else one.halves[half]
 
 
-def block_ns(block: Block, way: Way, objective: Objective, half: int | None = None) -> float:
+def message_ns(one: Measured, objective: Objective) -> float:
+    """What a message costs. A stream's time per message is its latency: nothing else was measured."""
+    return (objective.latency + objective.throughput) * one.latency_ns + objective.cpu * (one.cpu_ns or 0.0)
+
+
+def block_ns(block: Block, way: Way, objective: Objective) -> float:
     """What all messages of a block cost on a way."""
-    return block.messages * message_ns(block.measured[way], objective, half)
+    return block.messages * message_ns(block.measured[way], objective)
 
 
 def with_adaptations(trace: Trace, found: Replay, best: Replay, objective: Objective | None = None) -> Replay:

@@ -32,8 +32,8 @@ class Measured:
     parked: float = 0.0
     rate: float | None = None
     """Messages a second, where these follow the way: each waits for the one before it."""
-    halves: tuple[float, float] | None = None
-    """latency_ns of two runs, one after the other, of which that is the mean: the noise of one is not in the other."""
+    halves: tuple[Measured, Measured] | None = None
+    """Of two runs, one after the other, of which this is the mean: the noise of one is not in the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,8 @@ def _line(plain: dict[str, Any]) -> str:
 
 
 def _plain(one: Measured) -> dict[str, Any]:
-    return {name: value for name in Measured.__slots__ if (value := getattr(one, name)) is not None}
+    plain = {name: value for name in _FIGURES if (value := getattr(one, name)) is not None}
+    return plain if one.halves is None else {**plain, "halves": [_plain(half) for half in one.halves]}
 
 
 def read(lines: Iterable[str], name: str) -> Trace:
@@ -177,7 +178,7 @@ def _block(plain: dict[str, Any], before: Block | None) -> Block:
     return Block(**found, measured=ways, facts=_facts(plain.get("facts", ["process", True, True])))
 
 
-def _measured(plain: object) -> Measured:
+def _measured(plain: object, *, whole: bool = True) -> Measured:
     if not isinstance(plain, dict):
         raise BadSpec("what was measured of a way is an object of JSON")
     found: dict[str, Any] = {name: number(plain, name) for name in _FIGURES if plain.get(name) is not None}
@@ -185,10 +186,10 @@ def _measured(plain: object) -> Measured:
         raise BadSpec("latency_ns was not measured")
     if found.get("rate") == 0:
         raise BadSpec("rate is how many messages come a second, and some do")
-    if (halves := plain.get("halves")) is not None:
+    if whole and (halves := plain.get("halves")) is not None:
         if not isinstance(halves, list) or len(halves) != 2:
-            raise BadSpec("halves are two figures: latency_ns of two runs")
-        found["halves"] = tuple(number({"halves": half}, "halves") for half in halves)
+            raise BadSpec("halves are two: what was measured in each of two runs")
+        found["halves"] = tuple(_measured(half, whole=False) for half in halves)
     return Measured(**found)
 
 
