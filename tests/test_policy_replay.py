@@ -22,7 +22,7 @@ from cwasi_fastpath.policy.noise import Noise
 from cwasi_fastpath.policy.oracle import oracle, oracle_without_luck
 from cwasi_fastpath.policy.outlook import switch_ns
 from cwasi_fastpath.policy.regret import Regret, regret
-from cwasi_fastpath.policy.replay import Replay, Stint, block_ns, replay, with_adaptations
+from cwasi_fastpath.policy.replay import Replay, block_ns, replay, with_adaptations
 from cwasi_fastpath.policy.trace import Block, Measured, Trace, lines_of, read
 
 RING, PIPE, TCP = Way(Transport.RING), Way(Transport.PIPE), Way(Transport.TCP)
@@ -68,6 +68,55 @@ def test_the_oracle_pays_for_what_it_has_to_leave() -> None:
     assert best.total_ns == 3 * 1000 + 3 * 5000 + COSTS.switch[Transport.TCP]
 
 
+def in_halves(ns: float, *halves: float, rate: bool = True) -> Measured:
+    """Where each message waits for the one before it."""
+    rates = [1e9 / (2 * one) if rate else None for one in (ns, *halves)]
+    both = [Measured(half, rate=one) for half, one in zip(halves, rates[1:], strict=True)]
+    return Measured(ns, rate=rates[0], halves=(both[0], both[1]) if both else None)
+
+
+def test_an_oracle_without_luck_gains_nothing_from_noise() -> None:
+    """Both ways cost the same; in each half of a block, by chance, one of them seems to cost less."""
+    noise, blocks = Noise(3), []
+    for number in range(200):
+        measured = {way: in_halves(1000.0, *(1000.0 * noise.factor(0.3) for _ in range(2))) for way in (RING, PIPE)}
+        whole = {
+            way: replace(one, latency_ns=sum(half.latency_ns for half in one.halves or ()) / 2)
+            for way, one in measured.items()
+        }
+        blocks.append(Block(number * 0.02, 0.02, 10_000, 256.0, whole, NEAR))
+    trace = Trace("noise", COSTS, tuple(blocks), ())
+    best, fair = oracle(trace), oracle_without_luck(trace)
+    stays = replay(trace, AlwaysPolicy(RING), "ring")
+    assert fair is not None and best.switches > 50 > fair.switches
+    assert regret(stays, best).share > 0.1 > abs(regret(stays, fair).share)
+    assert oracle_without_luck(trace_of([{RING: 1.0}] * 3)) is None, "nobody knows"
+
+
+def test_nobody_does_better_than_the_oracle_within_blocks() -> None:
+    """In halves, on a way on which a block takes several looks."""
+    blocks = [
+        Block(number * 0.1, 0.1, 1001, 256.0, {RING: in_halves(2e5, 1e5, 3e5), PIPE: in_halves(2e5, 3e5, 1e5)}, NEAR)
+        for number in range(3)
+    ]
+    trace = Trace("made by hand", COSTS, tuple(blocks), ())
+    best = oracle(trace)
+    assert best.ways == (RING, RING, RING) and [stint.way for stint in best.stints] == [RING, PIPE] * 3
+    switches = 3 * COSTS.switch[Transport.PIPE] + 2 * COSTS.switch[Transport.RING]
+    assert best.total_ns == 3 * 1001 * 1e5 + switches
+    assert best.total_ns < replay(trace, AlwaysPolicy(RING), "ring").total_ns
+
+
+def test_an_interval_of_regret() -> None:
+    noise = Noise(5)
+    trace = trace_of([{RING: 1000 * noise.factor(0.1), PIPE: 1100 * noise.factor(0.1)} for _ in range(400)])
+    ring, pipe = (replay(trace, AlwaysPolicy(way), str(way)) for way in (RING, PIPE))
+    found = regret(pipe, ring)
+    assert 0.05 < found.low < found.share < found.high < 0.15 and found == regret(pipe, ring)
+    even = regret(ring, replay(trace, AlwaysPolicy(RING), "again"))
+    assert (even.low, even.share, even.high) == (0.0, 0.0, 0.0)
+
+
 # ---- what a policy sees ----
 
 
@@ -93,6 +142,68 @@ def test_a_policy_sees_only_the_way_that_it_is_on() -> None:
     ]  # fmt: skip
     assert found.ways == (RING, RING, PIPE, PIPE) and found.switches == 1
     assert found.total_ns == 1000 * (10 + 10 + 20 + 20) + COSTS.switch[Transport.PIPE]
+
+
+class Shown(Policy):
+    """Leaves the ring after so many windows, and remembers what it saw of each."""
+
+    def __init__(self, windows: int) -> None:
+        self.windows = windows
+        self.seen: list[tuple[Way | None, int, float, float, float | None]] = []
+
+    def decide(self, request: Request) -> Decision:
+        return Decision(Mode.LOCAL, Transport.RING, "")
+
+    def step(self, request: Request) -> tuple[EdgeHistory, Way | None]:
+        seen = request.observation
+        assert seen is not None and seen.seconds is not None
+        self.seen.append(
+            (request.current, seen.messages, round(seen.seconds, 9), round(request.now, 9), seen.latency_ns)
+        )
+        return EdgeHistory(), PIPE if len(self.seen) >= self.windows else request.current
+
+
+def closed(costs: list[dict[Way, Measured]], messages: int = 1000) -> Trace:
+    """Blocks of 20 ms in which each message waits for the one before it."""
+    blocks = [Block(number * 0.02, 0.02, messages, 256.0, one, NEAR, burst=0.0) for number, one in enumerate(costs)]
+    return Trace("made by hand", COSTS, tuple(blocks), ())
+
+
+def test_who_is_on_a_slow_way_looks_again_before_it_has_sent_all() -> None:
+    """By the ring each of 1,000 messages and its answer takes 0.2 ms, and a look comes after 50 ms."""
+    policy = Shown(2)
+    found = replay(closed([{RING: in_halves(1e5), PIPE: in_halves(1e4)}] * 2), policy, "shown")
+    assert policy.seen == [
+        (RING, 250, 0.05, 0.05, 1e5), (RING, 250, 0.05, 0.1, 1e5), (PIPE, 500, 0.01, 0.11, 1e4),
+        (PIPE, 1000, 0.02, 0.13, 1e4),
+    ]  # fmt: skip
+    assert found.total_ns == 500 * 1e5 + 1500 * 1e4 + COSTS.switch[Transport.PIPE]
+    assert [(stint.block, stint.way, stint.messages) for stint in found.stints] == [
+        (0, RING, 250), (0, RING, 250), (0, PIPE, 500), (1, PIPE, 1000),
+    ]  # fmt: skip
+    assert found.ways == (RING, PIPE) and found.switches == 1
+
+
+def test_on_a_fast_way_a_block_lasts_as_long_as_it_did() -> None:
+    policy = Shown(9)
+    replay(closed([{RING: in_halves(10.0, 8.0, 12.0), PIPE: in_halves(1e4)}] * 3), policy, "shown")
+    assert [(seconds, now) for _, _, seconds, now, _ in policy.seen] == [(0.02, 0.02), (0.02, 0.04), (0.02, 0.06)]
+    assert {latency for *_, latency in policy.seen} == {10.0}, "of all of the block"
+
+
+def test_halves_come_one_after_the_other() -> None:
+    policy = Shown(9)
+    found = replay(closed([{RING: in_halves(50e3, 10e3, 90e3), PIPE: in_halves(1.0)}], 1001), policy, "shown")
+    assert [(messages, latency) for _, messages, _, _, latency in policy.seen] == [
+        (501, 10e3), (250, 90e3), (250, 90e3),
+    ]  # fmt: skip
+    assert found.total_ns == 501 * 10e3 + 500 * 90e3
+
+
+def test_messages_that_wait_for_none_come_as_they_came() -> None:
+    policy = Shown(9)
+    replay(trace_of([{RING: 1e9, PIPE: 1.0}] * 2), policy, "shown")
+    assert [(messages, seconds) for _, messages, seconds, *_ in policy.seen] == [(1000, 0.02)] * 2
 
 
 def test_a_policy_that_wants_what_is_not_possible() -> None:
@@ -192,6 +303,11 @@ def test_a_trace_goes_through_its_file(scenario: str) -> None:
     assert read(lines_of(replace(trace, changes=None)), "t").changes is None
 
 
+def test_halves_go_through_a_file() -> None:
+    trace = closed([{RING: in_halves(10.0, 8.0, 12.0), PIPE: in_halves(5.0)}])
+    assert read(lines_of(trace), "t") == trace
+
+
 def damaged(lines: list[str], number: int, change: Mapping[str, object]) -> list[str]:
     return [*lines[:number], json.dumps({**json.loads(lines[number]), **change}) + "\n", *lines[number + 1 :]]
 
@@ -225,6 +341,11 @@ LINES = list(lines_of(generate("link", seconds=0.2)))
         (damaged(LINES, 1, {"measured": {"tcp": {}}}), "line 2: latency_ns was not measured"),
         (damaged(LINES, 1, {"measured": {"tcp": {"latency_ns": "x"}}}), "line 2: latency_ns is a number"),
         (damaged(LINES, 1, {"measured": {"smoke": {"latency_ns": 1}}}), "line 2: way 'smoke' is unknown"),
+        (damaged(LINES, 1, {"measured": {"tcp": {"latency_ns": 1, "rate": 0}}}), "line 2: rate is how many"),
+        (damaged(LINES, 1, {"measured": {"tcp": {"latency_ns": 1, "halves": 5}}}), "line 2: halves are two"),
+        (damaged(LINES, 1, {"measured": {"tcp": {"latency_ns": 1, "halves": [{}]}}}), "line 2: halves are two"),
+        (damaged(LINES, 1, {"measured": {"tcp": {"latency_ns": 1, "halves": [{}, {}]}}}), "latency_ns was not"),
+        (damaged(LINES, 1, {"measured": {"tcp": {"latency_ns": 1, "halves": [1, 2]}}}), "is an object of JSON"),
         (damaged(LINES, 1, {"facts": ["mars", True, True]}), r"line 2: facts are \[process or node or elsewhere"),
         (damaged(LINES, 1, {"facts": 7}), "line 2: facts are"),
     ],

@@ -19,6 +19,9 @@ _PATIENCE = {"best": 9, "small": 9, "unsure": 2, "dear": 2}
 """Windows in which the ways need not be compared where nothing changes, by what the last comparison came to."""
 _STRIKING = 0.5
 """Of log(measured / predicted): what noise does not make."""
+_LASTING, _OVERWHELMING = 3, 10.0
+"""Windows in a row in which the ends wait for their cores until that is believed; and how many times longer than
+expected messages take where one is enough."""
 _UNEASY = 4.0
 """Of the cumulative sums: when they are compared all the same."""
 
@@ -38,7 +41,7 @@ class CostPolicy(Policy):
         """Deterministic given its input; None where every way is ruled out."""
         history = request.history or EdgeHistory()
         seen = None if request.observation is None else sane(request.observation)
-        conditions = history.held or self._conditions(request, seen)
+        conditions = history.held or _conditions(request, seen)
         outlook = look(self.costs, request, conditions, history.outlook)
         if not outlook.ways:
             return None
@@ -66,7 +69,7 @@ class CostPolicy(Policy):
         if seen is None or not seen.messages or not isfinite(request.now):
             if request.current is not None and ruled_out_way(request, request.current) is None:
                 return old, request.current
-            history, outlook = old, look(self.costs, request, old.held or self._conditions(request, None), old.outlook)
+            history, outlook = old, look(self.costs, request, old.held or _conditions(request, None), old.outlook)
         else:
             history, outlook = self._learnt(request, old, seen)
             history, mistaken = history.proved()
@@ -83,20 +86,26 @@ class CostPolicy(Policy):
             history = tried(self.caution, history, choice.way, request.now, window)
         return history, choice.way
 
-    def _conditions(self, request: Request, seen: Observation | None) -> Conditions:
-        """Who waits for one of two cores knows at once that others want it; what these are seen to do is an average."""
-        found = Conditions.of(
-            seen, request.current, receivers=request.receivers, far=request.facts.locality is Locality.ELSEWHERE
-        )
-        if request.current is None or request.current.cores is not Cores.TWO or not crowded(found.contention or 0.0):
-            return found
-        return found._replace(others=max(found.others or 0.0, wanted_by_others(self.costs, found.contention or 0.0)))
+    def _felt(self, request: Request, old: EdgeHistory, seen: Observation) -> tuple[Conditions, int]:
+        """The conditions of a window, and in how many windows in a row the ends have waited for their cores by now.
+
+        Who waits for one of two cores knows at once that others want it; what these are seen to do is an average. But
+        that somebody had one for once says nothing: it is to last, or messages are to take very much longer.
+        """
+        raw, held = _conditions(request, seen), old.held
+        if held is None or raw.way is None or raw.way.cores is not Cores.TWO or not crowded(raw.contention or 0.0):
+            return raw, 0
+        expected = estimate(self.costs, raw.way, held).latency
+        if old.crowded + 1 < _LASTING and (seen.latency_ns or 0.0) < _OVERWHELMING * expected:
+            return raw._replace(contention=held.contention, apart=held.apart), old.crowded + 1
+        others = max(raw.others or 0.0, wanted_by_others(self.costs, raw.contention or 0.0))
+        return raw._replace(others=others), old.crowded + 1
 
     def _learnt(self, request: Request, old: EdgeHistory, seen: Observation) -> tuple[EdgeHistory, Outlook]:
         now, current = request.now, request.current
         if old.observed_at is not None and now < old.observed_at:
             old = old.rebased(now - old.observed_at)
-        raw = self._conditions(request, seen)
+        raw, crowded_windows = self._felt(request, old, seen)
         if old.held is not None and old.previous is old.held and alike(raw, old.held):
             history = old   # as a rule; met() would say the same
         else:
@@ -112,7 +121,7 @@ class CostPolicy(Policy):
         idle = _nothing_new(old, history, outlook)
         history = history._replace(
             observation=seen, observed_at=now, windows=old.windows + 1, outlook=outlook, trying=None,
-            idle=old.idle + 1 if idle else 0, unpaid=old.unpaid + seen.messages,
+            idle=old.idle + 1 if idle else 0, unpaid=old.unpaid + seen.messages, crowded=crowded_windows,
         )  # fmt: skip
         return history, outlook
 
@@ -160,4 +169,13 @@ def _nothing_new(old: EdgeHistory, new: EdgeHistory, outlook: Outlook) -> bool:
         and new.shaken == old.shaken
         and new.up < _UNEASY
         and new.down < _UNEASY
+    )
+
+
+def _conditions(request: Request, observation: Observation | None) -> Conditions:
+    return Conditions.of(
+        observation,
+        request.current,
+        receivers=request.receivers,
+        far=request.facts.locality is Locality.ELSEWHERE,
     )

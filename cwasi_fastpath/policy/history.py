@@ -115,6 +115,8 @@ class EdgeHistory(NamedTuple):
     has proved itself."""
     fewer: int = 0
     """Windows in a row with far fewer."""
+    crowded: int = 0
+    """Windows in a row in which the ends have waited for their cores."""
     outlook: Outlook | None = None
     """What the model said last."""
     owed: tuple[float, ...] = ()
