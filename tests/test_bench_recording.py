@@ -43,7 +43,10 @@ def test_every_way_is_measured_in_every_block(scenario: str, tmp_path: Path) -> 
     assert len(trace.changes or ()) == len(phases) - 1 and len(trace.blocks) >= len(phases)
     for block in trace.blocks:
         assert set(block.measured) == set(WAYS)
-        assert all(one.latency_ns > 0 and one.cpu_ns and one.rate for one in block.measured.values())
+        assert all(one.latency_ns > 0 for one in block.measured.values())
+        # Those that come after pauses do so whatever their way is.
+        seldom = {one.rate is None and one.cpu_ns is None for one in block.measured.values()}
+        assert len(seldom) == 1 and (scenario == "bursty" or seldom == {False})
         for one in block.measured.values():
             halves = [half.latency_ns for half in one.halves or ()]
             assert len(halves) == 2 and one.latency_ns == pytest.approx(sum(halves) / 2, abs=0.2)
@@ -53,7 +56,7 @@ def test_every_way_is_measured_in_every_block(scenario: str, tmp_path: Path) -> 
     path.write_text("".join(lines_of(trace)))
     assert _read(path) == trace
     best = oracle(trace)
-    assert regret(replay(trace, policy_named("cost", trace.costs), "cost"), best).share >= 0
+    assert regret(replay(trace, policy_named("cost", trace.costs), "cost"), best).share >= -1e-9
 
 
 def test_what_cannot_be_recorded() -> None:

@@ -117,7 +117,7 @@ def generate(scenario: str, output: Path, seed: int, seconds: float) -> None:
 
 
 @policy.command()
-@click.argument("scenario", type=click.Choice(("steady", "size-shift", "contention")))
+@click.argument("scenario", type=click.Choice(("steady", "bursty", "size-shift", "contention")))
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The file.")
 @click.option("--seconds", type=click.FloatRange(0.1, 3600), default=30.0, show_default=True, help="Of the trace.")
 @click.option("--redis", metavar="URL", help="A server, whose way is measured too.")
@@ -126,6 +126,7 @@ def record(scenario: str, output: Path, seconds: float, redis: str | None) -> No
 
     \b
     steady       nothing changes
+    bursty       few messages, with pauses in which receivers fall asleep, then many, and again
     size-shift   messages get larger, from 64 bytes to 1 MiB, for a third of the time
     contention   another process wants one of the cores, for a third of the time
 

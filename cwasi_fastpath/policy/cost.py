@@ -6,12 +6,12 @@ from math import isfinite, log
 
 from ..metrics import Observation, sane
 from ..modes import Locality, mode_of
-from .choice import Caution, Choice, choose, likely, owed, tried
+from .choice import Caution, Choice, barred, choose, likely, owed, tried
 from .costs import Costs
 from .decision import Decision, Policy, Request, ruled_out_way
 from .explanation import basis_of, explained, lacks, reason_of
 from .history import EdgeHistory, alike
-from .model import Conditions, crowded, estimate, wanted_by_others
+from .model import REGULAR, Conditions, crowded, estimate, wanted_by_others
 from .outlook import Outlook, look, measured_ns, switch_ns
 from .way import Cores, Way
 
@@ -22,6 +22,8 @@ _STRIKING = 0.5
 _LASTING, _OVERWHELMING = 3, 10.0
 """Windows in a row in which the ends wait for their cores until that is believed; and how many times longer than
 expected messages take where one is enough."""
+_BUSY = 0.25
+"""Of the time, that messages and answers to them take where each waits for the one before it."""
 _UNEASY = 4.0
 """Of the cumulative sums: when they are compared all the same."""
 
@@ -75,7 +77,8 @@ class CostPolicy(Policy):
             history, mistaken = history.proved()
             if mistaken and request.current is not None and not request.objective.cpu:
                 gap = 0.0 if old.observed_at is None else max(0.0, request.now - old.observed_at)
-                history = tried(self.caution, history, request.current, request.now, gap, barred=True)
+                felt = history.crowded > 0
+                history = barred(self.caution, history, request.current, request.now, gap, crowded=felt)
             elif history.idle:
                 return history, request.current
         if not outlook.ways:
@@ -92,7 +95,7 @@ class CostPolicy(Policy):
         Who waits for one of two cores knows at once that others want it; what these are seen to do is an average. But
         that somebody had one for once says nothing: it is to last, or messages are to take very much longer.
         """
-        raw, held = _conditions(request, seen), old.held
+        raw, held = _conditions(request, seen, proved=not old.rate_before), old.held
         if held is None or raw.way is None or raw.way.cores is not Cores.TWO or not crowded(raw.contention or 0.0):
             return raw, 0
         expected = estimate(self.costs, raw.way, held).latency
@@ -172,10 +175,16 @@ def _nothing_new(old: EdgeHistory, new: EdgeHistory, outlook: Outlook) -> bool:
     )
 
 
-def _conditions(request: Request, observation: Observation | None) -> Conditions:
-    return Conditions.of(
+def _conditions(request: Request, observation: Observation | None, *, proved: bool = True) -> Conditions:
+    """proved: the way in use is known to be no slower than that before it: see EdgeHistory.proved()."""
+    found = Conditions.of(
         observation,
         request.current,
         receivers=request.receivers,
         far=request.facts.locality is Locality.ELSEWHERE,
     )
+    if proved and found.burst < REGULAR and observation is not None and observation.latency_ns is not None:
+        # There and back, and not much else; where there is, it is not the way that their number follows.
+        busy = 2e-9 * observation.latency_ns * found.rate
+        return found if busy >= _BUSY else found._replace(burst=1.0)
+    return found

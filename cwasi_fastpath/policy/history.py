@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..metrics import Observation, sane
 from .costs import SIZES
-from .model import REGULAR, Conditions
+from .model import LEVELS, REGULAR, Conditions
 from .way import Way
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ _FLOOR = 0.03
 """A standard deviation of log(measured / predicted) that is less is not believed."""
 _WORST = 0.25
 """What few messages that take very long make uncertain, at most: it is they who are to be left."""
+_PRIOR = 20.0
+"""Windows that what the model says counts for, at most, on a way on which some were measured."""
 _FIRST = 0.1
 _SHAKEN = 0.15
 """What a change of the costs adds to the standard deviation of what was measured before it."""
@@ -44,6 +46,8 @@ _CROWD_SECONDS = 120.0
 _FEWER, _COLLAPSED, _SURE, _PROBATION = 0.5, 0.1, 2, 5
 """A switch after which less than so much of the messages a second come was a mistake; with less than the second even
 if that was seen once; else in so many windows in a row, of that many after the switch."""
+_SELDOM, _LARGE = 5000.0, 65536.0
+"""Messages a second, and bytes: fewer of smaller ones find everybody asleep."""
 _COMMON = 0.3
 """What of the error on the way in use may be that of the whole machine, at most, and so of ways not seen, too."""
 
@@ -265,7 +269,11 @@ class EdgeHistory(NamedTuple):
         if found is None:
             return likely, error
         weight = exp(min(0.0, found.seen - now) / FADES_SECONDS) if found.seen < now else 1.0
-        own = max(found.spread / (found.factor * found.factor), _FLOOR * _FLOOR) / found.windows
+        noise = max(found.spread / (found.factor * found.factor), _FLOOR * _FLOOR)
+        own = noise / found.windows
+        # Where windows differ more from each other than the model may be wrong, it is to be heard, too.
+        prior = min(_PRIOR, max(0.0, noise / max(error * error, _FLOOR * _FLOOR) - 1))
+        weight *= found.windows / (found.windows + prior)
         variance = weight * min(own, _WORST * _WORST) + (1 - weight) * error * error
         if self.shaken is not None and found.seen < self.shaken:
             variance += _SHAKEN * _SHAKEN
@@ -283,10 +291,14 @@ def _risen(total: float, far: float) -> float:
 
 
 def kind_of(conditions: Conditions, level: int = 0) -> int:
-    """Conditions under which the model may be equally wrong: a class of size, and how crowded the cores are."""
+    """Conditions under which the model may be equally wrong: a class of size, how crowded the cores are, and whether
+    messages are small and come so seldom that cores and receivers sleep in the meantime.
+    """
     kind = 0
     while kind < len(SIZES) - 1 and conditions.size > SIZES[kind] * 4:
         kind += 1
+    if 0.0 < conditions.rate < _SELDOM and conditions.size < _LARGE and conditions.burst >= REGULAR:
+        level += LEVELS
     return len(SIZES) * level + kind
 
 

@@ -53,6 +53,7 @@ _SERVICE_VARIES = 0.5
 _CROWDED = ((0.2, 0.0), (0.6, 0.35), (2.0, 0.8))
 """Parts of the time that are waited for a core, below a bound, and what is reckoned with. Few levels: how long a
 message waits is known so badly that it is to be learnt for each, and small parts are no more than noise."""
+LEVELS = len(_CROWDED)
 _HOLDS = {Transport.RING: 4 << 20, Transport.PIPE: 1 << 20, Transport.TCP: 4 << 20, Transport.REDIS: 64 << 20}
 """Bytes that can be on their way."""
 _HIGHEST = 1e15

@@ -114,7 +114,7 @@ def replay(trace: Trace, policy: Policy, name: str, objective: Objective | None 
             stints.append(stint)
             done, spent = done + stint.messages, spent + stint.seconds
             more = done < block.messages
-            price += stint.messages * message_ns(met(block, current, stint.half), wanted)
+            price += stint_ns(block, stint, wanted)
             now = block.at + behind + spent
             request = replace(request, now=now, observation=observed(block, stint))
             history, chosen = policy.step(request)
@@ -191,7 +191,18 @@ def message_ns(one: Measured, objective: Objective) -> float:
 
 def block_ns(block: Block, way: Way, objective: Objective) -> float:
     """What all messages of a block cost on a way."""
-    return block.messages * message_ns(block.measured[way], objective)
+    one, middle = block.measured[way], middle_of(block)
+    if one.halves is None:
+        return block.messages * message_ns(one, objective)
+    parts = zip((middle, block.messages - middle), one.halves, strict=True)
+    return sum(count * message_ns(half, objective) for count, half in parts)
+
+
+def stint_ns(block: Block, stint: Stint, objective: Objective) -> float:
+    """What the messages of a stint cost."""
+    if stint.messages == block.messages and stint.half is None:
+        return block_ns(block, stint.way, objective)
+    return stint.messages * message_ns(met(block, stint.way, stint.half), objective)
 
 
 def with_adaptations(trace: Trace, found: Replay, best: Replay, objective: Objective | None = None) -> Replay:
