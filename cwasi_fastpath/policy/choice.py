@@ -21,6 +21,8 @@ class Caution:
     margin: float = 3.5
     """Standard deviations of what it saves that this must exceed. As it is asked often, few would be exceeded by
     chance."""
+    hope: float = 2.0
+    """The same of what a way that was not measured is to save, in those of the way in use alone, for it to be tried."""
     settle: int = 3
     """Windows on a way before it is left again."""
     pause: float = 10.0
@@ -105,7 +107,7 @@ def choose(
         price = switch_ns(outlook.costs, current, way)
         worth = gain * rate * history.span + debt - price
         certain = gain > caution.margin * _saves(found, here, index)[1]
-        known = caution.margin * costs[here] * found.errors[here]
+        known = caution.hope * costs[here] * found.errors[here]
         if not certain and (gain <= known or not _may_try(history, way, now)):
             why = "unsure" if chosen == here else why
         elif worth <= (0.0 if certain else price):
