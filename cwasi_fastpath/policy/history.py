@@ -41,6 +41,8 @@ _PRIOR = 20.0
 _FIRST = 0.1
 _SHAKEN = 0.15
 """What a change of the costs adds to the standard deviation of what was measured before it."""
+_RECOVERS_SECONDS = 1.0
+"""After so long a way on which messages took longer for no reason is as likely as not to be as it was before."""
 _CROWD_SECONDS = 120.0
 """How long it is believed that others want the cores, where that cannot be seen."""
 _FEWER, _COLLAPSED, _SURE, _PROBATION = 0.5, 0.1, 2, 5
@@ -67,6 +69,15 @@ class Record(NamedTuple):
     """The mean of measured / predicted itself: where few messages take very long, these are what counts."""
     spread: float
     """Its variance."""
+
+
+class Fall(NamedTuple):
+    """A way on which messages take longer than they did, for no reason that was seen."""
+
+    way: Way
+    kind: int
+    mean: float
+    """Of log(measured / predicted), before."""
 
 
 class Trial(NamedTuple):
@@ -111,6 +122,7 @@ class EdgeHistory(NamedTuple):
     """The sum of log(measured / predicted) since one of them rose,"""
     runs: int = 0
     """in so many windows."""
+    falls: tuple[Fall, ...] = ()
     trials: tuple[Trial, ...] = ()
     trying: Way | None = None
     """What was decided to be tried at the last window."""
@@ -202,8 +214,11 @@ class EdgeHistory(NamedTuple):
         run, runs = (self.run + ratio, self.runs + 1) if up or down else (0.0, 0)
         if up > _ALARM or down > _ALARM:
             record = _first(way, kind, run / runs, max(old.variance, _FIRST * _FIRST), runs, now)
+            falls = tuple(fall for fall in self.falls if (fall.way, fall.kind) != (way, kind))
+            if up > _ALARM:
+                falls = (*falls, Fall(way, kind, old.mean))
             new = self._replace(
-                records=_put(self.records, index, record), up=0.0, down=0.0, run=0.0, runs=0, shaken=now
+                records=_put(self.records, index, record), up=0.0, down=0.0, run=0.0, runs=0, shaken=now, falls=falls
             )
             return new.change(now)
         share = max(1 / (old.windows + 1), 1 / _MEMORY)
@@ -277,7 +292,13 @@ class EdgeHistory(NamedTuple):
         variance = weight * min(own, _WORST * _WORST) + (1 - weight) * error * error
         if self.shaken is not None and found.seen < self.shaken:
             variance += _SHAKEN * _SHAKEN
-        return weight * log(found.factor) + (1 - weight) * likely, sqrt(variance)
+        factor = weight * log(found.factor) + (1 - weight) * likely
+        if self.falls and way != current:
+            for fall in self.falls:
+                if fall.way == way and fall.kind == kind:   # what came for no reason may be gone
+                    gone = (1 - exp(min(0.0, found.seen - now) / _RECOVERS_SECONDS)) * (fall.mean - factor)
+                    factor, variance = factor + gone, variance + gone * gone / 4
+        return factor, sqrt(variance)
 
 
 def _first(way: Way, kind: int, mean: float, variance: float, windows: int, now: float) -> Record:
