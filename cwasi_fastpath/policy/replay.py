@@ -8,6 +8,7 @@ was measured in two halves is so: the first half of the messages met the first, 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -216,13 +217,23 @@ def with_adaptations(trace: Trace, found: Replay, best: Replay, objective: Objec
     begins = sorted({0, *(bisect_right(starts, change - 1e-9) for change in changes)} - {len(starts)})
     phases = list(zip(begins, [*begins[1:], len(starts)], strict=True))
     answers = []
-    for (first, last), before in zip(phases[1:], phases, strict=False):
-        good = _good_ways(trace.blocks[first:last], wanted) | {best_ways[last - 1]}
-        if best_ways[before[1] - 1] in good or ways[before[1] - 1] in good:
-            continue   # nothing to be done
+    for (first, last), (begin, end) in zip(phases[1:], phases, strict=False):
+        good = _good_ways(trace.blocks[first:last], wanted) | {_mostly(best, first, last)}
+        was_good = _good_ways(trace.blocks[begin:end], wanted) | {_mostly(best, begin, end)}
+        if ways[end - 1] in good or not (ways[end - 1] in was_good or was_good.isdisjoint(good)):
+            continue   # nothing to be done, or it was not on a good way before either
         stints = [stint for stint in found.stints if first <= stint.block < last]
         answers.append(_answer(trace.blocks[first].at, stints, good))
     return replace(found, adaptations=tuple(answers))
+
+
+def _mostly(found: Replay, first: int, last: int) -> Way:
+    """The way of most messages in these blocks: by chance, an oracle is on others, too."""
+    messages: Counter[Way] = Counter()
+    for stint in found.stints:
+        if first <= stint.block < last:
+            messages[stint.way] += stint.messages
+    return messages.most_common(1)[0][0]
 
 
 def _good_ways(blocks: Sequence[Block], objective: Objective) -> set[Way]:
