@@ -247,11 +247,15 @@ def _parts(costs: Costs, way: Way, size: float) -> float:
 
 
 def _parked(way: Way, conditions: Conditions) -> float:
-    """As observed on such a way; for another, from the rate, where it is known."""
+    """As observed on such a way; for another, from the rate, where it is known. Where each message waits for the answer
+    to the one before, that is the rate of the way in use, and on another one answers come as soon as that has them.
+    """
     seen = conditions.way
     alike = seen is None or (seen.transport is Transport.RING and seen.cores is not Cores.ONE)
     if alike or not conditions.rate:
         return conditions.parked
+    if conditions.burst < REGULAR:
+        return 0.0
     return exp(-SPIN_NS * 1e-9 * conditions.rate)
 
 
