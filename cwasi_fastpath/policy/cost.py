@@ -20,8 +20,8 @@ _PATIENCE = {"best": 9, "small": 9, "unsure": 2, "dear": 2}
 _STRIKING = 0.5
 """Of log(measured / predicted): what noise does not make."""
 _LASTING, _OVERWHELMING = 3, 10.0
-"""Windows in a row in which the ends wait for their cores until that is one of their conditions, of which one odd window
-changes nothing; and how many times longer than expected messages take where a single one is enough."""
+"""Windows in a row in which the ends wait for their cores until that counts, as any condition that one odd window does
+not change; and how many times longer than expected messages take where a single one is enough."""
 _BUSY = 0.25
 """Of the time, that messages and answers to them take where each waits for the one before it."""
 _UNEASY = 4.0
