@@ -49,7 +49,7 @@ def figures(one: Replay, compared: Compared) -> dict[str, Any]:
 
 
 def table(compared: Compared, *, wide: bool = False) -> tuple[list[str], list[list[str]]]:
-    """Headings, and a row for each policy. wide: with the intervals."""
+    """Headings, and a row for each policy. wide: all of it, with the intervals."""
     messages = sum(block.messages for block in compared.trace.blocks)
     rows = []
     for one in compared.found:
@@ -63,8 +63,8 @@ def table(compared: Compared, *, wide: bool = False) -> tuple[list[str], list[li
             **({} if fair is None else {"without\nluck": _percent(fair.share)}),
             **({} if fair is None or not wide else {"between ": _between(fair)}),
             "switches": f"{one.switches}",
-            "a\nminute": f"{_a_minute(one, compared.trace):.1f}",
-            "to adapt": "" if adapt is None else f"{1000 * adapt:,.0f} ms",
+            **({"a minute": f"{_a_minute(one, compared.trace):.1f}"} if fair is None or wide else {}),
+            "to adapt": "" if adapt is None else f"{1000 * adapt:,.0f} ms" if adapt < 10 else f"{adapt:,.0f} s",
             "in time": f"{sum(answer.in_time for answer in answers)} of {len(answers)}" if answers else "",
         })
     return list(rows[0]), [list(row.values()) for row in rows]
