@@ -18,8 +18,8 @@ from .core_pair import pair, topology
 from .policy import Cores
 
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
-_SMOOTH = 0.5
-"""Seconds over which the load of a core is smoothed."""
+_SMOOTH = 0.05
+"""Seconds over which the load of a core is smoothed: the kernel counts in hundredths, and who leaves is soon missed."""
 
 
 class Thread:

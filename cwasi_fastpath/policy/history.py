@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..metrics import Observation, sane
 from .costs import SIZES
-from .model import REGULAR, Conditions
+from .model import LEVELS, REGULAR, Conditions
 from .way import Way
 
 if TYPE_CHECKING:
@@ -39,14 +39,20 @@ _FLOOR = 0.03
 """A standard deviation of log(measured / predicted) that is less is not believed."""
 _WORST = 0.25
 """What few messages that take very long make uncertain, at most: it is they who are to be left."""
+_PRIOR = 20.0
+"""Windows that what the model says counts for, at most, on a way on which some were measured."""
 _FIRST = 0.1
 _SHAKEN = 0.15
 """What a change of the costs adds to the standard deviation of what was measured before it."""
+_RECOVERS_SECONDS = 1.0
+"""After so long a way on which messages took longer for no reason is as likely as not to be as it was before."""
 _CROWD_SECONDS = 120.0
 """How long it is believed that others want the cores, where that cannot be seen."""
 _FEWER, _COLLAPSED, _SURE, _PROBATION = 0.5, 0.1, 2, 5
 """A switch after which less than so much of the messages a second come was a mistake; with less than the second even
 if that was seen once; else in so many windows in a row, of that many after the switch."""
+_SELDOM, _LARGE = 5000.0, 65536.0
+"""Messages a second, and bytes: fewer of smaller ones find everybody asleep."""
 _COMMON = 0.3
 """What of the error on the way in use may be that of the whole machine, at most, and so of ways not seen, too."""
 
@@ -66,6 +72,15 @@ class Record(NamedTuple):
     """The mean of measured / predicted itself: where few messages take very long, these are what counts."""
     spread: float
     """Its variance."""
+
+
+class Fall(NamedTuple):
+    """A way on which messages take longer than they did, for no reason that was seen."""
+
+    way: Way
+    kind: int
+    mean: float
+    """Of log(measured / predicted), before."""
 
 
 class Trial(NamedTuple):
@@ -97,12 +112,15 @@ class EdgeHistory(NamedTuple):
     """When the costs did, and not the conditions."""
     span: float = SPAN_SECONDS
     """How long it takes from one change to the next."""
+    falls: tuple[Fall, ...] = ()
     trials: tuple[Trial, ...] = ()
     rate_before: float | None = None
     """Messages a second on the way that the last switch left, where each waited for an answer; None once the way in use
     has proved itself."""
     fewer: int = 0
     """Windows in a row with far fewer."""
+    crowded: int = 0
+    """Windows in a row in which the ends have waited for their cores."""
     outlook: Outlook | None = None
     """What the model said last."""
     owed: tuple[float, ...] = ()
@@ -201,8 +219,11 @@ class EdgeHistory(NamedTuple):
         up, down, run, runs = self._sums(old, ratio, far)
         if up > _ALARM or down > _ALARM:
             record = _first(way, kind, run / runs, max(old.variance, _FIRST * _FIRST), runs, now)
+            falls = tuple(fall for fall in self.falls if (fall.way, fall.kind) != (way, kind))
+            if up > _ALARM:
+                falls = (*falls, Fall(way, kind, old.mean))
             new = self._replace(
-                records=_put(self.records, index, record), up=0.0, down=0.0, run=0.0, runs=0, shaken=now
+                records=_put(self.records, index, record), up=0.0, down=0.0, run=0.0, runs=0, shaken=now, falls=falls
             )
             return new.change(now)
         record = _weighed(old, ratio, far * deviation, now)
@@ -288,11 +309,21 @@ class EdgeHistory(NamedTuple):
         if found is None:
             return likely, error
         weight = exp(min(0.0, found.seen - now) / FADES_SECONDS) if found.seen < now else 1.0
-        own = max(found.spread / (found.factor * found.factor), _FLOOR * _FLOOR) / found.windows
+        noise = max(found.spread / (found.factor * found.factor), _FLOOR * _FLOOR)
+        own = noise / found.windows
+        # Where windows differ more from each other than the model may be wrong, it is to be heard, too.
+        prior = min(_PRIOR, max(0.0, noise / max(error * error, _FLOOR * _FLOOR) - 1))
+        weight *= found.windows / (found.windows + prior)
         variance = weight * min(own, _WORST * _WORST) + (1 - weight) * error * error
         if self.shaken is not None and found.seen < self.shaken:
             variance += _SHAKEN * _SHAKEN
-        return weight * log(found.factor) + (1 - weight) * likely, sqrt(variance)
+        factor = weight * log(found.factor) + (1 - weight) * likely
+        if self.falls and way != current:
+            for fall in self.falls:
+                if fall.way == way and fall.kind == kind:   # what came for no reason may be gone
+                    gone = (1 - exp(min(0.0, found.seen - now) / _RECOVERS_SECONDS)) * (fall.mean - factor)
+                    factor, variance = factor + gone, variance + gone * gone / 4
+        return factor, sqrt(variance)
 
 
 _APART = Conditions._fields.index("apart")
@@ -355,10 +386,14 @@ def _risen(total: float, far: float) -> float:
 
 
 def kind_of(conditions: Conditions, level: int = 0) -> int:
-    """Conditions under which the model may be equally wrong: a class of size, and how crowded the cores are."""
+    """Conditions under which the model may be equally wrong: a class of size, how crowded the cores are, and whether
+    messages are small and come so seldom that cores and receivers sleep in the meantime.
+    """
     kind = 0
     while kind < len(SIZES) - 1 and conditions.size > SIZES[kind] * 4:
         kind += 1
+    if 0.0 < conditions.rate < _SELDOM and conditions.size < _LARGE and conditions.burst >= REGULAR:
+        level += LEVELS
     return len(SIZES) * level + kind
 
 
