@@ -169,6 +169,7 @@ class Steward:
             self._active.append(kept)
         for kept in before:
             if kept not in self._active:
+                kept.waits = False
                 self._cores.pair(kept, (), self._active)
         self._leads, self._rota = any(kept.leads for kept in self._active), Rota(self._active)
 
