@@ -15,6 +15,7 @@ from cwasi_fastpath.modes import EdgeFacts, Locality, Transport
 from cwasi_fastpath.policy import Cores, CostPolicy, EdgeHistory, Objective, Request, Way
 from cwasi_fastpath.policy.generate import SCENARIOS, generate
 from cwasi_fastpath.policy.replay import replay
+from cwasi_fastpath.policy.trace import Trace
 
 
 class Logged(CostPolicy):
@@ -34,10 +35,24 @@ class Thorough(Logged):
         return None
 
 
-@pytest.mark.parametrize("objective", [Objective(), Objective(1.0, 0.5, 0.2)])
+def answering(trace: Trace) -> Trace:
+    """Each of its messages waits for an answer to the one before; and now and then the ends wait for their cores."""
+    blocks = []
+    for number, block in enumerate(trace.blocks):
+        waited = 0.4 if number % 50 in (20, 40, 41, 42, 43) else 0.0
+        measured = {
+            way: replace(one, rate=0.4e9 / one.latency_ns, contention=waited)
+            for way, one in block.measured.items()
+        }
+        blocks.append(replace(block, burst=0.1, measured=measured))
+    return replace(trace, blocks=tuple(blocks))
+
+
+@pytest.mark.parametrize("of", [lambda trace: trace, answering], ids=["generated", "answering"])
+@pytest.mark.parametrize("objective", [Objective(), Objective(1.0, 0.5, 0.2)], ids=["latency", "mixed"])
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_it_comes_to_the_same(scenario: str, objective: Objective) -> None:
-    trace = generate(scenario, seed=7, seconds=12.0)
+def test_it_comes_to_the_same(scenario: str, objective: Objective, of: Callable[[Trace], Trace]) -> None:
+    trace = of(generate(scenario, seed=7, seconds=12.0))
     quick, thorough = Logged(trace.costs), Thorough(trace.costs)
     assert replay(trace, quick, "cost", objective) == replay(trace, thorough, "cost", objective)
     assert quick.answers == thorough.answers and quick.log == thorough.log, "all that is remembered, too"

@@ -12,6 +12,7 @@ from cwasi_fastpath.bench.looking import MESSAGES, SECONDS, looking
 from cwasi_fastpath.metrics import Observation
 from cwasi_fastpath.observing import Counts, Ends, counts
 from cwasi_fastpath.policy import CostPolicy, EdgeHistory, Request, Way
+from cwasi_fastpath.rota import Rota
 
 
 def test_a_look_at_idle_channels_calls_nothing_for_each() -> None:
@@ -62,6 +63,18 @@ def test_what_is_new_is_looked_at_again_soon() -> None:
         assert len(first) < 100
         again = [kept for kept in first if kept.history.windows >= 2]
         assert again and any(kept.history.windows == 0 for kept in kept_of_all)
+
+
+def test_who_waits_still_does_when_the_channels_are_others() -> None:
+    with looking(200) as looks:
+        looks.carry(1.0)
+        looks.look()
+        kept_of_all = [kept for channel in looks.channels if (kept := looks.steward.advice.known(channel)) is not None]
+        before = [kept.counted.at for kept in kept_of_all if kept.waits and kept.counted is not None]
+        waiting = [kept for kept in kept_of_all if kept.waits]
+        assert len(before) == len(waiting) > 100
+        Rota(waiting).next(1e9)
+        assert [kept.counted.at for kept in waiting if kept.counted is not None] == before
 
 
 def test_ends_that_have_counted_something() -> None:
