@@ -160,8 +160,9 @@ typedef struct {
     uint64_t messages, bytes, waits, parks, timed;   /* see cwasi_stats */
     uint64_t timed_ns;                               /* how long the timed ones took together */
 } cwasi_observed;
-/* out: room for as many as there are ends. */
-void cwasi_observe(cwasi_channel **ends, unsigned count, cwasi_observed *out);
+/* rows: of each end what was seen the last time, and is seen now. changed: which are others than before, by number, with
+ * room for all; how many these are. NULL for an end that is gone, whose row is all ones. */
+unsigned cwasi_observe(cwasi_channel *const *ends, unsigned count, cwasi_observed *rows, unsigned *changed);
 
 /* ---- tcp.c: what the keeper of an end over TCP does, from a thread of its own; it may outlive the channel ---- */
 /* Gives the end a connected and authenticated stream socket, in place of the one before; a duplicate is kept.

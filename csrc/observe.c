@@ -1,13 +1,34 @@
 /* observe.c - what many ends have counted, in one call: for who looks at all of them several times a second. */
 #include "internal.h"
 
-void cwasi_observe(cwasi_channel **ends, unsigned count, cwasi_observed *out)
+#include <string.h>
+
+static cwasi_observed observed(cwasi_channel *end)
 {
-    for (unsigned i = 0; i < count; i++) {
-        cwasi_stats counted;
-        cwasi_channel_stats(ends[i], &counted);
-        out[i] = (cwasi_observed){
-            counted.messages, counted.bytes, counted.waits, counted.parks, counted.timed, channel_timed_ns(ends[i]),
-        };
+    cwasi_observed row;
+    if (!end) {
+        memset(&row, 0xff, sizeof row);
+        return row;
     }
+    cwasi_stats counted;
+    cwasi_channel_stats(end, &counted);
+    row = (cwasi_observed){
+        counted.messages, counted.bytes, counted.waits, counted.parks, counted.timed, channel_timed_ns(end),
+    };
+    return row;
+}
+
+_Static_assert(sizeof(cwasi_observed) == 6 * sizeof(uint64_t), "no padding, which would be compared");
+
+unsigned cwasi_observe(cwasi_channel *const *ends, unsigned count, cwasi_observed *rows, unsigned *changed)
+{
+    unsigned news = 0;
+    for (unsigned i = 0; i < count; i++) {
+        cwasi_observed row = observed(ends[i]);
+        if (memcmp(&row, &rows[i], sizeof row) != 0) {
+            rows[i] = row;
+            changed[news++] = i;
+        }
+    }
+    return news;
 }

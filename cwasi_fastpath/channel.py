@@ -24,6 +24,7 @@ from .switch import Target, left, switch_here, until_of
 from .tidy import tidy
 from .transport import Link
 from .transport.target import link_to
+from .transport.tcp_info import Network
 
 Edge = tuple[str, str]
 """The names of its sender and its receiver."""
@@ -129,6 +130,11 @@ class Channel:
         for carried in self._carried.values():
             carried.decision = decision
 
+    def network(self) -> Network | None:
+        """What is known of the network between its ends, where the first edge goes by one and its sender is here."""
+        carried = self._carried.get((SENDER, next(iter(self.decisions))))
+        return None if carried is None else transports.network(carried.link)
+
     def link_of(self, role: int, edge: Edge) -> Link:
         """What carries the edge for that end."""
         return self._carried[role, edge].link
@@ -151,6 +157,11 @@ class Channel:
     def transport(self) -> Transport:
         """How bytes move on the only edge, or on the first."""
         return self.decision.transport
+
+    @property
+    def mixed(self) -> bool:
+        """Whether its senders go by different transports: a change has failed in the middle."""
+        return len({decision.transport for decision in self.decisions.values()}) > 1
 
     @property
     def sender(self) -> Sender | None:
@@ -191,8 +202,7 @@ class Channel:
         """
         if self.adviser is None:
             raise BadSpec(f"channel {self.name!r}: no host here has all of its ends")
-        words = [None if value is None else str(value) for value in (size, rate)]
-        return self.adviser.what_if(self, WhatIf(words[0], words[1], locality))
+        return self.adviser.what_if(self, WhatIf.of(size, rate, locality))
 
     def peer_died(self, edge: Edge) -> None:
         """Tells our ends of an edge that the process of the other one is gone."""

@@ -83,12 +83,7 @@ class Connection:
             raise errors.BadSpec(f"{self!r}: a request on the control thread would wait for itself")
         until = None if timeout is None else time.monotonic() + timeout
         waiting = Waiting()
-        with self._lock:
-            if self._over or self._leaving:
-                raise errors.PeerDied(f"{self!r} is closed")
-            self._last += 1
-            number = self._last
-            self._waiting[number] = waiting
+        number = self._number(waiting)
         try:
             self._send_patiently({"ask": kind, "id": number, "channel": channel, "body": body or {}}, fds, until)
             waiting.told.wait(None if until is None else max(0.0, until - time.monotonic()))
@@ -103,6 +98,29 @@ class Connection:
         if waiting.answer is None:
             raise errors.Timeout(f"{self!r}: no answer to {kind!r} within {timeout:g} s")
         return waiting.answer
+
+    def ask(self, kind: str, *, channel: str) -> Waiting | None:
+        """The same without a wait: the answer, or the error, will be in what is returned. None where there is no room.
+        Descriptors that come with it are closed: nobody may look any more.
+
+        Raises PeerDied.
+        """
+        waiting = Waiting(descriptors=False)
+        number, sent = self._number(waiting), False
+        try:
+            sent = self._sent({"ask": kind, "id": number, "channel": channel, "body": {}}, ())
+        finally:
+            if not sent:
+                self._forget(number)
+        return waiting if sent else None
+
+    def _number(self, waiting: Waiting) -> int:
+        with self._lock:
+            if self._over or self._leaving:
+                raise errors.PeerDied(f"{self!r} is closed")
+            self._last += 1
+            self._waiting[self._last] = waiting
+            return self._last
 
     def _forget(self, number: int) -> None:
         with self._lock:
@@ -208,8 +226,9 @@ class Connection:
             if waiting is None:
                 return   # too late, or never asked for
             if "answer" in message:
-                waiting.answer = Answer(message.get("body", {}), fds[:])
-                fds.clear()
+                waiting.answer = Answer(message.get("body", {}))
+                if waiting.descriptors:
+                    waiting.answer.fds, fds[:] = fds[:], []
             else:
                 waiting.error = refusal(message)
             waiting.told.set()

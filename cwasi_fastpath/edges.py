@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from .channel import Edge
 from .metrics import Observation
 from .modes import EdgeFacts, Mode, Transport
-from .policy import Decision, Limits, Objective, Policy, Request, decide
+from .policy import Decision, Limits, Objective, Policy, Request, decide, ruled_out
 from .policy.decision import available, for_several
 
 
@@ -36,13 +36,15 @@ def decide_all(
 ) -> dict[Edge, Decision]:
     """Asks the policy for every edge of a channel. Several receivers get the same transport. Raises NoTransport."""
     receivers = len({receiver for _, receiver in edges})
+    missing: Mapping[Edge, Mapping[Transport, str]] = {}
     if receivers > 1 and asked is None:
         offered = available(redis)
-        requests = [
-            Request(facts, observation, mode, None, offered, receivers, limits=limits or Limits())
-            for facts in edges.values()
-        ]
-        asked = for_several(requests)
+        missing = _of_all(
+            {
+                edge: Request(facts, observation, mode, None, offered, receivers, limits=limits or Limits())
+                for edge, facts in edges.items()
+            }
+        )
     return {
         (sender, receiver): decide(
             policy,
@@ -53,8 +55,24 @@ def decide_all(
             redis=redis,
             observation=observation,
             receivers=receivers,
+            missing=missing.get((sender, receiver), {}),
             objective=objective,
             limits=limits,
         )
         for (sender, receiver), facts in edges.items()
     }
+
+
+def _of_all(requests: Mapping[Edge, Request]) -> dict[Edge, dict[Transport, str]]:
+    """What each edge cannot have, as all receivers get the same, and why; beside what it could not have anyway."""
+    best = for_several(list(requests.values()))
+    possible = {
+        edge: {kind for kind in Transport if ruled_out(request, kind) is None} for edge, request in requests.items()
+    }
+    why = {
+        kind: f"all receivers get the same, and {best} comes first of what each can have"
+        if all(kind in kinds for kinds in possible.values())
+        else "all receivers get the same, and not each can have it"
+        for kind in Transport
+    }
+    return {edge: {kind: why[kind] for kind in kinds if kind is not best} for edge, kinds in possible.items()}

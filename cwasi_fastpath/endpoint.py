@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from . import attribution, errors, watch
 from ._native import Managed, check, ffi, lib, owned, timeout_ns
+from .explanation import WhatIf
 from .metrics import EndMetrics
 from .modes import Mode, Transport
 from .names import checked
@@ -28,6 +29,16 @@ PATIENCE = 0.5
 PATIENCE_NS = int(PATIENCE * 1e9)
 
 DESCRIPTORS_MAX = 1024
+
+
+class Teller(Protocol):
+    """Knows why a channel goes as it goes, or whom to ask."""
+
+    def explain(self) -> object:
+        """str() of it is for people. Raises what asking another process raises."""
+
+    def what_if(self, wish: WhatIf) -> dict[str, Any]:
+        """The costs and the choice as it is ("now") and as it would be ("then"). Raises BadSpec, and the same."""
 
 
 class Endpoint(Managed):
@@ -51,6 +62,8 @@ class Endpoint(Managed):
         """Peers that were left behind and that only the transport knows of."""
         self.why: Callable[[], str | None] = lambda: None
         """Why the other side is gone, where the transport knows more than that it is."""
+        self.teller: Teller | None = None
+        """Who can explain why the channel goes as it goes."""
         self.mover: Callable[[float | None], None] | None = None
         """Who can hand this end over to another process."""
         watch.know(self)
@@ -193,6 +206,23 @@ class Endpoint(Managed):
             raise errors.BadSpec(f"{self!r} was not opened by name; nobody can find its successor")
         self.mover(timeout)
 
+    def explain(self) -> str:
+        """Why the channel goes by this transport, and why not by others; by who has its sender, also if that is another
+        process. Raises BadSpec for an end that was not opened by name, PeerDied, Timeout.
+        """
+        return str(self._told().explain())
+
+    def what_if(
+        self, *, size: str | float | None = None, rate: str | float | None = None, locality: str | None = None
+    ) -> dict[str, Any]:
+        """As Channel.what_if, for an end that was opened by name. Raises BadSpec, PeerDied, Timeout."""
+        return self._told().what_if(WhatIf.of(size, rate, locality))
+
+    def _told(self) -> Teller:
+        if self.teller is None:
+            raise errors.BadSpec(f"{self!r} was not opened by name; the channel that a host has made of it explains it")
+        return self.teller
+
     def tidy(self) -> None:
         """Frees what is left of transports from which it has gone on."""
         with self._closing:
@@ -253,6 +283,13 @@ def begun(pointer: Any, epoch: int) -> Any:
     """A C end that was just opened, as the successor of one of another process: the channel is in that epoch."""
     check(lib.cwasi_channel_begin(pointer, epoch), "successor of an end")
     return pointer
+
+
+def told_pointers(ends: Sequence[Endpoint]) -> list[Any]:
+    """Of each what told_pointer is, or NULL. Who holds a pointer keeps what it points to, also while another thread
+    closes the end.
+    """
+    return [end._pointer or ffi.NULL for end in ends]
 
 
 def end_metrics(stats: Any, latency: tuple[int, ...]) -> EndMetrics:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from .errors import BadSpec
+from .errors import BadSpec, Corrupted
 from .metrics import Observation, nonsense
 from .modes import EdgeFacts, Locality, Transport
 from .policy import Decision, Policy, Request, Way
@@ -46,8 +46,8 @@ class Explanation:
     way: str
     """In use."""
     mode: str
-    reason: str
-    decision: str
+    reason: str = ""
+    decision: str = ""
     """In words, as it was made."""
     pinned: str = ""
     """Why the policy leaves it alone, if so."""
@@ -67,6 +67,22 @@ class Explanation:
     """Its messages wait for each other all the time: what counts is the time of one in a stream."""
     trouble: str = ""
     """Why the last choice is held, where the policy or a change failed."""
+    network: str = ""
+    """What the kernel knows of the network behind it, in words, where it goes by one."""
+
+    @classmethod
+    def of_plain(cls, plain: object) -> Explanation:
+        """What another process says of its channel. Raises Corrupted."""
+        try:
+            found = cls(**plain)   # type: ignore[arg-type]
+            ways = tuple(Alternative(**way) for way in found.alternatives)   # type: ignore[arg-type]
+            found = replace(found, alternatives=ways, lacked=tuple(found.lacked))
+            if not all(isinstance(one, float | int | None) for one in (found.seconds, found.age_seconds)):
+                raise TypeError("a time is a number")
+            found.at_length()   # all of it can be told
+            return found
+        except (TypeError, ValueError, AttributeError) as error:
+            raise Corrupted("who was asked for an explanation gave none") from error
 
     def as_plain(self) -> dict[str, Any]:
         """For JSON."""
@@ -80,6 +96,8 @@ class Explanation:
             lines.append(f"  changed {self.changes} times, last {self.seconds:.1f} s ago")
         if self.observation:
             lines.append(f"  seen {self.age_seconds:.1f} s ago: {seen(Observation(**self.observation))}")
+        if self.network:
+            lines.append(f"  the network: {self.network}")
         if self.queued:
             lines.append("  its messages wait in a queue: what counts is how long one of a stream takes")
         if self.observation or self.trouble:
@@ -112,6 +130,15 @@ class WhatIf:
     def __str__(self) -> str:
         parts = (("messages of", self.size), ("a rate of", self.rate), ("the peer's place", self.locality))
         return ", ".join(f"{name} {value}" for name, value in parts if value is not None)
+
+    def as_plain(self) -> dict[str, Any]:
+        """For another process."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, size: str | float | None, rate: str | float | None, locality: str | None) -> WhatIf:
+        """As a program gives it."""
+        return cls(None if size is None else str(size), None if rate is None else str(rate), locality)
 
     @classmethod
     def of_plain(cls, plain: object) -> WhatIf:
@@ -179,6 +206,22 @@ def alternatives(policy: Policy, request: Request) -> tuple[tuple[Alternative, .
         else:
             found.append(Alternative(str(way), one.ns, one.low, one.high))
     return tuple(sorted(found, key=lambda one: (one.ns is None, one.ns or 0.0))), decision
+
+
+def explained(policy: Policy, request: Request, told: Explanation, decision: Decision) -> Explanation:
+    """What is told of a channel, with what the policy says now. decision: that which was made for it."""
+    ways: tuple[Alternative, ...] = ()
+    trouble = told.trouble
+    try:
+        ways, fresh = alternatives(policy, request)
+        if fresh is not None and fresh.way == request.current and told.observation and not told.pinned:
+            decision = fresh
+    except Exception as error:
+        trouble = trouble or f"the policy failed: {type(error).__name__}: {error}"
+    lacked = tuple(dict.fromkeys((*told.lacked, *decision.lacked)))
+    return replace(
+        told, reason=decision.reason, decision=decision.explain(), alternatives=ways, lacked=lacked, trouble=trouble
+    )
 
 
 def what_if(policy: Policy, request: Request, wish: WhatIf) -> dict[str, Any]:

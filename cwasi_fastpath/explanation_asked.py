@@ -48,7 +48,7 @@ def _of_process(channel: str, address: str, ends: list[EndDescription], wish: Wh
     except NoSuchChannel:
         if wish:
             raise BadSpec(
-                f"channel {channel!r}: what would be is known of channels all of whose ends are in one host"
+                f"channel {channel!r}: what would be is not known of channels between the host processes of a run"
             ) from None
         words = [f"{edge}: {text}" for end in ends for edge, text in end.explanations.items()]
         return Told(ends[0].pid, "\n".join(dict.fromkeys(words)) or "not decided yet")

@@ -30,6 +30,7 @@ from .guest import Guest, Streams
 from .handover import hand_over_all
 from .metrics import Observation
 from .modes import EdgeFacts, Mode, Transport, parse_mode, parse_transport
+from .named_channel import NamedChannel, ReceivedChannel
 from .names import LONGEST, checked
 from .output import Output
 from .placement import edge_facts, here
@@ -285,14 +286,21 @@ class Host:
             switch_channel(found, facts, target, left(until), self.tls)
             found.pinned = "a switch was asked for"
 
-    def change(self, channel: Channel, target: str, timeout: float) -> None:
-        """The same, for the policy. Raises BadSpec also where the user has chosen meanwhile."""
+    def change(self, channel: Channel | NamedChannel, decision: Decision, timeout: float) -> None:
+        """The same, for the policy; also of a channel by name whose sender a guest has here. Raises BadSpec also where
+        the user has chosen meanwhile.
+        """
+        if isinstance(channel, NamedChannel):
+            channel.change(decision, timeout)
+            return
+        target = self.redis if decision.transport is Transport.REDIS else str(decision.transport)
         until = until_of(timeout)
         with self.changing(channel.name, timeout) as found:
             facts = self.facts_of(found)
             if found.pinned or facts is None:
                 raise errors.BadSpec(f"channel {channel.name!r}: {found.pinned or 'an end is in another process'}")
-            switch_channel(found, facts, target, left(until), self.tls)
+            there = {edge[0] for edge, made in found.decisions.items() if made.transport is decision.transport}
+            switch_channel(found, facts, target or "", left(until), self.tls, there)
 
     def facts_of(self, channel: Channel) -> dict[Edge, EdgeFacts] | None:
         """Of each edge; None where an end is in another process."""
@@ -302,9 +310,17 @@ class Host:
         return {edge: edge_facts(placed[edge[0]], placed[edge[1]]) for edge in channel.decisions}
 
     def explain(self, channel: str) -> Explanation | None:
-        """Why a channel goes as it goes, with figures; None where there is none, or not all of its ends are here."""
-        found = self._channels.get(channel)
-        return None if found is None else self._steward.explain(found)
+        """Why a channel goes as it goes, with figures; None where there is none, or it is part of a run with ends in
+        other processes. Of one that a guest was given an end of, the process of its sender is asked.
+
+        Raises PeerDied, Timeout, and what else such a process refuses it with.
+        """
+        if (found := self._channels.get(channel)) is not None:
+            return self._steward.advice.explain(found)
+        for teller in (end.teller for guest in self.guests for end in guest.ends if end.name == channel):
+            if isinstance(teller, NamedChannel | ReceivedChannel):
+                return teller.explain()
+        return None
 
     def running(self) -> dict[str, Guest]:
         """The guests that run, by name."""
@@ -331,7 +347,7 @@ class Host:
         """The channel of that name, which another end of it may have made."""
         if name not in self._channels:
             channel = self._channels[name] = Channel(name, decisions)
-            channel.adviser = self._steward
+            channel.adviser = self._steward.advice
             self._published.listen(name)
         return self._channels[name]
 
@@ -363,10 +379,13 @@ class Host:
 
     def attach(self, guest: Guest, end: Endpoint, *, port: str | None = None) -> None:
         """Gives a guest of this host an end that was opened by name (open_sender, open_receiver), and owns it from now
-        on. port: what the guest calls the channel where that is not its name. Raises BadSpec.
+        on. Of a sender, this host's policy picks what carries its messages while the guest runs, unless it was opened
+        for a mode or a transport. port: what the guest calls the channel where that is not its name. Raises BadSpec.
         """
         self._check_able(guest, end.name)
         guest.grant(checked(port or end.name, "channel"), end)
+        if isinstance(end.teller, NamedChannel) and isinstance(self.policy, Policy):
+            end.teller.adviser = self._steward.advice
 
     def move_out(self, guest: Guest, timeout: float | None = None) -> None:
         """Stops a guest, and hands its ends over to the processes that open them next, each as Endpoint.hand_over.

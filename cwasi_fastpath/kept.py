@@ -3,30 +3,45 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 
 from .channel import Channel
 from .endpoint import Endpoint
 from .guest import Guest
 from .metrics import Observation
-from .modes import EdgeFacts, Transport
+from .modes import EdgeFacts, Locality, Transport
+from .named_channel import Counted, NamedChannel
 from .observing import Counts
 from .policy import Cores, EdgeHistory, Objective, Way
+from .policy.way import way_of
+from .transport.tcp_info import Network
 
 _MESSAGES, _SECONDS = 1000, 10.0
 """That a channel is looked at on a way, whichever comes first, before it leaves that."""
+_NETWORK_SECONDS = 30.0
+"""For which what a network gave is taken to be what it gives."""
+_AWAY_SECONDS = 600.0
+"""For which a network is taken to be as it was, where a channel goes by another way."""
 _SURE = 2
 """Windows in a row that tell that messages are queued, or are no longer."""
+
+
+Steered = Channel | NamedChannel
+"""What a host's steward looks after: a channel of which it has all ends, or one by name of which it has the sender."""
 
 
 @dataclass(slots=True)
 class Kept:
     """What is remembered of a channel."""
 
-    channel: Channel
+    channel: Steered
     facts: EdgeFacts
     receivers: int
+    offered: frozenset[Transport]
+    ways: frozenset[Way]
+    """The same, where the kernel places the threads."""
     ends: tuple[Endpoint, ...] = ()
     senders: int = 0
     """How many of the ends send; these come first."""
@@ -38,14 +53,21 @@ class Kept:
     places: tuple[int, ...] = ()
     """The cores that its guests are kept to."""
     history: EdgeHistory = field(default_factory=EdgeHistory)
-    counted: tuple[Counts, Counts] | None = None
-    """What was sent and what was received at the last look."""
+    counted: Counted | None = None
+    """What was sent and what was received at the last look at which both were known, or until which nothing was."""
+    waits: bool = False
+    """It was busy since, and others had their turn first."""
     full: int = 0
     """Windows in a row in which messages were queued; or, below 0, were not."""
     queued: bool = False
     """They have been for some time."""
     stream: Objective | None = None
     """What is to be small then."""
+    network: Network | None = None
+    met_at: float = -inf
+    """When that was seen,"""
+    measured_at: float = -inf
+    """and when, last, how much it gives."""
     observation: Observation | None = None
     observed_at: float | None = None
     began_at: float | None = None
@@ -58,6 +80,26 @@ class Kept:
     failures: int = 0
     trouble: str = ""
     """Why the last choice is held, where something went wrong."""
+
+    def met_network(self, found: Network | None, now: float, far: bool) -> None:
+        """What it gives stays known for some time: who sends little does not see it, nor who goes by a server. Or a
+        channel that has left a slow network for a server would come back at once, and leave it again. far: it goes
+        from node to node, by whatever.
+        """
+        if found is None and far and now - self.met_at < _AWAY_SECONDS:
+            return
+        self.met_at = now if found is not None else -inf
+        if found is not None and found.bytes_per_second is None and now - self.measured_at < _NETWORK_SECONDS:
+            found = replace(found, bytes_per_second=None if self.network is None else self.network.bytes_per_second)
+        elif found is not None and found.bytes_per_second is not None:
+            self.measured_at = now
+        self.network = found
+
+    def begins_to_wait(self, before: float) -> None:
+        """Until its turn. before: when its ends had counted nothing new, if it did not wait by then."""
+        if not self.waits and self.counted is not None and isinstance(self.channel, Channel):
+            self.counted = self.counted._replace(at=before)
+        self.waits = True
 
     def saw(self, seen: Observation, now: float) -> None:
         """In one more window."""
@@ -89,9 +131,19 @@ class Kept:
         return self.stream
 
     @property
+    def far(self) -> bool:
+        """Whether its receiver is on another node."""
+        return isinstance(self.channel, NamedChannel) and self.channel.facts.locality is Locality.ELSEWHERE
+
+    @property
+    def mixed(self) -> bool:
+        """Whether its senders go by different transports: a change has failed in the middle."""
+        return isinstance(self.channel, Channel) and self.channel.mixed
+
+    @property
     def way(self) -> Way:
         """In use."""
-        return Way(self.channel.transport, self.cores)
+        return way_of(self.channel.transport, self.cores)
 
 
 def total(counts: Iterable[Counts | None]) -> Counts | None:
@@ -100,7 +152,7 @@ def total(counts: Iterable[Counts | None]) -> Counts | None:
     for one in more:
         if first is None or one is None:
             return None
-        first = first + one
+        first = first.plus(one)
     return first
 
 
@@ -120,3 +172,20 @@ def pairs_of(channels: Iterable[Channel]) -> set[frozenset[str]]:
     together = {functions_of(channel) for channel in channels}
     met = Counter(name for one in together for name in one)
     return {one for one in together if len(one) == 2 and all(met[name] == 1 for name in one)}
+
+
+def answered(kept: Kept, seen: Observation, busy: Sequence[tuple[Kept, Observation]]) -> bool:
+    """Whether each of its messages waits for an answer to the one before: as many come back between its two guests."""
+    return bool(kept.pair) and any(
+        other.pair == kept.pair
+        and _opposite(other.channel, kept.channel)
+        and abs(back.messages - seen.messages) <= 0.05 * seen.messages + 2
+        for other, back in busy
+        if other is not kept
+    )
+
+
+def _opposite(one: Steered, other: Steered) -> bool:
+    return (
+        isinstance(one, Channel) and isinstance(other, Channel) and one.senders.keys() == other.receivers.keys()
+    )

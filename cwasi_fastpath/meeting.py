@@ -31,6 +31,9 @@ from .transport import Link, call_off, notices_itself, settle, why
 
 _log = logging.getLogger(__name__)
 
+COUNTED = "counted"
+"""The kind of request by which a sender learns what its receiver has counted."""
+
 WAITING, OPEN, MOVING, PEER_GONE, CLOSED = "waiting", "open", "moving", "peer gone", "closed"
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from operator import add
+from typing import NamedTuple
 
 from ._native import ffi, lib
-from .endpoint import Endpoint
+from .endpoint import Endpoint, told_pointers
 from .metrics import Observation
 
 _ROW = struct.Struct("=QQQQQQ")
 assert _ROW.size == ffi.sizeof("cwasi_observed")
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(NamedTuple):
     """What ends have counted since they were opened."""
 
     messages: int = 0
@@ -25,30 +25,52 @@ class Counts:
     timed: int = 0
     timed_ns: int = 0
 
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            self.messages + other.messages,
-            self.bytes + other.bytes,
-            self.waits + other.waits,
-            self.parks + other.parks,
-            self.timed + other.timed,
-            self.timed_ns + other.timed_ns,
-        )
+    def plus(self, other: Counts) -> Counts:
+        return Counts(*map(add, self, other))
+
+    @classmethod
+    def of_plain(cls, plain: object) -> Counts | None:
+        """What another process says that its end has counted; None for what is none."""
+        match plain:
+            case [int(), int(), int(), int(), int(), int()] if all(0 <= one < 1 << 64 for one in plain):
+                return cls(*plain)
+        return None
 
 
 _QUEUED = 2.0
 """Messages on their way at a time, on average, with which each waits for others."""
 
 
-def counts(ends: Sequence[Endpoint]) -> list[Counts | None]:
-    """Of each, in one call; None for one that was closed."""
-    # Who holds a pointer keeps what it points to, also while another thread closes the end.
-    pointers = [end.told_pointer for end in ends]
-    live = [pointer for pointer in pointers if pointer is not None]
-    out = ffi.new("cwasi_observed[]", len(live))
-    lib.cwasi_observe(ffi.new("cwasi_channel *[]", live), len(live), out)
-    rows = _ROW.iter_unpack(bytes(ffi.buffer(out)))
-    return [None if pointer is None else Counts(*next(rows)) for pointer in pointers]
+class Ends:
+    """Of many channels: what they have counted, and which have counted anything since they were asked before."""
+
+    def __init__(self, ends: Sequence[Endpoint]) -> None:
+        self._ends = ends
+        self._rows = ffi.new("cwasi_observed[]", len(ends))
+        self._bytes = ffi.buffer(self._rows)
+        self._bytes[:] = b"\xff" * len(self._bytes)   # as of ends that are gone: each that is not is new at first
+        self._changed = ffi.new("unsigned[]", len(ends))
+        self._gone = _ROW.pack(*(2**64 - 1,) * 6)
+
+    def changed(self) -> list[int]:
+        """Those that are not as they were the last time, by number, ascending. One call for all; nothing is made in
+        Python for what has not changed.
+        """
+        pointers = told_pointers(self._ends)   # held no longer than this takes: who closes an end frees it
+        news = lib.cwasi_observe(pointers, len(pointers), self._rows, self._changed)
+        return ffi.unpack(self._changed, news) if news else []
+
+    def counts(self, number: int) -> Counts | None:
+        """As it was at that time; None for one that was closed."""
+        row = self._bytes[number * _ROW.size : (number + 1) * _ROW.size]
+        return None if row == self._gone else Counts._make(_ROW.unpack(row))
+
+
+def counts(end: Endpoint) -> Counts | None:
+    """Of one."""
+    one = Ends([end])
+    one.changed()
+    return one.counts(0)
 
 
 def observation(

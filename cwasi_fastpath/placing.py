@@ -14,11 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from .core_pair import pair, topology
 from .policy import Cores
 
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
-_SMOOTH = 0.5
-"""Seconds over which the load of a core is smoothed."""
+_SMOOTH = 0.05
+"""Seconds over which the load of a core is smoothed: the kernel counts in hundredths, and who leaves is soon missed."""
 
 
 class Thread:
@@ -113,11 +114,19 @@ class Load:
         if self._busy and seconds > 0:
             weight = seconds / (seconds + _SMOOTH) if self._known else 1.0
             self._known = True
-            for core, before in self.others.items():
-                if core in busy and core in self._busy:
-                    share = (busy[core] - self._busy[core] - ours.get(core, 0.0)) / (seconds * 1e9)
-                    self.others[core] = before + weight * (min(1.0, max(0.0, share)) - before)
+            for core, share in self._shares(busy, seconds * 1e9, ours).items():
+                self.others[core] += weight * (share - self.others[core])
         self._busy, self._at = busy, now
+
+    def _shares(self, busy: Mapping[int, int], ns: float, ours: Mapping[int, float]) -> dict[int, float]:
+        """By core, what others took of it since the last look. A thread of ours that ran on two cores counts on one of
+        them; so all cores together say how much the others took at most.
+        """
+        took = {core: busy[core] - self._busy[core] for core in self.others if core in busy and core in self._busy}
+        shares = {core: min(1.0, max(0.0, (one - ours.get(core, 0.0)) / ns)) for core, one in took.items()}
+        most = max(0.0, (sum(took.values()) - sum(ours.get(core, 0.0) for core in took)) / ns)
+        whole = sum(shares.values())
+        return {core: share * min(1.0, most / whole) if whole else 0.0 for core, share in shares.items()}
 
     def freest(self, taken: Mapping[int, int]) -> Sequence[int]:
         """The cores, those first on which fewest of ours were placed, then those with the least else to do."""
@@ -157,4 +166,7 @@ def sets(cores: Cores, usable: Sequence[int]) -> tuple[set[int], set[int]] | Non
         return None
     if len(usable) < (2 if cores is Cores.TWO else 1):
         raise OSError(errno.EINVAL, f"the threads may run on too few cores for {cores}")
-    return {usable[0]}, {usable[0 if cores is Cores.ONE else 1]}
+    if cores is Cores.ONE:
+        return {usable[0]}, {usable[0]}
+    one, other = pair(usable, topology())
+    return {one}, {other}

@@ -27,6 +27,7 @@ from .handover import HandOver
 from .lease import Server
 from .meeting import NamedEnd
 from .modes import Mode, Transport, parse_mode, parse_transport
+from .named_channel import NamedChannel, ReceivedChannel
 from .offer import Offer
 from .placement import Placement, edge_facts, here
 from .policy import CostPolicy, Decision, Policy, decide
@@ -35,8 +36,9 @@ from .search import Search
 from .sender import Sender
 from .successor import Successor
 from .switch import until_of
+from .switch_followed import NamedFollower
 from .switch_moved import NamedMove
-from .switch_named import NamedFollower, NamedSwitch
+from .switch_named import NamedSwitch
 from .tidy import tidy
 
 ENVIRONMENT = "CWASI_REGISTRY"
@@ -71,7 +73,11 @@ def open_sender(
     chosen = policy if policy is not None else CostPolicy(calibration.costs(carried_by))
     asked = parse_mode(mode), parse_transport(transport)
 
+    absent: Mapping[Transport, str] = {}
+
     def decided(peer: Placement, mine: Placement, missing: Mapping[Transport, str]) -> Decision:
+        nonlocal absent
+        absent = missing
         facts, what = edge_facts(mine, peer), f"channel {name!r}"
         return decide(chosen, facts, what, mode=asked[0], asked=asked[1], redis=carried_by, missing=missing)
 
@@ -94,7 +100,9 @@ def open_sender(
                 raise
             named.opened(sender, meeting)
         tidy(sender)
-        sender.switcher = NamedSwitch(named, carried_by).switch
+        switch = NamedSwitch(named, carried_by, f"{asked[1] or asked[0]} was asked for" if any(asked) else "")
+        sender.switcher = switch.switch
+        sender.teller = NamedChannel(named, switch, chosen, carried_by, lambda: absent)
         sender.mover = HandOver(named).hand_over
         return sender
 
@@ -125,6 +133,7 @@ def open_receiver(
         if receiver is None:
             receiver, meeting = search.found(timeout)
             named.opened(receiver, meeting)
+        receiver.teller = ReceivedChannel(named)
         receiver.mover = HandOver(named).hand_over
         return receiver
 

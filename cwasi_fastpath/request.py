@@ -33,7 +33,9 @@ class Answer:
 class Waiting:
     """A thread that waits for its answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, descriptors: bool = True) -> None:
+        """descriptors: those of the answer are wanted; else they are closed."""
+        self.descriptors = descriptors
         self.told = threading.Event()
         self.answer: Answer | None = None
         self.error: errors.Error | None = None

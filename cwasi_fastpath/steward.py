@@ -1,44 +1,41 @@
 """Asks the policy again while guests run, and does what it says: another transport, other cores.
 
 One thread a host, as long as guests of it run. It looks at what the ends have counted, several times a second while
-messages come, and takes no more than a 200th of a core for that. Nothing of it is on the path of a message. A channel
-is changed as a whole; one that the user has chosen something for is left alone. Cores are chosen for two guests that
-have channels with nobody else.
+messages come, and takes no more than a 100th of a core for that. Nothing of it is on the path of a message. A channel
+is changed as a whole; one that the user has chosen something for is left alone.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-import os
 import threading
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
-from typing import Any, Protocol
+from dataclasses import replace
 
 from . import observing
-from .channel import Channel, Edge
-from .cpu import usable_cores
-from .errors import BadSpec, Error
-from .explanation import Explanation, WhatIf, alternatives, what_if
+from .advice import Advice, Stewarded
+from .endpoint import Endpoint
+from .errors import Error
 from .guest import Guest
-from .kept import Kept, functions_of, pairs_of, placed_ways, total
+from .guest_cores import GuestCores, pairs_among
+from .kept import Kept, answered, functions_of, total
 from .metrics import Observation
-from .modes import EdgeFacts, Transport, mode_of
+from .modes import Transport, mode_of
+from .named_channel import Counted, NamedChannel
 from .observing import Counts
-from .placing import Load, Ran, last_core, ran, sets
-from .policy import Cores, Decision, EdgeHistory, Limits, Objective, Policy, Request, Way
-from .policy.decision import available, ruled_out_way
+from .placing import Ran
+from .policy import Cores, Decision, EdgeHistory, Request, Way
+from .policy.decision import ruled_out_way
+from .rota import Rota
 
 THREAD = "cwasi steward"
 """The name of the thread."""
 
 QUICKEST, SLOWEST = 0.05, 1.0
 """Seconds between two looks: while messages come, and while none do."""
-_SHARE = 0.005
+SHARE = 0.01
 """Of a core, which it may take."""
 _LONGEST = 30.0
 _APART = 0.25
@@ -49,32 +46,8 @@ _PATIENCE = 5.0
 """Seconds for the thread to end."""
 _BACK_OFF = 60.0
 _LONGEST_WORDS = 400
-_THREADS = 64
-"""Whose time in the run queue is looked at; with more guests than that it is not."""
 
 _log = logging.getLogger(__name__)
-
-
-class Stewarded(Protocol):
-    """A host."""
-
-    policy: Policy
-    redis: str | None
-    objective: Objective
-    limits: Limits
-
-    @property
-    def channels(self) -> Sequence[Channel]:
-        """All that were opened there."""
-
-    def running(self) -> Mapping[str, Guest]:
-        """The guests that run, by name."""
-
-    def facts_of(self, channel: Channel) -> Mapping[Edge, EdgeFacts] | None:
-        """Of every edge; None where an end is in another process."""
-
-    def change(self, channel: Channel, target: str, timeout: float) -> None:
-        """Takes it to another transport. Raises what Host.switch raises."""
 
 
 class Steward:
@@ -83,35 +56,31 @@ class Steward:
     def __init__(self, host: Stewarded, lacked: tuple[str, ...] = ()) -> None:
         """lacked: what nobody observes for it."""
         self._host = host
-        self._lacked = lacked
-        self._lock = threading.Lock()
-        """Guards the thread, who needs it, and which channels are known."""
+        self._life = threading.Condition()
+        """Guards and announces changes of the thread, and of who needs it."""
         self._needed = 0
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
-        self._kept: dict[str, Kept] = {}
         self._active: list[Kept] = []
         """Those between guests that run."""
+        self._leads = False
+        """One of them decides on cores."""
+        self._rota = Rota([])
         self._running: frozenset[str] = frozenset()
-        self._ran: dict[str, Ran] = {}
-        """By guest."""
         self._looked_at: float | None = None
-        self._usable = sorted(os.sched_getaffinity(os.getpid()))   # not of this thread alone
-        self._load = Load(self._usable)
-        # Made once: a policy that is asked often sees at once that they are the same.
-        self._offered = available(host.redis)
-        self._free = frozenset(map(Way, self._offered))
-        self._placed = self._free | placed_ways(min(len(self._usable), math.floor(usable_cores())))
+        self._cores = GuestCores()
+        self.advice = Advice(host, len(self._cores), lacked)
 
     # ---- its life ----
 
     def begin(self) -> None:
         """Guests begin to run. For each begin() an end() follows."""
-        with self._lock:
+        with self._life:
             self._needed += 1
+            self._stop.clear()
+            self._life.notify_all()
             if self._thread is None:
-                self._stop = threading.Event()
-                thread = threading.Thread(target=self._run, args=(self._stop,), name=THREAD, daemon=True)
+                thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
                 try:
                     thread.start()
                     self._thread = thread
@@ -119,207 +88,136 @@ class Steward:
                     _log.warning("what was chosen stays: %s", error)
 
     def end(self) -> None:
-        """They have ended. With the last of them the thread ends, before this returns, unless the policy hangs."""
-        with self._lock:
+        """They have ended. With the last of them the thread ends, before this returns. One whose policy hangs is left
+        to end when that answers; there is no other one meanwhile.
+        """
+        with self._life:
             self._needed -= 1
             thread = self._thread if self._needed == 0 else None
-            if thread is not None:
-                self._thread = None
-                self._stop.set()
-        if thread is not None:
-            thread.join(_PATIENCE)
+            if thread is None:
+                return
+            self._stop.set()
+            self._life.wait_for(lambda: self._needed or self._thread is None, _PATIENCE)
+            if self._thread is thread:
+                return
+        thread.join()
 
-    def _run(self, stop: threading.Event) -> None:
+    def _run(self) -> None:
         interval = QUICKEST
-        while not stop.wait(interval):
+        while self._goes_on(interval):
             start = time.thread_time()
             try:
-                busy = self._look(time.monotonic(), stop)
+                busy = self.look(time.monotonic(), self._stop)
             except Exception:   # guests go on without us
                 _log.exception("the steward looks again later")
                 busy = False
-            cost = (time.thread_time() - start) / _SHARE
+            cost = (time.thread_time() - start) / SHARE
             interval = min(_LONGEST, max(cost, QUICKEST if busy else min(SLOWEST, 2 * interval)))
-        self._looked_at = None
-        for kept in self._active:   # a guest that could not be ended runs on
-            with suppress(OSError):
-                self._place(kept, Cores.FREE)
+
+    def _goes_on(self, interval: float) -> bool:
+        """After that time, or when nobody needs it any more: whether somebody does."""
+        self._stop.wait(interval)
+        with self._life:
+            if self._needed:
+                return True
+            self._looked_at = None
+            for kept in self._active:   # a guest that could not be ended runs on
+                kept.waits = False
+                with suppress(OSError):
+                    self._cores.place(kept, Cores.FREE, self._active)
+            self._thread = None
+            self._life.notify_all()
+            return False
 
     # ---- looking ----
 
-    def _look(self, now: float, stop: threading.Event) -> bool:
+    def look(self, now: float, stop: threading.Event) -> bool:
         """Whether any message was sent since the last time."""
         guests = self._host.running()
         if frozenset(guests) != self._running or self._looked_at is None:
             self._learn(guests)
-        seconds = 0.0 if self._looked_at is None else now - self._looked_at
-        self._looked_at = now
-        times = self._times(guests, now)
-        found = iter(observing.counts([end for kept in self._active for end in kept.ends]))
-        windows = []
+        before, self._looked_at = now if self._looked_at is None else self._looked_at, now
+        times = self._cores.times(guests, now) if self._leads else {}
         for kept in self._active:
             if kept.cores is not Cores.FREE and kept.channel.transport is not Transport.RING:
-                self._place(kept, Cores.FREE)   # the user has switched it
-            counts = [next(found) for _ in kept.ends]
-            windows.append((kept, self._observed(kept, counts, seconds, times)))
+                self._cores.place(kept, Cores.FREE, self._active)   # the user has switched it
+        windows = [(kept, self._observed(kept, counts, now, times)) for kept, counts in self._rota.next(before)]
         busy = [(kept, seen) for kept, seen in windows if seen is not None]
         for kept, seen in busy:
             if stop.is_set():
                 break
-            kept.saw(replace(seen, burst=0.0) if _answered(kept, seen, busy) else seen, now)
+            kept.saw(replace(seen, burst=0.0) if answered(kept, seen, busy) else seen, now)
             self._consider(kept, now)
         return bool(busy)
 
     def _learn(self, guests: Mapping[str, Guest]) -> None:
         """Which channels there are between guests that run."""
         self._running, before, self._active = frozenset(guests), self._active, []
-        pairs, led = self._pairs(guests), set()
+        pairs, led = pairs_among(self._host.channels, guests), set()
+        self._active += [self._kept_of(sender, named) for sender, named in sent_by_name(guests.values())]
         for channel in self._host.channels:
-            kept = self.known(channel) if functions_of(channel) <= self._running else None
+            kept = self.advice.known(channel) if functions_of(channel) <= self._running else None
             if kept is None:
                 continue
             ends = (*channel.senders.values(), *channel.receivers.values())
             if ends != kept.ends:
                 kept.ends, kept.senders, kept.counted = ends, len(channel.senders), None
             pair = functions_of(channel) if functions_of(channel) in pairs else frozenset()
-            self._pair(kept, tuple(guests[name] for name in sorted(pair)))
+            self._cores.pair(kept, tuple(guests[name] for name in sorted(pair)), self._active)
             kept.leads = bool(pair) and pair not in led
             led.add(pair)
             self._active.append(kept)
         for kept in before:
             if kept not in self._active:
-                self._pair(kept, ())
+                kept.waits = False
+                self._cores.pair(kept, (), self._active)
+        self._leads, self._rota = any(kept.leads for kept in self._active), Rota(self._active)
 
-    def _pairs(self, guests: Mapping[str, Guest]) -> set[frozenset[str]]:
-        """Of functions that run here and have channels with each other and with nobody else."""
-        channels = self._host.channels
-        ends = {id(end) for channel in channels for end in (*channel.senders.values(), *channel.receivers.values())}
-        alone = {name for name, guest in guests.items() if all(id(end) in ends for end in guest.ends)}
-        return {pair for pair in pairs_of(channels) if pair <= alone}
-
-    def _pair(self, kept: Kept, pair: tuple[Guest, ...]) -> None:
-        """Its guests from now on; those before may run where they might."""
-        if pair != kept.pair:
-            with suppress(OSError):
-                self._place(kept, Cores.FREE)
-            kept.pair = pair
-
-    def known(self, channel: Channel) -> Kept | None:
-        """What is remembered of a channel; None where not all of its ends are here."""
-        with self._lock:
-            kept = self._kept.get(channel.name)
-            if kept is None or kept.channel is not channel:
-                facts = self._host.facts_of(channel)
-                if facts is None:
-                    return None
-                strictest = min(facts.values(), key=lambda one: (one.same_user, one.same_trust))
-                kept = Kept(channel, strictest, len({receiver for _, receiver in channel.decisions}))
-                self._kept[channel.name] = kept
-            return kept
-
-    def _times(self, guests: Mapping[str, Guest], now: float) -> dict[str, Ran]:
-        """What the thread of each guest did since the last look; and how busy the cores are with other things."""
-        if not any(kept.leads for kept in self._active) or len(guests) > _THREADS:
-            return {}
-        found, ours = {}, dict.fromkeys(self._usable, 0.0)
-        for name, guest in guests.items():
-            number = guest.thread.number
-            if number is None or (total := ran(number)) is None:
-                continue
-            found[name] = total.since(self._ran.get(name, total))
-            self._ran[name] = total
-            core = last_core(number)
-            if core in ours:
-                ours[core] += found[name].ran
-        self._load.look(now, ours)
-        return found
+    def _kept_of(self, sender: Endpoint, named: NamedChannel) -> Kept:
+        """What is remembered of a channel whose receiver may be in another process. We decide: we have its sender."""
+        kept = self.advice.known(named)
+        assert kept is not None   # of such a channel something always is
+        if kept.ends != (sender,):
+            kept.ends, kept.senders, kept.counted = (sender,), 1, None
+        return kept
 
     def _observed(
-        self, kept: Kept, counts: Sequence[Counts | None], seconds: float, times: Mapping[str, Ran]
+        self, kept: Kept, counts: Sequence[Counts | None], now: float, times: Mapping[str, Ran]
     ) -> Observation | None:
         """What a channel did since the last look; None where an end was closed, or nothing was sent."""
-        sent, received = total(counts[: kept.senders]), total(counts[kept.senders :])
-        if sent is None or received is None:
+        counted = _counted(kept, counts, now)
+        if counted is None:
             return None
-        before, kept.counted = kept.counted, (sent, received)
+        before, kept.counted = kept.counted, counted
         if before is None:
             return None
+        sent, received = (before.sent, counted.sent), (before.received, counted.received)
+        kept.met_network(kept.channel.network(), now, kept.far)
         mine = [times[guest.name] for guest in kept.pair if guest.name in times]
         contention = others = cpu = None
         if len(mine) == len(kept.pair) > 0:
             cpu = float(sum(one.ran for one in mine))
             waited = sum(one.waited for one in mine)
             contention = waited / (cpu + waited) if cpu + waited else 0.0
-            others = sum(self._load.others.values())
-        seen = observing.observation((before[0], sent), (before[1], received), seconds, contention, others, cpu)
-        if seen is not None:
-            kept.counts_as_full(observing.queued(seen))
-        return seen
-
-    # ---- explaining, from any thread ----
-
-    def explain(self, channel: Channel) -> Explanation | None:
-        """Of a channel all of whose ends are here."""
-        kept = self.known(channel)
-        if kept is None:
+            others = self._cores.others
+        seen = observing.observation(sent, received, counted.at - before.at, contention, others, cpu)
+        if seen is None:
             return None
-        now = time.monotonic()
-        request, decision, trouble = self.request(kept, now), channel.decision, kept.trouble
-        try:
-            ways, fresh = alternatives(self._host.policy, request)
-            if fresh is not None and fresh.way == kept.way and kept.observation is not None and not channel.pinned:
-                decision = fresh
-        except Exception as error:
-            ways, trouble = (), trouble or f"the policy failed: {type(error).__name__}: {error}"
-        return Explanation(
-            channel=channel.name,
-            way=str(kept.way),
-            mode=str(channel.mode),
-            reason=decision.reason,
-            decision=decision.explain(),
-            pinned=channel.pinned,
-            changes=kept.changes,
-            seconds=None if kept.changed_at is None else now - kept.changed_at,
-            alternatives=ways,
-            observation={} if kept.observation is None else asdict(kept.observation),
-            age_seconds=None if kept.observed_at is None else now - kept.observed_at,
-            lacked=tuple(dict.fromkeys((*self._lacked, *decision.lacked))),
-            queued=kept.queued,
-            trouble=trouble,
-        )
-
-    def what_if(self, channel: Channel, wish: WhatIf) -> dict[str, Any]:
-        """What it costs, and what it would cost. Raises BadSpec."""
-        kept = self.known(channel)
-        if kept is None:
-            raise BadSpec(f"channel {channel.name!r}: not all of its ends are in this process")
-        return what_if(self._host.policy, self.request(kept, time.monotonic()), wish)
+        if seen.latency_ns is not None:
+            kept.counts_as_full(observing.queued(seen))
+        if (network := kept.network) is not None:
+            seen = replace(seen, srtt_ns=network.srtt_ns, bytes_per_second=network.bytes_per_second)
+        return seen
 
     # ---- deciding ----
 
-    def request(self, kept: Kept, now: float) -> Request:
-        """What the policy is asked."""
-        seen = kept.observation
-        if kept.queued and seen is not None:
-            seen = replace(seen, latency_ns=None)   # it is of the queue, and what fills that are the guests
-        return Request(
-            facts=kept.facts,
-            observation=seen,
-            available=self._offered,
-            receivers=kept.receivers,
-            ways=self._placed if kept.leads else self._free,
-            current=kept.way,
-            history=kept.history,
-            now=now,
-            objective=kept.objective(self._host.objective),
-            limits=self._host.limits,
-            pinned=bool(kept.channel.pinned),
-            lacked=self._lacked,
-        )
-
     def _consider(self, kept: Kept, now: float) -> None:
         """Asks, and does it."""
-        request = self.request(kept, now)
+        if kept.mixed and not kept.channel.pinned:
+            if now >= kept.not_before:
+                self._change(kept, kept.channel.decision, now)   # to the end, after one that failed in the middle
+            return
+        request = self.advice.request(kept, now)
         try:
             way = self._wanted(kept, request)
             if now >= kept.not_before:
@@ -333,7 +231,7 @@ class Steward:
                 return
             decision = self._host.policy.decide(replace(request, history=kept.history))
             if not isinstance(decision, Decision) or decision.way != way:
-                mode = mode_of(way.transport, kept.facts.locality)
+                mode = mode_of(way.transport, request.facts.locality)
                 decision = Decision(mode, way.transport, "the policy chose it", cores=way.cores)
         except Exception as error:
             self._trouble(kept, f"the policy failed, and {kept.way} is held: {type(error).__name__}: {error}")
@@ -355,11 +253,10 @@ class Steward:
     def _change(self, kept: Kept, decision: Decision, now: float) -> None:
         way = decision.way
         try:
-            if way.transport is not kept.channel.transport:
-                target = self._host.redis if way.transport is Transport.REDIS else str(way.transport)
-                self._host.change(kept.channel, target or "", _SWITCH_SECONDS)
+            if way.transport is not kept.channel.transport or kept.mixed:
+                self._host.change(kept.channel, decision, _SWITCH_SECONDS)
             if way.cores is not kept.cores:
-                self._place(kept, way.cores)
+                self._cores.place(kept, way.cores, self._active)
         except (Error, OSError) as error:
             kept.failures += 1
             kept.not_before = now + min(_BACK_OFF, 2.0**kept.failures)
@@ -369,23 +266,10 @@ class Steward:
         kept.failures, kept.trouble = 0, ""
         kept.changes, kept.changed_at, kept.not_before = kept.changes + 1, now, now + _APART
         kept.began_at, kept.met = now, 0
+        if isinstance(kept.channel, NamedChannel):
+            kept.counted = None   # what its receiver says next may be of the way before
         kept.history = kept.history.switched(now, way)
         _log.info("channel %r goes by %s now: %s", kept.channel.name, way, decision.reason)
-
-    def _place(self, kept: Kept, cores: Cores) -> None:
-        """Raises OSError."""
-        taken = Counter(core for other in self._active if other is not kept for core in other.places)
-        usable = set.intersection(set(self._usable), *(guest.thread.allowed() for guest in kept.pair))
-        places = sets(cores, [core for core in self._load.freest(taken) if core in usable])
-        try:
-            for number, guest in enumerate(kept.pair):
-                guest.thread.place(None if places is None else places[number])
-        except OSError:
-            for guest in kept.pair:
-                guest.thread.place(None)
-            kept.cores, kept.places = Cores.FREE, ()
-            raise
-        kept.cores, kept.places = cores, () if places is None else tuple(core for one in places for core in one)
 
     def _trouble(self, kept: Kept, words: str) -> None:
         """Said once in the log, and to who asks for an explanation until it is over."""
@@ -395,12 +279,18 @@ class Steward:
         kept.trouble = words
 
 
-def _answered(kept: Kept, seen: Observation, busy: Sequence[tuple[Kept, Observation]]) -> bool:
-    """Whether each of its messages waits for an answer to the one before: as many come back between its two guests."""
-    return bool(kept.pair) and any(
-        other.pair == kept.pair
-        and other.channel.senders.keys() == kept.channel.receivers.keys()
-        and abs(back.messages - seen.messages) <= 0.05 * seen.messages + 2
-        for other, back in busy
-        if other is not kept
-    )
+def sent_by_name(guests: Iterable[Guest]) -> list[tuple[Endpoint, NamedChannel]]:
+    """The ends that guests send by and that met their receivers by name."""
+    ends = (end for guest in guests for end in guest.ends)
+    return [(end, end.teller) for end in ends if isinstance(end.teller, NamedChannel)]
+
+
+def _counted(kept: Kept, counts: Sequence[Counts | None], now: float) -> Counted | None:
+    """By all ends of a channel; None where one was closed, or its receiver has not told yet."""
+    sent = total(counts[: kept.senders])
+    if sent is None:
+        return None
+    if isinstance(kept.channel, NamedChannel):
+        return kept.channel.counted(sent, now)
+    received = total(counts[kept.senders :])
+    return None if received is None else Counted(now, sent, received)

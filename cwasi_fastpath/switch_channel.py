@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from . import errors
@@ -13,36 +13,83 @@ from .endpoint import RECEIVER, SENDER
 from .modes import EdgeFacts, Transport, mode_of
 from .policy import Decision, Request, ruled_out
 from .switch import Target, left, switch_here
+from .transport import Link
 from .transport.target import link_to, transport_of
 
 if TYPE_CHECKING:
     from .transport.tls import TlsFiles
 
+_BACK_SECONDS = 0.5
+"""For a sender to come back, where another one could not go."""
+
 
 def switch_channel(
-    channel: Channel, facts: Mapping[Edge, EdgeFacts], target: str, timeout: float | None, tls: TlsFiles | None = None
+    channel: Channel,
+    facts: Mapping[Edge, EdgeFacts],
+    target: str,
+    timeout: float | None,
+    tls: TlsFiles | None = None,
+    there: Collection[str] = (),
 ) -> None:
-    """Takes the channel to another transport. facts: of every edge. tls: for tcp.
+    """Takes the channel to another transport. facts: of every edge. tls: for tcp. there: senders that stay where they
+    are.
 
-    Raises BadSpec, NoTransport, Timeout and what send raises; those senders that
-    have gone there before stay there.
+    Raises BadSpec, NoTransport, Timeout and what send raises. Senders that have gone there before come back; one that
+    cannot, the error names.
     """
     until = None if timeout is None else time.monotonic() + timeout
     senders, receivers = (list(dict.fromkeys(names)) for names in zip(*channel.decisions, strict=True))
     for edge in channel.decisions:
         check(channel.name, edge, facts[edge], transport_of(target), len(receivers))
-    for number, sender in enumerate(senders):
-        key = transports.key_of(channel.name, sender, len(senders))
-        link = link_to(target, key=key, readers=len(receivers), tls=tls)
-        edges = [(sender, receiver) for receiver in receivers]
-        mode = max(mode_of(link.transport, facts[edge].locality) for edge in edges)
-        targets = [Target(channel.receivers[receiver], number) for receiver in receivers]
-        limit = crossed_limit(link, len(senders), len(receivers))
-        before = channel.left(SENDER, edges[0])
-        switch_here(channel.senders[sender], targets, link, mode, left(until), limit, before)
-        for edge in edges:
-            for role in (SENDER, RECEIVER):
-                channel.went_on(role, edge, decided(link.transport, facts[edge]), link)
+    gone: list[tuple[int, Link]] = []
+    try:
+        for number, sender in enumerate(senders):
+            if sender not in there:
+                before = channel.link_of(SENDER, (sender, receivers[0]))
+                _move(channel, facts, number, target, until, tls)
+                gone.append((number, before))
+    except (errors.Error, OSError) as error:
+        stay = [senders[number] for number, before in gone if not _back(channel, facts, number, before, tls)]
+        if stay and isinstance(error, errors.Error):
+            words = f"{', '.join(stay)} had gone to {transport_of(target)} and cannot come back yet"
+            raise type(error)(f"{error}; {words}") from error
+        raise
+
+
+def _back(
+    channel: Channel, facts: Mapping[Edge, EdgeFacts], number: int, before: Link, tls: TlsFiles | None
+) -> bool:
+    """Takes one sender back to the transport that it had before; whether it could."""
+    redis = before.transport is Transport.REDIS
+    target = str(before.export(SENDER)[0]["url"] if redis else before.transport)
+    try:
+        _move(channel, facts, number, target, time.monotonic() + _BACK_SECONDS, tls)
+    except (errors.Error, OSError):
+        return False
+    return True
+
+
+def _move(
+    channel: Channel,
+    facts: Mapping[Edge, EdgeFacts],
+    number: int,
+    target: str,
+    until: float | None,
+    tls: TlsFiles | None,
+) -> None:
+    """One of its senders, with all its receivers."""
+    senders, receivers = (list(dict.fromkeys(names)) for names in zip(*channel.decisions, strict=True))
+    sender = senders[number]
+    link = link_to(target, key=transports.key_of(channel.name, sender, len(senders)), readers=len(receivers), tls=tls)
+    edges = [(sender, receiver) for receiver in receivers]
+    mode = max(mode_of(link.transport, facts[edge].locality) for edge in edges)
+    targets = [Target(channel.receivers[receiver], number) for receiver in receivers]
+    limit = crossed_limit(link, len(senders), len(receivers))
+    before = channel.left(SENDER, edges[0])
+    switch_here(channel.senders[sender], targets, link, mode, left(until), limit, before)
+    for edge in edges:
+        for role in (SENDER, RECEIVER):
+            channel.went_on(role, edge, decided(link.transport, facts[edge]), link)
 
 
 def check(channel: str, edge: Edge, facts: EdgeFacts, transport: Transport, receivers: int) -> None:

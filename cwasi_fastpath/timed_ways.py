@@ -18,6 +18,7 @@ from typing import Any
 from ._native import check, ffi, lib
 from .calibrated import Message, Timed
 from .channel import open_channel
+from .core_pair import pair, topology
 from .descriptors import allow_many
 from .endpoint import Endpoint
 from .errors import Unavailable
@@ -70,7 +71,10 @@ def _places(way: Way) -> tuple[set[int], set[int]]:
     usable = sorted(os.sched_getaffinity(0))
     if way == FREE_RING:
         return set(usable), set(usable)
-    return {usable[0]}, {usable[0] if way.cores is Cores.ONE else usable[-1]}
+    if way.cores is Cores.ONE or len(usable) == 1:
+        return {usable[0]}, {usable[0]}
+    one, other = pair(usable, topology())
+    return {one}, {other}
 
 
 def message_times(

@@ -150,6 +150,31 @@ def test_a_refusal_is_the_same_error_at_the_other_side(presence: control.Presenc
     connection.close()
 
 
+def test_who_does_not_wait_finds_the_answer_later(presence: control.Presence, on: On) -> None:
+    kept: list[Request] = []
+    read, write = os.pipe()
+    on("late", kept.append)
+    on("echo", echo)
+    connection = control.connect(presence.address)
+    connection.request("echo", timeout=HANG)
+    before = psutil.Process().num_fds()
+    asked = connection.ask("late", channel="lab")
+    assert asked is not None and not asked.told.is_set()
+    connection.request("echo", timeout=HANG)
+    kept[0].answer({"n": 7}, [read, write])
+    assert asked.told.wait(HANG) and asked.answer is not None and asked.answer.body == {"n": 7}
+    connection.request("echo", timeout=HANG)
+    assert psutil.Process().num_fds() == before, "nobody has asked for descriptors"
+    unanswered = connection.ask("late", channel="lab")
+    connection.close()
+    assert unanswered is not None and unanswered.told.wait(HANG)
+    assert isinstance(unanswered.error, cwasi.PeerDied) and unanswered.answer is None
+    with pytest.raises(cwasi.PeerDied):
+        connection.ask("late", channel="lab")
+    os.close(read)
+    os.close(write)
+
+
 def test_a_request_times_out_and_its_late_answer_is_dropped(presence: control.Presence, on: On) -> None:
     kept: list[Request] = []
     read, write = os.pipe()

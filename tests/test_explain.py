@@ -85,10 +85,12 @@ def test_of_ends_that_met_by_name(start: Start) -> None:
     receiver = start(cwasi.open_receiver, "lab", timeout=HANG)
     with cwasi.open_sender("lab", timeout=HANG), receiver.result(HANG):
         done = explain("lab")
-        assert done.returncode == 0 and "sender -> receiver: " in done.stdout, done
-        assert json.loads(explain("lab", "--json").stdout)["told"][0]["explanation"] == {}
-        other = explain("lab", "--if-size", "10x")
-        assert other.returncode == 2 and "all of whose ends are in one host" in other.stderr
+        assert done.returncode == 0 and "lacked: " not in done.stdout and "   <- in use" in done.stdout, done
+        [told] = json.loads(explain("lab", "--json").stdout)["told"]
+        assert told["explanation"]["way"] == "ring" and any("no host" in lack for lack in told["explanation"]["lacked"])
+        other = explain("lab", "--if-rate", "10x")
+        assert other.returncode == 2 and "none was seen yet of which that would be a multiple" in other.stderr
+        assert "with messages of 100: ring" in explain("lab", "--if-size", "100").stdout
 
 
 def test_of_nothing() -> None:

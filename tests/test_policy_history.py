@@ -83,6 +83,30 @@ def test_a_change_of_the_costs_is_seen_and_believed() -> None:
     assert mean(back) == pytest.approx(0.0, abs=0.05), "and the way down as well"
 
 
+def test_what_got_worse_for_no_reason_may_be_as_before() -> None:
+    history = windows(windows(EdgeHistory(), [1.0] * 30), [3.0] * 4, begin=30.0)
+    kind = kind_of(history.held or Conditions())
+    soon, later = (history.corrected(RING, kind, 0.1, now, ONE) for now in (33.1, 40.0))
+    assert soon[0] > 0.9 > 0.1 > later[0], "on another way by now"
+    assert later[1] > 0.3, "but nobody knows"
+    assert mean(history, now=40.0) > 1.0, "where it is in use it is seen"
+    assert windows(history, [1.0] * 10, begin=34.0).falls == ()
+
+
+def test_the_model_is_heard_where_windows_differ() -> None:
+    few = windows(EdgeHistory(), [1.0, 1.0, 9.0, 1.0, 9.0])
+    many = windows(EdgeHistory(), [1.0, 1.0, 9.0, 1.0, 9.0] * 30)
+    assert 0 < mean(few) < 0.6 * log(4.2) < mean(many, now=149.0)
+
+
+def test_kinds_of_conditions() -> None:
+    often, seldom = Conditions(64.0, rate=1e5), Conditions(64.0, rate=100.0)
+    assert len({kind_of(often, level) for level in range(3)} | {kind_of(seldom, level) for level in range(3)}) == 6
+    assert kind_of(often) == kind_of(Conditions(64.0)), "how many come is not known"
+    assert kind_of(seldom._replace(burst=0.0)) == kind_of(often), "it is the way that is slow"
+    assert kind_of(Conditions(1e6, rate=100.0)) == kind_of(Conditions(1e6, rate=1e5)), "large ones keep all awake"
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_noise_is_no_change(seed: int) -> None:
     noise = Noise(seed)

@@ -6,65 +6,21 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import pairwise, product
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from traces import COSTS, NEAR, PIPE, RING, TCP, in_halves, trace_of
 
 from cwasi_fastpath import errors
 from cwasi_fastpath.metrics import Observation
-from cwasi_fastpath.modes import EdgeFacts, Locality, Mode, Transport
-from cwasi_fastpath.policy import Cores, Decision, EdgeHistory, Objective, Policy, Request, Way
+from cwasi_fastpath.modes import Mode, Transport
+from cwasi_fastpath.policy import Cores, Decision, EdgeHistory, Policy, Request, Way
 from cwasi_fastpath.policy.comparisons import AlwaysPolicy, policy_named
 from cwasi_fastpath.policy.generate import SCENARIOS, generate
 from cwasi_fastpath.policy.noise import Noise
-from cwasi_fastpath.policy.outlook import switch_ns
-from cwasi_fastpath.policy.replay import block_ns, oracle, replay, with_adaptations
+from cwasi_fastpath.policy.oracle import oracle
+from cwasi_fastpath.policy.regret import regret
+from cwasi_fastpath.policy.replay import Replay, replay, with_adaptations
 from cwasi_fastpath.policy.trace import Block, Measured, Trace, lines_of, read
-
-RING, PIPE, TCP = Way(Transport.RING), Way(Transport.PIPE), Way(Transport.TCP)
-COSTS = generate("steady", seconds=0.1).costs
-NEAR = EdgeFacts(Locality.PROCESS)
-
-
-def trace_of(costs: list[dict[Way, float]], messages: int = 1000) -> Trace:
-    """Blocks of 20 ms, with what a message costs on each way, ns."""
-    blocks = [
-        Block(number * 0.02, 0.02, messages, 256.0, {way: Measured(ns) for way, ns in measured.items()}, NEAR)
-        for number, measured in enumerate(costs)
-    ]
-    return Trace("made by hand", COSTS, tuple(blocks), ())
-
-
-# ---- the oracle ----
-
-price = st.integers(1, 2000).map(float)
-prices = st.lists(st.fixed_dictionaries(dict.fromkeys((RING, PIPE, TCP), price)), min_size=1, max_size=5)
-
-
-@settings(max_examples=40, deadline=None)
-@given(prices)
-def test_nobody_does_better_than_the_oracle(costs: list[dict[Way, float]]) -> None:
-    """All ways through the trace, one after the other."""
-    trace = trace_of(costs)
-
-    def total(path: tuple[Way, ...]) -> float:
-        paid = sum(block_ns(block, way, Objective()) for block, way in zip(trace.blocks, path, strict=True))
-        return paid + sum(switch_ns(COSTS, a, b) for a, b in pairwise(path))
-
-    best = oracle(trace)
-    assert best.total_ns == pytest.approx(min(map(total, product((RING, PIPE, TCP), repeat=len(costs)))))
-    assert best.total_ns == pytest.approx(total(best.ways))
-    assert best.regret(best) == 0
-
-
-def test_the_oracle_pays_for_what_it_has_to_leave() -> None:
-    trace = trace_of([{RING: 1.0}] * 3 + [{TCP: 5.0}] * 3)
-    best = oracle(trace)
-    assert best.ways == (RING,) * 3 + (TCP,) * 3 and (best.switches, best.forced) == (0, 1)
-    assert best.total_ns == 3 * 1000 + 3 * 5000 + COSTS.switch[Transport.TCP]
-
 
 # ---- what a policy sees ----
 
@@ -93,6 +49,68 @@ def test_a_policy_sees_only_the_way_that_it_is_on() -> None:
     assert found.total_ns == 1000 * (10 + 10 + 20 + 20) + COSTS.switch[Transport.PIPE]
 
 
+class Shown(Policy):
+    """Leaves the ring after so many windows, and remembers what it saw of each."""
+
+    def __init__(self, windows: int) -> None:
+        self.windows = windows
+        self.seen: list[tuple[Way | None, int, float, float, float | None]] = []
+
+    def decide(self, request: Request) -> Decision:
+        return Decision(Mode.LOCAL, Transport.RING, "")
+
+    def step(self, request: Request) -> tuple[EdgeHistory, Way | None]:
+        seen = request.observation
+        assert seen is not None and seen.seconds is not None
+        self.seen.append(
+            (request.current, seen.messages, round(seen.seconds, 9), round(request.now, 9), seen.latency_ns)
+        )
+        return EdgeHistory(), PIPE if len(self.seen) >= self.windows else request.current
+
+
+def closed(costs: list[dict[Way, Measured]], messages: int = 1000) -> Trace:
+    """Blocks of 20 ms in which each message waits for the one before it."""
+    blocks = [Block(number * 0.02, 0.02, messages, 256.0, one, NEAR, burst=0.0) for number, one in enumerate(costs)]
+    return Trace("made by hand", COSTS, tuple(blocks), ())
+
+
+def test_who_is_on_a_slow_way_looks_again_before_it_has_sent_all() -> None:
+    """By the ring each of 1,000 messages and its answer takes 0.2 ms, and a look comes after 50 ms."""
+    policy = Shown(2)
+    found = replay(closed([{RING: in_halves(1e5), PIPE: in_halves(1e4)}] * 2), policy, "shown")
+    assert policy.seen == [
+        (RING, 250, 0.05, 0.05, 1e5), (RING, 250, 0.05, 0.1, 1e5), (PIPE, 500, 0.01, 0.11, 1e4),
+        (PIPE, 1000, 0.02, 0.13, 1e4),
+    ]  # fmt: skip
+    assert found.total_ns == 500 * 1e5 + 1500 * 1e4 + COSTS.switch[Transport.PIPE]
+    assert [(stint.block, stint.way, stint.messages) for stint in found.stints] == [
+        (0, RING, 250), (0, RING, 250), (0, PIPE, 500), (1, PIPE, 1000),
+    ]  # fmt: skip
+    assert found.ways == (RING, PIPE) and found.switches == 1
+
+
+def test_on_a_fast_way_a_block_lasts_as_long_as_it_did() -> None:
+    policy = Shown(9)
+    replay(closed([{RING: in_halves(10.0, 8.0, 12.0), PIPE: in_halves(1e4)}] * 3), policy, "shown")
+    assert [(seconds, now) for _, _, seconds, now, _ in policy.seen] == [(0.02, 0.02), (0.02, 0.04), (0.02, 0.06)]
+    assert {latency for *_, latency in policy.seen} == {10.0}, "of all of the block"
+
+
+def test_halves_come_one_after_the_other() -> None:
+    policy = Shown(9)
+    found = replay(closed([{RING: in_halves(50e3, 10e3, 90e3), PIPE: in_halves(1.0)}], 1001), policy, "shown")
+    assert [(messages, latency) for _, messages, _, _, latency in policy.seen] == [
+        (501, 10e3), (250, 90e3), (250, 90e3),
+    ]  # fmt: skip
+    assert found.total_ns == 501 * 10e3 + 500 * 90e3
+
+
+def test_messages_that_wait_for_none_come_as_they_came() -> None:
+    policy = Shown(9)
+    replay(trace_of([{RING: 1e9, PIPE: 1.0}] * 2), policy, "shown")
+    assert [(messages, seconds) for _, messages, seconds, *_ in policy.seen] == [(1000, 0.02)] * 2
+
+
 def test_a_policy_that_wants_what_is_not_possible() -> None:
     class Stubborn(Curious):
         def step(self, request: Request) -> tuple[EdgeHistory, Way | None]:
@@ -102,19 +120,25 @@ def test_a_policy_that_wants_what_is_not_possible() -> None:
     assert found.ways == (PIPE,) * 3 and (found.switches, found.forced) == (0, 0)
 
 
+def on(found: Replay, *ways: Way) -> Replay:
+    """The same, but on these ways."""
+    stints = [replace(stint, way=way) for stint, way in zip(found.stints, ways, strict=True)]
+    return replace(found, stints=tuple(stints))
+
+
 def test_time_to_adapt() -> None:
     costs = [{RING: 10.0, PIPE: 900.0}] * 5 + [{RING: 900.0, PIPE: 9.0}] * 95
     trace = replace(trace_of(costs), changes=(0.1,))
     best = oracle(trace)
     assert best.ways == (RING,) * 5 + (PIPE,) * 95
-    late = replace(best, ways=(RING,) * 8 + (PIPE,) * 92)
+    late = on(best, *[RING] * 8, *[PIPE] * 92)
     for changes in ((0.1,), None):   # told, or from what the oracle did
         (one,) = with_adaptations(replace(trace, changes=changes), late, best).adaptations
         assert (one.at, round(one.seconds, 6), one.messages, one.done) == (0.1, 0.06, 3000, True)
         assert one.in_time
-    (never,) = with_adaptations(trace, replace(best, ways=(RING,) * 100), best).adaptations
+    (never,) = with_adaptations(trace, on(best, *[RING] * 100), best).adaptations
     assert not never.done and not never.in_time
-    assert with_adaptations(trace, replace(best, ways=(PIPE,) * 100), best).time_to_adapt is None, "it was there before"
+    assert with_adaptations(trace, on(best, *[PIPE] * 100), best).time_to_adapt is None, "it was there before"
 
 
 # ---- the cost policy ----
@@ -130,7 +154,7 @@ def test_regret_on_traces_that_were_kept_out(scenario: str, seed: int) -> None:
     trace = generate(scenario, seed=seed)
     best = oracle(trace)
     found = with_adaptations(trace, replay(trace, policy_named("cost", trace.costs), "cost"), best)
-    assert found.regret(best) <= 0.02
+    assert regret(found, best).share <= 0.02
     for name in STATIC:
         static = replay(trace, policy_named(name, trace.costs), name)
         assert found.total_ns <= static.total_ns * 1.0001 or found.ways[-1] == static.ways[-1] == static.ways[0], name
@@ -184,6 +208,11 @@ def test_a_trace_goes_through_its_file(scenario: str) -> None:
     assert read(lines_of(replace(trace, changes=None)), "t").changes is None
 
 
+def test_halves_go_through_a_file() -> None:
+    trace = closed([{RING: in_halves(10.0, 8.0, 12.0), PIPE: in_halves(5.0)}])
+    assert read(lines_of(trace), "t") == trace
+
+
 def damaged(lines: list[str], number: int, change: Mapping[str, object]) -> list[str]:
     return [*lines[:number], json.dumps({**json.loads(lines[number]), **change}) + "\n", *lines[number + 1 :]]
 
@@ -217,6 +246,11 @@ LINES = list(lines_of(generate("link", seconds=0.2)))
         (damaged(LINES, 1, {"measured": {"tcp": {}}}), "line 2: latency_ns was not measured"),
         (damaged(LINES, 1, {"measured": {"tcp": {"latency_ns": "x"}}}), "line 2: latency_ns is a number"),
         (damaged(LINES, 1, {"measured": {"smoke": {"latency_ns": 1}}}), "line 2: way 'smoke' is unknown"),
+        (damaged(LINES, 1, {"measured": {"tcp": {"latency_ns": 1, "rate": 0}}}), "line 2: rate is how many"),
+        (damaged(LINES, 1, {"measured": {"tcp": {"latency_ns": 1, "halves": 5}}}), "line 2: halves are two"),
+        (damaged(LINES, 1, {"measured": {"tcp": {"latency_ns": 1, "halves": [{}]}}}), "line 2: halves are two"),
+        (damaged(LINES, 1, {"measured": {"tcp": {"latency_ns": 1, "halves": [{}, {}]}}}), "latency_ns was not"),
+        (damaged(LINES, 1, {"measured": {"tcp": {"latency_ns": 1, "halves": [1, 2]}}}), "is an object of JSON"),
         (damaged(LINES, 1, {"facts": ["mars", True, True]}), r"line 2: facts are \[process or node or elsewhere"),
         (damaged(LINES, 1, {"facts": 7}), "line 2: facts are"),
     ],

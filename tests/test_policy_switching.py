@@ -97,6 +97,32 @@ def test_others_on_the_cores() -> None:
     assert edge.way == TWO, "they have gone"
 
 
+def test_who_waits_for_a_core_knows_before_others_are_seen() -> None:
+    edge = settled()
+    assert edge.window(replace(SMALL, latency_ns=60_000.0, contention=0.9)) == ONE, "a hundred times as long"
+    assert edge.request.history is not None and edge.request.history.held is not None
+    for _ in range(5):
+        assert edge.window(replace(SMALL, others=0.9, latency_ns=1800.0, contention=0.5)) == ONE
+
+
+def test_a_core_that_others_had_once_says_nothing() -> None:
+    late = replace(SMALL, latency_ns=5000.0, contention=0.4)
+    edge = settled()
+    for window in (late, SMALL, late, late, SMALL):
+        assert edge.window(window) == TWO
+    ways = [edge.window(late if edge.way == TWO else replace(SMALL, latency_ns=1000.0)) for _ in range(4)]
+    assert ways[:3] == [TWO, TWO, TWO] and ways[3] != TWO, "but where it lasts, it does"
+
+
+def test_what_came_for_no_reason_may_be_gone() -> None:
+    edge = settled()
+    while edge.way == TWO:
+        edge.window(replace(SMALL, latency_ns=60_000.0))
+    ways = [edge.window(replace(SMALL, latency_ns=600.0 if edge.way == TWO else 1900.0)) for _ in range(250)]
+    assert ways[20] != TWO and ways[-1] == TWO, "not at once, but after some seconds"
+    assert edge.request.history is not None and edge.request.history.switches == 2
+
+
 def test_what_costs_more_than_the_model_says() -> None:
     """For no reason that can be seen: three windows in a row."""
     edge = settled()
@@ -335,6 +361,29 @@ def test_a_switch_after_which_few_answers_come_is_a_mistake(left: float) -> None
     for _ in range(100):   # two seconds
         edge.window(replace(ASKED, latency_ns=2000.0))
         assert edge.way != TWO, "not again, so soon"
+
+
+def test_a_switch_to_a_core_that_others_want_is_no_mistake_for_long() -> None:
+    """They may leave, and that is seen."""
+    edge = Edge(CostPolicy(COSTS), PIPE)
+    while edge.way == PIPE:
+        edge.window(replace(ASKED, latency_ns=28_000.0))
+    edge.window(replace(ASKED, rate=3e3, messages=60, latency_ns=150e3, contention=0.9))
+    assert edge.way == ONE
+    ways = [edge.window(replace(ASKED, latency_ns=600.0 if edge.way == TWO else 1800.0, others=0.0)) for _ in range(50)]
+    assert ways[5] != TWO and ways[-1] == TWO, "within a second"
+
+
+def test_pauses_are_no_slowness() -> None:
+    """Of messages that are answered, but of which each comes a while after the answer."""
+    edge = settled(observation=replace(ASKED, latency_ns=600.0))
+    seldom = replace(ASKED, messages=10, rate=500.0, latency_ns=20_000.0, parked=0.5)
+    for _ in range(10):
+        edge.window(seldom)
+    history = edge.request.history
+    assert history is not None and history.held is not None and history.held.rate == 500.0
+    kinds = {record.kind for record in history.records}
+    assert len(kinds) > 1, "what was learnt before is not mixed with this"
 
 
 def test_a_switch_after_which_fewer_messages_are_sent_may_be_right() -> None:

@@ -17,7 +17,7 @@ import pytest
 from channels import HANG, Start, eventually
 
 import cwasi_fastpath as cwasi
-from cwasi_fastpath import observing, placing, steward
+from cwasi_fastpath import guest_cores, observing, placing, steward
 from cwasi_fastpath.metrics import Observation, sane
 from cwasi_fastpath.modes import Locality, Transport, mode_of
 from cwasi_fastpath.observing import Counts
@@ -253,7 +253,7 @@ def test_no_core_is_taken_that_guests_may_not_use(guests: Path, start: Start) ->
 
 
 def test_cores_that_are_gone_meanwhile(guests: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steward, "sets", lambda cores, usable: ({usable[0]}, {4095}))
+    monkeypatch.setattr(guest_cores, "sets", lambda cores, usable: ({usable[0]}, {4095}))
     policy = Told(lambda request: ONE)
     with cwasi.Host(policy=policy) as host:
         run = Run(host, guests, start)
@@ -294,6 +294,42 @@ def test_of_calls_one_channel_decides_on_the_cores(guests: Path, start: Start) -
             running.result(HANG)
     able = [request for request in policy.asked if ONE in request.ways]
     assert able and len(able) < len(policy.asked), "the answers come back on a channel of their own"
+
+
+def test_of_a_policy_that_hangs_there_is_one_thread(
+    guests: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steward, "_PATIENCE", 0.05)
+    gate, inside = threading.Event(), threading.Event()
+
+    def hangs(request: Request) -> Any:
+        inside.set()
+        gate.wait(HANG)
+        return request.current
+
+    policy = Told(hangs)
+    with cwasi.Host(policy=policy) as host:
+        run = Run(host, guests, start)
+        run.until(inside.is_set)
+        host.stop()
+        with suppress(cwasi.GuestExit):
+            run.running.result(HANG)
+        [thread] = stewards()
+        count, size = "2000000000", str(SIZE)
+        more = [host.load(guests / f"{name}.wasm", f"{name}2", arguments=(count, size)) for name in ("source", "sink")]
+        host.connect("more", *more, ports=("out", "in"))
+        running = start(lambda: host.run(*more))
+        asked = len(policy.asked)
+        eventually(lambda: {guest.name for guest in more} <= set(host.running()))
+        assert stewards() == [thread]
+        policy.answer = lambda request: request.current
+        gate.set()
+        eventually(lambda: len(policy.asked) > asked or running.done())
+        assert stewards() == [thread], "it goes on, for those that run now"
+        host.stop()
+        with suppress(cwasi.GuestExit):
+            running.result(HANG)
+    assert not stewards()
 
 
 def test_nothing_goes_on_when_the_host_is_closed_in_a_run(guests: Path, start: Start) -> None:
@@ -428,6 +464,17 @@ def test_the_load_of_others_is_known_from_the_first_look(monkeypatch: pytest.Mon
     assert load.others == pytest.approx({0: 1.0, 1: 0.0})
     load.look(1.2, {})
     assert 0 < load.others[0] < 1 and 0 < load.others[1] < 1, "from then on it is smoothed"
+
+
+def test_a_thread_of_ours_that_ran_on_two_cores_is_not_taken_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter([{0: 0, 1: 0}, {0: 6 * 10**7, 1: 6 * 10**7}, {0: 16 * 10**7, 1: 16 * 10**7}])
+    monkeypatch.setattr(placing, "busy_ns", lambda: next(looks))
+    load = Load([0, 1])
+    load.look(1.0, {})
+    load.look(1.1, {0: 0.0, 1: 1e8})
+    assert sum(load.others.values()) == pytest.approx(0.2), "20 of the 120 ms in which both cores worked"
+    load.look(1.2, {0: 2e8, 1: 0.0})
+    assert 0 < sum(load.others.values()) < 0.2
 
 
 def test_places_of_ways() -> None:

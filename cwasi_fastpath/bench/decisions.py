@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from statistics import median
+from statistics import mean, median
 
 from ..metrics import Observation
 from ..modes import EdgeFacts, Locality, Transport
@@ -19,54 +19,73 @@ _WAYS = frozenset({
     Way(_RING), Way(_RING, Cores.ONE), Way(_RING, Cores.TWO), Way(Transport.PIPE), Way(Transport.TCP),
     Way(Transport.REDIS),
 })  # fmt: skip
+_SETTLED, _WINDOWS = 10, 10
+"""After a change, until nothing changes any more; then as many windows as have one in which all ways are compared."""
+_GROWN = 64.0
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one decision, CPU time."""
+    """Of one decision, CPU time in us."""
 
-    edges: int
-    steady_us: float
-    """Where nothing has changed; the median of the windows."""
-    changed_us: float
-    """Where the conditions of all edges have."""
-    core: float
-    """The part of a core that all edges take, decided about once a second, where nothing changes."""
+    steady: float
+    """Where nothing is new; the median of the windows."""
+    mean: float
+    """The mean of all windows in which nothing changes: in some of them all ways are compared."""
+    changed: float
+    """Where the size of all messages has changed."""
 
 
-def measure(edges: int, windows: int = 20) -> Cost:
-    """Every edge has messages of its own size and rate, and noise; then all of them get larger."""
-    noise = Noise(1)
-    costs = generate("steady", seconds=0.1).costs
-    policy = CostPolicy(costs)
-    here = EdgeFacts(Locality.PROCESS)
-    base = Request(here, available=frozenset(Transport), ways=_WAYS, current=Way(_RING, Cores.TWO))
-    sizes = [64.0 * 2 ** (8 * noise.uniform()) for _ in range(edges)]
-    requests = [base] * edges
-    times = []
-    for number in range(windows + 1):
-        grown = 64.0 if number == windows else 1.0
+class Deciding:
+    """About edges with messages of their own size and rate, and noise."""
+
+    def __init__(self, edges: int) -> None:
+        self._noise = Noise(1)
+        self._costs = generate("steady", seconds=0.1).costs
+        self._policy = CostPolicy(self._costs)
+        self._sizes = [64.0 * 2 ** (8 * self._noise.uniform()) for _ in range(edges)]
+        here = EdgeFacts(Locality.PROCESS)
+        base = Request(here, available=frozenset(Transport), ways=_WAYS, current=Way(_RING, Cores.TWO))
+        self._requests = [base] * edges
+        self._now = 0.0
+        self._grown = False
+
+    def round(self) -> Cost:
+        """Windows in which nothing changes, and one in which all messages get larger; or smaller, every other time."""
+        for _ in range(_SETTLED):
+            self._window()
+        steady = [self._window() for _ in range(_WINDOWS)]
+        self._grown = not self._grown
+        return Cost(median(steady), mean(steady), self._window())
+
+    def _window(self) -> float:
+        """What a decision took, us."""
+        self._now += 1.0
+        grown = _GROWN if self._grown else 1.0
         asked = [
-            replace(one, observation=_seen(noise, one, size * grown, costs), now=float(number))
-            for one, size in zip(requests, sizes, strict=True)
+            replace(one, observation=self._seen(one, size * grown), now=self._now)
+            for one, size in zip(self._requests, self._sizes, strict=True)
         ]
         begin = time.thread_time()
-        answers = [policy.step(one) for one in asked]
-        times.append((time.thread_time() - begin) / edges * 1e6)
-        requests = list(_followed(asked, answers, float(number)))
-    steady = median(times[windows // 2 : windows])
-    return Cost(edges, steady, times[windows], steady * edges / 1e6)
+        answers = [self._policy.step(one) for one in asked]
+        took = time.thread_time() - begin
+        self._requests = list(_followed(asked, answers, self._now))
+        return took / len(asked) * 1e6
+
+    def _seen(self, request: Request, size: float) -> Observation:
+        """As the model says, and noise."""
+        noise, way = self._noise, request.current
+        assert way is not None
+        rate = 1000.0 * noise.factor(0.03)
+        latency = _latency(self._costs, way, size, rate) * noise.factor(0.05)
+        return Observation(
+            1000, size, 0.0, seconds=1.0, latency_ns=latency, rate=rate, burst=1.0, contention=0.0,
+            others=0.05 * noise.uniform(),
+        )  # fmt: skip
 
 
-def _seen(noise: Noise, request: Request, size: float, costs: Costs) -> Observation:
-    """As the model says, and noise."""
-    rate, way = 1000.0 * noise.factor(0.03), request.current
-    assert way is not None
-    latency = estimate(costs, way, Conditions(size, rate=rate, way=way)).latency * noise.factor(0.05)
-    return Observation(
-        1000, size, 0.0, seconds=1.0, latency_ns=latency, rate=rate, burst=1.0, contention=0.0,
-        others=0.05 * noise.uniform(),
-    )  # fmt: skip
+def _latency(costs: Costs, way: Way, size: float, rate: float) -> float:
+    return estimate(costs, way, Conditions(size, rate=rate, way=way)).latency
 
 
 def _followed(

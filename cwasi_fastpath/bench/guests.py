@@ -15,7 +15,7 @@ from .case import COST, P50, P99, RATE, Case, Cores, Kind, Path, Sample
 from .cores import run_both
 from .stats import quantile_of
 
-_MODULE = File(__file__).with_name("channel.wat")
+MODULE = File(__file__).with_name("channel.wat")
 _CLOCKS = 1000
 """Looks at the clock that ping takes first, to know what they cost."""
 _TRANSPORTS = {Path.WINDOWS: Path.RING}
@@ -45,7 +45,7 @@ class _Stage:
     def load(self, role: str, lockstep: bool, stdin: str | None = None, stdout: str | None = None) -> Guest:
         numbers = (self._count, self._case.size, int(lockstep), _window_bytes(self._case))
         return self.host.load(
-            _MODULE, role, arguments=(role, *map(str, numbers)),
+            MODULE, role, arguments=(role, *map(str, numbers)),
             stdin=stdin, stdout=stdout, stderr=self._directory / role,
         )  # fmt: skip
 

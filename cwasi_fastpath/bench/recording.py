@@ -1,43 +1,31 @@
 """Records a trace for policies: real messages between two threads, by every way in turn, while something changes.
 
-A block has a short run on each way, one after the other, so that all of them meet the same time. In a run each message
-waits for the one before it to be answered, with C at both ends.
+A block has two short runs on each way, in turn, so that all of them meet the same time, and the noise of one half is
+not in the other. In a run each message waits for the one before it to be answered, with C at both ends.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
-from statistics import fmean, median
-from typing import Any
+from statistics import median
 
 from .. import calibration
-from .._native import check, ffi, lib
 from ..channel import open_channel
-from ..endpoint import Endpoint
 from ..errors import BadSpec
 from ..modes import EdgeFacts, Locality, Transport
 from ..policy import Cores, Costs, Curve, Way
 from ..policy.trace import Block, Measured, Trace
+from .crowd import Busy, crowd
 from .environment import environment
+from .road import LARGEST, Road, rate_of, road_of
 
-SMALL, LARGE = 64, 1 << 20
+SMALL, LARGE = 64, LARGEST
 _FIRST_ROUNDS = 40
 """Before the trace begins: what a calibration would know."""
-_RUN_SECONDS = 0.003
-"""Of one run, about."""
-_PART = 8
-"""Messages there and back in a part of a run."""
-_WORK = {SMALL: 2000, LARGE: 100}
-"""Messages that a block is made to stand for: the same on each way."""
 _SWITCHES = 5
 _HERE = EdgeFacts(Locality.PROCESS)
 
@@ -49,10 +37,14 @@ class Phase:
     size: int = SMALL
     crowded: bool = False
     """Another process wants one of the cores all the time."""
+    pause: float = 0.0
+    """Seconds from an answer to the next message."""
 
 
+_SELDOM = Phase(pause=0.002)
 SCENARIOS: dict[str, tuple[Phase, ...]] = {
     "steady": (Phase(),),
+    "bursty": (_SELDOM, Phase()) * 4,
     "size-shift": (Phase(SMALL), Phase(LARGE), Phase(SMALL)),
     "contention": (Phase(), Phase(crowded=True), Phase()),
 }
@@ -72,110 +64,62 @@ def record(scenario: str, seconds: float, ways: Sequence[Way], redis: str | None
         raise BadSpec(f"scenario {scenario!r} cannot be recorded: use {', '.join(SCENARIOS)}")
     phases = SCENARIOS[scenario]
     with ExitStack() as stack:
-        roads = [stack.enter_context(_road(way, redis)) for way in ways]
-        busy = _Busy()
+        roads = [stack.enter_context(road_of(way, redis)) for way in ways]
+        busy = Busy()
         costs = _calibrated(roads, sorted({phase.size for phase in phases}), redis)
         blocks: list[Block] = []
         changes = []
         start = time.monotonic()
         for number, phase in enumerate(phases):
             until = start + seconds * (number + 1) / len(phases)
-            with _crowd(phase.crowded):
+            with crowd(phase.crowded):
                 if number:
-                    changes.append(time.monotonic() - start)
+                    changes.append(round(time.monotonic() - start, 6))
                 while not blocks or time.monotonic() < until or blocks[-1].at < (changes or [0.0])[-1]:
-                    blocks.append(_block(roads, phase.size, start, busy))
+                    rate = 1 / phase.pause if phase.pause else _fastest(costs, phase.size)
+                    blocks.append(_block(roads, phase, start, busy, rate))
     about = {"recorded": scenario, **environment()}
     return Trace(f"{scenario}, recorded", costs, tuple(blocks), tuple(changes), about)
 
 
-def _block(roads: Sequence[_Road], size: int, start: float, busy: _Busy) -> Block:
+def _block(roads: Sequence[Road], phase: Phase, start: float, busy: Busy, rate: float) -> Block:
+    """Stands for what an edge does in its time that has so many messages a second."""
     begin = time.monotonic()
-    measured = {road.way: road.run(size) for road in roads}
+    runs = [{road.way: road.run(phase.size, phase.pause) for road in roads} for _ in range(2)]
     end = time.monotonic()
+    measured = {road.way: _both(*(run[road.way] for run in runs)) for road in roads}
+    messages = max(1, round((end - begin) * rate))
     return Block(
-        begin - start, end - begin, _WORK[size], float(size), measured, _HERE, burst=0.0, others=busy.others(),
+        round(begin - start, 6), round(end - begin, 6), messages, float(phase.size), measured, _HERE, burst=0.0,
+        others=busy.others(),
     )  # fmt: skip
 
 
-# ---- one way ----
+def _both(one: Measured, other: Measured) -> Measured:
+    latency = round((one.latency_ns + other.latency_ns) / 2, 1)
+    return Measured(
+        latency_ns=latency,
+        cpu_ns=_mean(one.cpu_ns, other.cpu_ns, 1),
+        contention=_mean(one.contention, other.contention, 3),
+        parked=round((one.parked + other.parked) / 2, 3),
+        rate=None if one.rate is None else rate_of(latency),
+        halves=(one, other),
+    )
 
 
-class _Road:
-    """Two threads, where a way wants them, and channels there and back."""
-
-    def __init__(
-        self, way: Way, threads: tuple[ThreadPoolExecutor, ThreadPoolExecutor], ends: list[list[Endpoint]]
-    ) -> None:
-        self.way = way
-        self._threads, self._ends = threads, ends
-        self._messages = [ffi.from_buffer(bytearray(b"\7") * LARGE) for _ in range(2)]
-
-    def run(self, size: int) -> Measured:
-        """As many messages there and back as a few milliseconds have room for, in small parts: nobody knows before
-        what one takes when others want the cores.
-        """
-        until = time.monotonic() + _RUN_SECONDS
-        parks = self._parks()
-        trips: list[int] = []
-        cpu = parts = 0
-        while not parts or time.monotonic() < until:
-            took = ffi.new("uint64_t[]", _PART)
-            work = zip(self._threads, ("ping", "pong"), self._ends, self._messages, strict=True)
-            running = [
-                thread.submit(self._drive, loop, ends, message, size, took) for thread, loop, ends, message in work
-            ]
-            cpu += sum(one.result() for one in running)
-            trips += list(took)[1:]   # the first one wakes the other side
-            parts += 1
-        latency = sum(trips) / (2 * len(trips))
-        return Measured(
-            latency_ns=latency,
-            cpu_ns=cpu / (2 * _PART * parts),
-            parked=min(1.0, max(0, self._parks() - parks - parts) / (2 * _PART * parts)),
-            rate=1e9 / (2 * latency) if latency else None,
-        )
-
-    def _drive(self, loop: str, ends: list[Endpoint], message: Any, size: int, took: Any) -> int:
-        """Ns of CPU. A failure takes the other side along."""
-        begin = time.thread_time_ns()
-        drive = ffi.new("cwasi_drive *", (ends[0].pointer, ends[1].pointer, message, size, _PART, -1, took))
-        try:
-            check(getattr(lib, f"cwasi_drive_{loop}")(drive), "recording")
-        except BaseException:
-            for end in ends:
-                end.stop()
-            raise
-        return time.thread_time_ns() - begin
-
-    def _parks(self) -> int:
-        return sum(end.metrics().parks for ends in self._ends for end in ends)
+def _mean(one: float | None, other: float | None, digits: int) -> float | None:
+    return None if one is None or other is None else round((one + other) / 2, digits)
 
 
-@contextmanager
-def _road(way: Way, redis: str | None) -> Iterator[_Road]:
-    target = redis if way.transport is Transport.REDIS and redis else str(way.transport)
-    usable = sorted(os.sched_getaffinity(0))
-    places = {
-        Cores.FREE: (set(usable), set(usable)),
-        Cores.ONE: ({usable[0]}, {usable[0]}),
-        Cores.TWO: ({usable[0]}, {usable[-1]}),
-    }[way.cores]
-    with ExitStack() as stack:
-        one, other = (
-            stack.enter_context(ThreadPoolExecutor(1, "cwasi recording", os.sched_setaffinity, (0, place)))
-            for place in places
-        )
-        there, back = open_channel("recording.there", target), open_channel("recording.back", target)
-        for end in (*there, *back):
-            stack.enter_context(end)
-        yield _Road(way, (one, other), [[there[0], back[1]], [back[0], there[1]]])
+def _fastest(costs: Costs, size: int) -> float:
+    """Of the way that was the best before the trace."""
+    return rate_of(min(curve.latency_ns[curve.sizes.index(size)] for curve in costs.curves.values()))
 
 
 # ---- what is known before ----
 
 
-def _calibrated(roads: Sequence[_Road], sizes: Sequence[int], redis: str | None) -> Costs:
+def _calibrated(roads: Sequence[Road], sizes: Sequence[int], redis: str | None) -> Costs:
     """As a calibration would have it, on these sizes."""
     found: dict[tuple[Way, int], list[Measured]] = {}
     for _ in range(_FIRST_ROUNDS):
@@ -185,12 +129,16 @@ def _calibrated(roads: Sequence[_Road], sizes: Sequence[int], redis: str | None)
     curves = {
         road.way: Curve(
             tuple(map(float, sizes)),
-            # The mean: few that take very long are what a way costs, where others want the cores now and then.
-            tuple(fmean(one.latency_ns for one in found[road.way, size][3:]) for size in sizes),
+            # Of runs that nobody disturbed: what others on the cores do to a way is known apart from this.
+            tuple(median(one.latency_ns for one in found[road.way, size][3:]) for size in sizes),
             error=0.1,
         )
         for road in roads
     }
+    for road in roads:
+        latencies = zip(sizes, curves[road.way].latency_ns, strict=True)
+        for size, latency in latencies:
+            road.knows(size, latency)
     transports = {road.way.transport for road in roads}
     switch = {kind: _switch_ns(kind, redis) for kind in Transport if kind in transports}
     costs = calibration.costs(redis)
@@ -216,49 +164,3 @@ def _switch_ns(kind: Transport, redis: str | None) -> float:
     return float(median(times))
 
 
-# ---- the others ----
-
-
-class _Busy:
-    """How many of our cores others have kept busy, lately."""
-
-    def __init__(self) -> None:
-        self._looks: deque[tuple[float, float, float]] = deque(maxlen=10)
-        self._tick = os.sysconf("SC_CLK_TCK")
-
-    def others(self) -> float | None:
-        """Since some blocks ago: the kernel counts in hundredths of a second."""
-        now = (time.monotonic(), self._all(), time.process_time())
-        self._looks.append(now)
-        then = self._looks[0]
-        if now[0] <= then[0]:
-            return None
-        return max(0.0, (now[1] - then[1] - (now[2] - then[2])) / (now[0] - then[0]))
-
-    def _all(self) -> float:
-        """Seconds for which our cores were busy."""
-        ours = {f"cpu{core}" for core in os.sched_getaffinity(0)}
-        busy = 0
-        for line in Path("/proc/stat").read_text().splitlines():
-            name, *fields = line.split()
-            if name in ours:
-                user, nice, system, _, _, irq, soft, *_ = map(int, fields)
-                busy += user + nice + system + irq + soft
-        return busy / self._tick
-
-
-_HOG = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: sum(range(100_000))"
-
-
-@contextmanager
-def _crowd(wanted: bool) -> Iterator[None]:
-    """A process that wants the last of our cores. It ends with us, however we end."""
-    if not wanted:
-        yield
-        return
-    with subprocess.Popen([sys.executable, "-c", _HOG], stdin=subprocess.DEVNULL) as hog:
-        try:
-            os.sched_setaffinity(hog.pid, {max(os.sched_getaffinity(0))})
-            yield
-        finally:
-            hog.kill()

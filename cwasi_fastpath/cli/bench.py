@@ -224,28 +224,33 @@ def switch(switches: int, as_json: bool) -> None:
 
 
 @bench.command()
-@click.option("--edges", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="How many are decided.")
+@click.option("--edges", type=click.IntRange(3, 10_000), default=1000, show_default=True, help="How many are decided.")
+@click.option("--rounds", type=click.IntRange(1, 1000), default=9, show_default=True,
+              help="How often everything is measured.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-def policy(edges: int, as_json: bool) -> None:
-    """Measures what the policy's decisions cost, in CPU time.
+def policy(edges: int, rounds: int, as_json: bool) -> None:
+    """Measures what the policy costs.
+
+    Its decisions and the looks for them, in CPU time; and whether messages between guests take longer for it.
 
     \b
     Examples:
       cwasi bench policy
-      cwasi bench policy --edges 10000
+      cwasi bench policy --edges 10000 --rounds 3
     """
-    from dataclasses import asdict
-
-    from ..bench.decisions import measure
+    from ..bench.deciding import PolicyReport, measure
     from ..bench.environment import environment
 
-    found = measure(edges)
+    with _progress(rounds) as step:
+        found = []
+        for number, values in enumerate(measure(edges, rounds), 1):
+            found.append(values)
+            step(f"round {number}")
+    report = PolicyReport(edges, environment(), found)
     if as_json:
-        click.echo(json.dumps({"schema": 1, "environment": environment(), **asdict(found)}, indent=1))
-        return
-    click.echo(f"a decision where nothing has changed: {found.steady_us:.1f} us")
-    click.echo(f"where everything has: {found.changed_us:.1f} us")
-    click.echo(f"{edges:,} edges, each decided about once a second: {100 * found.core:.2f} % of a core")
+        click.echo(json.dumps(report.to_json(), indent=1))
+    else:
+        report.print(_output())
 
 
 def _print_gaps(found: list[Gaps]) -> None:

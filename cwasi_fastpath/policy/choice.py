@@ -21,10 +21,14 @@ class Caution:
     margin: float = 3.5
     """Standard deviations of what it saves that this must exceed. As it is asked often, few would be exceeded by
     chance."""
+    hope: float = 2.0
+    """The same of what a way that was not measured is to save, in those of the way in use alone, for it to be tried."""
     settle: int = 3
     """Windows on a way before it is left again."""
     pause: float = 10.0
     """Seconds before a way that was tried in vain is tried again; twice as long each time."""
+    rest: float = 0.25
+    """The same where others have wanted a core, as they may leave soon."""
     share: float = 0.01
     """Of the time, at most, for trying."""
 
@@ -103,7 +107,7 @@ def choose(
         price = switch_ns(outlook.costs, current, way)
         worth = gain * rate * history.span + debt - price
         certain = gain > caution.margin * _saves(found, here, index)[1]
-        known = caution.margin * costs[here] * found.errors[here]
+        known = caution.hope * costs[here] * found.errors[here]
         if not certain and (gain <= known or not _may_try(history, way, now)):
             why = "unsure" if chosen == here else why
         elif worth <= (0.0 if certain else price):
@@ -125,13 +129,23 @@ def _may_try(history: EdgeHistory, way: Way, now: float) -> bool:
     return history.trying == way or all(now >= trial.again for trial in history.trials if trial.way == way)
 
 
-def tried(
-    caution: Caution, history: EdgeHistory, way: Way, now: float, window: float, *, barred: bool = False
-) -> EdgeHistory:
-    """A way is tried now; or was, and is barred. window: seconds of one window."""
-    last = next((trial for trial in history.trials if trial.way == way), None)
+def tried(caution: Caution, history: EdgeHistory, way: Way, now: float, window: float) -> EdgeHistory:
+    """A way is tried now. window: seconds of one window."""
     least = max(caution.pause, caution.settle * window / caution.share)
+    return _not_before(history, way, now, least)._replace(trying=way)
+
+
+def barred(
+    caution: Caution, history: EdgeHistory, way: Way, now: float, window: float, *, crowded: bool = False
+) -> EdgeHistory:
+    """It was a mistake to be on a way. crowded: because of others on its cores."""
+    least = caution.rest if crowded else max(caution.pause, caution.settle * window / caution.share)
+    return _not_before(history, way, now, least, barred=True)._replace(trying=None)
+
+
+def _not_before(history: EdgeHistory, way: Way, now: float, least: float, *, barred: bool = False) -> EdgeHistory:
+    """Not again for so many seconds; twice as long as the last time."""
+    last = next((trial for trial in history.trials if trial.way == way and trial.barred >= barred), None)
     pause = least if last is None else min(3600.0, max(least, 2 * last.pause))
     others = tuple(trial for trial in history.trials if trial.way != way)
-    trials = (*others, Trial(way, now + pause, pause, barred))
-    return history._replace(trials=trials, trying=None if barred else way)
+    return history._replace(trials=(*others, Trial(way, now + pause, pause, barred)))

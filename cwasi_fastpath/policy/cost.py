@@ -6,21 +6,24 @@ from math import isfinite, log
 
 from ..metrics import Observation, sane
 from ..modes import Locality, mode_of
-from .choice import Caution, Choice, choose, likely, owed, tried
+from .choice import Caution, Choice, barred, choose, likely, owed, tried
 from .costs import Costs
 from .decision import Decision, Policy, Request, ruled_out_way
 from .explanation import basis_of, explained, lacks, reason_of
-from .history import EdgeHistory, alike
-from .model import Conditions, estimate
+from .history import UNEASY, EdgeHistory, alike
+from .model import REGULAR, Conditions, crowded, estimate, wanted_by_others
 from .outlook import Outlook, look, measured_ns, switch_ns
-from .way import Way
+from .way import Cores, Way
 
 _PATIENCE = {"best": 9, "small": 9, "unsure": 2, "dear": 2}
 """Windows in which the ways need not be compared where nothing changes, by what the last comparison came to."""
 _STRIKING = 0.5
 """Of log(measured / predicted): what noise does not make."""
-_UNEASY = 4.0
-"""Of the cumulative sums: when they are compared all the same."""
+_LASTING, _OVERWHELMING = 3, 10.0
+"""Windows in a row in which the ends wait for their cores until that counts, as any condition that one odd window does
+not change; and how many times longer than expected messages take where a single one is enough."""
+_BUSY = 0.25
+"""Of the time, that messages and answers to them take where each waits for the one before it."""
 
 
 class CostPolicy(Policy):
@@ -67,12 +70,18 @@ class CostPolicy(Policy):
             if request.current is not None and ruled_out_way(request, request.current) is None:
                 return old, request.current
             history, outlook = old, look(self.costs, request, old.held or _conditions(request, None), old.outlook)
+        elif (as_before := self._as_before(request, old, seen)) is not None:
+            if old.idle < old.patience:
+                return as_before, request.current
+            assert old.outlook is not None
+            history, outlook = as_before, old.outlook
         else:
             history, outlook = self._learnt(request, old, seen)
             history, mistaken = history.proved()
             if mistaken and request.current is not None and not request.objective.cpu:
                 gap = 0.0 if old.observed_at is None else max(0.0, request.now - old.observed_at)
-                history = tried(self.caution, history, request.current, request.now, gap, barred=True)
+                felt = history.crowded > 0
+                history = barred(self.caution, history, request.current, request.now, gap, crowded=felt)
             elif history.idle:
                 return history, request.current
         if not outlook.ways:
@@ -83,11 +92,52 @@ class CostPolicy(Policy):
             history = tried(self.caution, history, choice.way, request.now, window)
         return history, choice.way
 
+    def _as_before(self, request: Request, old: EdgeHistory, seen: Observation) -> EdgeHistory | None:
+        """The history with one more window where that is like those before, which is the rule. None where there may be
+        something new: _learnt() would say the same, and does say what is new.
+        """
+        held, outlook, current, now = old.held, old.outlook, request.current, request.now
+        if (
+            held is None
+            or held is not old.previous
+            or outlook is None
+            or not outlook.holds(self.costs, request, held)
+            or old.rate_before
+            or old.observed_at is None
+            or now < old.observed_at
+        ):
+            return None
+        raw, crowded_windows = self._felt(request, old, seen)
+        if crowded_windows != old.crowded or not alike(old.remembered(now, raw, held), held):
+            return None
+        index = outlook.place(current)
+        if current is None or index is None:
+            return None
+        measured = measured_ns(request.objective, seen, outlook.estimates[index])
+        return old.went_on(now, seen, current, outlook.kind_at(index), measured, outlook.cost_ns[index])
+
+    def _felt(self, request: Request, old: EdgeHistory, seen: Observation) -> tuple[Conditions, int]:
+        """The conditions of a window, and in how many windows in a row the ends have waited for their cores by now.
+
+        Who waits for one of two cores knows at once that others want it; what these are seen to do is an average. But
+        that somebody had one for once says nothing: it is to last, or messages are to take very much longer.
+        """
+        raw, held = _conditions(request, seen, proved=not old.rate_before), old.held
+        if held is None or raw.way is None or raw.way.cores is not Cores.TWO:
+            return raw, 0
+        if not raw.contention or not crowded(raw.contention):
+            return raw, 0
+        expected = estimate(self.costs, raw.way, held).latency
+        if old.crowded + 1 < _LASTING and (seen.latency_ns or 0.0) < _OVERWHELMING * expected:
+            return raw._replace(contention=held.contention, apart=held.apart), old.crowded + 1
+        others = max(raw.others or 0.0, wanted_by_others(self.costs, raw.contention or 0.0))
+        return raw._replace(others=others), old.crowded + 1
+
     def _learnt(self, request: Request, old: EdgeHistory, seen: Observation) -> tuple[EdgeHistory, Outlook]:
         now, current = request.now, request.current
         if old.observed_at is not None and now < old.observed_at:
             old = old.rebased(now - old.observed_at)
-        raw = _conditions(request, seen)
+        raw, crowded_windows = self._felt(request, old, seen)
         if old.held is not None and old.previous is old.held and alike(raw, old.held):
             history = old   # as a rule; met() would say the same
         else:
@@ -103,7 +153,7 @@ class CostPolicy(Policy):
         idle = _nothing_new(old, history, outlook)
         history = history._replace(
             observation=seen, observed_at=now, windows=old.windows + 1, outlook=outlook, trying=None,
-            idle=old.idle + 1 if idle else 0, unpaid=old.unpaid + seen.messages,
+            idle=old.idle + 1 if idle else 0, unpaid=old.unpaid + seen.messages, crowded=crowded_windows,
         )  # fmt: skip
         return history, outlook
 
@@ -149,15 +199,21 @@ def _nothing_new(old: EdgeHistory, new: EdgeHistory, outlook: Outlook) -> bool:
         old.idle < old.patience
         and outlook is old.outlook
         and new.shaken == old.shaken
-        and new.up < _UNEASY
-        and new.down < _UNEASY
+        and new.up < UNEASY
+        and new.down < UNEASY
     )
 
 
-def _conditions(request: Request, observation: Observation | None) -> Conditions:
-    return Conditions.of(
+def _conditions(request: Request, observation: Observation | None, *, proved: bool = True) -> Conditions:
+    """proved: the way in use is known to be no slower than that before it: see EdgeHistory.proved()."""
+    found = Conditions.of(
         observation,
         request.current,
         receivers=request.receivers,
         far=request.facts.locality is Locality.ELSEWHERE,
     )
+    if proved and found.burst < REGULAR and observation is not None and observation.latency_ns is not None:
+        # There and back, and not much else; where there is, it is not the way that their number follows.
+        busy = 2e-9 * observation.latency_ns * found.rate
+        return found if busy >= _BUSY else found._replace(burst=1.0)
+    return found

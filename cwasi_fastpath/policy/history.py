@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..metrics import Observation, sane
 from .costs import SIZES
-from .model import REGULAR, Conditions
+from .model import LEVELS, REGULAR, Conditions
 from .way import Way
 
 if TYPE_CHECKING:
@@ -28,22 +28,31 @@ _SHORTEST_SPAN = 0.05
 _ALARM, _SLACK, _FARTHEST = 8.0, 1.0, 4.0
 """Of the sums: when they mean a change, what belongs to none, what counts of one window; in standard deviations. So it
 takes three windows in a row: one that is late for a reason of its own is no change."""
+UNEASY = 4.0
+"""Of the sums: when the ways are compared all the same."""
 _LEARNT = 4
 """Windows before a change can be told."""
 _MEMORY = 50
 """Windows that the mean is of, about."""
+_LARGEST_RATIO = 12.0
 _FLOOR = 0.03
 """A standard deviation of log(measured / predicted) that is less is not believed."""
 _WORST = 0.25
 """What few messages that take very long make uncertain, at most: it is they who are to be left."""
+_PRIOR = 20.0
+"""Windows that what the model says counts for, at most, on a way on which some were measured."""
 _FIRST = 0.1
 _SHAKEN = 0.15
 """What a change of the costs adds to the standard deviation of what was measured before it."""
+_RECOVERS_SECONDS = 1.0
+"""After so long a way on which messages took longer for no reason is as likely as not to be as it was before."""
 _CROWD_SECONDS = 120.0
 """How long it is believed that others want the cores, where that cannot be seen."""
 _FEWER, _COLLAPSED, _SURE, _PROBATION = 0.5, 0.1, 2, 5
 """A switch after which less than so much of the messages a second come was a mistake; with less than the second even
 if that was seen once; else in so many windows in a row, of that many after the switch."""
+_SELDOM, _LARGE = 5000.0, 65536.0
+"""Messages a second, and bytes: fewer of smaller ones find everybody asleep."""
 _COMMON = 0.3
 """What of the error on the way in use may be that of the whole machine, at most, and so of ways not seen, too."""
 
@@ -65,6 +74,15 @@ class Record(NamedTuple):
     """Its variance."""
 
 
+class Fall(NamedTuple):
+    """A way on which messages take longer than they did, for no reason that was seen."""
+
+    way: Way
+    kind: int
+    mean: float
+    """Of log(measured / predicted), before."""
+
+
 class Trial(NamedTuple):
     """A way that was tried though it was not sure to be better."""
 
@@ -82,11 +100,6 @@ class EdgeHistory(NamedTuple):
     since: float | None = None
     """When the way in use was taken, seconds; None before the first switch."""
     switches: int = 0
-    observation: Observation | None = None
-    """The last that made sense."""
-    observed_at: float | None = None
-    windows: int = 0
-    """Since the last switch, that made sense."""
     held: Conditions | None = None
     """Those that a decision is for."""
     previous: Conditions | None = None
@@ -99,6 +112,33 @@ class EdgeHistory(NamedTuple):
     """When the costs did, and not the conditions."""
     span: float = SPAN_SECONDS
     """How long it takes from one change to the next."""
+    falls: tuple[Fall, ...] = ()
+    trials: tuple[Trial, ...] = ()
+    rate_before: float | None = None
+    """Messages a second on the way that the last switch left, where each waited for an answer; None once the way in use
+    has proved itself."""
+    fewer: int = 0
+    """Windows in a row with far fewer."""
+    crowded: int = 0
+    """Windows in a row in which the ends have waited for their cores."""
+    outlook: Outlook | None = None
+    """What the model said last."""
+    owed: tuple[float, ...] = ()
+    """What each way of the outlook would have saved so far, ns; never less than nothing."""
+    patience: int = 0
+    """For so many windows the ways need not be compared again, as long as nothing happens."""
+    # What follows is new with each window, see went_on().
+    observation: Observation | None = None
+    """The last that made sense."""
+    observed_at: float | None = None
+    windows: int = 0
+    """Since the last switch, that made sense."""
+    trying: Way | None = None
+    """What was decided to be tried at the last window."""
+    idle: int = 0
+    """Windows since the ways were compared, in which nothing has happened."""
+    unpaid: int = 0
+    """The messages of these."""
     records: tuple[Record, ...] = ()
     up: float = 0.0
     down: float = 0.0
@@ -107,24 +147,6 @@ class EdgeHistory(NamedTuple):
     """The sum of log(measured / predicted) since one of them rose,"""
     runs: int = 0
     """in so many windows."""
-    trials: tuple[Trial, ...] = ()
-    trying: Way | None = None
-    """What was decided to be tried at the last window."""
-    rate_before: float | None = None
-    """Messages a second on the way that the last switch left, where each waited for an answer; None once the way in use
-    has proved itself."""
-    fewer: int = 0
-    """Windows in a row with far fewer."""
-    outlook: Outlook | None = None
-    """What the model said last."""
-    owed: tuple[float, ...] = ()
-    """What each way of the outlook would have saved so far, ns; never less than nothing."""
-    patience: int = 0
-    """For so many windows the ways need not be compared again, as long as nothing happens."""
-    idle: int = 0
-    """Windows since then, in which nothing has happened."""
-    unpaid: int = 0
-    """The messages of these."""
 
     def observed(
         self, now: float, observation: Observation | None, predicted_ns: float | None, way: Way | None = None
@@ -155,17 +177,23 @@ class EdgeHistory(NamedTuple):
         held, previous = self.held, self.previous
         if held is None or previous is None:
             return self._replace(held=raw, previous=raw, anchor=raw, changed=now)
-        if raw.apart is None and held.apart is not None:
-            gone = 0.0 if self.observed_at is None else max(0.0, now - self.observed_at)
-            raw = raw._replace(apart=held.apart * exp(-gone / _CROWD_SECONDS))
-        if raw.others is None and held.others is not None:
-            raw = raw._replace(others=held.others)
+        raw = self.remembered(now, raw, held)
         if alike(raw, held):
             return self if previous is held else self._replace(previous=held)
         held = raw if sure else _median(held, previous, raw)
         if not differ(held, self.anchor or held):
             return self._replace(held=held, previous=raw)
         return self._replace(held=held, previous=raw).change(now)
+
+    def remembered(self, now: float, raw: Conditions, held: Conditions) -> Conditions:
+        """Conditions in which what could not be seen is as it was when it could be."""
+        if raw.apart is None and held.apart is not None:
+            gone = 0.0 if self.observed_at is None else max(0.0, now - self.observed_at)
+            apart = held.apart * exp(-gone / _CROWD_SECONDS)
+            raw = Conditions._make((*raw[:_APART], apart, *raw[_APART + 1 :]))
+        if raw.others is None and held.others is not None:
+            raw = raw._replace(others=held.others)
+        return raw
 
     def change(self, now: float) -> EdgeHistory:
         """Something has changed now."""
@@ -179,8 +207,7 @@ class EdgeHistory(NamedTuple):
         """With one more measurement of what a message costs on the way in use. level: how crowded the cores are."""
         if self.held is None:
             return self
-        ratio = min(12.0, max(-12.0, log(max(1.0, measured_ns) / max(1.0, predicted_ns))))
-        kind = kind_of(self.held, level)
+        ratio, kind = _ratio(measured_ns, predicted_ns), kind_of(self.held, level)
         index = _find(self.records, way, kind)
         if index is None:
             record = _first(way, kind, ratio, _FIRST * _FIRST, 1, now)
@@ -188,32 +215,51 @@ class EdgeHistory(NamedTuple):
         if self.previous is not self.held:
             return self   # whether these conditions stay is not known yet
         old = self.records[index]
-        deviation = sqrt(old.variance) if old.variance > _FLOOR * _FLOOR else _FLOOR
-        far = min(_FARTHEST, max(-_FARTHEST, (ratio - old.mean) / deviation))
-        up = down = 0.0
-        if old.windows >= _LEARNT:
-            up, down = _risen(self.up, far), _risen(self.down, -far)
-        run, runs = (self.run + ratio, self.runs + 1) if up or down else (0.0, 0)
+        far, deviation = _off(old, ratio)
+        up, down, run, runs = self._sums(old, ratio, far)
         if up > _ALARM or down > _ALARM:
             record = _first(way, kind, run / runs, max(old.variance, _FIRST * _FIRST), runs, now)
+            falls = tuple(fall for fall in self.falls if (fall.way, fall.kind) != (way, kind))
+            if up > _ALARM:
+                falls = (*falls, Fall(way, kind, old.mean))
             new = self._replace(
-                records=_put(self.records, index, record), up=0.0, down=0.0, run=0.0, runs=0, shaken=now
+                records=_put(self.records, index, record), up=0.0, down=0.0, run=0.0, runs=0, shaken=now, falls=falls
             )
             return new.change(now)
-        share = max(1 / (old.windows + 1), 1 / _MEMORY)
-        off = far * deviation
-        beyond = exp(ratio) - old.factor
-        record = Record(
-            way,
-            kind,
-            old.mean + share * off,
-            (1 - share) * (old.variance + share * off * off),
-            min(old.windows + 1, _MEMORY),
-            now,
-            old.factor + share * beyond,
-            (1 - share) * (old.spread + share * beyond * beyond),
-        )
+        record = _weighed(old, ratio, far * deviation, now)
         return self._replace(records=_put(self.records, index, record), up=up, down=down, run=run, runs=runs)
+
+    def went_on(
+        self, now: float, seen: Observation, way: Way, kind: int, measured_ns: float | None, predicted_ns: float
+    ) -> EdgeHistory | None:
+        """With one more window in which nothing new was to be seen; None if there was, in what was measured.
+
+        The same as measured() and what follows it, for the windows that come most often.
+        """
+        records, up, down, run, runs = self.records, self.up, self.down, self.run, self.runs
+        if measured_ns is not None:
+            index = _find(records, way, kind)
+            if index is None:
+                return None
+            old, ratio = records[index], _ratio(measured_ns, predicted_ns)
+            far, deviation = _off(old, ratio)
+            up, down, run, runs = self._sums(old, ratio, far)
+            new = _weighed(old, ratio, far * deviation, now)
+            records = (new,) if len(records) == 1 else _put(records, index, new)
+        if not (up < UNEASY and down < UNEASY):
+            return None   # or more has happened
+        return EdgeHistory._make((
+            *self[:_STILL], seen, now, self.windows + 1, None, self.idle + 1, self.unpaid + seen.messages,
+            records, up, down, run, runs,
+        ))  # fmt: skip
+
+    def _sums(self, record: Record, ratio: float, far: float) -> tuple[float, float, float, int]:
+        """up, down, run and runs with one more window, `far` standard deviations from the mean of the record."""
+        if record.windows < _LEARNT:
+            return 0.0, 0.0, 0.0, 0
+        up = _risen(self.up, far) if far > 0.0 else 0.0
+        down = _risen(self.down, -far) if far < 0.0 else 0.0
+        return (up, down, self.run + ratio, self.runs + 1) if up or down else (0.0, 0.0, 0.0, 0)
 
     def switched(self, now: float, way: Way) -> EdgeHistory:
         """After a switch to `way`."""
@@ -263,11 +309,69 @@ class EdgeHistory(NamedTuple):
         if found is None:
             return likely, error
         weight = exp(min(0.0, found.seen - now) / FADES_SECONDS) if found.seen < now else 1.0
-        own = max(found.spread / (found.factor * found.factor), _FLOOR * _FLOOR) / found.windows
+        noise = max(found.spread / (found.factor * found.factor), _FLOOR * _FLOOR)
+        own = noise / found.windows
+        # Where windows differ more from each other than the model may be wrong, it is to be heard, too.
+        prior = min(_PRIOR, max(0.0, noise / max(error * error, _FLOOR * _FLOOR) - 1))
+        weight *= found.windows / (found.windows + prior)
         variance = weight * min(own, _WORST * _WORST) + (1 - weight) * error * error
         if self.shaken is not None and found.seen < self.shaken:
             variance += _SHAKEN * _SHAKEN
-        return weight * log(found.factor) + (1 - weight) * likely, sqrt(variance)
+        factor = weight * log(found.factor) + (1 - weight) * likely
+        if self.falls and way != current:
+            for fall in self.falls:
+                if fall.way == way and fall.kind == kind:   # what came for no reason may be gone
+                    gone = (1 - exp(min(0.0, found.seen - now) / _RECOVERS_SECONDS)) * (fall.mean - factor)
+                    factor, variance = factor + gone, variance + gone * gone / 4
+        return factor, sqrt(variance)
+
+
+_APART = Conditions._fields.index("apart")
+_STILL = EdgeHistory._fields.index("observation")
+"""The fields before it stay as they are where nothing is new."""
+
+
+# What follows is asked for with each window of each edge: calls, of max() and min() too, take longer than what they do.
+
+
+def _ratio(measured_ns: float, predicted_ns: float) -> float:
+    ratio = log((measured_ns if measured_ns > 1.0 else 1.0) / (predicted_ns if predicted_ns > 1.0 else 1.0))
+    return ratio if -_LARGEST_RATIO <= ratio <= _LARGEST_RATIO else _clamped(ratio, _LARGEST_RATIO)
+
+
+def _clamped(value: float, most: float) -> float:
+    """At most so much, above and below 0."""
+    if value > most:
+        return most
+    return value if value > -most else -most
+
+
+def _off(record: Record, ratio: float) -> tuple[float, float]:
+    """How far it is from the mean, in standard deviations, bounded; and what such a one is."""
+    deviation = sqrt(record.variance) if record.variance > _FLOOR * _FLOOR else _FLOOR
+    far = (ratio - record.mean) / deviation
+    return far if -_FARTHEST <= far <= _FARTHEST else _clamped(far, _FARTHEST), deviation
+
+
+def _weighed(old: Record, ratio: float, off: float, now: float) -> Record:
+    """With one more window, which lies `off` the mean, bounded."""
+    way, kind, mean, variance, windows, _seen, factor, spread = old
+    if windows < _MEMORY:
+        windows += 1
+        share = 1 / windows
+    else:
+        windows, share = _MEMORY, 1 / _MEMORY
+    beyond = exp(ratio) - factor
+    return Record(
+        way,
+        kind,
+        mean + share * off,
+        (1 - share) * (variance + share * off * off),
+        windows,
+        now,
+        factor + share * beyond,
+        (1 - share) * (spread + share * beyond * beyond),
+    )
 
 
 def _first(way: Way, kind: int, mean: float, variance: float, windows: int, now: float) -> Record:
@@ -277,34 +381,42 @@ def _first(way: Way, kind: int, mean: float, variance: float, windows: int, now:
 
 def _risen(total: float, far: float) -> float:
     """A cumulative sum; a window on the other side of the mean ends it."""
-    return max(0.0, total + far - _SLACK) if far > 0.0 else 0.0
+    total = total + far - _SLACK
+    return total if total > 0.0 else 0.0
 
 
 def kind_of(conditions: Conditions, level: int = 0) -> int:
-    """Conditions under which the model may be equally wrong: a class of size, and how crowded the cores are."""
+    """Conditions under which the model may be equally wrong: a class of size, how crowded the cores are, and whether
+    messages are small and come so seldom that cores and receivers sleep in the meantime.
+    """
     kind = 0
     while kind < len(SIZES) - 1 and conditions.size > SIZES[kind] * 4:
         kind += 1
+    if 0.0 < conditions.rate < _SELDOM and conditions.size < _LARGE and conditions.burst >= REGULAR:
+        level += LEVELS
     return len(SIZES) * level + kind
 
 
 def alike(one: Conditions, other: Conditions) -> bool:
     """Whether the model would say about the same."""
+    # Taken apart once, as this is asked often.
+    size, parked, rate, burst, others, contention, apart, srtt, network, way, receivers, far = one
+    size0, parked0, rate0, burst0, others0, contention0, apart0, srtt0, network0, way0, receivers0, far0 = other
     return (
-        one[9:12] == other[9:12]   # way, receivers, far
-        and abs(one.size - other.size) <= 0.05 * other.size + 8
-        and (_follows(one, other) or abs(one.rate - other.rate) <= 0.2 * other.rate)
-        and abs(one.parked - other.parked) <= 0.1
-        and abs((one.contention or 0.0) - (other.contention or 0.0)) <= 0.1
-        and (one.apart is None) is (other.apart is None)
-        and abs((one.apart or 0.0) - (other.apart or 0.0)) <= 0.1
-        and abs((one.others or 0.0) - (other.others or 0.0)) <= 0.15
-        and (one.srtt is None) is (other.srtt is None)
-        and (one.srtt is None or other.srtt is None or abs(one.srtt - other.srtt) <= 0.15 * other.srtt)
-        and (one.network is None) is (other.network is None)
-        and (one.network is None or other.network is None or abs(one.network - other.network) <= 0.15 * other.network)
-        and abs(one.burst - other.burst) <= 0.5 * other.burst + 0.25
-    )
+        (way is way0 or way == way0) and receivers == receivers0 and far == far0
+        and abs(size - size0) <= 0.05 * size0 + 8
+        and (abs(rate - rate0) <= 0.2 * rate0 or _follows(one, other))
+        and abs(parked - parked0) <= 0.1
+        and abs((contention or 0.0) - (contention0 or 0.0)) <= 0.1
+        and (apart is None) is (apart0 is None)
+        and abs((apart or 0.0) - (apart0 or 0.0)) <= 0.1
+        and abs((others or 0.0) - (others0 or 0.0)) <= 0.15
+        and (srtt is None) is (srtt0 is None)
+        and (srtt is None or srtt0 is None or abs(srtt - srtt0) <= 0.15 * srtt0)
+        and (network is None) is (network0 is None)
+        and (network is None or network0 is None or abs(network - network0) <= 0.15 * network0)
+        and abs(burst - burst0) <= 0.5 * burst0 + 0.25
+    )  # fmt: skip
 
 
 def differ(one: Conditions, other: Conditions) -> bool:

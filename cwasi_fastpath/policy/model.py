@@ -25,7 +25,7 @@ from typing import NamedTuple
 from ..metrics import Observation
 from ..modes import Transport
 from .costs import Costs, Curve
-from .way import Cores, Way
+from .way import Cores, Way, way_of
 
 ASSUMED_BYTES = 65536.0
 """The message size that is assumed before any was seen."""
@@ -53,6 +53,7 @@ _SERVICE_VARIES = 0.5
 _CROWDED = ((0.2, 0.0), (0.6, 0.35), (2.0, 0.8))
 """Parts of the time that are waited for a core, below a bound, and what is reckoned with. Few levels: how long a
 message waits is known so badly that it is to be learnt for each, and small parts are no more than noise."""
+LEVELS = len(_CROWDED)
 _HOLDS = {Transport.RING: 4 << 20, Transport.PIPE: 1 << 20, Transport.TCP: 4 << 20, Transport.REDIS: 64 << 20}
 """Bytes that can be on their way."""
 _HIGHEST = 1e15
@@ -246,11 +247,15 @@ def _parts(costs: Costs, way: Way, size: float) -> float:
 
 
 def _parked(way: Way, conditions: Conditions) -> float:
-    """As observed on such a way; for another, from the rate, where it is known."""
+    """As observed on such a way; for another, from the rate, where it is known. Where each message waits for the answer
+    to the one before, that is the rate of the way in use, and on another one answers come as soon as that has them.
+    """
     seen = conditions.way
     alike = seen is None or (seen.transport is Transport.RING and seen.cores is not Cores.ONE)
     if alike or not conditions.rate:
         return conditions.parked
+    if conditions.burst < REGULAR:
+        return 0.0
     return exp(-SPIN_NS * 1e-9 * conditions.rate)
 
 
@@ -286,6 +291,13 @@ def _level(costs: Costs, way: Way, needed: float, conditions: Conditions) -> int
     return crowded(share if seen is None else min(share, seen))
 
 
+def wanted_by_others(costs: Costs, waited: float) -> float:
+    """Cores that others keep busy where two ends with a core each wait for this part of the time: see _level. One core
+    may be free all the same: whether it is cannot be felt there.
+    """
+    return max(0.0, min(costs.cores - 1.0, costs.cores / max(1.0 - waited, 1e-3) - 2.0))
+
+
 def crowded(share: float) -> int:
     """The level of a part of the time that is waited for a core."""
     return next((level for level, (bound, _) in enumerate(_CROWDED) if share < bound), len(_CROWDED) - 1)
@@ -305,5 +317,5 @@ def ways_of(ways: frozenset[Way]) -> list[Way]:
     return [way for way in _EVERY if way in ways] if ways else _FREE
 
 
-_EVERY = [Way(transport, cores) for transport in Transport for cores in Cores]
-_FREE = [Way(transport) for transport in Transport]
+_EVERY = [way_of(transport, cores) for transport in Transport for cores in Cores]
+_FREE = [way_of(transport) for transport in Transport]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..metrics import Observation
-from .costs import Costs
+from .costs import SIZES, Costs
 from .decision import Objective, Request, ruled_out_way
 from .history import kind_of
 from .model import Conditions, Estimate, estimate, ways_of
@@ -31,6 +31,14 @@ class Outlook(NamedTuple):
     cost_ns: tuple[float, ...]
     """Of each, what the objective makes of a message."""
     estimates: tuple[Estimate, ...]
+
+    def holds(self, costs: Costs, request: Request, conditions: Conditions) -> bool:
+        """Whether it would be the same if it was made now."""
+        return self.conditions is conditions and self.costs is costs and self.asked == asked_of(request)
+
+    def kind_at(self, index: int) -> int:
+        """The kind of conditions on that way."""
+        return self.kind + len(SIZES) * self.estimates[index].level
 
     def place(self, way: Way | None) -> int | None:
         """Where it stands among the ways."""

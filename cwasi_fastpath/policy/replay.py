@@ -1,10 +1,19 @@
-"""Any policy on a trace: what it would have cost, against the best that anybody could have done who knew the future."""
+"""Any policy on a trace: what it would have done, and what that would have cost.
+
+A block is work: the same messages for everybody. Where each of them waits for the one before it, they take longer on a
+slow way, and so does the block; and a policy looks again after each window of that time, also within the block. What
+was measured in two halves is so: the first half of the messages met the first, the others the second.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from math import ceil
+from operator import attrgetter
 from statistics import median
 
 from ..metrics import Observation
@@ -16,6 +25,8 @@ from .way import Way
 GOOD = 1.05
 """A way on which a message costs at most so many times what it does on the best is as good."""
 ADAPTED_SECONDS, ADAPTED_MESSAGES = 0.1, 1000
+LOOK_SECONDS = 0.05
+"""A policy is asked again after so long, as by a host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +48,24 @@ class Adaptation:
 
 
 @dataclass(frozen=True, slots=True)
+class Stint:
+    """Messages of one block on one way, until the next look."""
+
+    block: int
+    way: Way
+    messages: int
+    seconds: float
+    half: int | None = None
+    """Of the block, where it is not the whole of one that was measured in halves."""
+
+
+@dataclass(frozen=True, slots=True)
 class Replay:
     """One policy on one trace."""
 
     policy: str
-    ways: tuple[Way, ...]
-    """In each block."""
+    stints: tuple[Stint, ...]
+    """One after the other; one at least for each block."""
     cost_ns: tuple[float, ...]
     """Of each block, with the switch before it."""
     switches: int
@@ -55,9 +78,10 @@ class Replay:
     def total_ns(self) -> float:
         return sum(self.cost_ns)
 
-    def regret(self, oracle: Replay) -> float:
-        """The part that it cost more than the optimum."""
-        return self.total_ns / oracle.total_ns - 1 if oracle.total_ns else 0.0
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """On which each block began."""
+        return tuple(next(stints).way for _, stints in groupby(self.stints, attrgetter("block")))
 
     @property
     def time_to_adapt(self) -> float | None:
@@ -70,33 +94,66 @@ def replay(trace: Trace, policy: Policy, name: str, objective: Objective | None 
     wanted = objective or Objective()
     request = Request(trace.blocks[0].facts, objective=wanted)
     current: Way | None = None
-    taken, costs = [], []
+    stints, costs = [], []
     switches = forced = 0
-    for block in trace.blocks:
-        price = 0.0
+    behind = 0.0   # seconds that slow ways have taken longer than the blocks they were taken in
+    for number, block in enumerate(trace.blocks):
+        price = spent = 0.0
         if current is None or request.facts != block.facts or request.ways != block.measured.keys():
             ways = frozenset(block.measured)
             available = frozenset(way.transport for way in ways)
-            request = replace(
-                request, facts=block.facts, ways=ways, available=available, now=block.at, observation=None
-            )
+            now = block.at + behind
+            request = replace(request, facts=block.facts, ways=ways, available=available, now=now, observation=None)
             if current is None or ruled_out_way(request, current) is not None:
                 way = _decided(policy, request, block)
                 forced += current is not None
                 price = switch_ns(trace.costs, current, way)
-                current, request = way, _switched(request, block.at, way)
-        taken.append(current)
-        price += block_ns(block, current, wanted)
-        now = block.at + block.seconds
-        request = replace(request, now=now, observation=observed(block, block.measured[current]))
-        history, chosen = policy.step(request)
-        request = replace(request, history=history)
-        if chosen is not None and chosen != current and chosen in request.ways:
-            switches += 1
-            price += switch_ns(trace.costs, current, chosen)
-            current, request = chosen, _switched(request, now, chosen)
+                current, request = way, _switched(request, now, way)
+        done, more = 0, True
+        while more:
+            stint = _stint(number, block, current, done, spent)
+            stints.append(stint)
+            done, spent = done + stint.messages, spent + stint.seconds
+            more = done < block.messages
+            price += stint_ns(block, stint, wanted)
+            now = block.at + behind + spent
+            request = replace(request, now=now, observation=observed(block, stint))
+            history, chosen = policy.step(request)
+            request = replace(request, history=history)
+            if chosen is not None and chosen != current and chosen in request.ways:
+                switches += 1
+                price += switch_ns(trace.costs, current, chosen)
+                current, request = chosen, _switched(request, now, chosen)
+        behind += max(0.0, spent - block.seconds)
         costs.append(price)
-    return Replay(name, tuple(taken), tuple(costs), switches, forced)
+    return Replay(name, tuple(stints), tuple(costs), switches, forced)
+
+
+def _stint(number: int, block: Block, way: Way, done: int, spent: float) -> Stint:
+    """What comes after `done` messages, which took `spent` seconds, until the next look. The last lasts as long as the
+    block at least: its messages were not there sooner.
+    """
+    one, left, half = block.measured[way], block.messages - done, None
+    if one.halves is not None and (done or _seconds(one, left) > LOOK_SECONDS):
+        half = int(done >= middle_of(block))
+        one, left = one.halves[half], (block.messages if half else middle_of(block)) - done
+    takes = _seconds(one, left)
+    looks = ceil(takes / LOOK_SECONDS)
+    if looks > 1:
+        count = ceil(left / looks)
+        return Stint(number, way, count, takes * count / left, half)
+    last = done + left >= block.messages
+    return Stint(number, way, left, max(takes, block.seconds - spent) if last else takes, half)
+
+
+def _seconds(one: Measured, messages: int) -> float:
+    """How long that many take, where each waits for the one before it."""
+    return messages / one.rate if one.rate else 0.0
+
+
+def middle_of(block: Block) -> int:
+    """How many messages are of its first half."""
+    return (block.messages + 1) // 2
 
 
 def _decided(policy: Policy, request: Request, block: Block) -> Way:
@@ -112,71 +169,71 @@ def _switched(request: Request, now: float, way: Way) -> Request:
     return replace(request, current=way, history=history)
 
 
-def observed(block: Block, one: Measured) -> Observation:
-    """What the ends on that way would have counted."""
+def observed(block: Block, stint: Stint) -> Observation:
+    """What the ends would have counted."""
+    one = met(block, stint.way, stint.half)
     return Observation(
-        block.messages, block.size, min(1.0, one.parked), seconds=block.seconds, latency_ns=one.latency_ns,
-        rate=block.messages / block.seconds if one.rate is None else one.rate, burst=block.burst, cpu_ns=one.cpu_ns,
+        stint.messages, block.size, min(1.0, one.parked), seconds=stint.seconds, latency_ns=one.latency_ns,
+        rate=stint.messages / stint.seconds if one.rate is None else one.rate, burst=block.burst, cpu_ns=one.cpu_ns,
         contention=one.contention, others=block.others, srtt_ns=block.srtt_ns, bytes_per_second=block.bytes_per_second,
     )  # fmt: skip
 
 
-def block_ns(block: Block, way: Way, objective: Objective) -> float:
-    """What all messages of a block cost on a way. A stream's time per message is its latency: nothing else was
-    measured.
-    """
+def met(block: Block, way: Way, half: int | None = None) -> Measured:
+    """By the messages of that half of a block on a way; or of all of it."""
     one = block.measured[way]
-    return block.messages * (
-        (objective.latency + objective.throughput) * one.latency_ns + objective.cpu * (one.cpu_ns or 0.0)
-    )
+    return one if half is None or one.halves is None else one.halves[half]
 
 
-def oracle(trace: Trace, objective: Objective | None = None) -> Replay:
-    """The least that was possible, switches paid: dynamic programming over the blocks."""
-    wanted = objective or Objective()
-    prices = {(old, new): switch_ns(trace.costs, old, new) for old in trace.ways for new in trace.ways}
-    best: dict[Way, float] = {}
-    came: list[dict[Way, Way]] = []
-    for block in trace.blocks:
-        totals: dict[Way, float] = {}
-        source: dict[Way, Way] = {}
-        for way in block.measured:
-            before, start = 0.0, way
-            if best:
-                before, start = min((cost + prices[old, way], old) for old, cost in best.items())
-            totals[way], source[way] = before + block_ns(block, way, wanted), start
-        best = totals
-        came.append(source)
-    taken = [min(best, key=best.__getitem__)]
-    for source in reversed(came[1:]):
-        taken.append(source[taken[-1]])
-    taken.reverse()
-    costs = [
-        block_ns(block, way, wanted) + (switch_ns(trace.costs, taken[index - 1], way) if index else 0.0)
-        for index, (block, way) in enumerate(zip(trace.blocks, taken, strict=True))
-    ]
-    switched = [index for index in range(1, len(taken)) if taken[index] != taken[index - 1]]
-    forced = sum(taken[index - 1] not in trace.blocks[index].measured for index in switched)
-    return Replay("oracle", tuple(taken), tuple(costs), len(switched) - forced, forced)
+def message_ns(one: Measured, objective: Objective) -> float:
+    """What a message costs. A stream's time per message is its latency: nothing else was measured."""
+    return (objective.latency + objective.throughput) * one.latency_ns + objective.cpu * (one.cpu_ns or 0.0)
+
+
+def block_ns(block: Block, way: Way, objective: Objective) -> float:
+    """What all messages of a block cost on a way."""
+    one, middle = block.measured[way], middle_of(block)
+    if one.halves is None:
+        return block.messages * message_ns(one, objective)
+    parts = zip((middle, block.messages - middle), one.halves, strict=True)
+    return sum(count * message_ns(half, objective) for count, half in parts)
+
+
+def stint_ns(block: Block, stint: Stint, objective: Objective) -> float:
+    """What the messages of a stint cost."""
+    if stint.messages == block.messages and stint.half is None:
+        return block_ns(block, stint.way, objective)
+    return stint.messages * message_ns(met(block, stint.way, stint.half), objective)
 
 
 def with_adaptations(trace: Trace, found: Replay, best: Replay, objective: Objective | None = None) -> Replay:
     """Says how long it took after each change that called for another way. best: of the oracle."""
     wanted, starts = objective or Objective(), [block.at for block in trace.blocks]
-    changes = trace.changes
+    best_ways, ways, changes = best.ways, found.ways, trace.changes
     if changes is None:   # then those that the optimum answered to
         changes = tuple(
-            starts[index] for index in range(1, len(starts)) if best.ways[index] != best.ways[index - 1]
+            starts[index] for index in range(1, len(starts)) if best_ways[index] != best_ways[index - 1]
         )
     begins = sorted({0, *(bisect_right(starts, change - 1e-9) for change in changes)} - {len(starts)})
     phases = list(zip(begins, [*begins[1:], len(starts)], strict=True))
     answers = []
-    for (first, last), before in zip(phases[1:], phases, strict=False):
-        good = _good_ways(trace.blocks[first:last], wanted) | {best.ways[last - 1]}
-        if best.ways[before[1] - 1] in good or found.ways[before[1] - 1] in good:
-            continue   # nothing to be done
-        answers.append(_answer(trace.blocks[first:last], found.ways[first:last], good))
+    for (first, last), (begin, end) in zip(phases[1:], phases, strict=False):
+        good = _good_ways(trace.blocks[first:last], wanted) | {_mostly(best, first, last)}
+        was_good = _good_ways(trace.blocks[begin:end], wanted) | {_mostly(best, begin, end)}
+        if ways[end - 1] in good or not (ways[end - 1] in was_good or was_good.isdisjoint(good)):
+            continue   # nothing to be done, or it was not on a good way before either
+        stints = [stint for stint in found.stints if first <= stint.block < last]
+        answers.append(_answer(trace.blocks[first].at, stints, good))
     return replace(found, adaptations=tuple(answers))
+
+
+def _mostly(found: Replay, first: int, last: int) -> Way:
+    """The way of most messages in these blocks: by chance, an oracle is on others, too."""
+    messages: Counter[Way] = Counter()
+    for stint in found.stints:
+        if first <= stint.block < last:
+            messages[stint.way] += stint.messages
+    return messages.most_common(1)[0][0]
 
 
 def _good_ways(blocks: Sequence[Block], objective: Objective) -> set[Way]:
@@ -187,10 +244,10 @@ def _good_ways(blocks: Sequence[Block], objective: Objective) -> set[Way]:
     return {way for way, total in totals.items() if total <= GOOD * least}
 
 
-def _answer(blocks: Sequence[Block], ways: Sequence[Way], good: set[Way]) -> Adaptation:
-    messages = 0
-    for block, way in zip(blocks, ways, strict=True):
-        if way in good:
-            return Adaptation(blocks[0].at, block.at - blocks[0].at, messages, True)
-        messages += block.messages
-    return Adaptation(blocks[0].at, sum(block.seconds for block in blocks), messages, False)
+def _answer(at: float, stints: Iterable[Stint], good: set[Way]) -> Adaptation:
+    messages, seconds = 0, 0.0
+    for stint in stints:
+        if stint.way in good:
+            return Adaptation(at, seconds, messages, True)
+        messages, seconds = messages + stint.messages, seconds + stint.seconds
+    return Adaptation(at, seconds, messages, False)

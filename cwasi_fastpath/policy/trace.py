@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Any
 
 from ..errors import BadSpec
@@ -33,6 +32,8 @@ class Measured:
     parked: float = 0.0
     rate: float | None = None
     """Messages a second, where these follow the way: each waits for the one before it."""
+    halves: tuple[Measured, Measured] | None = None
+    """Of two runs, one after the other, of which this is the mean: the noise of one is not in the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +95,16 @@ def lines_of(trace: Trace) -> Iterator[str]:
 
 _NEEDED = ("at", "seconds", "messages", "size")
 _OPTIONAL = ("burst", "others", "srtt_ns", "bytes_per_second")
+_FIGURES = ("latency_ns", "cpu_ns", "contention", "parked", "rate")
 
 
 def _line(plain: dict[str, Any]) -> str:
     return json.dumps(plain, separators=(",", ":")) + "\n"
 
 
-def _plain(one: Measured) -> dict[str, float]:
-    return {name: value for name in Measured.__slots__ if (value := getattr(one, name)) is not None}
+def _plain(one: Measured) -> dict[str, Any]:
+    plain = {name: value for name in _FIGURES if (value := getattr(one, name)) is not None}
+    return plain if one.halves is None else {**plain, "halves": [_plain(half) for half in one.halves]}
 
 
 def read(lines: Iterable[str], name: str) -> Trace:
@@ -175,12 +178,18 @@ def _block(plain: dict[str, Any], before: Block | None) -> Block:
     return Block(**found, measured=ways, facts=_facts(plain.get("facts", ["process", True, True])))
 
 
-def _measured(plain: object) -> Measured:
+def _measured(plain: object, *, whole: bool = True) -> Measured:
     if not isinstance(plain, dict):
         raise BadSpec("what was measured of a way is an object of JSON")
-    found = {name: number(plain, name) for name in Measured.__slots__ if plain.get(name) is not None}
-    if not isfinite(found.get("latency_ns", float("nan"))):
+    found: dict[str, Any] = {name: number(plain, name) for name in _FIGURES if plain.get(name) is not None}
+    if "latency_ns" not in found:
         raise BadSpec("latency_ns was not measured")
+    if found.get("rate") == 0:
+        raise BadSpec("rate is how many messages come a second, and some do")
+    if whole and (halves := plain.get("halves")) is not None:
+        if not isinstance(halves, list) or len(halves) != 2:
+            raise BadSpec("halves are two: what was measured in each of two runs")
+        found["halves"] = tuple(_measured(half, whole=False) for half in halves)
     return Measured(**found)
 
 

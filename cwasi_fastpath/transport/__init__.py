@@ -60,6 +60,7 @@ from ..errors import BadSpec
 from ..modes import Transport
 
 if TYPE_CHECKING:
+    from .tcp_info import Network
     from .tls import TlsFiles
 
 
@@ -160,6 +161,12 @@ def join(description: dict[str, Any], fds: list[int]) -> Link:
 def why(links: Sequence[Link]) -> str | None:
     """Why the other side of one of them is gone, where its transport knows more than that it is."""
     return next((text for text in (getattr(link, "why", None) for link in links) if text), None)
+
+
+def network(link: Link) -> Network | None:
+    """What is known of the network between its ends, where it goes by one and the sender is here."""
+    found: Network | None = getattr(link, "network", None)
+    return found
 
 
 def notices_itself(link: Link) -> bool:

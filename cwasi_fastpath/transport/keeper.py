@@ -28,6 +28,7 @@ from weakref import WeakSet
 from .. import errors
 from .._native import check, lib
 from .address import tune
+from .tcp_info import Network, network_of
 from .tls import Pump
 
 HANDSHAKE_SECONDS = 5.0
@@ -91,6 +92,12 @@ class Keeper(threading.Thread):
             for held in self._sockets(forked=forked):
                 held.close()
             lib.cwasi_tcp_leave(self._tcp, forked)
+
+    def network(self) -> Network | None:
+        """What the kernel knows of it; None while there is no connection."""
+        pump, connection = self._pump, self._connection   # the thread may be changing them
+        carrier = pump.carrier if pump is not None else connection
+        return None if carrier is None else network_of(carrier)
 
     def give_up(self) -> None:
         """Ends it, without a word to the other side, which has never used the link."""

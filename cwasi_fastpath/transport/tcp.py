@@ -22,6 +22,7 @@ from . import address, handshake
 from .accepting import ReceiverKeeper
 from .connecting import SenderKeeper
 from .keeper import Keeper
+from .tcp_info import Network
 from .tls import TlsFiles
 
 WINDOW = 64 << 20
@@ -178,6 +179,11 @@ class TcpLink:
     def why(self) -> str | None:
         """What is known of why the other side is gone."""
         return next((keeper.why for keeper in self._keepers if keeper.why), None)
+
+    @property
+    def network(self) -> Network | None:
+        """What is between the sender, if it is here, and the first of its receivers."""
+        return next((keeper.network() for keeper in list(self._keepers) if keeper.sends), None)
 
     @property
     def connected(self) -> bool:

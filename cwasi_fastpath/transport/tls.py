@@ -120,6 +120,11 @@ class Pump(threading.Thread):
         self.told, self._tell = socket.socketpair()
         """told: readable when it is known."""
 
+    @property
+    def carrier(self) -> socket.socket:
+        """The connection itself."""
+        return self._connection if self._secure is None else self._secure
+
     def sockets(self, *, forked: bool) -> list[socket.socket]:
         """Those to close by who has done with it: it moves what is on its way, and closes the others. In a forked
         child, where it does not run, all of them.

@@ -1,0 +1,140 @@
+"""What a steward knows of its host's channels, and what can be asked of that: what the policy is told, why a channel
+goes as it goes, and what would be if things were otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any, Protocol
+
+from .channel import Channel, Edge
+from .cpu import usable_cores
+from .errors import BadSpec
+from .explanation import Explanation, WhatIf, explained, what_if
+from .guest import Guest
+from .kept import Kept, Steered, placed_ways
+from .modes import EdgeFacts, Transport
+from .named_channel import NamedChannel
+from .policy import Decision, Limits, Objective, Policy, Request, Way
+from .policy.decision import available
+
+_CLOCKS = "two nodes have two clocks: how long a message took is not seen, but for the network's part"
+
+
+class Stewarded(Protocol):
+    """A host."""
+
+    policy: Policy
+    redis: str | None
+    objective: Objective
+    limits: Limits
+
+    @property
+    def channels(self) -> Sequence[Channel]:
+        """All that were opened there."""
+
+    def running(self) -> Mapping[str, Guest]:
+        """The guests that run, by name."""
+
+    def facts_of(self, channel: Channel) -> Mapping[Edge, EdgeFacts] | None:
+        """Of every edge; None where an end is in another process."""
+
+    def change(self, channel: Steered, decision: Decision, timeout: float) -> None:
+        """Takes it to another transport. Raises what Host.switch raises."""
+
+
+class Advice:
+    """Of one host."""
+
+    def __init__(self, host: Stewarded, cores: int, lacked: tuple[str, ...]) -> None:
+        """cores: on which guests may run. lacked: what nobody observes for it."""
+        self._host = host
+        self._lacked = lacked
+        self._lock = threading.Lock()
+        self._kept: dict[tuple[str, type], Kept] = {}
+        """By name and kind of channel."""
+        # Made once: a policy that is asked often sees at once that they are the same.
+        self._offered = available(host.redis)
+        self._free = frozenset(map(Way, self._offered))
+        self._placed = self._free | placed_ways(min(cores, math.floor(usable_cores())))
+
+    def known(self, channel: Steered) -> Kept | None:
+        """What is remembered of a channel; None of one that a host has made and of which not all ends are here."""
+        with self._lock:
+            key = channel.name, type(channel)
+            kept = self._kept.get(key)
+            if kept is None or kept.channel is not channel:
+                kept = self._begun(channel) if isinstance(channel, Channel) else self._begun_by_name(channel)
+                if kept is not None:
+                    self._kept[key] = kept
+            return kept
+
+    def _begun(self, channel: Channel) -> Kept | None:
+        facts = self._host.facts_of(channel)
+        if facts is None:
+            return None
+        strictest = min(facts.values(), key=lambda one: (one.same_user, one.same_trust))
+        receivers = len({receiver for _, receiver in channel.decisions})
+        return Kept(channel, strictest, receivers, self._offered, self._free)
+
+    def _begun_by_name(self, channel: NamedChannel) -> Kept:
+        ways = frozenset(map(Way, channel.offered))
+        return Kept(channel, channel.facts, 1, channel.offered, ways)
+
+    def request(self, kept: Kept, now: float) -> Request:
+        """What the policy is asked."""
+        seen = kept.observation
+        if kept.queued and seen is not None:
+            seen = replace(seen, latency_ns=None)   # it is of the queue, and what fills that are the guests
+        by_name = kept.channel if isinstance(kept.channel, NamedChannel) else None   # its receiver may have moved
+        return Request(
+            facts=kept.facts if by_name is None else by_name.facts,
+            observation=seen,
+            available=kept.offered,
+            receivers=kept.receivers,
+            missing={} if by_name is None else by_name.missing,
+            ways=self._placed if kept.leads else kept.ways,
+            current=kept.way,
+            history=kept.history,
+            now=now,
+            objective=kept.objective(self._host.objective),
+            limits=self._host.limits,
+            pinned=bool(kept.channel.pinned),
+            lacked=self._lacked_of(kept),
+        )
+
+    def _lacked_of(self, kept: Kept) -> tuple[str, ...]:
+        return (*self._lacked, *((_CLOCKS,) if kept.far else ()))
+
+    def explain(self, channel: Steered) -> Explanation | None:
+        """Of a channel all of whose ends are here, or whose sender is."""
+        kept = self.known(channel)
+        if kept is None:
+            return None
+        now = time.monotonic()
+        told = Explanation(
+            channel=channel.name,
+            way=str(kept.way),
+            mode=str(channel.mode),
+            pinned=channel.pinned,
+            changes=kept.changes,
+            seconds=None if kept.changed_at is None else now - kept.changed_at,
+            observation={} if kept.observation is None else asdict(kept.observation),
+            age_seconds=None if kept.observed_at is None else now - kept.observed_at,
+            lacked=self._lacked_of(kept),
+            queued=kept.queued,
+            trouble=kept.trouble,
+            network="" if kept.network is None or channel.transport is not Transport.TCP else str(kept.network),
+        )
+        return explained(self._host.policy, self.request(kept, now), told, channel.decision)
+
+    def what_if(self, channel: Steered, wish: WhatIf) -> dict[str, Any]:
+        """What it costs, and what it would cost. Raises BadSpec."""
+        kept = self.known(channel)
+        if kept is None:
+            raise BadSpec(f"channel {channel.name!r}: not all of its ends are in this process")
+        return what_if(self._host.policy, self.request(kept, time.monotonic()), wish)

@@ -1,0 +1,85 @@
+"""Which cores a host's guests are kept to, and what their threads did on them.
+
+Cores are chosen for two guests that have channels with nobody else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+
+from .channel import Channel
+from .guest import Guest
+from .kept import Kept, pairs_of
+from .placing import Load, Ran, last_core, ran, sets
+from .policy import Cores
+
+_THREADS = 64
+"""Whose time in the run queue is looked at; with more guests than that it is not."""
+
+
+class GuestCores:
+    """Of one host."""
+
+    def __init__(self) -> None:
+        self._usable = sorted(os.sched_getaffinity(os.getpid()))   # not of this thread alone
+        self._load = Load(self._usable)
+        self._ran: dict[str, Ran] = {}
+        """By guest."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._usable)
+
+    @property
+    def others(self) -> float:
+        """How many of them others keep busy."""
+        return sum(self._load.others.values())
+
+    def times(self, guests: Mapping[str, Guest], now: float) -> dict[str, Ran]:
+        """What the thread of each guest did since the last look; and how busy the cores are with other things."""
+        if len(guests) > _THREADS:
+            return {}
+        found, ours = {}, dict.fromkeys(self._usable, 0.0)
+        for name, guest in guests.items():
+            number = guest.thread.number
+            if number is None or (total := ran(number)) is None:
+                continue
+            found[name] = total.since(self._ran.get(name, total))
+            self._ran[name] = total
+            core = last_core(number)
+            if core in ours:
+                ours[core] += found[name].ran
+        self._load.look(now, ours)
+        return found
+
+    def pair(self, kept: Kept, pair: tuple[Guest, ...], active: Iterable[Kept]) -> None:
+        """Its guests from now on; those before may run where they might."""
+        if pair != kept.pair:
+            with suppress(OSError):
+                self.place(kept, Cores.FREE, active)
+            kept.pair = pair
+
+    def place(self, kept: Kept, cores: Cores, active: Iterable[Kept]) -> None:
+        """Keeps its guests to so many cores. active: the channels whose guests run. Raises OSError."""
+        taken = Counter(core for other in active if other is not kept for core in other.places)
+        usable = set.intersection(set(self._usable), *(guest.thread.allowed() for guest in kept.pair))
+        places = sets(cores, [core for core in self._load.freest(taken) if core in usable])
+        try:
+            for number, guest in enumerate(kept.pair):
+                guest.thread.place(None if places is None else places[number])
+        except OSError:
+            for guest in kept.pair:
+                guest.thread.place(None)
+            kept.cores, kept.places = Cores.FREE, ()
+            raise
+        kept.cores, kept.places = cores, () if places is None else tuple(core for one in places for core in one)
+
+
+def pairs_among(channels: Sequence[Channel], guests: Mapping[str, Guest]) -> set[frozenset[str]]:
+    """Of functions that run here and have channels with each other and with nobody else."""
+    ends = {id(end) for channel in channels for end in (*channel.senders.values(), *channel.receivers.values())}
+    alone = {name for name, guest in guests.items() if all(id(end) in ends for end in guest.ends)}
+    return {pair for pair in pairs_of(channels) if pair <= alone}
