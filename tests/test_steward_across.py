@@ -34,22 +34,33 @@ def directory(runtime_directory: Path) -> Iterator[Path]:
     control_ended()
 
 
-def sink_host(guests: Path, **how: Any) -> None:
-    """The other process: a host whose guest checks each message. Ends well where all came until the sender had died."""
+def sink_host(guests: Path, said: Path) -> None:
+    """The other process: a host whose guest checks each message, and says at the first that is wrong, or not there."""
     with cwasi.Host() as host:
-        sink = host.load(guests / "sink.wasm", arguments=(COUNT, str(SIZE)), stderr=Path(os.devnull))
-        rx = cwasi.open_receiver("lab", timeout=HANG, **how)
+        sink = host.load(guests / "sink.wasm", arguments=(COUNT, str(SIZE)), stderr=said)
+        rx = cwasi.open_receiver("lab", timeout=HANG)
         host.attach(sink, rx, port="in")
         with suppress(cwasi.GuestExit):   # it wants more than ever come
             host.run()
         assert rx.metrics().messages > 0
 
 
+def all_came(said: Path) -> bool:
+    """Whether what a sink has said is that its sender is gone, after messages that all were right."""
+    words = said.read_text() if said.exists() else ""
+    assert "a byte" not in words
+    return f"the result of receive is -15, not {SIZE}" in words
+
+
 class Across:
     """A host whose guest sends to a guest of another process."""
 
-    def __init__(self, told: cwasi.Policy, guests: Path, fork: Fork, start: Start, **how: Any) -> None:
-        self.peer = fork(lambda: sink_host(guests))
+    def __init__(
+        self, told: cwasi.Policy, guests: Path, fork: Fork, start: Start, said: Path, **how: Any
+    ) -> None:
+        """said: where the sink says what was wrong."""
+        self.said = said
+        self.peer = fork(lambda: sink_host(guests, said))
         self.host = cwasi.Host(policy=told)
         self.source = self.host.load(guests / "source.wasm", arguments=(COUNT, str(SIZE)), stderr=Path(os.devnull))
         self.tx = cwasi.open_sender("lab", timeout=HANG, **how)
@@ -73,12 +84,17 @@ class Across:
         with suppress(cwasi.GuestExit):
             self.running.result(HANG)
         self.host.close()
-        assert status_of(self.peer) == 0
+        assert status_of(self.peer) == 0 and all_came(self.said)
 
 
-def test_it_goes_from_way_to_way_between_two_processes(guests: Path, fork: Fork, start: Start) -> None:
+@pytest.fixture
+def said(tmp_path: Path) -> Path:
+    return tmp_path / "said"
+
+
+def test_it_goes_from_way_to_way_between_two_processes(guests: Path, fork: Fork, start: Start, said: Path) -> None:
     policy = Told(in_turn(RING, PIPE, TCP))
-    run = Across(policy, guests, fork, start)
+    run = Across(policy, guests, fork, start, said)
     run.until(lambda: {request.current for request in policy.asked} >= {RING, PIPE, TCP})
     run.end()
     assert not stewards()
@@ -87,9 +103,9 @@ def test_it_goes_from_way_to_way_between_two_processes(guests: Path, fork: Fork,
     assert all(one == sane(one) and one.mean_bytes == SIZE and one.rate for one in seen)
 
 
-def test_what_the_policy_is_told_of_both_ends(guests: Path, fork: Fork, start: Start) -> None:
+def test_what_the_policy_is_told_of_both_ends(guests: Path, fork: Fork, start: Start, said: Path) -> None:
     policy = Told()
-    run = Across(policy, guests, fork, start)
+    run = Across(policy, guests, fork, start, said)
     run.until(lambda: len(policy.asked) > 3)
     explained = run.host.explain("lab")
     run.end()
@@ -103,18 +119,18 @@ def test_what_the_policy_is_told_of_both_ends(guests: Path, fork: Fork, start: S
                if not asked.objective.throughput)  # fmt: skip
 
 
-def test_what_the_user_has_chosen_stays(guests: Path, fork: Fork, start: Start) -> None:
+def test_what_the_user_has_chosen_stays(guests: Path, fork: Fork, start: Start, said: Path) -> None:
     policy = Told(lambda request: PIPE)
-    run = Across(policy, guests, fork, start, transport="ring")
+    run = Across(policy, guests, fork, start, said, transport="ring")
     run.until(lambda: len(policy.asked) > 2)
     assert all(request.pinned for request in policy.asked) and run.transport is Transport.RING
     assert "  pinned: ring was asked for" in run.tx.explain()
     run.end()
 
 
-def test_a_switch_by_hand_is_the_last_word(guests: Path, fork: Fork, start: Start) -> None:
+def test_a_switch_by_hand_is_the_last_word(guests: Path, fork: Fork, start: Start, said: Path) -> None:
     policy = Told(in_turn(RING, PIPE))
-    run = Across(policy, guests, fork, start)
+    run = Across(policy, guests, fork, start, said)
     run.until(lambda: len({request.current for request in policy.asked}) > 1)
     run.tx.switch("tcp", HANG)
     asked = len(policy.asked)
@@ -124,9 +140,11 @@ def test_a_switch_by_hand_is_the_last_word(guests: Path, fork: Fork, start: Star
     run.end()
 
 
-def test_a_change_that_fails_is_held_and_told(guests: Path, fork: Fork, start: Start, tmp_path: Path) -> None:
+def test_a_change_that_fails_is_held_and_told(
+    guests: Path, fork: Fork, start: Start, said: Path, tmp_path: Path
+) -> None:
     policy = Told(lambda request: request.current)
-    run = Across(policy, guests, fork, start, redis=f"unix://{tmp_path}/none.sock", policy=policy)
+    run = Across(policy, guests, fork, start, said, redis=f"unix://{tmp_path}/none.sock", policy=policy)
     policy.answer = lambda request: REDIS
     run.until(lambda: "  held: " in run.tx.explain())
     text = run.tx.explain()
@@ -175,13 +193,15 @@ def test_it_is_explained_from_either_side(guests: Path, fork: Fork, start: Start
 
 
 @pytest.mark.parametrize("killed", ["sender", "receiver"])
-def test_a_side_is_killed_while_the_steward_switches(guests: Path, fork: Fork, start: Start, killed: str) -> None:
+def test_a_side_is_killed_while_the_steward_switches(
+    guests: Path, fork: Fork, start: Start, said: Path, killed: str
+) -> None:
     """What was sent comes in order, without a gap; who is left hears of the death, and leaves nothing."""
     ready, told = os.pipe()
 
     def here() -> None:
         policy = Told(in_turn(RING, PIPE, TCP))
-        run = Across(policy, guests, fork, start)
+        run = Across(policy, guests, fork, start, said)
         run.until(lambda: run.tx.epoch > 1)
         os.write(told, run.peer.to_bytes(8, "little"))
         with suppress(cwasi.GuestExit):
@@ -197,6 +217,7 @@ def test_a_side_is_killed_while_the_steward_switches(guests: Path, fork: Fork, s
     else:
         assert status_of(pid) == -signal.SIGKILL
         eventually(lambda: not Path(f"/proc/{peer}").exists())
+        assert all_came(said)
     os.close(ready)
     os.close(told)
 
