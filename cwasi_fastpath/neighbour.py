@@ -10,13 +10,17 @@ from contextlib import ExitStack, contextmanager
 
 from .errors import Unavailable
 
-# The parent is told, not asked for: it may be gone before the first look.
-_WORK = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): sum(range(100_000))"
+_WORK = """
+import os, sys
+os.write(1, b".")
+while os.getppid() == int(sys.argv[1]): sum(range(100_000))
+"""
+"""It is told its parent: that may be gone before it could ask who that is."""
 
 
 @contextmanager
 def neighbours(cores: Sequence[int]) -> Iterator[None]:
-    """One on each of these cores. Raises Unavailable."""
+    """One on each of these cores, which are busy from now on. Raises Unavailable."""
     with ExitStack() as stack:
         for core in cores:
             stack.enter_context(_neighbour(core))
@@ -25,15 +29,25 @@ def neighbours(cores: Sequence[int]) -> Iterator[None]:
 
 @contextmanager
 def _neighbour(core: int) -> Iterator[None]:
+    argv = [sys.executable, "-S", "-c", _WORK, str(os.getpid())]
     try:
-        process = subprocess.Popen([sys.executable, "-S", "-c", _WORK, str(os.getpid())], stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     except OSError as error:
-        raise Unavailable(f"a busy neighbour cannot be started: {error.strerror}. Remedy: allow more processes") from error
+        what = f"a busy neighbour cannot be started: {error.strerror}"
+        raise Unavailable(f"{what}. Remedy: allow this user more processes") from error
     with process:
         try:
-            os.sched_setaffinity(process.pid, {core})
+            _begin(process, core)
             yield
-        except ProcessLookupError as error:
-            raise Unavailable(f"a busy neighbour ended at once, with status {process.wait()}") from error
         finally:
             process.kill()
+
+
+def _begin(process: subprocess.Popen[bytes], core: int) -> None:
+    assert process.stdout is not None
+    try:
+        os.sched_setaffinity(process.pid, {core})
+    except OSError as error:
+        raise Unavailable(f"a busy neighbour cannot run on core {core}: {error.strerror}") from error
+    if not process.stdout.read(1):
+        raise Unavailable(f"a busy neighbour ended at once, with status {process.wait()}")

@@ -155,6 +155,8 @@ class _Play:
         self._script, self._pair, self._cores, self._tell = script, pair, cores, tell
         self._began = time.monotonic()
         self._trips = 0
+        self._over = 0.0
+        """Seconds of the script."""
         self._changes: list[Change] = []
 
     def played(self, name: str) -> Played:
@@ -169,6 +171,7 @@ class _Play:
             slices = self._slices(phase)
             explained = self._pair.host.explain(CHANNELS[0])
         assert explained is not None   # both ends are here
+        self._over += phase.seconds
         return Part(phase, begin, self._now(), tuple(slices), explained.as_plain(), explained.at_length())
 
     def _slices(self, phase: Phase) -> list[Slice]:
@@ -195,7 +198,7 @@ class _Play:
             if before is None or (before.way, before.mode) != (way, mode):
                 self._changes.append(Change(0.0 if before is None else now, name, way, mode))
         if self._tell is not None:
-            done = sum(one.seconds for one in self._script[: self._script.index(phase)]) + min(phase.seconds, now - begin)
+            done = self._over + min(phase.seconds, now - begin)
             self._tell(phase.name, done / sum(one.seconds for one in self._script))
 
     def _now(self) -> float:

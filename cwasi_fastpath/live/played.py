@@ -65,6 +65,13 @@ class Part:
     def worst_ns(self) -> float:
         return max((one.worst_ns for one in self.slices), default=0.0)
 
+    def predicted(self, way: str) -> tuple[float, float, float] | None:
+        """Of a message on that way: ns, and the interval; None where the policy predicts nothing of it."""
+        for one in self.explanation["alternatives"]:
+            if one["way"] == way and one["ns"] is not None:
+                return one["ns"], one["low"], one["high"]
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class Played:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..bench.units import size_text
 from ..errors import BadName, BadSpec
 from ..names import checked
 
@@ -32,6 +33,12 @@ class Phase:
     receiver: str = "here"
     """Where that runs: here, in the sender's process, or in another process of the node."""
 
+    def __str__(self) -> str:
+        pace = "as fast as they come back" if self.rate is None else f"{self.rate:,.0f} times a second"
+        busy = f", {self.busy} busy neighbour{'s' if self.busy > 1 else ''}" if self.busy else ""
+        where = "" if self.receiver == "here" else ", the receiver in another process"
+        return f"{size_text(self.size)} {pace}{busy}{where}"
+
 
 PLACES = ("here", "process")
 
@@ -44,6 +51,13 @@ apart      seconds=3 size=1MiB receiver=process
 home       seconds=3 size=64
 """
 """The script that is run where none is given."""
+
+DEMO = """\
+stream    seconds=1.5 size=64
+requests  seconds=2.5 size=4KiB rate=4000
+busy      seconds=1.5 size=4KiB rate=4000 busy=1
+"""
+"""A short one, in which it matters where guests run."""
 
 
 def scaled(script: tuple[Phase, ...], seconds: float) -> tuple[Phase, ...]:
