@@ -31,7 +31,8 @@ def neighbours(cores: Sequence[int]) -> Iterator[None]:
 def _neighbour(core: int) -> Iterator[None]:
     argv = [sys.executable, "-S", "-c", _WORK, str(os.getpid())]
     try:
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        # A group of its own: what Ctrl-C means is for us to say.
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, process_group=0)
     except OSError as error:
         what = f"a busy neighbour cannot be started: {error.strerror}"
         raise Unavailable(f"{what}. Remedy: allow this user more processes") from error

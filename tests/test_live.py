@@ -6,7 +6,6 @@ import gc
 import os
 import threading
 from collections.abc import Callable
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,15 +16,16 @@ from test_cli_policy import Page
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import errors
-from cwasi_fastpath.live import play, script
+from cwasi_fastpath.live import pair, play, script
 from cwasi_fastpath.live.page import page
-from cwasi_fastpath.live.play import CHANNELS, kept_to, some_cores
+from cwasi_fastpath.live.pair import CHANNELS
+from cwasi_fastpath.live.play import kept_to, some_cores
 from cwasi_fastpath.live.played import Played, as_plain
 from cwasi_fastpath.live.table import HEADINGS, compared, rows
 from cwasi_fastpath.modes import Transport
 from cwasi_fastpath.neighbour import neighbours
 from cwasi_fastpath.policy import EdgeHistory, Request, Way
-from cwasi_fastpath.policy.comparisons import StaticPolicy, policy_named
+from cwasi_fastpath.policy.comparisons import StaticPolicy
 
 SHORT = """
 small  seconds=0.3                        # as fast as they come
@@ -50,15 +50,15 @@ class ByTurns(StaticPolicy):
 
 
 def played(text: str, policy: str, make: Callable[..., cwasi.Policy] | None = None) -> Played:
-    return play.play(script.parse(text, "test"), policy, make or partial(policy_named, policy))
+    return play.play(script.parse(text, "test"), policy, make=make)
 
 
 def test_a_run_goes_as_its_script_says() -> None:
     played("first seconds=0.05", "static")   # what is made once a process
     before = leftovers()
     told: list[tuple[str, float]] = []
-    lines, make = script.parse(SHORT, "test"), partial(policy_named, "static")
-    found = play.play(lines, "static", make, lambda phase, share: told.append((phase, share)))
+    lines = script.parse(SHORT, "test")
+    found = play.play(lines, "static", lambda phase, share: told.append((phase, share)))
     assert leftovers() == before
     assert tuple(part.phase for part in found.parts) == lines and found.policy == "static"
     assert {phase for phase, _ in told} == {"small", "paced", "large"}
@@ -110,11 +110,11 @@ def test_a_policy_that_fails_changes_nothing() -> None:
 
 def test_a_message_that_is_wrong_is_noticed(module: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """The guest that answers changes a word of each."""
-    text = (Path(play.__file__).with_name("guests.wat")).read_text()
+    text = pair.MODULE.read_text()
     sent = "(drop (call $must (call $channel_send (global.get $out) (global.get $message) (local.get $length)"
     assert text.count(sent) == 1
     wrong = text.replace(sent, "(i64.store (global.get $message) (i64.const -1))" + sent)
-    monkeypatch.setattr(play, "_MODULE", module(wrong, "wrong"))
+    monkeypatch.setattr(pair, "MODULE", module(wrong, "wrong"))
     before = leftovers()
     with pytest.raises(errors.Corrupted, match="a message of a live run was wrong"):
         played("one seconds=5", "static")
@@ -129,7 +129,7 @@ def test_an_error_in_the_middle_leaves_nothing(monkeypatch: pytest.MonkeyPatch) 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        play.play(script.parse("one seconds=60 busy=1", "test"), "static", partial(policy_named, "static"), stop)
+        play.play(script.parse("one seconds=60 busy=1", "test"), "static", stop)
     assert leftovers() == before
 
 

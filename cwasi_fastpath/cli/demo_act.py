@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,19 +21,18 @@ def play(quick: bool) -> list[Played]:
     """The same script under the default policy and under the static rule, one after the other."""
     from ..live.play import play as played
     from ..live.script import DEMO, parse, scaled
-    from ..policy.comparisons import policy_named
     from .live_progress import progress
 
     script = parse(DEMO, "the demo")
     if quick:
         script = scaled(script, _QUICK_SECONDS)
     with progress(len(POLICIES)) as told:
-        return [played(script, name, partial(policy_named, name), told(name)) for name in POLICIES]
+        return [played(script, name, told(name)) for name in POLICIES]
 
 
 def as_plain(found: Sequence[Played]) -> dict[str, Any]:
     """For the report."""
-    from ..live.play import CHANNELS
+    from ..live.pair import CHANNELS
     from ..live.played import as_plain as plain
     from ..live.script import DEMO
 
@@ -45,7 +43,7 @@ def write(path: Path, found: Sequence[Played]) -> None:
     """The page."""
     from ..bench.environment import environment
     from ..live.page import page
-    from ..live.play import CHANNELS
+    from ..live.pair import CHANNELS
     from ..live.table import HEADINGS, rows
 
     try:
@@ -56,7 +54,7 @@ def write(path: Path, found: Sequence[Played]) -> None:
 
 def show(console: Console, found: Sequence[Played], page: Path | None) -> None:
     """What happened, and how it explains itself."""
-    from ..live.play import CHANNELS
+    from ..live.pair import CHANNELS
     from ..live.table import compared
     from .live_table import table
 
@@ -71,7 +69,7 @@ def show(console: Console, found: Sequence[Played], page: Path | None) -> None:
     told = changed[-1] if changed else mine.parts[-1]
     lines += ["", f"What explain() said of the channel at the end of {told.phase.name}:", *told.text.splitlines(), ""]
     messages = sum(one.messages for one in found)
-    lines.append(f"All {messages:,} messages came, once, in order and with the right content, across every switch")
+    lines.append(f"All {messages:,} messages came, once, in order and as they were sent, also across every switch")
     if page is not None:
         lines.append(f"Both runs over time: {page}")
     for line in lines:

@@ -17,7 +17,8 @@ def progress(runs: int) -> Iterator[Callable[[str], Tell]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = TextColumn("{task.description:<46}", markup=False), BarColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task, begun = bar.add_task("", total=runs), iter(range(runs))
 
         def told(name: str) -> Tell:

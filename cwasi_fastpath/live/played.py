@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from .script import Phase
@@ -48,7 +49,7 @@ class Part:
     end: float
     slices: tuple[Slice, ...]
     explanation: dict[str, Any]
-    """At its end, of the channel of what is asked; see cwasi_fastpath.explanation."""
+    """At its end, of the channel of what is asked; see cwasi_fastpath.explanation. Empty where its host cannot tell."""
     text: str
     """The same in words."""
 
@@ -67,7 +68,7 @@ class Part:
 
     def predicted(self, way: str) -> tuple[float, float, float] | None:
         """Of a message on that way: ns, and the interval; None where the policy predicts nothing of it."""
-        for one in self.explanation["alternatives"]:
+        for one in self.explanation.get("alternatives", ()):
             if one["way"] == way and one["ns"] is not None:
                 return one["ns"], one["low"], one["high"]
         return None
@@ -99,8 +100,12 @@ class Played:
         return [change for change in self.changes if change.channel == channel]
 
     def switches(self, part: Part, channel: str) -> list[Change]:
-        """Those of one phase, but for the way that the run began on."""
-        return [change for change in self.ways(channel)[1:] if part.begin <= change.at < part.end]
+        """To another way, in one phase. (Where only the mode changes, an end has moved.)"""
+        return [
+            change
+            for before, change in pairwise(self.ways(channel))
+            if change.way != before.way and part.begin <= change.at < part.end
+        ]
 
     def adapted(self, part: Part, channel: str) -> float | None:
         """Seconds from the begin of a phase to its last switch; None where there was none."""

@@ -45,7 +45,7 @@ PLACES = ("here", "process")
 DEFAULT = """\
 # name     what is so in this phase
 quiet      seconds=3 size=64
-busy       seconds=4 size=64 busy=1
+busy       seconds=4 size=64 busy=2
 large      seconds=3 size=1MiB
 apart      seconds=3 size=1MiB receiver=process
 home       seconds=3 size=64
