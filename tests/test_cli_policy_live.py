@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -81,7 +82,11 @@ def test_what_is_wrong(words: list[str], message: str, tmp_path: Path, monkeypat
 
 
 def descendants(parent: psutil.Process, word: str) -> list[psutil.Process]:
-    return [child for child in parent.children(recursive=True) if any(word in part for part in child.cmdline())]
+    found = []
+    for child in parent.children(recursive=True):
+        with suppress(psutil.Error):   # it ends just now
+            found += [child] if any(word in part for part in child.cmdline()) else []
+    return found
 
 
 @pytest.fixture

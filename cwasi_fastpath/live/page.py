@@ -9,7 +9,7 @@ from math import ceil, floor, log10
 from ..bench.units import time_text
 from .played import Part, Played, Slice
 
-_WIDTH, _LEFT, _TOP, _HEIGHT, _LANE = 720, 110, 34, 260, 18
+_WIDTH, _LEFT, _TOP, _HEIGHT, _LANE = 720, 170, 34, 260, 18
 _PLOT = _WIDTH - _LEFT - 10
 _COLUMNS = 240
 _COLOURS = 6
@@ -25,7 +25,8 @@ h1 { font-size: 1.5rem } h2 { font-size: 1.2rem; margin-top: 2.5rem } h3 { font-
 .dim, dl { color: var(--dim) } dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem }
 dd { margin: 0; overflow-wrap: anywhere } .scroll { overflow-x: auto } table { border-collapse: collapse }
 th, td { padding: .2rem 1.2rem .2rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; text-align: right }
-th { color: var(--dim) } th:first-child, td:first-child { text-align: left } td { font-variant-numeric: tabular-nums }
+th { color: var(--dim) } th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left }
+td { font-variant-numeric: tabular-nums }
 pre { white-space: pre-wrap; font-size: 13px } svg { width: 100%; height: auto; font-size: 12px }
 svg text { fill: var(--text) } svg .right { text-anchor: end } svg .grid { stroke: var(--line) }
 svg .change { stroke: var(--dim); stroke-dasharray: 3 4 } polyline { fill: none; stroke-width: 2 }
