@@ -34,7 +34,7 @@ help: ## this list
 build: $(BIN)/.ready $(FUNCTIONS) ## .venv with cwasi and cwasi-trace, and the example functions
 
 .PHONY: demo
-demo: build ## a picture pipeline over Redis, by hand, proximal and as the policy chooses (INPUT=file)
+demo: build ## a picture pipeline four ways, then a load that changes under the policy (INPUT=file)
 	@mkdir -p $(dir $(OUTPUT))
 	@$(BIN)/cwasi demo --functions $(BUILD)/functions --input "$(INPUT)" --output "$(OUTPUT)" \
 	    --report $(BUILD)/demo/report.json

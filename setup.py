@@ -6,6 +6,7 @@ setup(
         "cwasi_fastpath",
         "cwasi_fastpath.bench",
         "cwasi_fastpath.cli",
+        "cwasi_fastpath.live",
         "cwasi_fastpath.policy",
         "cwasi_fastpath.probes",
         "cwasi_fastpath.soak",
@@ -15,6 +16,7 @@ setup(
     package_data={
         "cwasi_fastpath": ["include/*.h", "py.typed"],
         "cwasi_fastpath.bench": ["*.wat"],
+        "cwasi_fastpath.live": ["*.wat"],
         "cwasi_fastpath.probes": ["*.c", "*.h", "headers/**/*.h"],
         "cwasi_fastpath.soak": ["*.wat"],
     },

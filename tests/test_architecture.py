@@ -14,7 +14,7 @@ PACKAGE = ROOT / "cwasi_fastpath"
 # From near the user to near the machine. A module may import what stands in a later row, or in its own.
 LAYERS = [
     {"cli"},
-    {"bench", "soak"},
+    {"bench", "live", "soak"},
     {"deployment", "redis_server"},
     {"switch_spanned"},
     {"spanned", "supervision"},
@@ -44,7 +44,7 @@ LAYERS = [
     {"policy"},
     {
         *("credentials", "claim", "descriptors", "lease", "tax_bill", "invitation", "owner_names", "cgroups"),
-        *("caller", "rubbish"),
+        *("caller", "rubbish", "neighbour"),
     },
     {
         *("_native", "cache", "capabilities", "core_pair", "cpu", "function_ids", "metrics"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_cli_policy import Page
 
 CWASI = [sys.executable, "-P", "-m", "cwasi_fastpath.cli", "demo"]
 HANG = 120.0
@@ -47,6 +48,13 @@ def checked(document: dict[str, Any]) -> dict[str, Any]:
         assert summary["mib_per_second"] > 0 and summary["cpu_seconds"] > 0
     for edge in document["chosen"]:
         assert edge["decision"]["reason"] and edge["decision"]["transport"] == "ring"
+    runs = document["second_act"]["runs"]
+    assert [run["policy"] for run in runs] == ["cost", "static"]
+    for run in runs:
+        assert [phase["phase"] for phase in run["phases"]] == ["stream", "requests", "busy"]
+        for phase in run["phases"]:
+            assert phase["messages"] > 0 and phase["mean_ns"] > 0 and phase["explanation"]["alternatives"]
+    assert {phase["way"] for phase in runs[1]["phases"]} == {"ring"} and not runs[1]["switches"]
     return document
 
 
@@ -59,6 +67,7 @@ def test_the_same_picture_four_ways(functions: Path, picture: Path, tmp_path: Pa
     document = checked(json.loads(done.stdout))
     assert json.loads(report.read_text()) == document
     assert output.read_bytes().startswith(b"\xff\xd8\xff"), "a JPEG"
+    assert Page(report.with_suffix(".html").read_text()).plots == 2
     assert document["traced"] == (document["untraced_because"] is None)
     assert not set(Path("/dev/shm").iterdir()) - shared
 
@@ -78,6 +87,9 @@ def test_without_the_right_to_trace(functions: Path, picture: Path, tmp_path: Pa
     for words in ("through Redis", "by hand", "proximal", "as the policy chooses", "the same picture to the byte"):
         assert words in text.stdout
     assert "% less latency than Redis" in text.stdout and "CWASI's authors report" in text.stdout
+    for words in ("Act two: ", "by the rule static, which is on ring: predicted ", "What explain() said",
+                  "messages came, once, in order"):  # fmt: skip
+        assert words in text.stdout
 
 
 # ---- what is wrong is said ----

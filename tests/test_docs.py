@@ -37,7 +37,7 @@ COMMANDS = {
     "cwasi-doctor": [["doctor"]],
     "cwasi-explain": [["explain"]],
     "cwasi-inspect": [["inspect"]],
-    "cwasi-policy": [["policy", "replay"], ["policy", "generate"], ["policy", "record"]],
+    "cwasi-policy": [["policy", "replay"], ["policy", "generate"], ["policy", "record"], ["policy", "live"]],
     "cwasi-ps": [["ps"]],
     "cwasi-run": [["run"]],
     "cwasi-soak": [["soak"]],

@@ -22,7 +22,7 @@ _COMMANDS = {
     "explain": "Explain why a channel goes as it goes, and what else it would cost.",
     "include": "Print the directory that holds cwasi.h.",
     "inspect": "Show everything that is known of a channel.",
-    "policy": "Replay what happened under other policies.",
+    "policy": "Replay what happened under other policies, or run them live.",
     "ps": "Show the channels of this node.",
     "run": "Run functions and connect them.",
     "switch": "Take a channel to another transport, live.",

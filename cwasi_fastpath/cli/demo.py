@@ -1,4 +1,4 @@
-"""cwasi demo: the picture pipeline over every kind of channel, traced and compared."""
+"""cwasi demo: the picture pipeline over every kind of channel, traced and compared; then a load that changes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..bench.pipeline import Job, Run, Summary
+    from ..live.played import Played
     from ..tracer import Tracer
 
 PAPER = "CWASI's authors report up to 95 % less latency and up to 30x throughput (other hardware)"
@@ -27,9 +28,11 @@ PAPER = "CWASI's authors report up to 95 % less latency and up to 30x throughput
 )
 @click.option("--input", "picture", type=click.Path(path_type=Path), required=True, help="A JPEG, PNG, BMP or PPM.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path("edges.jpg"), show_default=True)
-@click.option("--report", type=click.Path(path_type=Path), help="Also write the JSON report to this file.")
+@click.option(
+    "--report", type=click.Path(path_type=Path), help="Also write the JSON report to this file, and a page beside it."
+)
 @click.option("--rounds", type=click.IntRange(min=1), default=2, show_default=True)
-@click.option("--quick", is_flag=True, help="Fewer frames, one round.")
+@click.option("--quick", is_flag=True, help="Fewer frames, one round, a short second act.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def demo(
     functions: Path, picture: Path, output: Path, report: Path | None, rounds: int, quick: bool, as_json: bool
@@ -40,12 +43,16 @@ def demo(
     by hand, from process to process, and as the policy chooses; all watched by a tracer where that is permitted. The
     pictures that come out must be the same to the byte.
 
+    In a second act two functions exchange messages while the load changes and another process wants a core: under the
+    default policy, which switches meanwhile, and under the static rule, which does not. Every message is checked.
+
     \b
     Example:
       cwasi demo --input photo.jpg --output edges.jpg --json > report.json
     """
     from ..bench import pipeline
     from ..errors import BadModule, BadSpec
+    from . import demo_act
 
     _readable(picture)
     for stage in pipeline.STAGES:
@@ -61,7 +68,8 @@ def demo(
             tracer.close()
     difference = pipeline.disagreement(runs)
     summaries = [pipeline.summarise(runs, scenario) for scenario in pipeline.SCENARIOS]
-    _publish(runs, summaries, output, untraced_because, report, as_json)
+    second = demo_act.play(quick)
+    _publish(runs, summaries, second, output, untraced_because, report, as_json)
     if difference:
         raise BadSpec(f"the runs disagree: {difference}")
 
@@ -108,10 +116,18 @@ def _run_all(job: Job, rounds: int, quick: bool, tracer: Tracer | None) -> list[
 
 
 def _publish(
-    runs: list[Run], summaries: list[Summary], output: Path, untraced: str, report: Path | None, as_json: bool
+    runs: list[Run],
+    summaries: list[Summary],
+    second: list[Played],
+    output: Path,
+    untraced: str,
+    report: Path | None,
+    as_json: bool,
 ) -> None:
     import json
     from dataclasses import asdict
+
+    from . import demo_act
 
     document: dict[str, Any] = {
         "schema": 1,
@@ -132,16 +148,20 @@ def _publish(
             }
             for run in runs
         ],
+        "second_act": demo_act.as_plain(second),
     }
-    if report:
+    page = report.with_suffix(".html") if report else None
+    if report and page:
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(json.dumps(document, indent=1))
+        demo_act.write(page, second)
     if as_json:
         click.echo(json.dumps(document))
     else:
         from . import console
 
         _print(console(sys.stdout), runs, summaries, output, untraced)
+        demo_act.show(console(sys.stdout), second, page)
 
 
 def _chosen(runs: list[Run]) -> dict[str, Any]:

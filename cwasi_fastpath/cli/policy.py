@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import BadSpec, Error
+from .policy_live import live
 
 if TYPE_CHECKING:
     from ..policy import Objective, Policy
@@ -32,7 +33,7 @@ class PolicyFailed(Error):
 
 @click.group()
 def policy() -> None:
-    """Replay what happened under other policies."""
+    """Replay what happened under other policies, or run them live."""
 
 
 @policy.command()
@@ -142,6 +143,9 @@ def record(scenario: str, output: Path, seconds: float, redis: str | None) -> No
     trace = recorded(scenario, seconds, usable_ways(redis), redis)
     _save(output, "".join(lines_of(trace)))
     click.echo(f"{output}: {scenario}, {trace.seconds:.0f} s in {len(trace.blocks)} blocks")
+
+
+policy.add_command(live)
 
 
 def _save(path: Path, text: str) -> None:
