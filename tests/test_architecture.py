@@ -22,7 +22,7 @@ LAYERS = [
     {"switch_part"},
     {"host", "tracer"},
     {"edges", "kept", "published", "steward", "switch_channel"},
-    {"guest", "tracer_socket", "probes"},
+    {"guest", "tracer_feed", "tracer_socket", "probes"},
     {"rendezvous"},
     {"handover", "successor"},
     {"switch_named", "switch_moved", "switch_asked"},
@@ -34,7 +34,7 @@ LAYERS = [
     {"cluster"},
     {"transport"},
     {"sender", "receiver", "tidy"},
-    {"endpoint", "watch", "attribution", "host_functions", "observing", "placing"},
+    {"endpoint", "watch", "attribution", "feed", "host_functions", "observing", "placing"},
     {"host_statistics"},
     {"census", "explanation_asked"},
     {"registry", "description"},
@@ -47,7 +47,7 @@ LAYERS = [
         *("caller", "rubbish"),
     },
     {
-        *("_native", "cache", "capabilities", "cpu", "function_ids", "metrics"),
+        *("_native", "cache", "capabilities", "cpu", "figures", "function_ids", "metrics"),
         *("modes", "names", "network", "output", "shield", "trace_report"),
     },
     {"errors", "_cwasi", "_build"},
@@ -56,7 +56,7 @@ LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}
 
 # These may be imported by one module only.
 ONLY = {"probes": {"tracer", "probes"}, "_cwasi": {"_native"}, "_wasmtime": {"guest", "__init__"}}
-PURE = {"policy", "metrics", "modes", "names", "errors", "workflow", "trace_report", "tax_bill"}
+PURE = {"policy", "metrics", "figures", "modes", "names", "errors", "workflow", "trace_report", "tax_bill"}
 IMPURE = {"os", "socket", "subprocess", "time", "threading", "random", "bcc", "ctypes"}
 
 
