@@ -24,6 +24,7 @@ from .channel import Channel, Edge
 from .cpu import usable_cores
 from .errors import BadSpec, Error
 from .explanation import Explanation, WhatIf, alternatives, what_if
+from .feed import Feed, with_told
 from .guest import Guest
 from .kept import Kept, functions_of, pairs_of, placed_ways, total
 from .metrics import Observation
@@ -80,10 +81,9 @@ class Stewarded(Protocol):
 class Steward:
     """Of one host."""
 
-    def __init__(self, host: Stewarded, lacked: tuple[str, ...] = ()) -> None:
-        """lacked: what nobody observes for it."""
+    def __init__(self, host: Stewarded) -> None:
         self._host = host
-        self._lacked = lacked
+        self._feed = Feed()
         self._lock = threading.Lock()
         """Guards the thread, who needs it, and which channels are known."""
         self._needed = 0
@@ -162,7 +162,7 @@ class Steward:
                 self._place(kept, Cores.FREE)   # the user has switched it
             counts = [next(found) for _ in kept.ends]
             windows.append((kept, self._observed(kept, counts, seconds, times)))
-        busy = [(kept, seen) for kept, seen in windows if seen is not None]
+        busy = self._traced([(kept, seen) for kept, seen in windows if seen is not None], guests, now)
         for kept, seen in busy:
             if stop.is_set():
                 break
@@ -256,6 +256,21 @@ class Steward:
             kept.counts_as_full(observing.queued(seen))
         return seen
 
+    def _traced(
+        self, busy: list[tuple[Kept, Observation]], guests: Mapping[str, Guest], now: float
+    ) -> list[tuple[Kept, Observation]]:
+        """With what a tracer tells of their functions, where there is one."""
+        spent = self._feed.latest(guests, now)
+        if not spent:
+            return busy
+        # Of a guest with other ends, too, it is not known how many messages its time went into.
+        ends = {id(end) for kept in self._active for end in kept.ends}
+        spent = {name: one for name, one in spent.items() if all(id(end) in ends for end in guests[name].ends)}
+        rates: Counter[str] = Counter()
+        for kept, seen in busy:
+            rates.update(dict.fromkeys(functions_of(kept.channel), seen.rate or 0.0))
+        return [(kept, with_told(seen, kept.channel, spent, rates)) for kept, seen in busy]
+
     # ---- explaining, from any thread ----
 
     def explain(self, channel: Channel) -> Explanation | None:
@@ -283,7 +298,7 @@ class Steward:
             alternatives=ways,
             observation={} if kept.observation is None else asdict(kept.observation),
             age_seconds=None if kept.observed_at is None else now - kept.observed_at,
-            lacked=tuple(dict.fromkeys((*self._lacked, *decision.lacked))),
+            lacked=tuple(dict.fromkeys((*self._feed.lack(now), *decision.lacked))),
             queued=kept.queued,
             trouble=trouble,
         )
@@ -314,7 +329,7 @@ class Steward:
             objective=kept.objective(self._host.objective),
             limits=self._host.limits,
             pinned=bool(kept.channel.pinned),
-            lacked=self._lacked,
+            lacked=self._feed.lack(now),
         )
 
     def _consider(self, kept: Kept, now: float) -> None:

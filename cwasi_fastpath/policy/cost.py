@@ -96,7 +96,7 @@ class CostPolicy(Policy):
         outlook = look(self.costs, request, history.held, old.outlook)
         index = outlook.place(current)
         if current is not None and index is not None:
-            measured = measured_ns(request.objective, seen, outlook.estimates[index])
+            measured = measured_ns(request.objective, seen, outlook.estimates[index], current.transport)
             if measured is not None:
                 level = outlook.estimates[index].level
                 history = history.measured(now, current, measured, outlook.cost_ns[index], level)

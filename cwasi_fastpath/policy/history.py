@@ -41,6 +41,8 @@ _SHAKEN = 0.15
 """What a change of the costs adds to the standard deviation of what was measured before it."""
 _CROWD_SECONDS = 120.0
 """How long it is believed that others want the cores, where that cannot be seen."""
+_WOKEN_NS = 30_000.0
+"""A wake that takes longer by less than this is as any other."""
 _FEWER, _COLLAPSED, _SURE, _PROBATION = 0.5, 0.1, 2, 5
 """A switch after which less than so much of the messages a second come was a mistake; with less than the second even
 if that was seen once; else in so many windows in a row, of that many after the switch."""
@@ -160,6 +162,7 @@ class EdgeHistory(NamedTuple):
             raw = raw._replace(apart=held.apart * exp(-gone / _CROWD_SECONDS))
         if raw.others is None and held.others is not None:
             raw = raw._replace(others=held.others)
+        raw = _as_told_before(raw, held)
         if alike(raw, held):
             return self if previous is held else self._replace(previous=held)
         held = raw if sure else _median(held, previous, raw)
@@ -288,6 +291,17 @@ def kind_of(conditions: Conditions, level: int = 0) -> int:
     return len(SIZES) * level + kind
 
 
+def _as_told_before(raw: Conditions, held: Conditions) -> Conditions:
+    """A tracer that has gone, or is late, has changed nothing."""
+    if raw.woken is None and held.woken is not None:
+        raw = raw._replace(woken=held.woken)
+    if raw.srtt is None and held.srtt is not None and raw.way == held.way:
+        raw = raw._replace(srtt=held.srtt)
+    if raw.contention is None and held.contention is not None and raw.way == held.way:
+        raw = raw._replace(contention=held.contention)
+    return raw
+
+
 def alike(one: Conditions, other: Conditions) -> bool:
     """Whether the model would say about the same."""
     return (
@@ -304,6 +318,8 @@ def alike(one: Conditions, other: Conditions) -> bool:
         and (one.network is None) is (other.network is None)
         and (one.network is None or other.network is None or abs(one.network - other.network) <= 0.15 * other.network)
         and abs(one.burst - other.burst) <= 0.5 * other.burst + 0.25
+        and (one.woken is None) is (other.woken is None)
+        and abs((one.woken or 0.0) - (other.woken or 0.0)) <= 0.5 * (other.woken or 0.0) + _WOKEN_NS
     )
 
 
@@ -346,6 +362,7 @@ def _median(held: Conditions, previous: Conditions, raw: Conditions) -> Conditio
         way=raw.way,
         receivers=raw.receivers,
         far=raw.far,
+        woken=_known(held.woken, previous.woken, raw.woken),
     )
 
 
