@@ -17,6 +17,8 @@ from .figures import Figures, Spent
 from .metrics import Observation
 from .modes import Transport
 
+_PACE = 0.25
+"""Seconds between two questions."""
 STALE_SECONDS = 5.0
 """For so long the last figures of a function count."""
 _SHORTEST, _SKEW = 0.001, 5.0
@@ -43,13 +45,16 @@ class Feed:
         self._functions: dict[str, _Function] = {}
         self._heard: float | None = None
         """When anything new was."""
+        self._asked: float | None = None
         self._doubts: tuple[str, ...] = ()
         """About what was told last."""
 
     def latest(self, names: Iterable[str], now: float) -> dict[str, Spent]:
         """What functions did lately, by name; and asks for newer figures. now: of any clock, seconds."""
-        found = attribution.figures(names)
+        due = self._asked is None or abs(now - self._asked) >= _PACE
+        found = attribution.figures(names) if due else None
         if found is not None:
+            self._asked = now
             tracer, told = found
             if tracer is not self._tracer:
                 self._tracer, self._functions, self._heard = tracer, {}, None

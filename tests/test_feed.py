@@ -194,12 +194,13 @@ def test_with_more_guests_than_are_looked_at_the_tracer_tells(
     """And of those that have no cores to be chosen for."""
     monkeypatch.setattr("cwasi_fastpath.steward._THREADS", 0)
     policy = Told()
-    with attached() as tracer, cwasi.Host(policy=policy, tracer=tracer) as host:
+    with attached(light=True) as tracer, cwasi.Host(policy=policy, tracer=tracer) as host:
         run = Run(host, guests, start)
 
         def seen() -> list[Observation]:
             return [request.observation for request in list(policy.asked) if request.observation is not None]
 
         run.until(lambda: any(one.contention is not None and one.cpu_ns is not None for one in seen()))
-        assert all(one.others is None for one in seen()), "nobody has looked at the cores"
+        assert all(one.others is None and one.syscalls_ns is None for one in seen()), "nobody has looked"
+        assert "the tracer counts no system calls" in policy.asked[-1].lacked
         run.end()
