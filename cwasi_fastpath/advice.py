@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Protocol
 
@@ -50,10 +50,10 @@ class Stewarded(Protocol):
 class Advice:
     """Of one host."""
 
-    def __init__(self, host: Stewarded, cores: int, lacked: tuple[str, ...]) -> None:
-        """cores: on which guests may run. lacked: what nobody observes for it."""
+    def __init__(self, host: Stewarded, cores: int, lacks: Callable[[float], tuple[str, ...]]) -> None:
+        """cores: on which guests may run. lacks: what nobody observes for it, at a time."""
         self._host = host
-        self._lacked = lacked
+        self._lacks = lacks
         self._lock = threading.Lock()
         self._kept: dict[tuple[str, type], Kept] = {}
         """By name and kind of channel."""
@@ -104,11 +104,11 @@ class Advice:
             objective=kept.objective(self._host.objective),
             limits=self._host.limits,
             pinned=bool(kept.channel.pinned),
-            lacked=self._lacked_of(kept),
+            lacked=self._lacked_of(kept, now),
         )
 
-    def _lacked_of(self, kept: Kept) -> tuple[str, ...]:
-        return (*self._lacked, *((_CLOCKS,) if kept.far else ()))
+    def _lacked_of(self, kept: Kept, now: float) -> tuple[str, ...]:
+        return (*self._lacks(now), *((_CLOCKS,) if kept.far else ()))
 
     def explain(self, channel: Steered) -> Explanation | None:
         """Of a channel all of whose ends are here, or whose sender is."""
@@ -125,7 +125,7 @@ class Advice:
             seconds=None if kept.changed_at is None else now - kept.changed_at,
             observation={} if kept.observation is None else asdict(kept.observation),
             age_seconds=None if kept.observed_at is None else now - kept.observed_at,
-            lacked=self._lacked_of(kept),
+            lacked=self._lacked_of(kept, now),
             queued=kept.queued,
             trouble=kept.trouble,
             network="" if kept.network is None or channel.transport is not Transport.TCP else str(kept.network),

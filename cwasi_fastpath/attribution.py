@@ -14,13 +14,16 @@ import select
 import socket
 import struct
 import threading
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import watch
 from ._native import check, lib
-from .function_ids import OTHER, FunctionIds
+from .figures import MOST
+from .figures import VERSION as FIGURES
+from .function_ids import INDEXES, OTHER, FunctionIds
 from .invitation import THREAD, heard, limit_waits, listen
 from .names import checked
 
@@ -30,6 +33,11 @@ if TYPE_CHECKING:
 ENVIRONMENT = "CWASI_TRACER"
 _VERSION = 3
 _MESSAGE_BYTES = 4096
+_FIGURES_BYTES = 1 << 16
+
+NO_TRACER = "no tracer: what system calls and the network take is not seen"
+Told = tuple[int, object]
+"""When the tracer looked, in ns of a clock of its own, and what it saw; neither has been checked."""
 
 _log = logging.getLogger(__name__)
 # A generator that dies while this thread gives numbers ends its block here, as a signal's handler may begin one.
@@ -55,6 +63,12 @@ class _TracerClient:
             if not heard(uid, os.geteuid()):
                 raise PermissionError(f"the tracer at {path} runs as uid {uid}, neither as root nor as we do")
             self._watched = stack.enter_context(self._socket.dup())
+            self._told: dict[int, Told] = {}
+            self._unanswered = False
+            """Whether we have asked for figures, and not heard yet."""
+            self._turn = 0
+            self.untold = ""
+            """Why it is asked for no figures, if so."""
             self._map()
             stack.pop_all()
 
@@ -70,6 +84,8 @@ class _TracerClient:
             if "error" in reply:
                 raise PermissionError(reply["error"])
             check(lib.cwasi_attribution_map(fds[0], reply["slots"], reply["probes"]), "the tracer's map")
+            if reply.get("figures") != FIGURES:
+                self.untold = "the tracer is of another version, and tells this one no figures"
         finally:
             for fd in fds:
                 os.close(fd)
@@ -89,14 +105,51 @@ class _TracerClient:
             lib.cwasi_statistics_begin()
             request = json.dumps({"statistics": lib.CWASI_STATISTICS_VERSION})
             socket.send_fds(self._socket, [request.encode()], [statistics])
-            self._socket.recv(_MESSAGE_BYTES)
+            self._await_answer()
         finally:
             os.close(statistics)
 
     def tell(self, name: str, number: int) -> None:
         """What the number stands for from now on. Returns when the tracer knows it."""
         self._socket.send(json.dumps({"function": name, "id": number}).encode())
+        self._await_answer()
+
+    def _await_answer(self) -> None:
+        """It answers in the order in which it was asked."""
+        if self._unanswered:
+            self._hear(0)
         self._socket.recv(_MESSAGE_BYTES)
+
+    def figures(self, numbers: Sequence[int]) -> Mapping[int, Told]:
+        """What it has told of functions so far, some of them newer than others; asks for more. Does not wait.
+
+        Raises OSError if it has gone.
+        """
+        with suppress(BlockingIOError):
+            if self._unanswered:
+                self._hear(socket.MSG_DONTWAIT)
+            if numbers and not self.untold:
+                self._turn = self._turn % len(numbers)
+                request = {"figures": numbers[self._turn : self._turn + MOST]}
+                self._socket.send(json.dumps(request).encode(), socket.MSG_DONTWAIT)
+                self._unanswered, self._turn = True, self._turn + MOST
+        if len(self._told) > 2 * INDEXES:   # the others are no functions of ours any more
+            self._told = {number: self._told[number] for number in numbers if number in self._told}
+        return self._told
+
+    def _hear(self, flags: int) -> None:
+        """Takes the answer to our last question; one that makes no sense is the last. Raises OSError."""
+        answer = self._socket.recv(_FIGURES_BYTES, flags)
+        if not answer:
+            raise BrokenPipeError("the tracer has gone")
+        self._unanswered = False
+        try:
+            told = json.loads(answer)
+            found = {int(number): (told["at"], figures) for number, figures in told["figures"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            self.untold = "the tracer has told what is no answer, and is not asked any more"
+        else:
+            self._told.update(found)
 
     def wait(self) -> None:
         """Sleeps until it has gone, or we have left it."""
@@ -166,7 +219,7 @@ def _leave(tracer: _TracerClient) -> None:
         _tracer = None
         lib.cwasi_statistics_stop()
         tracer.leave()
-        listen(_join)   # for the next
+        listen(join)   # for the next
 
 
 def _take(name: str) -> int:
@@ -177,7 +230,7 @@ def _take(name: str) -> int:
         checked(name, "function")
         tracer = _connect()
         if tracer is None:
-            listen(_join)
+            listen(join)
         number = _ids.take(name)
         if tracer is not None and number != OTHER:
             try:
@@ -186,6 +239,34 @@ def _take(name: str) -> int:
                 _log.warning("%s is not traced: %s", name, error)
                 _leave(tracer)   # or each new name would wait as long
         return number
+
+
+def figures(names: Iterable[str]) -> tuple[object, Mapping[str, Told]] | None:
+    """Which tracer there is, and what it has told of these functions; asks for more. Does not wait.
+
+    None while it is told something else. Without a tracer, or where that tells nothing, there is nothing: see untold.
+    """
+    if not _lock.acquire(blocking=False):
+        return None
+    try:
+        tracer = _tracer
+        if tracer is None:
+            return None, {}
+        wanted = set(names)
+        numbers = {name: number for name, number in _ids.items() if name in wanted}
+        try:
+            told = tracer.figures(list(numbers.values()))
+        except OSError:   # who waits for its end will leave it
+            return tracer, {}
+        return tracer, {name: told[number] for name, number in numbers.items() if number in told}
+    finally:
+        _lock.release()
+
+
+def untold() -> str:
+    """Why no figures are told to this process, if none are."""
+    tracer = _tracer
+    return NO_TRACER if tracer is None else tracer.untold
 
 
 def _give_back(name: str) -> None:
@@ -206,8 +287,8 @@ def describe_end(end: Endpoint) -> None:
             _describe(end)
 
 
-def _join(path: str) -> bool:
-    """A tracer has come; one that was there before is left."""
+def join(path: str) -> bool:
+    """A tracer has come; one that was there before is left. Whether this process is in its trace now."""
     with _lock:
         return _begin(path)
 

@@ -257,6 +257,9 @@ def seen(observation: Observation) -> str:
         ("the receiver slept for", observation.parked, lambda value: f"{value:.0%} of them"),
         ("the ends waited for a core for", observation.contention, lambda value: f"{value:.0%} of their time"),
         ("others had", observation.others, lambda value: f"{value:.1f} cores"),
+        ("system calls took", observation.syscalls_ns, lambda value: f"{_us(value)} us a message"),
+        ("the receivers ran", observation.woken_ns, lambda value: f"{_us(value)} us after being woken"),
+        ("the network's round trip was", observation.srtt_ns, lambda value: f"{_us(value)} us"),
     ]
     return ", ".join(parts + [f"{name} {words(value)}" for name, value, words in told if value is not None])
 

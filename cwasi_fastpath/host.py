@@ -42,6 +42,7 @@ from .switch_channel import switch_channel
 from .transport import Link
 
 if TYPE_CHECKING:
+    from .tracer import Tracer
     from .transport.tls import TlsFiles
 
 _STOP_SECONDS = 2.0
@@ -117,6 +118,7 @@ class Host:
         tls: TlsFiles | None = None,
         objective: Objective | None = None,
         limits: Limits | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """policy: who picks what carries each channel, and asks for a change while guests run; CostPolicy, calibrated
         now (a few milliseconds), by default. objective: what is to be small, the latency by default. limits: what must
@@ -125,7 +127,9 @@ class Host:
         timeout: seconds that a run may take. Guests are then compiled with interruption points, which costs tight
         loops up to a factor of 3; without it a guest that never ends can be ended only with the process.
         redis: URL of a server, for edges that need the remote mode. tls: what its ends over tcp show each other.
-        Raises RedisUnavailable.
+        tracer: one of this process, whose owner closes it after the host: it tells the policy what the functions take
+        of the kernel. Without one, whoever runs cwasi-trace as root does.
+        Raises RedisUnavailable, TracerUnavailable.
         """
         self.policy = policy if policy is not None else CostPolicy(calibration.costs(redis))
         self.redis = redis
@@ -136,6 +140,8 @@ class Host:
         config = wasmtime.Config()
         config.epoch_interruption = timeout is not None
         config.parallel_compilation = not _forked
+        if tracer is not None:
+            tracer.trace_own()
         allow_many()
         # Who works needs a core, too; under a quota spinning is paid with the time to work.
         lib.cwasi_wait_configure(max(0, math.ceil(usable_cores()) - 1), -1)
@@ -148,7 +154,7 @@ class Host:
         """The address of the process that switches its channels, where that is another one."""
         self._switching = threading.Lock()
         """One switch at a time."""
-        self._steward = Steward(self, ("no tracer: what system calls and the network take is not seen",))
+        self._steward = Steward(self)
         self._closed = False
         self._changed = threading.Condition()
         """Guards and announces changes of the sets below."""

@@ -6,6 +6,7 @@ A host says it itself, see tracer_socket; all of it is about the host alone.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -141,6 +142,11 @@ class HostFunctions:
     def owners(self) -> list[int]:
         """Of what has a number now, of what has none, and of the threads that wasmtime starts."""
         return [*(function.owner for function in self._now.values()), self.seat.owner, self.seat.owner + 1]
+
+    def owners_of(self, numbers: Iterable[int]) -> dict[int, int]:
+        """The owners of those numbers that stand for a function now."""
+        now = {function.number: function.owner for function in self._now.values()}
+        return {number: now[number] for number in numbers if number in now}
 
     def _settle(self, index: int) -> None:
         """What was counted at an index is of who had it until now."""

@@ -10,14 +10,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 from . import observing
 from .advice import Advice, Stewarded
+from .channel import Channel
 from .endpoint import Endpoint
 from .errors import Error
+from .feed import Feed, with_told
 from .guest import Guest
 from .guest_cores import GuestCores, pairs_among
 from .kept import Kept, answered, functions_of, total
@@ -49,15 +52,18 @@ _LONGEST_WORDS = 400
 
 _log = logging.getLogger(__name__)
 
+Windows = list[tuple[Kept, Observation]]
+"""What channels were seen to do."""
+
 
 class Steward:
     """Of one host."""
 
-    def __init__(self, host: Stewarded, lacked: tuple[str, ...] = ()) -> None:
-        """lacked: what nobody observes for it."""
+    def __init__(self, host: Stewarded) -> None:
         self._host = host
         self._life = threading.Condition()
         """Guards and announces changes of the thread, and of who needs it."""
+        self._feed = Feed()
         self._needed = 0
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -69,7 +75,7 @@ class Steward:
         self._running: frozenset[str] = frozenset()
         self._looked_at: float | None = None
         self._cores = GuestCores()
-        self.advice = Advice(host, len(self._cores), lacked)
+        self.advice = Advice(host, len(self._cores), self._feed.lack)
 
     # ---- its life ----
 
@@ -142,7 +148,7 @@ class Steward:
             if kept.cores is not Cores.FREE and kept.channel.transport is not Transport.RING:
                 self._cores.place(kept, Cores.FREE, self._active)   # the user has switched it
         windows = [(kept, self._observed(kept, counts, now, times)) for kept, counts in self._rota.next(before)]
-        busy = [(kept, seen) for kept, seen in windows if seen is not None]
+        busy = self._traced([(kept, seen) for kept, seen in windows if seen is not None], guests, now)
         for kept, seen in busy:
             if stop.is_set():
                 break
@@ -208,6 +214,24 @@ class Steward:
         if (network := kept.network) is not None:
             seen = replace(seen, srtt_ns=network.srtt_ns, bytes_per_second=network.bytes_per_second)
         return seen
+
+    def _traced(self, busy: list[tuple[Kept, Observation]], guests: Mapping[str, Guest], now: float) -> Windows:
+        """With what a tracer tells of their functions, where there is one."""
+        spent = self._feed.latest(guests, now)
+        if not spent:
+            return busy
+        # Of a guest with other ends, or with messages that were not looked at, it is not known how many its time went
+        # into.
+        ends = {id(end) for kept in self._active if not kept.waits for end in kept.ends}
+        spent = {name: one for name, one in spent.items() if all(id(end) in ends for end in guests[name].ends)}
+        rates: Counter[str] = Counter()
+        for kept, seen in busy:
+            if isinstance(kept.channel, Channel):
+                rates.update(dict.fromkeys(functions_of(kept.channel), seen.rate or 0.0))
+        return [
+            (kept, with_told(seen, kept.channel, spent, rates) if isinstance(kept.channel, Channel) else seen)
+            for kept, seen in busy
+        ]
 
     # ---- deciding ----
 

@@ -11,16 +11,18 @@ import select
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from . import descriptors
+from .attribution import join
 from .capabilities import held, keep_only
 from .cgroups import Groups
 from .errors import Error, Unavailable
+from .figures import Figures
 from .host_statistics import EndCounts, HostStatistics
 from .invitation import Unheard, invite
 from .owner_names import OTHER
@@ -35,6 +37,7 @@ from .probes.scheduling import Scheduling, Turns
 from .probes.syscall_classes import CLASSES, syscall_class
 from .probes.syscall_names import MOVES_BYTES, syscall_name
 from .probes.syscalls import Syscalls, Times, Total
+from .probes.told import figures_of
 from .trace_report import (
     NO_FUNCTION,
     ClassRow,
@@ -54,6 +57,7 @@ from .trace_report import (
     difference,
     merged,
 )
+from .tracer_feed import TracerFeed
 from .tracer_socket import DESCRIPTORS, ENVIRONMENT, ControlSocket
 
 __all__ = ["Check", "NoSuchTarget", "Tracer", "TracerUnavailable", "requirements"]
@@ -113,13 +117,15 @@ class Tracer:
         except ProbeError as error:
             raise TracerUnavailable(f"tracing is not available: {error}") from error
         self._lock = threading.Lock()
+        self._traces_own = False
         self._groups = Groups()
         self._control: ControlSocket | None = None
+        self._feed = TracerFeed(self._figures, _kept())
         try:
             self._ns_per_call = max(0.0, self._self_test() - untraced)
             self._ns_per_switch = self._measure_switches()
             self._probe.forget()
-            self._control = ControlSocket(_Seats(self._probe), self._hosts())
+            self._control = ControlSocket(_Seats(self._probe, self._feed), self._hosts())
         except BaseException:
             self.close()
             raise
@@ -194,8 +200,7 @@ class Tracer:
         except (OSError, OverflowError) as error:
             raise NoSuchTarget(_why_not(pid, error)) from error
         try:
-            comm = Path(f"/proc/{pid}/comm").read_bytes().rstrip(b"\n")
-            self._probe.adopt(pid, comm)
+            self._adopt(pid)
             if ended(descriptor):  # then the pid may have been another's meanwhile
                 self._probe.disown(pid)
                 raise NoSuchTarget(f"process {pid} has ended")
@@ -208,6 +213,27 @@ class Tracer:
                 raise NoSuchTarget(f"process {pid} cannot be traced: {error}") from error
             raise
         return descriptor
+
+    def trace_own(self) -> None:
+        """Traces this process itself, which is told what its functions do: see Host(tracer=...). Twice is safe.
+
+        Raises TracerUnavailable.
+        """
+        address = self._open_control().address
+        with self._lock:
+            if self._traces_own:
+                return
+            try:
+                self._adopt(os.getpid())
+            except (OSError, ProbeError) as error:
+                raise TracerUnavailable(f"this process cannot be traced: {error}") from error
+            if not join(address):
+                raise TracerUnavailable("this process cannot join its own tracer; the log says why")
+            self._traces_own = True
+
+    def _adopt(self, pid: int) -> None:
+        """Raises OSError, ProbeError."""
+        self._probe.adopt(pid, Path(f"/proc/{pid}/comm").read_bytes().rstrip(b"\n"))
 
     def _invite(self, pid: int) -> None:
         control = self._open_control()
@@ -279,6 +305,16 @@ class Tracer:
             tracer_capabilities=held(),
         )
 
+    def _figures(self, owners: Set[int]) -> dict[int, Figures]:
+        """Of functions of hosts."""
+        with self._probe.lock:
+            return figures_of(
+                owners,
+                self._syscalls if self._counts(self._syscalls) and not self._light else None,
+                self._scheduling if self._counts(self._scheduling) else None,
+                self._network if self._counts(self._network) else None,
+            )
+
     def _missing(self) -> tuple[MissingCounts, ...]:
         lacks = [MissingCounts(lack.name, lack.reason, lack.remedy) for lack in self._probe.missing]
         left_out = [MissingCounts(name, *self._left_out) for name in _CALLS_OF] if self._light else []
@@ -297,6 +333,7 @@ class Tracer:
         if self._control is not None:
             self._control.close()
             self._control = None
+        self._feed.close()
         self._probe.close()
 
     def __enter__(self) -> Tracer:
@@ -313,8 +350,9 @@ class _Seats:
 
     indexes, slots, probes = FUNCTIONS, SLOTS, PROBES
 
-    def __init__(self, probe: Probe) -> None:
+    def __init__(self, probe: Probe, feed: TracerFeed) -> None:
         self._probe = probe
+        self._feed = feed
         self._retired = Retired(probe)
         self.capabilities = _kept()
 
@@ -336,6 +374,10 @@ class _Seats:
     def retire(self, owners: list[int]) -> None:
         """See tracer_socket.Seats."""
         self._retired.add(owners)
+
+    def figures(self, owners: list[int]) -> tuple[int, dict[int, Figures]]:
+        """See tracer_socket.Seats."""
+        return self._feed.figures(owners)
 
     def leave(self, seat: Seat) -> None:
         """See tracer_socket.Seats."""

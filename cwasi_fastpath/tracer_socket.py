@@ -3,10 +3,12 @@
 An AF_UNIX SOCK_SEQPACKET socket in the abstract namespace, so that no file is left behind; one JSON object a message.
 
     {"hello": 3, "namespace": [dev, ino]}
-                           -> {"version": 3, "slots": N, "probes": P} and the map's fd, see below
+                           -> {"version": 3, "slots": N, "probes": P, "figures": 1} and the map's fd, see below
     {"statistics": 1}      -> {"taken": true}; with a sealed memfd, whose layout is cwasi_statistics: what it counts
     {"function": "name", "id": n}
                            -> {"id": n}: it is what stands in the slot of a thread that runs the function
+    {"figures": [n, ...]}  -> {"at": ns, "figures": {"n": [...]}}: what these functions did until then, see figures;
+                           not of those that are unknown, or have not been looked at yet
     anything else          -> {"error": "..."}
 
 The map is a {u32 tid; u32 id}[N] to be mapped. A thread's slot is the first with its tid from number tid % N on, of P;
@@ -16,7 +18,9 @@ it claims one whose tid is 0. The tid is that in the host's own pid namespace, w
 A host numbers its functions itself: an id's lower 10 bits, 1 to 1021, are an index, at which there is one function at a
 time; the upper ones a generation, so that no id stands for two functions ever. Ids count within a connection, and so
 does the map: what a host says is about its own threads, and names are told apart by host. An id that was not told is
-OTHER's. Only processes that are traced are served, and only those that may listen to us.
+OTHER's. Only processes that are traced are served, and only those that may listen to us. A host that does not read
+what it asks for loses its connection. One that knows of no figures asks for none; one that finds no "figures", or
+another number, in the answer to its hello, does not either.
 """
 
 from __future__ import annotations
@@ -39,6 +43,8 @@ from . import host_functions
 from .caller import Caller, caller_of
 from .capabilities import keep_only
 from .errors import BadName
+from .figures import MOST, Figures
+from .figures import VERSION as FIGURES
 from .host_functions import HostFunctions, Seat
 from .host_statistics import VERSION as STATISTICS
 from .host_statistics import HostStatistics, check_file
@@ -77,6 +83,9 @@ class Seats(host_functions.Seats, Protocol):
 
     def join(self, pid: int, namespace: tuple[int, int], alive: Callable[[], bool]) -> Seat | None:
         """For such a process; None where it is none. namespace: st_dev and st_ino, as it says. Raises OSError."""
+
+    def figures(self, owners: list[int]) -> tuple[int, dict[int, Figures]]:
+        """What is known of them, and since when, in ns of the monotonic clock. Does not wait."""
 
     def leave(self, seat: Any) -> None:
         """Its map counts no more."""
@@ -230,7 +239,7 @@ class ControlSocket:
         lack = self._sit(connection, client, namespace) if client.functions is None else None
         if client.functions is None:
             return _error(lack or _NOT_SERVED), []
-        reply = {"version": _VERSION, "slots": self._seats.slots, "probes": self._seats.probes}
+        reply = {"version": _VERSION, "slots": self._seats.slots, "probes": self._seats.probes, "figures": FIGURES}
         return _encoded(reply), [client.functions.seat.descriptor]
 
     def _sit(self, connection: socket.socket, client: _Client, namespace: tuple[int, int]) -> str | None:
@@ -286,6 +295,8 @@ class ControlSocket:
             return self._take(client.functions, given), []
         if isinstance(request, dict) and request.keys() == {"function", "id"}:
             return self._name(client.functions, request["function"], request["id"]), []
+        if isinstance(request, dict) and request.keys() == {"figures"}:
+            return self._figures(client.functions, request["figures"]), []
         return _error(_EXPECTED), []
 
     def _take(self, functions: HostFunctions, given: list[int]) -> bytes:
@@ -307,6 +318,14 @@ class ControlSocket:
         except (BadName, ValueError) as error:
             return _error(str(error))
         return _encoded({"id": number})
+
+    def _figures(self, functions: HostFunctions, numbers: Any) -> bytes:
+        if not isinstance(numbers, list) or len(numbers) > MOST or any(type(number) is not int for number in numbers):
+            return _error(f"figures are asked for by at most {MOST} ids")
+        owners = functions.owners_of(numbers)
+        at, found = self._seats.figures(list(owners.values()))
+        told = {number: found[owner].plain() for number, owner in owners.items() if owner in found}
+        return _encoded({"at": at, "figures": told})
 
 
 def _is_namespace(said: object) -> TypeGuard[tuple[int, int]]:

@@ -19,11 +19,14 @@ from .requirements import SYS_BPF
 
 RAW_TRACEPOINT, TRACEPOINT = 17, 5  # BPF_PROG_TYPE_...
 _MAP_CREATE, _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY, _PROG_LOAD, _INFO, _RAW_OPEN = 0, 1, 2, 3, 4, 5, 15, 17
+_LOOKUP_BATCH = 24
 _PER_CPU = (5, 6, 10)  # BPF_MAP_TYPE_PERCPU_HASH, ..._ARRAY, ..._LRU_PERCPU_HASH
 _OF_MAPS = 12  # BPF_MAP_TYPE_ARRAY_OF_MAPS
 _INNER = "no_slots"
 """What every map of an array of maps is like."""
 _LOG_BYTES = 1 << 16
+_BATCH, _BATCH_BYTES = 1024, 1 << 20   # entries, of so many bytes
+_NO_BATCHES = (errno.EINVAL, 524)   # ENOTSUPP: before Linux 5.6, and of some maps
 _ATTEMPTS = 10
 _TYPES: dict[str, Any] = {
     "char": ctypes.c_char,
@@ -87,6 +90,8 @@ class Map:
         assert ctypes.sizeof(self.Leaf) == definition.value_size
         assert not (per_cpu and definition.value_size % 8), "the kernel puts each on a border of 8"
         sizes = (definition.key_size, definition.value_size, definition.entries, definition.flags)
+        self._batch = max(1, min(_BATCH, _BATCH_BYTES // ctypes.sizeof(self._value)))
+        """How many entries are asked for at a time; 0 where the kernel gives one only."""
         name = definition.name.encode()[:15]
         self.descriptor = _with_memory(_MAP_CREATE, struct.pack("=6II16s", definition.kind, *sizes, inner, 0, name))
 
@@ -128,9 +133,46 @@ class Map:
 
     def items(self) -> Iterator[tuple[Any, Any]]:
         """As keys, with the values of those that are still there."""
+        if self._batch:
+            yield from self._in_batches()
+            return
         for key in self.keys():
             with suppress(KeyError):
                 yield key, self[key]
+
+    def _in_batches(self) -> Iterator[tuple[Any, Any]]:
+        """The same with few system calls."""
+        place, size = None, self._batch
+        while True:
+            following = ctypes.create_string_buffer(max(4, ctypes.sizeof(self.Key)))
+            keys, values = (self.Key * size)(), (self._value * size)()
+            error, count = self._next_batch(place, following, keys, values)
+            if error == errno.ENOSPC:   # fewer than collide
+                size *= 2
+                continue
+            if place is None and error in _NO_BATCHES:
+                self._batch = 0
+                yield from self.items()
+                return
+            if error not in (0, errno.ENOENT):
+                raise OSError(error, os.strerror(error))
+            for number in range(count):
+                value = self._value.from_buffer(values, number * ctypes.sizeof(self._value))
+                yield (
+                    self.Key.from_buffer(keys, number * ctypes.sizeof(self.Key)),
+                    value if isinstance(value, (ctypes.Structure, ctypes.Array)) else value.value,
+                )
+            if error == errno.ENOENT:   # these were the last
+                return
+            place = following
+
+    def _next_batch(self, place: Any, following: Any, keys: Any, values: Any) -> tuple[int, int]:
+        """The errno, and how many there were."""
+        at = (0 if one is None else ctypes.addressof(one) for one in (place, following, keys, values))
+        attributes = ctypes.create_string_buffer(struct.pack("=QQQQIIQQ", *at, len(keys), self.descriptor, 0, 0), 56)
+        result = int(_libc.syscall(SYS_BPF[platform.machine()], _LOOKUP_BATCH, attributes, 56))
+        error = ctypes.get_errno() if result < 0 else 0
+        return error, struct.unpack_from("=I", attributes, 32)[0] if error in (0, errno.ENOENT) else 0
 
     def values(self) -> Iterator[Any]:
         """As items."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
-from .past import Counted, Key, put, take_out
+from .past import Counted, Key, of_owners, put, take_out
 from .probe import LOST_TRAFFIC, Counter, fitting, summed
 
 KINDS = ("other", "tcp")  # enum traffic_kind
@@ -52,11 +52,12 @@ class Network(Counter):
         """See Counter."""
         return {"SOCKETS": 65536, "TRAFFIC": fitting(80, cpus, 8 << 20, 1024, 4096)}
 
-    def traffic(self) -> Iterator[Traffic]:
-        """Every owner's so far, of one kind in one or two."""
-        yield from self._past.values()
+    def traffic(self, owners: Set[int] | None = None) -> Iterator[Traffic]:
+        """Every owner's so far, of one kind in one or two. owners: of these only."""
+        yield from of_owners(self._past.values(), owners)
         for key, cpus in self.probe.map("traffic").items():
-            yield _traffic(key, cpus)
+            if owners is None or key.owner in owners:
+                yield _traffic(key, cpus)
 
     def lost(self) -> int:
         """Events that were not counted: a map was full, or the kernel skipped a program's run."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, fields, replace
 from operator import add
 from typing import Any, ClassVar, TypeVar
@@ -35,6 +35,11 @@ class Counted:
             mine, its = getattr(self, name), getattr(other, name)
             sums[name] = tuple(map(add, mine, its)) if isinstance(mine, tuple) else mine + its
         return replace(self, **sums)
+
+
+def of_owners(counts: Iterable[Counts], owners: Set[int] | None) -> Iterator[Counts]:
+    """Those of these owners; None: all."""
+    return (one for one in counts if owners is None or one.owner in owners)
 
 
 def take_out(table: Any, mine: Callable[[Any], bool]) -> Iterator[tuple[Any, Any]]:

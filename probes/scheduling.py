@@ -6,7 +6,7 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
-from .past import Counted, Key, put, take_out
+from .past import Counted, Key, of_owners, put, take_out
 from .probe import LOST_TURNS, Counter, fitting, summed, summed_buckets
 
 
@@ -39,11 +39,15 @@ class Scheduling(Counter):
         """See Counter."""
         return {"TURNS": fitting(312, cpus, 16 << 20, 1024, 4096)}
 
-    def turns(self) -> Iterator[Turns]:
-        """Every owner's so far, in one or two. What a thread waits for is added when it runs again."""
-        yield from self._past.values()
+    def turns(self, owners: Set[int] | None = None) -> Iterator[Turns]:
+        """Every owner's so far, in one or two. What a thread waits for is added when it runs again.
+
+        owners: of these only.
+        """
+        yield from of_owners(self._past.values(), owners)
         for owner, cpus in self.probe.map("turns").items():
-            yield _turns(owner.value, cpus)
+            if owners is None or owner.value in owners:
+                yield _turns(owner.value, cpus)
 
     def ns_per_switch(self) -> float | None:
         """What a switch and its wake-up took while the kernel was measuring; None if it was not."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
-from .past import Counted, Key, put, take_out
+from .past import Counted, Key, of_owners, put, take_out
 from .probe import LOST_CALLS, LOST_TIMES, Counter, fitting, summed, summed_buckets
 from .syscall_classes import class_number
 from .syscall_names import known_syscalls
@@ -66,11 +66,15 @@ class Syscalls(Counter):
                 classes[ctypes.c_int(number)] = ctypes.c_uint32(class_number(name))
         super().attach()
 
-    def totals(self) -> Iterator[Total]:
-        """Every total so far, of one owner and call one or two. A call counts when it has returned."""
-        yield from self._past_totals.values()
+    def totals(self, owners: Set[int] | None = None) -> Iterator[Total]:
+        """Every total so far, of one owner and call one or two. A call counts when it has returned.
+
+        owners: of these only.
+        """
+        yield from of_owners(self._past_totals.values(), owners)
         for call, cpus in self.probe.map("counts").items():
-            yield _total(call, cpus)
+            if owners is None or call.owner in owners:
+                yield _total(call, cpus)
 
     def times(self) -> Iterator[Times]:
         """Every histogram so far, of one owner and class one or two."""

@@ -21,8 +21,8 @@ LAYERS = [
     {"process", "worker"},
     {"switch_part"},
     {"host", "tracer"},
-    {"advice", "edges", "guest_cores", "kept", "published", "rota", "steward", "switch_channel"},
-    {"guest", "tracer_socket", "probes"},
+    {"advice", "edges", "feed", "guest_cores", "kept", "published", "rota", "steward", "switch_channel"},
+    {"guest", "tracer_feed", "tracer_socket", "probes"},
     {"named_channel", "rendezvous"},
     {"handover", "successor"},
     {"switch_followed", "switch_named", "switch_moved", "switch_asked"},
@@ -47,7 +47,7 @@ LAYERS = [
         *("caller", "rubbish", "neighbour"),
     },
     {
-        *("_native", "cache", "capabilities", "core_pair", "cpu", "function_ids", "metrics"),
+        *("_native", "cache", "capabilities", "core_pair", "cpu", "figures", "function_ids", "metrics"),
         *("modes", "names", "network", "output", "shield", "trace_report"),
     },
     {"errors", "_cwasi", "_build"},
@@ -56,7 +56,7 @@ LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}
 
 # These may be imported by one module only.
 ONLY = {"probes": {"tracer", "probes"}, "_cwasi": {"_native"}, "_wasmtime": {"guest", "__init__"}}
-PURE = {"policy", "metrics", "modes", "names", "errors", "workflow", "trace_report", "tax_bill"}
+PURE = {"policy", "metrics", "figures", "modes", "names", "errors", "workflow", "trace_report", "tax_bill"}
 IMPURE = {"os", "socket", "subprocess", "time", "threading", "random", "bcc", "ctypes"}
 
 

@@ -111,7 +111,7 @@ def test_no_costs_break_it(costs: Costs, way: Way, size: float) -> None:
 observations = st.builds(
     Observation, st.integers(-(2**70), 2**70), figures, figures, seconds=figures, latency_ns=figures, rate=figures,
     burst=figures, cpu_ns=figures, contention=figures, others=figures, srtt_ns=figures, bytes_per_second=figures,
-    syscalls_ns=figures,
+    syscalls_ns=figures, woken_ns=figures,
 )  # fmt: skip
 
 
@@ -181,3 +181,23 @@ def test_costs_that_are_none(change: dict[str, object], message: str) -> None:
         Costs.from_plain({**COSTS.to_plain(), **change})
     with pytest.raises(errors.BadSpec, match="an object"):
         Costs.from_plain([])
+
+
+# ---- what only a tracer knows ----
+
+
+def test_a_wake_that_is_seen_to_take_longer_makes_ways_dearer_that_sleep() -> None:
+    calm = Conditions(size=64.0, parked=0.5, way=Way(Transport.RING), contention=0.0)
+    late = calm._replace(woken=COSTS.wake + 1e6)
+    for way, more in ((Way(Transport.RING), 0.5e6), (Way(Transport.PIPE), 1e6), (Way(Transport.RING, Cores.ONE), 0.0)):
+        assert estimate(COSTS, way, late).latency - estimate(COSTS, way, calm).latency == pytest.approx(more)
+    quick = calm._replace(woken=COSTS.wake / 2)
+    assert estimate(COSTS, Way(Transport.PIPE), quick).latency == estimate(COSTS, Way(Transport.PIPE), calm).latency
+
+
+def test_what_a_message_waits_for_a_core_is_not_counted_twice() -> None:
+    """Where it is seen how long receivers take to run, it is not guessed as well."""
+    crowded = Conditions(size=64.0, parked=1.0, way=Way(Transport.RING), contention=0.7)
+    seen = crowded._replace(woken=COSTS.wake)
+    guessed, known = (estimate(COSTS, Way(Transport.PIPE), one).latency for one in (crowded, seen))
+    assert guessed - known == pytest.approx(0.8 * COSTS.slice / 2)

@@ -222,6 +222,7 @@ figures = st.none() | st.floats() | st.sampled_from([nan, inf, -inf, -1.0, 0.0, 
 wild = st.builds(
     Observation, st.integers(-5, 10**7), st.floats(), st.floats(), seconds=figures, latency_ns=figures, rate=figures,
     burst=figures, cpu_ns=figures, contention=figures, others=figures, srtt_ns=figures, bytes_per_second=figures,
+    syscalls_ns=figures, woken_ns=figures,
 )  # fmt: skip
 moments = st.floats(-1e9, 1e9) | st.sampled_from([nan, inf, -inf])
 
@@ -393,3 +394,40 @@ def test_a_switch_after_which_fewer_messages_are_sent_may_be_right() -> None:
         edge.window(replace(SMALL, latency_ns=28_000.0))
     for _ in range(30):
         assert edge.window(replace(SMALL, rate=7e3, messages=140)) == TWO
+
+
+# ---- what a tracer tells ----
+
+UNPLACED = frozenset({RING, PIPE, TCP})
+
+
+def test_a_stream_leaves_a_transport_whose_system_calls_take_longer_than_was_thought() -> None:
+    """Nobody knows the latency of a message in a full queue; what its calls take is known with a tracer."""
+    stream = replace(SMALL, latency_ns=None, others=None)
+    throughput = Objective(latency=0.0, throughput=1.0)
+    for seen, way in ((stream, PIPE), (replace(stream, syscalls_ns=100.0), PIPE),
+                      (replace(stream, syscalls_ns=200_000.0), TCP)):  # fmt: skip
+        assert settled(PIPE, seen, ways=frozenset({PIPE, TCP}), objective=throughput).way == way
+
+
+def test_receivers_that_are_slow_to_run_explain_why_messages_are() -> None:
+    """So it is left at once, for one core, on which nobody sleeps; unexplained, it would be waited out."""
+    quick = replace(SMALL, parked=0.05, latency_ns=1600.0, woken_ns=20_000.0)
+    slow = replace(quick, latency_ns=250_000.0)
+    for seen, way in ((slow, TWO), (replace(slow, woken_ns=5e6), ONE)):
+        edge = settled(TWO, quick, ways=frozenset({TWO, ONE}))
+        assert edge.window(seen) == way
+
+
+@pytest.mark.parametrize("way", sorted(UNPLACED))
+def test_a_tracer_that_goes_changes_nothing(way: Way) -> None:
+    """The last choice holds: what it told goes on to be reckoned with on the way that it was told of."""
+    untold = replace(SMALL, latency_ns=None, contention=None, others=None, parked=0.3)
+    told = replace(untold, contention=0.7, woken_ns=2e6, syscalls_ns=500.0, srtt_ns=80_000.0)
+    edge = settled(way, told, ways=UNPLACED)
+    before, held = edge.way, edge.request.history
+    for _ in range(30):
+        assert edge.window(untold) == before
+    after = edge.request.history
+    assert held is not None and after is not None and after.switches == held.switches
+    assert after.held == held.held and after.held is not None and after.held.woken == 2e6 and after.held.contention

@@ -113,7 +113,7 @@ class CostPolicy(Policy):
         index = outlook.place(current)
         if current is None or index is None:
             return None
-        measured = measured_ns(request.objective, seen, outlook.estimates[index])
+        measured = measured_ns(request.objective, seen, outlook.estimates[index], current.transport)
         return old.went_on(now, seen, current, outlook.kind_at(index), measured, outlook.cost_ns[index])
 
     def _felt(self, request: Request, old: EdgeHistory, seen: Observation) -> tuple[Conditions, int]:
@@ -146,7 +146,7 @@ class CostPolicy(Policy):
         outlook = look(self.costs, request, history.held, old.outlook)
         index = outlook.place(current)
         if current is not None and index is not None:
-            measured = measured_ns(request.objective, seen, outlook.estimates[index])
+            measured = measured_ns(request.objective, seen, outlook.estimates[index], current.transport)
             if measured is not None:
                 level = outlook.estimates[index].level
                 history = history.measured(now, current, measured, outlook.cost_ns[index], level)

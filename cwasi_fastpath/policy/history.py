@@ -48,6 +48,8 @@ _RECOVERS_SECONDS = 1.0
 """After so long a way on which messages took longer for no reason is as likely as not to be as it was before."""
 _CROWD_SECONDS = 120.0
 """How long it is believed that others want the cores, where that cannot be seen."""
+_WOKEN_NS = 30_000.0
+"""A wake that takes longer by less than this is as any other."""
 _FEWER, _COLLAPSED, _SURE, _PROBATION = 0.5, 0.1, 2, 5
 """A switch after which less than so much of the messages a second come was a mistake; with less than the second even
 if that was seen once; else in so many windows in a row, of that many after the switch."""
@@ -193,7 +195,7 @@ class EdgeHistory(NamedTuple):
             raw = Conditions._make((*raw[:_APART], apart, *raw[_APART + 1 :]))
         if raw.others is None and held.others is not None:
             raw = raw._replace(others=held.others)
-        return raw
+        return _as_told_before(raw, held)
 
     def change(self, now: float) -> EdgeHistory:
         """Something has changed now."""
@@ -397,11 +399,22 @@ def kind_of(conditions: Conditions, level: int = 0) -> int:
     return len(SIZES) * level + kind
 
 
+def _as_told_before(raw: Conditions, held: Conditions) -> Conditions:
+    """A tracer that has gone, or is late, has changed nothing."""
+    if raw.woken is None and held.woken is not None:
+        raw = raw._replace(woken=held.woken)
+    if raw.srtt is None and held.srtt is not None and raw.way == held.way:
+        raw = raw._replace(srtt=held.srtt)
+    if raw.contention is None and held.contention is not None and raw.way == held.way:
+        raw = raw._replace(contention=held.contention)
+    return raw
+
+
 def alike(one: Conditions, other: Conditions) -> bool:
     """Whether the model would say about the same."""
     # Taken apart once, as this is asked often.
-    size, parked, rate, burst, others, contention, apart, srtt, network, way, receivers, far = one
-    size0, parked0, rate0, burst0, others0, contention0, apart0, srtt0, network0, way0, receivers0, far0 = other
+    size, parked, rate, burst, others, contention, apart, srtt, network, way, receivers, far, woken = one
+    size0, parked0, rate0, burst0, others0, contention0, apart0, srtt0, network0, way0, receivers0, far0, woken0 = other
     return (
         (way is way0 or way == way0) and receivers == receivers0 and far == far0
         and abs(size - size0) <= 0.05 * size0 + 8
@@ -416,6 +429,8 @@ def alike(one: Conditions, other: Conditions) -> bool:
         and (network is None) is (network0 is None)
         and (network is None or network0 is None or abs(network - network0) <= 0.15 * network0)
         and abs(burst - burst0) <= 0.5 * burst0 + 0.25
+        and (woken is None) is (woken0 is None)
+        and abs((woken or 0.0) - (woken0 or 0.0)) <= 0.5 * (woken0 or 0.0) + _WOKEN_NS
     )  # fmt: skip
 
 
@@ -458,6 +473,7 @@ def _median(held: Conditions, previous: Conditions, raw: Conditions) -> Conditio
         way=raw.way,
         receivers=raw.receivers,
         far=raw.far,
+        woken=_known(held.woken, previous.woken, raw.woken),
     )
 
 

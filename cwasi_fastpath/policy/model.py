@@ -11,7 +11,8 @@ The parts, and where their formulas are from:
   queue in heavy traffic", 1961); what a transport holds bounds it;
 - contention: where more threads want cores than there are, each has its fair share; who waits for a core waits for half
   of another's slice on average, and of less where the others run for a part of the time only. Where each message waits
-  for an answer to the one before, none comes in the meantime;
+  for an answer to the one before, none comes in the meantime. Where a tracer sees how long the receivers take from
+  being woken to running, that is what a message waits whose receiver sleeps;
 - network: half of the way there and back, and the bytes at the network's rate.
 """
 
@@ -84,6 +85,8 @@ class Conditions(NamedTuple):
     receivers: int = 1
     far: bool = False
     """The ends are on different nodes."""
+    woken: float | None = None
+    """From being woken up to running, where a tracer has seen it."""
 
     @classmethod
     def of(
@@ -113,6 +116,7 @@ class Conditions(NamedTuple):
             way=way,
             receivers=receivers,
             far=far,
+            woken=seen.woken_ns,
         )
 
 
@@ -178,8 +182,13 @@ def estimate(costs: Costs, way: Way, conditions: Conditions) -> Estimate:
     needed = 1.0 if cores is Cores.ONE else 2.0 - (parked if spins else conditions.parked)
     level = _level(costs, way, needed, conditions)
     waits = _CROWDED[level][1]
+    asleep = 0.0
+    if conditions.woken is not None and cores is not Cores.ONE:   # what is seen need not be guessed
+        asleep = parked if spins else 1.0
+        latency += asleep * max(0.0, conditions.woken - costs.wake)
     if waits and (conditions.burst >= REGULAR or cores is Cores.TWO):
-        latency += waits * costs.slice / 2 * min(1.0, conditions.others if conditions.others is not None else 1.0)
+        waited = waits * costs.slice / 2 * min(1.0, conditions.others if conditions.others is not None else 1.0)
+        latency += (1 - asleep) * waited
     elif waits:   # who waits holds up no others, and gives the core to whom it waits for
         latency /= 1 - waits
     stream /= 1 - waits

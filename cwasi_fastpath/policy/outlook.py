@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..metrics import Observation
+from ..modes import Transport
 from .costs import SIZES, Costs
 from .decision import Objective, Request, ruled_out_way
 from .history import kind_of
@@ -15,6 +16,8 @@ _UNKNOWN_SWITCH_NS = 1e6
 """What a switch to a transport takes, where nobody has measured it."""
 _PLACE_NS = 50_000.0
 """What it takes to have the threads on other cores."""
+
+_OF_CALLS = (Transport.PIPE, Transport.TCP)
 
 
 class Outlook(NamedTuple):
@@ -85,10 +88,18 @@ def weighed(objective: Objective, found: Estimate) -> float:
     )
 
 
-def measured_ns(objective: Objective, observation: Observation, found: Estimate) -> float | None:
-    """What the objective makes of what was measured, and of the model for the rest; None without a latency."""
+def measured_ns(
+    objective: Objective, observation: Observation, found: Estimate, transport: Transport
+) -> float | None:
+    """What the objective makes of what was measured, and of the model for the rest; None without a latency.
+
+    Where only the time in a stream counts: at least what its system calls take, on a transport that is made of them.
+    """
     if observation.latency_ns is None:
-        return None
+        calls = observation.syscalls_ns
+        if calls is None or objective.latency or objective.cpu or transport not in _OF_CALLS:
+            return None
+        return objective.throughput * max(calls, found.stream)
     if not objective.cpu and not objective.throughput:
         return objective.latency * observation.latency_ns
     cpu = found.cpu if observation.cpu_ns is None else observation.cpu_ns

@@ -67,6 +67,24 @@ def test_an_array_has_all_its_places(loaded: Loaded) -> None:
     assert list(cpus) == [0] * possible_cpus()
 
 
+@pytest.mark.parametrize("batch", [0, 1, 2, 3, 1024])
+def test_many_entries_come_with_each_call(loaded: Loaded, batch: int) -> None:
+    """Or one by one, where the kernel can no better; and however many the map has."""
+    names = loaded.map("by_number"), loaded.map("by_place"), loaded.map("by_cpu")
+    for one in names:
+        one._batch = batch
+    pairs, numbers, cpus = names
+    assert list(pairs.items()) == []
+    for number in (2, 3, 1 << 40):
+        pairs[ctypes.c_uint64(number)] = pairs.Leaf(a=number % 97, b=b"xyz")
+        found = {key.value: pair.a for key, pair in pairs.items()}
+        assert found[number] == number % 97
+    assert found == {number: number % 97 for number in (2, 3, 1 << 40)}
+    numbers[ctypes.c_uint32(4)] = ctypes.c_uint32(23)
+    assert [(key.value, number) for key, number in numbers.items()] == [(0, 0), (1, 0), (2, 0), (3, 0), (4, 23)]
+    assert [len(one) for one in cpus.values()] == [possible_cpus()]
+
+
 @pytest.mark.parametrize(("told", "count"), [("0\n", 1), ("0-1\n", 2), ("0-3,8,12-13\n", 7)])
 def test_cpus_are_counted_with_gaps(told: str, count: int) -> None:
     assert possible_cpus(told) == count

@@ -1,0 +1,167 @@
+"""What a tracer tells a steward of the functions of its host, as long as that is new and makes sense; and what it adds
+to an observation.
+
+The tracer counts in sums: what came between two answers is what a policy is told, for one message by how many came in a
+second. Nobody waits for a tracer, and nothing of it is on the path of a message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from . import attribution
+from .attribution import Told
+from .channel import Channel
+from .figures import Figures, Spent
+from .metrics import Observation
+from .modes import Transport
+
+_PACE = 0.25
+"""Seconds between two questions."""
+STALE_SECONDS = 5.0
+"""For so long the last figures of a function count."""
+_SHORTEST, _SKEW = 0.001, 5.0
+"""Seconds by which the tracer's clock goes on between two answers: at least, and at most more than ours."""
+
+
+@dataclass(slots=True)
+class _Function:
+    """The last answer about it."""
+
+    told: Told
+    heard: float
+    figures: Figures | None = None
+    spent: Spent | None = None
+    """Since the answer before."""
+    nonsense: str = ""
+
+
+class Feed:
+    """Of one steward, who alone uses it; lack() may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._tracer: object = None
+        self._functions: dict[str, _Function] = {}
+        self._heard: float | None = None
+        """When anything new was."""
+        self._asked: float | None = None
+        self._doubts: tuple[str, ...] = ()
+        """About what was told last."""
+
+    def latest(self, names: Iterable[str], now: float) -> dict[str, Spent]:
+        """What functions did lately, by name; and asks for newer figures. now: of any clock, seconds."""
+        due = self._asked is None or abs(now - self._asked) >= _PACE
+        found = attribution.figures(names) if due else None
+        if found is not None:
+            self._asked = now
+            tracer, told = found
+            if tracer is not self._tracer:
+                self._tracer, self._functions, self._heard = tracer, {}, None
+            for name, one in told.items():
+                self._hear(name, one, now)
+            if len(self._functions) > len(told):   # the others have ended
+                self._functions = {name: one for name, one in self._functions.items() if name in told}
+            self._doubts = _doubts(self._functions.values())
+        return {
+            name: one.spent for name, one in self._functions.items()
+            if one.spent is not None and now - one.heard <= STALE_SECONDS
+        }  # fmt: skip
+
+    def lack(self, now: float) -> tuple[str, ...]:
+        """What is not told, in words."""
+        if untold := attribution.untold():
+            return (untold,)
+        heard = self._heard
+        if heard is None:
+            return ("the tracer has told nothing of these functions yet",)
+        if now - heard > STALE_SECONDS:
+            return (f"the tracer has told nothing new for {now - heard:.0f} s, and what it told counts no more",)
+        return self._doubts
+
+    def _hear(self, name: str, told: Told, now: float) -> None:
+        before = self._functions.get(name)
+        if before is not None and told[0] == before.told[0]:
+            return   # it has not looked again
+        heard = self._functions[name] = _Function(told, now)
+        self._heard = now
+        try:
+            heard.figures = Figures.parsed(told[1])
+            seconds = _seconds(before, heard)
+            if before is not None and before.figures is not None:
+                heard.spent = Spent(seconds, heard.figures.since(before.figures))
+        except ValueError as error:
+            heard.nonsense = f"the tracer told what cannot be of {name}, which was left out: {error}"
+
+
+def _doubts(functions: Iterable[_Function]) -> tuple[str, ...]:
+    """Whatever is wrong with the first of them; or what is not counted of any."""
+    uncounted = False
+    for one in functions:
+        if one.nonsense:
+            return (one.nonsense,)
+        uncounted = uncounted or (one.figures is not None and one.figures.calls is None)
+    return ("the tracer counts no system calls",) if uncounted else ()
+
+
+def _seconds(before: _Function | None, now: _Function) -> float:
+    """Between two answers, by the clock of the tracer. Raises ValueError."""
+    at = now.told[0]
+    if type(at) is not int or not 0 <= at < 1 << 63:
+        raise ValueError(f"its time is {at!r:.40}")
+    if before is None or type(before.told[0]) is not int:
+        return 0.0
+    seconds = (at - before.told[0]) / 1e9
+    if not _SHORTEST <= seconds <= max(0.0, now.heard - before.heard) + _SKEW:
+        raise ValueError(f"its clock went on by {seconds:.3g} s")
+    return seconds
+
+
+def with_told(
+    seen: Observation, channel: Channel, spent: Mapping[str, Spent], rates: Mapping[str, float]
+) -> Observation:
+    """With what was told of the functions at its ends, if it was of all of them. What is known already stays.
+
+    rates: by function, the messages a second of all its channels: its time is that of all of them.
+    """
+    names = {*channel.senders, *channel.receivers}
+    told = {name: spent[name] for name in names if name in spent and rates.get(name)}
+    if len(told) < len(names):
+        return seen
+    woken = [told[name].woken_ns for name in channel.receivers]
+    srtt = [one.srtt_ns for one in told.values()] if channel.transport is Transport.TCP else []
+    return replace(
+        seen,
+        contention=_contention(told.values()) if seen.contention is None else seen.contention,
+        cpu_ns=_cpu_ns(told, rates) if seen.cpu_ns is None else seen.cpu_ns,
+        srtt_ns=_most(srtt) if seen.srtt_ns is None else seen.srtt_ns,
+        syscalls_ns=_most(_a_message(one.kernel_ns, one, rates[name]) for name, one in told.items()),
+        woken_ns=_most(woken),
+    )
+
+
+def _a_message(ns: float | None, spent: Spent, rate: float) -> float | None:
+    """Of what a function did."""
+    return None if ns is None else ns / spent.seconds / rate
+
+
+def _contention(ends: Iterable[Spent]) -> float | None:
+    """Of all ends together."""
+    ran = queued = 0.0
+    for one in ends:
+        if one.ran_ns is None or one.figures.queued_ns is None:
+            return None
+        ran, queued = ran + one.ran_ns / one.seconds, queued + one.figures.queued_ns / one.seconds
+    return queued / (ran + queued) if ran + queued else 0.0
+
+
+def _cpu_ns(told: Mapping[str, Spent], rates: Mapping[str, float]) -> float | None:
+    """Of all ends together, for one message."""
+    each = [_a_message(one.ran_ns, one, rates[name]) for name, one in told.items()]
+    known = [ns for ns in each if ns is not None]
+    return sum(known) if len(known) == len(each) else None
+
+
+def _most(values: Iterable[float | None]) -> float | None:
+    """Of those that are known."""
+    return max((value for value in values if value is not None), default=None)
