@@ -4,8 +4,12 @@ finite answer.
 The parts, and where their formulas are from:
 
 - service: what was measured by size, c + m * N between neighbouring sizes; else from the machine's parts (see _parts);
+- placement: ends that the kernel places share a core or have two; where it was seen which, the service is that of the
+  one or of the other;
 - wake: the part of the messages that find the receiver asleep, times a wake. A receiver spins SPIN_NS and then sleeps;
   gaps by chance (exponential) are longer than that in exp(-SPIN_NS * rate) of all cases;
+- rest: after a pause cores sleep deeper, and caches have less of what is needed: what that takes was measured for some
+  pauses, as c + m * N. In between it grows with the logarithm of the pause, as cores go from one state to the next;
 - queue: Kingman's approximation of the mean wait in a G/G/1 queue, rho / (1 - rho) * (ca2 + cs2) / 2 * service, which
   is Pollaczek and Khinchine's formula for M/G/1 where the gaps are exponential (J. F. C. Kingman, "The single server
   queue in heavy traffic", 1961); what a transport holds bounds it;
@@ -19,13 +23,15 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
-from math import exp, hypot, isfinite
+from math import exp, hypot, isfinite, log
 from typing import NamedTuple
 
 from ..metrics import Observation
 from ..modes import Transport
 from .costs import Costs, Curve
 from .way import Cores, Way
+
+FREE_RING, ONE_CORE, TWO_CORES = (Way(Transport.RING, cores) for cores in (Cores.FREE, Cores.ONE, Cores.TWO))
 
 ASSUMED_BYTES = 65536.0
 """The message size that is assumed before any was seen."""
@@ -42,6 +48,8 @@ ERROR_OF_PARTS = 0.4
 _ERROR_OF_WAITS = 0.3
 """The same for what is not the service itself: wakes, queues, contention, the network."""
 
+_COLD_BYTES = 98304.0
+"""Of a message, of which a pause costs something: the rest is in no near cache in any case."""
 _PIPE_SPLICES_FROM = 16384.0
 _TCP_MESSAGE, _TCP_BYTE = 3.0, 1.25
 """What the kernel's TCP takes on the loopback, as multiples of what a pipe takes."""
@@ -83,6 +91,8 @@ class Conditions(NamedTuple):
     receivers: int = 1
     far: bool = False
     """The ends are on different nodes."""
+    together: float | None = None
+    """For what part (0 to 1) of the messages ends that the kernel places shared a core, if that was seen."""
 
     @classmethod
     def of(
@@ -162,17 +172,13 @@ def estimate(costs: Costs, way: Way, conditions: Conditions) -> Estimate:
     """All that the model says of one message on this way."""
     transport, cores = way.transport, way.cores
     size, rate = conditions.size, conditions.rate
-    curve = costs.curves.get(way)
-    if curve is None:
-        latency = stream = _parts(costs, way, size)
-        cpu, error = 2 * latency, ERROR_OF_PARTS
-    else:
-        latency, stream, cpu = _measured(curve, size)
-        error = curve.error
+    latency, stream, cpu, error = _service(costs, way, conditions)
     served = latency
     spins = transport is Transport.RING and cores is not Cores.ONE
     parked = _parked(way, conditions) if spins else 0.0
-    latency += parked * costs.wake + _queue(rate, conditions.burst, stream, _HOLDS[transport] / max(size, 64.0))
+    if transport is not Transport.RING or parked:
+        latency += (parked if spins else 1.0) * _rest(costs, way, conditions)
+    latency += _queue(rate, conditions.burst, stream, _HOLDS[transport] / max(size, 64.0))
     # Guests that work need a core each, whatever carries their messages.
     needed = 1.0 if cores is Cores.ONE else 2.0 - (parked if spins else conditions.parked)
     level = _level(costs, way, needed, conditions)
@@ -199,7 +205,49 @@ def _clamped(ns: float) -> float:
     return max(0.0, min(ns, _HIGHEST))
 
 
-def _measured(curve: Curve, size: float) -> tuple[float, float, float]:
+def _service(costs: Costs, way: Way, conditions: Conditions) -> tuple[float, float, float, float]:
+    """Latency, time in a stream and CPU between ends that are ready, and the error."""
+    size, share = conditions.size, conditions.together
+    if way == FREE_RING and share is not None:
+        one, two = costs.curves.get(ONE_CORE), costs.curves.get(TWO_CORES)
+        if one is not None and two is not None:
+            pairs = zip(measured(one, size), measured(two, size), strict=True)
+            latency, stream, cpu = (share * near + (1 - share) * far for near, far in pairs)
+            return latency, stream, cpu, max(one.error, two.error)
+    curve = costs.curves.get(way)
+    if curve is None:
+        latency = _parts(costs, way, size)
+        return latency, latency, 2 * latency, ERROR_OF_PARTS
+    latency, stream, cpu = measured(curve, size)
+    return latency, stream, cpu, curve.error
+
+
+def _rest(costs: Costs, way: Way, conditions: Conditions) -> float:
+    """What a message costs more because of the pause before it: on a ring, if its receiver sleeps.
+
+    Receivers on other ways always sleep, also in what was measured without pauses: for the time there and back.
+    """
+    ring, size = way.transport is Transport.RING, conditions.size
+    curve = costs.curves.get(TWO_CORES if ring else way)   # who sleeps is not on the core of who wakes him
+    if curve is None or not curve.pauses or not conditions.rate:
+        return costs.wake if ring else 0.0
+    pauses, pause = curve.pauses, 1e9 / conditions.rate
+    above = bisect_left(pauses, pause)
+    low, high = max(0, above - 1), min(above, len(pauses) - 1)
+    share = _share(pause, pauses[low], pauses[high])
+    more = _between(curve.rest_ns, low, high, share)
+    more += _between(curve.rest_byte, low, high, share) * min(size, _COLD_BYTES)
+    return more if ring or above else more * _share(pause, 2 * measured(curve, size)[0], pauses[0])
+
+
+def _share(pause: float, low: float, high: float) -> float:
+    """How far (0 to 1) from one to the other, by the logarithm."""
+    if not 0 < low < high:
+        return 0.0 if pause < high else 1.0
+    return log(min(max(pause, low), high) / low) / log(high / low)
+
+
+def measured(curve: Curve, size: float) -> tuple[float, float, float]:
     """Latency, time in a stream and CPU of this size. Flat below the smallest size that was measured."""
     sizes = curve.sizes
     last = len(sizes) - 1
