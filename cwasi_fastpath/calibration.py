@@ -16,7 +16,8 @@ from ._native import check, ffi, lib
 from .calibrated import Calibration, Message
 from .cpu import usable_cores
 from .policy import Costs, Way
-from .policy.model import TWO_CORES, measured
+from .policy.service import measured
+from .policy.way import TWO_CORES
 
 _PINGS = 9
 _HOPS = 400

@@ -13,7 +13,7 @@ from ._native import ffi
 from .calibrated import Rest
 from .modes import Transport
 from .policy import Cores, Way
-from .policy.model import FREE_RING
+from .policy.way import FREE_RING
 from .timed_ways import Sides, trips_between
 from .two_sides import LONGEST, Side, both, in_time, together
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from . import paced_ways, timed_ways
 from .policy import Conditions, Cores, Costs, Way
-from .policy.model import FREE_RING, TWO_CORES, estimate
+from .policy.model import estimate
+from .policy.way import FREE_RING, TWO_CORES
 from .two_sides import Side
 
 SIZES = (256, 4096, 32 << 10, 128 << 10, 768 << 10, 2 << 20)

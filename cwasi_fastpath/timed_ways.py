@@ -20,7 +20,7 @@ from .channel import open_channel
 from .descriptors import allow_many
 from .modes import Transport
 from .policy import Cores, Way
-from .policy.model import FREE_RING
+from .policy.way import FREE_RING
 from .two_sides import LATEST, LONGEST, Side, both, in_time, places, threads, together, two_sides
 
 SIZES = (

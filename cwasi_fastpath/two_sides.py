@@ -16,7 +16,7 @@ from .endpoint import Endpoint
 from .errors import Unavailable
 from .modes import Transport
 from .policy import Cores, Way
-from .policy.model import FREE_RING
+from .policy.way import FREE_RING
 
 LONGEST = 4.0
 """Seconds after which a machine is too busy to be measured."""
