@@ -257,6 +257,7 @@ int cwasi_calibrate(cwasi_costs *out)
 {
     uint8_t *blocks = calloc(2, BLOCK);
     int fds[2];
+    wait_count_cores();
     if (!blocks)
         return -ENOMEM;
     /* Not blocking: a user with many pipes gets new ones of a page or two, which hold less than we write. */

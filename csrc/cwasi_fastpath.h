@@ -248,6 +248,12 @@ int cwasi_calibrate(cwasi_costs *out);
 double cwasi_measure_hop(int rounds);
 
 /* ---- drive.c: loops for measuring ---- */
+/* What a side saw from its second message on, or, where it has greeted the other, from then on. */
+typedef struct {
+    uint64_t parks;         /* how often it slept until one came */
+    uint32_t begun, ended;  /* on which core it was, from 1 on */
+} cwasi_driven;
+
 /* One of two sides that exchange messages, each on a thread of its own. */
 typedef struct {
     cwasi_channel *tx, *rx;
@@ -256,6 +262,7 @@ typedef struct {
     uint64_t count;
     int64_t timeout_ns;     /* of every call; 0 polls without end */
     uint64_t *took;         /* room for count times in ns */
+    cwasi_driven *saw;      /* or NULL */
 } cwasi_drive;
 /* ping sends and receives, `took` is each round trip without what the clock takes; pong receives and sends. */
 int cwasi_drive_ping(const cwasi_drive *d);

@@ -37,6 +37,27 @@ static int take(const cwasi_drive *d, uint64_t size)
     return rc < 0 ? (int)rc : rc == (int64_t)size ? 0 : -EBADMSG;
 }
 
+static uint64_t parks(const cwasi_drive *d)
+{
+    cwasi_stats counted;
+    cwasi_channel_stats(d->rx, &counted);
+    return counted.parks;
+}
+
+static void look_from_now(const cwasi_drive *d)
+{
+    if (d->saw)
+        *d->saw = (cwasi_driven){.parks = parks(d), .begun = current_core()};
+}
+
+static void look_until_now(const cwasi_drive *d)
+{
+    if (!d->saw)
+        return;
+    d->saw->ended = current_core();
+    d->saw->parks = parks(d) - d->saw->parks;
+}
+
 int cwasi_drive_ping(const cwasi_drive *d)
 {
     int64_t clock = clock_cost(), before = now_ns();
@@ -48,7 +69,12 @@ int cwasi_drive_ping(const cwasi_drive *d)
         int64_t now = now_ns();
         d->took[i] = (uint64_t)MAX(now - before - clock, 0);
         before = now;
+        if (i == 0) {
+            look_from_now(d);
+            before = now_ns();
+        }
     }
+    look_until_now(d);
     return rc;
 }
 
@@ -59,7 +85,10 @@ int cwasi_drive_pong(const cwasi_drive *d)
         rc = take(d, d->size);
         if (rc == 0)
             rc = put(d, d->size);
+        if (i == 0)
+            look_from_now(d);
     }
+    look_until_now(d);
     return rc;
 }
 
@@ -86,6 +115,7 @@ static int greet(const cwasi_drive *d)
 int cwasi_drive_source(const cwasi_drive *d, int64_t period_ns)
 {
     int rc = period_ns ? greet(d) : 0;
+    look_from_now(d);
     int64_t start = now_ns(), sent = start;
     for (uint64_t i = 0; i < d->count && rc == 0; i++) {
         if (period_ns) {
@@ -96,6 +126,7 @@ int cwasi_drive_source(const cwasi_drive *d, int64_t period_ns)
         }
         rc = put(d, d->size);
     }
+    look_until_now(d);
     if (rc == 0)
         rc = take(d, 0);
     d->took[0] = (uint64_t)(now_ns() - start);
@@ -146,6 +177,7 @@ int cwasi_drive_switching(const cwasi_drive *d, int64_t period_ns, cwasi_channel
 int cwasi_drive_sink(const cwasi_drive *d)
 {
     int rc = d->took ? greet(d) : 0;
+    look_from_now(d);
     for (uint64_t i = 0; i < d->count && rc == 0; i++) {
         rc = take(d, d->size);
         if (d->took) {
@@ -154,6 +186,7 @@ int cwasi_drive_sink(const cwasi_drive *d)
             d->took[i] = (uint64_t)(now_ns() - sent);
         }
     }
+    look_until_now(d);
     return rc == 0 ? put(d, 0) : rc;
 }
 

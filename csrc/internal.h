@@ -58,6 +58,8 @@ typedef struct {
 int wait_until(waiter *w, int (*ready)(void *), void *arg, deadline until);
 /* For who was not ready: only spins or yields, from `start` (now) on. True when ready, false when the time is spent. */
 int wait_spin(const waiter *w, int (*ready)(void *), void *arg, int64_t start, deadline until);
+/* Has the cores counted that spinners may have, if they were not: before a main thread is kept to one of them. */
+void wait_count_cores(void);
 /* After a wait, in which spinning sufficed or not: how long to spin the next time. */
 void wait_learn(waiter *w, int64_t began, int spun);
 /* The core that the calling thread is on, from 1 on. */

@@ -114,6 +114,11 @@ static int default_budget(void)
     return load_relaxed(&known);
 }
 
+void wait_count_cores(void)
+{
+    default_budget();
+}
+
 static int may_spin(void)
 {
     int budget = load_relaxed(&spinner_budget);

@@ -12,10 +12,12 @@ import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 from . import cache
@@ -30,7 +32,7 @@ EIGHT_OF_TEN = 1.28
 """Standard deviations on either side in which eight of ten values are."""
 _SMALLEST_ERROR, _LARGEST_ERROR = 0.1, 1.0
 
-_SCHEMA = 1
+_SCHEMA = 2
 _FILE = "calibration.json"
 _LARGEST = 1 << 20
 _REGIMES = 6
@@ -63,15 +65,37 @@ class Message:
     """Of one of many that follow each other, ns."""
     cpu: float
     """Of both ends on their cores, ns."""
+    parked: float = 0.0
+    """How often (0 to 1) its receiver slept all the same."""
+    together: float = 0.0
+    """Whether both ends were on the same core, 0 to 1."""
 
     def __post_init__(self) -> None:
         if not _is_time(self.stream) or not _is_time(self.cpu):
             raise ValueError(f"{self} is no measured message")
+        if not all(_is_time(part) and part <= 1 for part in (self.parked, self.together)):
+            raise ValueError(f"{self} has no parts")
 
     @classmethod
     def of_plain(cls, plain: Mapping[str, Any]) -> Message:
         """Raises ValueError, TypeError, KeyError for what is none."""
-        return cls(Timed(**plain["latency"]), plain["stream"], plain["cpu"])
+        return cls(Timed(**plain["latency"]), plain["stream"], plain["cpu"], plain["parked"], plain["together"])
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What a message costs more after a pause; on a ring, if its receiver sleeps."""
+
+    pause: float
+    """ns."""
+    ns: float
+    """For a small message."""
+    byte: float
+    """For each byte more, ns."""
+
+    def __post_init__(self) -> None:
+        if not all(map(_is_time, (self.pause, self.ns, self.byte))) or self.pause <= 0:
+            raise ValueError(f"{self} is no measured rest")
 
 
 def _is_time(value: object) -> bool:
@@ -96,6 +120,8 @@ class Calibration:
     """Waking a sleeping thread until it runs, ns."""
     turn: Timed
     """One core given from one thread to another that waits for it."""
+    rests: Mapping[Way, Sequence[Rest]] = field(default_factory=lambda: MappingProxyType({}))
+    """For each way that was measured with pauses, the shortest first."""
     server: str = ""
     """Which Redis server was measured, if one was; see server_key."""
 
@@ -111,6 +137,7 @@ class Calibration:
             "ways": {
                 str(way): {str(size): asdict(cell) for size, cell in cells.items()} for way, cells in self.ways.items()
             },
+            "rests": {str(way): list(map(asdict, rests)) for way, rests in self.rests.items()},
             "switches": {str(kind): asdict(cell) for kind, cell in self.switches.items()},
         }
 
@@ -128,13 +155,18 @@ class Calibration:
             turn=Timed(**plain["turn"]),
             server=plain["server"],
             ways={Way.parse(way): _cells(cells) for way, cells in plain["ways"].items()},
+            rests={Way.parse(way): _rests(found) for way, found in plain["rests"].items()},
             switches={Transport(kind): Timed(**cell) for kind, cell in plain["switches"].items()},
         )
 
     def curves(self, redis: str | None = None) -> dict[Way, Curve]:
         """As policies want it; of a server, only if it was this one."""
         same = self.server == server_key(redis)
-        return {way: _curve(cells) for way, cells in self.ways.items() if same or way.transport is not Transport.REDIS}
+        return {
+            way: curve(cells, self.rests.get(way, ()))
+            for way, cells in self.ways.items()
+            if same or way.transport is not Transport.REDIS
+        }
 
     def suits(self, hop: float) -> bool:
         """Whether a hop of now is one of this regime."""
@@ -150,7 +182,15 @@ def _cells(plain: Mapping[str, Any]) -> dict[int, Message]:
     return dict(sorted(found.items()))
 
 
-def _curve(cells: Mapping[int, Message]) -> Curve:
+def _rests(plain: Sequence[Mapping[str, Any]]) -> tuple[Rest, ...]:
+    found = tuple(Rest(**one) for one in plain)
+    if any(one.pause >= other.pause for one, other in pairwise(found)):
+        raise ValueError("the pauses do not ascend")
+    return found
+
+
+def curve(cells: Mapping[int, Message], rests: Sequence[Rest] = ()) -> Curve:
+    """As policies want it."""
     latencies = [cell.latency for cell in cells.values()]
     spread = median((one.high - one.low) / (2 * EIGHT_OF_TEN * max(one.ns, 1.0)) for one in latencies)
     return Curve(
@@ -159,6 +199,9 @@ def _curve(cells: Mapping[int, Message]) -> Curve:
         stream_ns=tuple(cell.stream for cell in cells.values()),
         cpu_ns=tuple(cell.cpu for cell in cells.values()),
         error=min(_LARGEST_ERROR, max(_SMALLEST_ERROR, spread)),
+        pauses=tuple(one.pause for one in rests),
+        rest_ns=tuple(one.ns for one in rests),
+        rest_byte=tuple(one.byte for one in rests),
     )
 
 

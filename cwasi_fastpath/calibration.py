@@ -6,15 +6,18 @@ from __future__ import annotations
 
 import math
 import time
-from functools import cache
+from collections.abc import Mapping
+from functools import cache, partial
 from statistics import median
 from typing import Any
 
-from . import calibrated, timed_ways
+from . import calibrated, paced_ways, timed_ways
 from ._native import check, ffi, lib
-from .calibrated import Calibration
+from .calibrated import Calibration, Message
 from .cpu import usable_cores
-from .policy import Costs
+from .policy import Costs, Way
+from .policy.service import measured
+from .policy.way import TWO_CORES
 
 _PINGS = 9
 _HOPS = 400
@@ -26,15 +29,15 @@ def costs(redis: str | None = None) -> Costs:
     """The costs of this machine, measured once a process; with what `cwasi calibrate` has found in the regime that the
     machine is in now, if it has. redis: a server's URL. Raises RedisUnavailable.
     """
-    measured = _parts()
-    found = calibrated.suiting(calibrated.load()[0], measured.hop, redis)
+    parts = _parts()
+    found = calibrated.suiting(calibrated.load()[0], parts.hop, redis)
     return Costs(
-        syscall=measured.syscall,
-        copy_byte=measured.copy_byte,
-        hop=measured.hop,
-        wake=measured.wake if found is None else found.wake,   # measured with more patience
-        pipe_message=measured.pipe_message,
-        pipe_byte=measured.pipe_byte,
+        syscall=parts.syscall,
+        copy_byte=parts.copy_byte,
+        hop=parts.hop,
+        wake=parts.wake if found is None else found.wake,   # measured with more patience
+        pipe_message=parts.pipe_message,
+        pipe_byte=parts.pipe_byte,
         redis_message=None if redis is None else _redis_message(redis),
         curves={} if found is None else found.curves(redis),
         switch={} if found is None else {kind: took.ns for kind, took in found.switches.items()},
@@ -43,9 +46,9 @@ def costs(redis: str | None = None) -> Costs:
 
 
 def _parts() -> Any:
-    measured = ffi.new("cwasi_costs *")
-    check(lib.cwasi_calibrate(measured), "calibration")
-    return measured
+    parts = ffi.new("cwasi_costs *")
+    check(lib.cwasi_calibrate(parts), "calibration")
+    return parts
 
 
 def calibrate(redis: str | None = None) -> Calibration:
@@ -54,18 +57,26 @@ def calibrate(redis: str | None = None) -> Calibration:
     Raises RedisUnavailable, Unavailable where the machine is too busy, OSError.
     """
     start = time.monotonic()
-    wake = min(_parts().wake for _ in range(_TRIES))   # and decides how large messages are copied
-    found = timed_ways.message_times(timed_ways.ways(redis), redis)
+    wake = median(_parts().wake for _ in range(_TRIES))   # and decides how large messages are copied
+    with timed_ways.all_sides(timed_ways.ways(redis), redis) as sides:
+        found = timed_ways.message_times(sides)
+        rests = paced_ways.rest_times(sides, partial(_ready, found)) if TWO_CORES in found else {}
     return Calibration(
         hop=hop_ns(_HOPS),
         measured_at=time.time(),
         ways=found,
+        rests=rests,
         switches=timed_ways.switch_times(redis),
         wake=wake,
         turn=timed_ways.turn_time(),
         server=calibrated.server_key(redis),
         seconds=time.monotonic() - start,
     )
+
+
+def _ready(found: Mapping[Way, Mapping[int, Message]], way: Way, size: int) -> float:
+    """What a message takes between ends that are ready."""
+    return measured(calibrated.curve(found[way]), float(size))[0]
 
 
 def known(redis: str | None = None) -> tuple[Calibration | None, str]:

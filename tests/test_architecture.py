@@ -28,7 +28,10 @@ LAYERS = [
     {"switch_followed", "switch_named", "switch_moved", "switch_asked"},
     {"announced", "door", "heir"},
     {"offer", "search"},
-    {"_wasmtime", "channel", "calibration", "prediction_check", "timed_ways", "durable", "workflow"},
+    {
+        *("_wasmtime", "channel", "calibration", "prediction_check", "timed_ways", "paced_ways", "two_sides"),
+        *("durable", "workflow"),
+    },
     {"switch"},
     {"meeting", "reach"},
     {"cluster"},

@@ -8,16 +8,17 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from channels import HANG
 
-from cwasi_fastpath import calibrated, calibration, timed_ways
+from cwasi_fastpath import calibrated, calibration, paced_ways, prediction_check, timed_ways
 from cwasi_fastpath.cache import ENVIRONMENT
-from cwasi_fastpath.calibrated import Calibration, Message, Timed
+from cwasi_fastpath.calibrated import Calibration, Message, Rest, Timed
+from cwasi_fastpath.errors import Unavailable
 from cwasi_fastpath.modes import Transport
 from cwasi_fastpath.policy import Cores, Way
 
@@ -31,6 +32,7 @@ FOUND = Calibration(
         Way(Transport.RING, Cores.TWO): {64: MESSAGE, 4096: MESSAGE},
         Way(Transport.REDIS): {64: MESSAGE, 99: MESSAGE},
     },
+    rests={Way(Transport.RING, Cores.TWO): (Rest(3e5, 30e3, 0.1), Rest(2e6, 40e3, 0.2))},
     switches={Transport.PIPE: TIME},
     wake=20000.0,
     turn=TIME,
@@ -120,6 +122,8 @@ def test_a_table_is_what_a_policy_predicts_from(cache: Path) -> None:
     assert (curve.sizes, curve.latency_ns, curve.stream_ns, curve.cpu_ns) == (
         (64.0, 99.0), (1000.0, 1000.0), (500.0, 500.0), (1500.0, 1500.0)
     )  # fmt: skip
+    placed = FOUND.curves()[Way(Transport.RING, Cores.TWO)]
+    assert (placed.pauses, placed.rest_ns, placed.rest_byte) == ((3e5, 2e6), (30e3, 40e3), (0.1, 0.2))
     assert set(FOUND.curves("redis://other")) == set(FOUND.curves()) == {Way(Transport.RING, Cores.TWO)}
 
 
@@ -143,7 +147,7 @@ def test_the_file_does_not_grow_without_end(cache: Path) -> None:
 
 def _plain(**changes: Any) -> str:
     regime = {**FOUND.as_plain(), **changes}
-    return json.dumps({"schema": 1, "machine": calibrated.machine(), "regimes": [regime]})
+    return json.dumps({"schema": 2, "machine": calibrated.machine(), "regimes": [regime]})
 
 
 @pytest.mark.parametrize(
@@ -153,7 +157,7 @@ def _plain(**changes: Any) -> str:
         "{",
         "[]",
         "7",
-        '{"schema": 1}',
+        '{"schema": 2}',
         "[" * 100_000,
         _plain(hop_ns=float("nan")),
         _plain(wake_ns=float("inf")),
@@ -168,7 +172,11 @@ def _plain(**changes: Any) -> str:
         _plain(turn={"ns": 1, "low": 1, "high": 1, "values": 0}),
         _plain(server=7),
         _plain().replace(calibrated.machine(), "0" * 32),
-        _plain().replace('"schema": 1', '"schema": 2'),
+        _plain(ways={"ring": {"64": {**asdict(MESSAGE), "parked": 2}, "99": asdict(MESSAGE)}}),
+        _plain(rests={"ring": [{"pause": 0, "ns": 1, "byte": 1}]}),
+        _plain(rests={"ring": 2 * [{"pause": 1, "ns": 1, "byte": 1}]}),
+        _plain(rests={"ring": [{"pause": 1}]}),
+        _plain().replace('"schema": 2', '"schema": 1'),
     ],
 )
 def test_a_damaged_or_foreign_file_is_as_if_it_were_not_there(cache: Path, text: str) -> None:
@@ -225,3 +233,40 @@ def test_a_user_without_a_home() -> None:
                    if name not in ("HOME", "XDG_CACHE_HOME", ENVIRONMENT)}  # fmt: skip
     run = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True, timeout=HANG)
     assert run.returncode == 0 and "54321" in run.stdout, run
+
+
+# ---- messages with pauses, and how far predictions are off ----
+
+
+def test_who_waited_for_a_core_does_not_count_and_where_most_did_nothing_is_known() -> None:
+    assert paced_ways.undisturbed([1000.0] * 9 + [3e6]) == 1000.0
+    assert paced_ways.undisturbed([500.0] * 9 + [40_000.0]) == 4450.0, "a sleeper does"
+    assert paced_ways.undisturbed([1000.0, 1000.0, 3e6, 3e6]) is None
+
+
+def test_two_ends_pass_messages_with_pauses() -> None:
+    way = Way(Transport.PIPE)
+    with timed_ways.all_sides([way], largest=4096) as sides:
+        paced_ways.warm(*sides[way], 64)
+        seen = paced_ways.paced(*sides[way], 64, 1_000_000, 5)
+        assert sides[way][1].saw.ended > 0
+    assert seen is None or (seen.ns > 0 and 0 <= seen.parked <= 1 and seen.together in (0.0, 0.5, 1.0))
+
+
+def test_a_check_predicts_what_it_then_measures_twice(cache: Path) -> None:
+    try:
+        found = calibration.calibrate()
+        calibrated.store(found)
+        cases = prediction_check.check(replace(calibration.costs(), curves=found.curves()))
+    except Unavailable:
+        pytest.skip("the cores of this machine are not free")
+    finally:
+        calibration.costs.cache_clear()   # those that come after shall not have it
+    assert {case.way for case in cases if not case.rate} == set(map(str, timed_ways.ways()))
+    assert {case.size for case in cases if not case.rate} == set(prediction_check.SIZES)
+    assert {case.rate for case in cases} <= {0, *prediction_check.RATES}
+    assert not set(prediction_check.SIZES) & {*timed_ways.SIZES, *paced_ways.SIZES}
+    for case in cases:
+        assert min(case.predicted, case.measured, case.again) > 0
+        assert case.measured * (1 + case.deviation) == pytest.approx(case.predicted)
+        assert case.error == abs(case.deviation) and case.noise == abs(case.again - case.measured) / case.measured

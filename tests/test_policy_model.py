@@ -51,6 +51,50 @@ def test_a_sleeping_receiver_costs_a_wake_where_it_sleeps() -> None:
     assert predict(COSTS, TWO, seldom).ns > COSTS.wake / 2 > predict(COSTS, TWO, often).ns, "seen on another way"
 
 
+RESTED = replace(
+    COSTS,
+    curves={
+        TWO: replace(COSTS.curves[TWO], pauses=(300e3, 3e6), rest_ns=(30e3, 50e3), rest_byte=(0.1, 0.3)),
+        Way(Transport.PIPE): Curve((64.0, 65536.0), (30e3, 30e3), pauses=(600e3,), rest_ns=(10e3,), rest_byte=(0.0,)),
+    },
+)
+
+
+def test_after_a_pause_a_sleeper_is_slower_to_wake_and_caches_are_cold() -> None:
+    def more(rate: float, size: float = 64.0, parked: float = 1.0) -> float:
+        return estimate(RESTED, TWO, Conditions(size, parked, rate, 0.0, way=TWO)).latency - ns(TWO, size=size)
+
+    assert more(0.0) == COSTS.wake, "no pause is known"
+    for rate in (1e9 / 300e3, 20e3, 1e9):
+        assert more(rate) == pytest.approx(30e3 + 6.4), "flat below"
+    for rate in (1e9 / 3e6, 1e-300):
+        assert more(rate) == pytest.approx(50e3 + 0.3 * 64), "and above"
+    between = 1e9 / (300e3 * 10**0.5)
+    assert more(between) == pytest.approx(40e3 + 0.2 * 64), "by the logarithm"
+    assert more(between, parked=0.25) == pytest.approx(more(between) / 4)
+    assert more(between, 2.0**30) == pytest.approx(40e3 + 0.2 * 98304), "as far as caches go"
+
+
+def test_who_always_sleeps_pays_only_for_longer_pauses_than_there_and_back() -> None:
+    def of_pipe(pause: float) -> float:
+        return estimate(RESTED, Way(Transport.PIPE), Conditions(64.0, 1.0, 1e9 / pause, 0.0)).latency
+
+    assert [of_pipe(pause) for pause in (1e3, 60e3)] == [30e3, 30e3]
+    assert of_pipe((60e3 * 600e3) ** 0.5) == pytest.approx(35e3)
+    assert [of_pipe(pause) for pause in (600e3, 1e12)] == [40e3, 40e3]
+
+
+def test_ends_that_the_kernel_places_cost_what_they_cost_there() -> None:
+    free = Way(Transport.RING)
+    with_free = replace(COSTS, curves={**COSTS.curves, free: Curve((64.0,), (7000.0,))})
+
+    def at(together: float | None) -> float:
+        return estimate(with_free, free, Conditions(64.0), together).latency
+
+    assert [at(part) for part in (None, 0.0, 0.5, 1.0)] == [7000, 300, 1050, 1800]
+    assert estimate(replace(with_free, curves={}), free, Conditions(64.0), 1.0).latency > 0
+
+
 def test_messages_wait_for_those_before_them() -> None:
     waits = [ns(ONE, size=64.0, rate=rate) for rate in (0.0, 100e3, 400e3, 1e9)]
     assert waits == sorted(waits) and waits[0] == 1800
@@ -95,8 +139,9 @@ figures = st.floats() | st.sampled_from([nan, inf, -inf, -1.0, 0.0, 1e308, 5e-32
 def test_no_conditions_break_it(way: Way, values: list[float], others: float, srtt: float, network: float) -> None:
     size, _, rate, burst, contention, apart = values
     conditions = Conditions(size, 0.5, abs(rate), burst, others, contention, apart, srtt, network, ONE, 3, True)
-    found = estimate(COSTS, way, conditions)
-    assert all(isfinite(value) and value >= 0 for value in found[:3])
+    for costs in (COSTS, RESTED):
+        found = estimate(costs, way, conditions)
+        assert all(isfinite(value) and value >= 0 for value in found[:3])
 
 
 @settings(deadline=None)
@@ -154,7 +199,7 @@ def test_ways_come_in_a_fixed_order() -> None:
 
 def test_costs_go_through_json() -> None:
     costs = generate("steady", seconds=0.1).costs
-    for one in (costs, COSTS, replace(COSTS, redis_message=None)):
+    for one in (costs, COSTS, RESTED, replace(COSTS, redis_message=None)):
         assert Costs.from_plain(json.loads(json.dumps(one.to_plain()))) == one
     assert all(curve.sizes == SIZES for curve in costs.curves.values())
 
@@ -173,6 +218,8 @@ def test_costs_go_through_json() -> None:
         ({"curves": {"ring": {"sizes": [1, 2], "latency_ns": [1]}}}, "latency_ns of ring has a figure for each"),
         ({"curves": {"ring": {"sizes": [1], "latency_ns": ["a"]}}}, "latency_ns is a number"),
         ({"curves": {"ring": {"sizes": 5}}}, "a list of numbers"),
+        ({"curves": {"ring": {"sizes": [1], "latency_ns": [1], "pauses": [1]}}}, "rest_ns of ring has a figure"),
+        ({"curves": {"ring": {"sizes": [1], "latency_ns": [1], "pauses": [0]}}}, "pauses of ring ascend"),
         ({"switch": {"ring": inf}}, "ring is a number"),
     ],
 )

@@ -88,11 +88,11 @@ def _checked(redis: str | None) -> list[Case]:
 def _cases(cases: list[Case]) -> dict[str, Any]:
     from dataclasses import asdict
 
-    return {"cases": [{**asdict(case), "error": case.error} for case in cases]} if cases else {}
+    return {"cases": [{**asdict(case), "error": case.error, "noise": case.noise} for case in cases]} if cases else {}
 
 
 def _print_errors(cases: list[Case]) -> None:
-    from statistics import quantiles
+    from statistics import median, quantiles
 
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -102,10 +102,13 @@ def _print_errors(cases: list[Case]) -> None:
     title = "How far predictions are off, at sizes and rates that were not calibrated"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("way")
-    for heading in ("cases", "a quarter below", "half", "three quarters", "the worst"):
+    for heading in ("cases", "a quarter below", "half", "three quarters", "the worst", "too much by", "noise"):
         table.add_column(heading, justify="right")
     for way in (*dict.fromkeys(case.way for case in cases), "all"):
-        errors = [case.error for case in cases if way in (case.way, "all")]
+        those = [case for case in cases if way in (case.way, "all")]
+        errors = [case.error for case in those]
         cuts = quantiles(errors, n=4, method="inclusive") if len(errors) > 1 else 3 * errors
-        table.add_row(way, str(len(errors)), *(f"{error:.0%}" for error in (*cuts, max(errors))))
+        bias, noise = median(case.deviation for case in those), median(case.noise for case in those)
+        table.add_row(way, str(len(those)), *(f"{part:.0%}" for part in (*cuts, max(errors), bias, noise)))
     console(sys.stdout).print(table)
+    click.echo("noise: half of what was measured twice differs by more; no prediction can be better")

@@ -32,6 +32,12 @@ class Curve:
     """Of both ends, for one message; empty: not measured."""
     error: float = 0.15
     """By how much of it a prediction from this may be wrong, one standard deviation."""
+    pauses: tuple[float, ...] = ()
+    """Between messages, ns, ascending, for which it was measured what a message costs more after them."""
+    rest_ns: tuple[float, ...] = ()
+    """A small one; on a ring, if its receiver sleeps."""
+    rest_byte: tuple[float, ...] = ()
+    """Each byte more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +92,7 @@ class Costs:
 _PARTS = (
     "syscall", "copy_byte", "hop", "wake", "pipe_message", "pipe_byte", "redis_message", "slice", "cores",
 )  # fmt: skip
+_OF_PAUSES = ("pauses", "rest_ns", "rest_byte")
 _OPTIONAL = ("redis_message", "slice", "cores")
 _WORST_ERROR = 10.0
 _HIGHEST = 1e15
@@ -107,8 +114,13 @@ def _curve(name: str, plain: object) -> Curve:
     sizes = lists["sizes"]
     if not sizes or sorted(set(sizes)) != list(sizes):
         raise BadSpec(f"the sizes of {name} ascend, and there is at least one")
+    pauses = lists["pauses"]
+    if sorted(set(pauses)) != list(pauses) or (pauses and pauses[0] <= 0):
+        raise BadSpec(f"the pauses of {name} ascend")
     for key, values in lists.items():
-        if len(values) != len(sizes) and (values or key == "latency_ns"):
+        if key in _OF_PAUSES and len(values) != len(pauses):
+            raise BadSpec(f"{key} of {name} has a figure for each of its {len(pauses)} pauses, not {len(values)}")
+        if key not in _OF_PAUSES and len(values) != len(sizes) and (values or key == "latency_ns"):
             raise BadSpec(f"{key} of {name} has a figure for each of its {len(sizes)} sizes, not {len(values)}")
     error = number(plain, "error") if "error" in plain else 0.15
     if error > _WORST_ERROR:

@@ -3,9 +3,13 @@ finite answer.
 
 The parts, and where their formulas are from:
 
-- service: what was measured by size, c + m * N between neighbouring sizes; else from the machine's parts (see _parts);
+- service: what was measured by size, c + m * N between neighbouring sizes; else from the machine's parts (service.py);
+- placement: ends that the kernel places share a core or have two; where it was seen which, the service is that of the
+  one or of the other;
 - wake: the part of the messages that find the receiver asleep, times a wake. A receiver spins SPIN_NS and then sleeps;
   gaps by chance (exponential) are longer than that in exp(-SPIN_NS * rate) of all cases;
+- rest: after a pause cores sleep deeper, and caches have less of what is needed: what that takes was measured for some
+  pauses, as c + m * N. In between it grows with the logarithm of the pause, as cores go from one state to the next;
 - queue: Kingman's approximation of the mean wait in a G/G/1 queue, rho / (1 - rho) * (ca2 + cs2) / 2 * service, which
   is Pollaczek and Khinchine's formula for M/G/1 where the gaps are exponential (J. F. C. Kingman, "The single server
   queue in heavy traffic", 1961); what a transport holds bounds it;
@@ -18,14 +22,14 @@ The parts, and where their formulas are from:
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass
 from math import exp, hypot, isfinite
 from typing import NamedTuple
 
 from ..metrics import Observation
 from ..modes import Transport
-from .costs import Costs, Curve
+from .costs import Costs
+from .service import rest, service
 from .way import Cores, Way, way_of
 
 ASSUMED_BYTES = 65536.0
@@ -37,17 +41,10 @@ SPIN_NS = 50_000.0
 REGULAR = 0.25
 """Messages whose gaps vary less follow each other: each waits for an answer to the one before."""
 
-ERROR_OF_PARTS = 0.4
-"""How wrong a prediction from the machine's parts may be, one standard deviation, as a part of it."""
-
 _ERROR_OF_WAITS = 0.3
-"""The same for what is not the service itself: wakes, queues, contention, the network."""
+"""How wrong what is not the service itself may be, one standard deviation, as a part of it: wakes, queues, contention,
+the network."""
 
-_PIPE_SPLICES_FROM = 16384.0
-_TCP_MESSAGE, _TCP_BYTE = 3.0, 1.25
-"""What the kernel's TCP takes on the loopback, as multiples of what a pipe takes."""
-_YIELD = 10.0
-"""From one thread to the other on the same core, in system calls."""
 _RHO = 0.98
 """Above this the queue is what the transport holds."""
 _SERVICE_VARIES = 0.5
@@ -163,21 +160,19 @@ def predict(costs: Costs, way: Way, conditions: Conditions) -> Prediction:
     return Prediction(way, found.latency, found.latency / spread, found.latency * spread)
 
 
-def estimate(costs: Costs, way: Way, conditions: Conditions) -> Estimate:
-    """All that the model says of one message on this way."""
+def estimate(costs: Costs, way: Way, conditions: Conditions, together: float | None = None) -> Estimate:
+    """All that the model says of one message on this way. together: for what part (0 to 1) of the messages ends that
+    the kernel places shared a core, if that was seen.
+    """
     transport, cores = way.transport, way.cores
     size, rate = conditions.size, conditions.rate
-    curve = costs.curves.get(way)
-    if curve is None:
-        latency = stream = _parts(costs, way, size)
-        cpu, error = 2 * latency, ERROR_OF_PARTS
-    else:
-        latency, stream, cpu = _measured(curve, size)
-        error = curve.error
+    latency, stream, cpu, error = service(costs, way, size, together)
     served = latency
     spins = transport is Transport.RING and cores is not Cores.ONE
     parked = _parked(way, conditions) if spins else 0.0
-    latency += parked * costs.wake + _queue(rate, conditions.burst, stream, _HOLDS[transport] / max(size, 64.0))
+    if transport is not Transport.RING or parked:
+        latency += (parked if spins else 1.0) * rest(costs, way, size, rate)
+    latency += _queue(rate, conditions.burst, stream, _HOLDS[transport] / max(size, 64.0))
     # Guests that work need a core each, whatever carries their messages.
     needed = 1.0 if cores is Cores.ONE else 2.0 - (parked if spins else conditions.parked)
     level = _level(costs, way, needed, conditions)
@@ -207,52 +202,6 @@ def estimate(costs: Costs, way: Way, conditions: Conditions) -> Estimate:
 
 def _clamped(ns: float) -> float:
     return max(0.0, min(ns, _HIGHEST))
-
-
-def _measured(curve: Curve, size: float) -> tuple[float, float, float]:
-    """Latency, time in a stream and CPU of this size. Flat below the smallest size that was measured."""
-    sizes = curve.sizes
-    last = len(sizes) - 1
-    above = bisect_left(sizes, size)
-    if above == 0 or last == 0:
-        low = high = 0
-        share = 0.0
-    else:
-        high = min(above, last)
-        low = high - 1
-        share = (size - sizes[low]) / (sizes[high] - sizes[low])
-    latency = _between(curve.latency_ns, low, high, share)
-    stream = min(latency, _between(curve.stream_ns, low, high, share)) if curve.stream_ns else latency
-    cpu = _between(curve.cpu_ns, low, high, share) if curve.cpu_ns else 2 * latency
-    return latency, stream, cpu
-
-
-def _between(values: tuple[float, ...], low: int, high: int, share: float) -> float:
-    """Beyond the last it goes on as it came there, but never down."""
-    at_low, at_high = values[low], values[high]
-    if share > 1.0:
-        return at_high + (share - 1.0) * max(0.0, at_high - at_low)
-    return at_low + share * (at_high - at_low)
-
-
-def _parts(costs: Costs, way: Way, size: float) -> float:
-    """Ring: two hops (on one core a change of threads), a copy in and a copy out. Pipe: write and read, a wake, as its
-    receiver always sleeps, and from 16 KiB a user's copy instead of the kernel's copy in. Tcp: some multiples of the
-    pipe's parts, a copy into the window, and a wake. Redis: what a small message was measured at, and six copies.
-    """
-    wake = _YIELD * costs.syscall if way.cores is Cores.ONE else costs.wake
-    if way.transport is Transport.RING:
-        passed = wake if way.cores is Cores.ONE else 2 * costs.hop
-        return passed + 2 * costs.copy_byte * size
-    if way.transport is Transport.PIPE:
-        copied = costs.pipe_byte * size
-        if size >= _PIPE_SPLICES_FROM:
-            copied = (costs.pipe_byte / 2 + costs.copy_byte) * size
-        return costs.pipe_message + copied + wake
-    if way.transport is Transport.TCP:
-        return _TCP_MESSAGE * costs.pipe_message + (_TCP_BYTE * costs.pipe_byte + costs.copy_byte) * size + wake
-    small = costs.redis_message if costs.redis_message is not None else 12 * costs.syscall + 4 * costs.wake
-    return small + 6 * costs.copy_byte * size
 
 
 def _parked(way: Way, conditions: Conditions) -> float:

@@ -60,3 +60,6 @@ def way_of(transport: Transport, cores: Cores = Cores.FREE) -> Way:
 
 _CORES = {"": Cores.FREE, "one core": Cores.ONE, "two cores": Cores.TWO}
 _NAMED = [f"/{name}" for name in _CORES if name]
+
+FREE_RING, ONE_CORE, TWO_CORES = (Way(Transport.RING, cores) for cores in (Cores.FREE, Cores.ONE, Cores.TWO))
+"""The ways of a ring."""

@@ -5,10 +5,11 @@ enum { SIZE = 4096, COUNT = 500 };
 
 static uint64_t took[2][COUNT];
 static uint8_t message[2][SIZE];
+static cwasi_driven saw[2];
 
 static cwasi_drive side(int index, cwasi_channel *tx, cwasi_channel *rx, int64_t timeout)
 {
-    return (cwasi_drive){tx, rx, message[index], SIZE, COUNT, timeout, took[index]};
+    return (cwasi_drive){tx, rx, message[index], SIZE, COUNT, timeout, took[index], &saw[index]};
 }
 
 static void *pong(void *arg)
@@ -40,6 +41,8 @@ static void exchange(int64_t timeout)
     CHECK(took[0][0] >= (COUNT - 1) * 1000);
     for (int i = 0; i < COUNT; i++)
         CHECK(took[1][i] > 0 && took[1][i] <= took[0][0]);
+    for (int i = 0; i < 2; i++)
+        CHECK(saw[i].begun > 0 && saw[i].ended > 0 && saw[i].parks <= (timeout == 0 ? 0 : COUNT));
     free_pair(there);
     free_pair(back);
 }

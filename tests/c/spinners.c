@@ -1,5 +1,8 @@
-/* No more threads spin than the process may afford; and a forked child, whose parent was spinning, may spin too. */
+/* No more threads spin than the process may afford, which a calibration leaves as it is; and a forked child, whose parent
+ * was spinning, may spin too. */
 #include "test.h"
+
+#include <sched.h>
 
 static int64_t cpu_ns(clockid_t of)
 {
@@ -68,9 +71,23 @@ static void check_spins_in_a_child(void)
     free_pair(p);
 }
 
+/* It keeps this thread to one core for a while: who counts the cores only then finds none to spin on. */
+static void check_spins_after_calibration(void)
+{
+    cpu_set_t set;
+    cwasi_costs costs;
+    CHECK_EQ(sched_getaffinity(0, sizeof set, &set), 0);
+    if (CPU_COUNT(&set) < 2)
+        return;
+    CHECK_EQ(cwasi_calibrate(&costs), 0);
+    cwasi_wait_configure(-1, 600 * 1000 * MS);
+    check_spins();
+}
+
 int main(void)
 {
     test_begin(20);
+    check_spins_after_calibration();
     cwasi_wait_configure(1, 600 * 1000 * MS);
     check_spins();
     check_spins();   /* the place was given back */
