@@ -192,7 +192,7 @@ def test_with_more_guests_than_are_looked_at_the_tracer_tells(
     guests: Any, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And of those that have no cores to be chosen for."""
-    monkeypatch.setattr("cwasi_fastpath.steward._THREADS", 0)
+    monkeypatch.setattr("cwasi_fastpath.guest_cores._THREADS", 0)
     policy = Told()
     with attached(light=True) as tracer, cwasi.Host(policy=policy, tracer=tracer) as host:
         run = Run(host, guests, start)

@@ -411,10 +411,10 @@ def test_a_stream_leaves_a_transport_whose_system_calls_take_longer_than_was_tho
 
 
 def test_receivers_that_are_slow_to_run_explain_why_messages_are() -> None:
-    """So it is left at once, for one core, on which nobody sleeps; unexplained, it would be waited out."""
+    """So it is left at once, for one core, on which nobody sleeps; unexplained, one waits for more."""
     quick = replace(SMALL, parked=0.05, latency_ns=1600.0, woken_ns=20_000.0)
-    slow = replace(quick, latency_ns=250_000.0)
-    for seen, way in ((slow, TWO), (replace(slow, woken_ns=5e6), ONE)):
+    slow = replace(quick, latency_ns=50_000.0)
+    for seen, way in ((slow, TWO), (replace(slow, woken_ns=1e6), ONE)):
         edge = settled(TWO, quick, ways=frozenset({TWO, ONE}))
         assert edge.window(seen) == way
 

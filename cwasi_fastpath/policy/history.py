@@ -195,7 +195,14 @@ class EdgeHistory(NamedTuple):
             raw = Conditions._make((*raw[:_APART], apart, *raw[_APART + 1 :]))
         if raw.others is None and held.others is not None:
             raw = raw._replace(others=held.others)
-        return _as_told_before(raw, held)
+        # A tracer that has gone, or is late, has changed nothing.
+        if raw.woken is None and held.woken is not None:
+            raw = raw._replace(woken=held.woken)
+        if raw.srtt is None and held.srtt is not None and raw.way == held.way:
+            raw = raw._replace(srtt=held.srtt)
+        if raw.contention is None and held.contention is not None and raw.way == held.way:
+            raw = raw._replace(contention=held.contention)
+        return raw
 
     def change(self, now: float) -> EdgeHistory:
         """Something has changed now."""
@@ -397,17 +404,6 @@ def kind_of(conditions: Conditions, level: int = 0) -> int:
     if 0.0 < conditions.rate < _SELDOM and conditions.size < _LARGE and conditions.burst >= REGULAR:
         level += LEVELS
     return len(SIZES) * level + kind
-
-
-def _as_told_before(raw: Conditions, held: Conditions) -> Conditions:
-    """A tracer that has gone, or is late, has changed nothing."""
-    if raw.woken is None and held.woken is not None:
-        raw = raw._replace(woken=held.woken)
-    if raw.srtt is None and held.srtt is not None and raw.way == held.way:
-        raw = raw._replace(srtt=held.srtt)
-    if raw.contention is None and held.contention is not None and raw.way == held.way:
-        raw = raw._replace(contention=held.contention)
-    return raw
 
 
 def alike(one: Conditions, other: Conditions) -> bool:
