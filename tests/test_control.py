@@ -229,6 +229,8 @@ def test_requests_wait_for_their_turn_and_too_many_are_refused(
     before = threading.active_count()
     for number in range(1, 501):
         link.tell("slow", {"number": number})
+        while not order:   # the first waits for us, and no more for its turn
+            time.sleep(0.01)
         if number % 20 == 0:
             with pytest.raises(cwasi.NoSuchChannel):
                 link.request("nothing", timeout=HANG)   # so that all before is read
