@@ -96,7 +96,7 @@ class Advice:
             observation=seen,
             available=kept.offered,
             receivers=kept.receivers,
-            missing={} if by_name is None else by_name.missing,
+            missing=kept.channel.missing,
             ways=self._placed if kept.leads else kept.ways,
             current=kept.way,
             history=kept.history,

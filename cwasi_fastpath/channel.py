@@ -29,6 +29,8 @@ from .transport.tcp_info import Network
 Edge = tuple[str, str]
 """The names of its sender and its receiver."""
 
+_NOTHING: Mapping[Transport, str] = {}
+
 
 @dataclass(slots=True)
 class _Carried:
@@ -129,6 +131,19 @@ class Channel:
             self.decisions[edge] = decision
         for carried in self._carried.values():
             carried.decision = decision
+
+    @property
+    def missing(self) -> Mapping[Transport, str]:
+        """What cannot carry it from now on, and why. Who decides is not whoever chose how long its messages are."""
+        senders, receivers = (set(names) for names in zip(*self.decisions, strict=True))
+        if len(senders) == 1 or len(receivers) == 1:
+            return _NOTHING
+        longest = max(carried.link.longest_whole for carried in self._carried.values())
+        return {
+            transport: f"messages of several senders to several receivers may be of {longest} bytes now, which it "
+            "does not take as a whole"
+            for transport in Transport if transports.longest_whole(transport) < longest
+        }  # fmt: skip
 
     def network(self) -> Network | None:
         """What is known of the network between its ends, where the first edge goes by one and its sender is here."""

@@ -81,7 +81,7 @@ class Explanation:
                 raise TypeError("a time is a number")
             found.at_length()   # all of it can be told
             return found
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise Corrupted("who was asked for an explanation gave none") from error
 
     def as_plain(self) -> dict[str, Any]:
@@ -216,7 +216,7 @@ def explained(policy: Policy, request: Request, told: Explanation, decision: Dec
         ways, fresh = alternatives(policy, request)
         if fresh is not None and fresh.way == request.current and told.observation and not told.pinned:
             decision = fresh
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         trouble = trouble or f"the policy failed: {type(error).__name__}: {error}"
     lacked = tuple(dict.fromkeys((*told.lacked, *decision.lacked)))
     return replace(

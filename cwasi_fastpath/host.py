@@ -293,8 +293,8 @@ class Host:
             found.pinned = "a switch was asked for"
 
     def change(self, channel: Channel | NamedChannel, decision: Decision, timeout: float) -> None:
-        """The same, for the policy; also of a channel by name whose sender a guest has here. Raises BadSpec also where
-        the user has chosen meanwhile.
+        """The same, for the policy, and only where it is not on that transport; also of a channel by name whose sender
+        a guest has here. Raises BadSpec also where the user has chosen meanwhile.
         """
         if isinstance(channel, NamedChannel):
             channel.change(decision, timeout)
@@ -303,10 +303,13 @@ class Host:
         until = until_of(timeout)
         with self.changing(channel.name, timeout) as found:
             facts = self.facts_of(found)
-            if found.pinned or facts is None:
-                raise errors.BadSpec(f"channel {channel.name!r}: {found.pinned or 'an end is in another process'}")
+            obstacle = found.pinned or found.missing.get(decision.transport)
+            if obstacle or facts is None:
+                raise errors.BadSpec(f"channel {channel.name!r}: {obstacle or 'an end is in another process'}")
             there = {edge[0] for edge, made in found.decisions.items() if made.transport is decision.transport}
-            switch_channel(found, facts, target or "", left(until), self.tls, there)
+            if found.mixed or not there:
+                switch_channel(found, facts, target or "", left(until), self.tls, there)
+            found.redecided(decision)
 
     def facts_of(self, channel: Channel) -> dict[Edge, EdgeFacts] | None:
         """Of each edge; None where an end is in another process."""

@@ -129,10 +129,6 @@ class NamedChannel:
         far = not isinstance(self._meeting.connection, Connection)
         self._switch.change(decision, max(timeout, _FAR_SECONDS) if far else timeout)
 
-    def redecided(self, decision: Decision) -> None:
-        """After a change that was made for it."""
-        self._switch.redecided(decision)
-
     def counted(self, sent: Counts, now: float) -> Counted | None:
         """What both ends had counted at the last look, of which the receiver has told meanwhile, and asks it for this
         one; None where it has not told. On another node it is not asked: it does not see how long a message took.

@@ -29,7 +29,9 @@ class Thread:
         self._lock = threading.Lock()
         self._number: int | None = None
         self._before: set[int] | None = None
-        """Where it might run before it was placed."""
+        """Where it might run before it was placed,"""
+        self._placed: set[int] = set()
+        """and where it was."""
 
     def begins(self) -> None:
         """This thread is it."""
@@ -49,10 +51,8 @@ class Thread:
     def allowed(self) -> set[int]:
         """Where it might run if it was not placed."""
         with self._lock:
-            if self._before is not None:
-                return set(self._before)
             try:
-                return os.sched_getaffinity(self._number or 0)
+                return self._free(self._number or 0)
             except ProcessLookupError:
                 return set()
 
@@ -67,13 +67,18 @@ class Thread:
         if cores is None:
             if self._before is not None:
                 with suppress(OSError):   # a cpuset that has changed meanwhile has placed it already
-                    os.sched_setaffinity(self._number, self._before)
+                    os.sched_setaffinity(self._number, self._free(self._number))
                 self._before = None
             return True
-        if self._before is None:
-            self._before = os.sched_getaffinity(self._number)
+        self._before = self._free(self._number)
         os.sched_setaffinity(self._number, cores)
+        self._placed = os.sched_getaffinity(self._number)
         return True
+
+    def _free(self, number: int) -> set[int]:
+        """Where it may run if we do not place it: who has moved it meanwhile, as taskset does, has chosen that."""
+        now = os.sched_getaffinity(number)
+        return now if self._before is None or now != self._placed else set(self._before)
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,8 @@ class Published:
         self._presence: control.Presence | None = None
         self._tried = False
         self._handlers: list[tuple[str, control.Handler, str]] = []
-        self._turn = InTurn()
+        self._switches, self._explanations = InTurn(), InTurn()
+        """Apart: to explain, a policy of the user's is asked, which may hang."""
 
     def start(self) -> None:
         """From now on they are found, if there is a runtime directory; they work without, too."""
@@ -70,8 +71,11 @@ class Published:
         """Requests to switch or explain that channel are answered until the end, unless another process does."""
         if self._host.switcher:
             return
-        for kind, work in (("switch-to", self._switch), (EXPLAIN, self._explain)):
-            handler = self._turn.handler(partial(work, channel))
+        for turn, kind, work in (
+            (self._switches, "switch-to", self._switch),
+            (self._explanations, EXPLAIN, self._explain),
+        ):
+            handler = turn.handler(partial(work, channel))
             control.on(kind, handler, channel)
             self._handlers.append((kind, handler, channel))
 

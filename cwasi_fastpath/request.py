@@ -155,7 +155,7 @@ class InTurn:
 def _answered(work: Work, request: Request, fds: list[int]) -> None:
     try:
         work(request, fds)
-    except Exception as error:
+    except BaseException as error:   # sys.exit() in a policy of the user's, too, ends no thread that others wait for
         close_all(fds)   # before it is told: then nothing is left here
         request.refuse(error)
     finally:

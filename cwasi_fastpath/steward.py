@@ -19,7 +19,6 @@ from . import observing
 from .advice import Advice, Stewarded
 from .channel import Channel
 from .endpoint import Endpoint
-from .errors import Error
 from .feed import Feed, with_told
 from .guest import Guest
 from .guest_cores import GuestCores, pairs_among
@@ -145,7 +144,7 @@ class Steward:
         before, self._looked_at = now if self._looked_at is None else self._looked_at, now
         times = self._cores.times(guests, now) if self._leads else {}
         for kept in self._active:
-            if kept.cores is not Cores.FREE and kept.channel.transport is not Transport.RING:
+            if kept.cores is not Cores.FREE and (kept.channel.pinned or kept.channel.transport is not Transport.RING):
                 self._cores.place(kept, Cores.FREE, self._active)   # the user has switched it
         windows = [(kept, self._observed(kept, counts, now, times)) for kept, counts in self._rota.next(before)]
         busy = self._traced([(kept, seen) for kept, seen in windows if seen is not None], guests, now)
@@ -257,7 +256,7 @@ class Steward:
             if not isinstance(decision, Decision) or decision.way != way:
                 mode = mode_of(way.transport, request.facts.locality)
                 decision = Decision(mode, way.transport, "the policy chose it", cores=way.cores)
-        except Exception as error:
+        except BaseException as error:   # sys.exit() in it, too
             self._trouble(kept, f"the policy failed, and {kept.way} is held: {type(error).__name__}: {error}")
             return
         self._change(kept, decision, now)
@@ -275,24 +274,24 @@ class Steward:
         return way
 
     def _change(self, kept: Kept, decision: Decision, now: float) -> None:
-        way = decision.way
+        way, cores = decision.way, kept.cores
         try:
-            if way.transport is not kept.channel.transport or kept.mixed:
-                self._host.change(kept.channel, decision, _SWITCH_SECONDS)
-            if way.cores is not kept.cores:
+            if way.cores is not cores:
                 self._cores.place(kept, way.cores, self._active)
-        except (Error, OSError) as error:
+            self._host.change(kept.channel, decision, _SWITCH_SECONDS)
+            kept.history = kept.history.switched(now, way)
+        except Exception as error:   # a thread that cannot be started, too
+            with suppress(OSError):
+                self._cores.place(kept, cores, self._active)
             kept.failures += 1
             kept.not_before = now + min(_BACK_OFF, 2.0**kept.failures)
             self._trouble(kept, f"a change to {way} failed, and {kept.way} is held: {error}")
             return
-        kept.channel.redecided(decision)
         kept.failures, kept.trouble = 0, ""
         kept.changes, kept.changed_at, kept.not_before = kept.changes + 1, now, now + _APART
         kept.began_at, kept.met = now, 0
         if isinstance(kept.channel, NamedChannel):
             kept.counted = None   # what its receiver says next may be of the way before
-        kept.history = kept.history.switched(now, way)
         _log.info("channel %r goes by %s now: %s", kept.channel.name, way, decision.reason)
 
     def _trouble(self, kept: Kept, words: str) -> None:

@@ -69,12 +69,8 @@ class NamedSwitch:
                 raise errors.BadSpec(f"channel {self._named.name!r}: {self.pinned}")
             while not self._switched(decision.transport, until, decision.reason):
                 pass
-
-    def redecided(self, decision: Decision) -> None:
-        """With what was decided in full, after a change that was made for it."""
-        with self._named.turn:
             meeting = self._named.meeting
-            if meeting is not None and meeting.decision.transport is decision.transport:
+            if meeting is not None and meeting.decision.transport is decision.transport:   # decided in full
                 self._named.meeting = replace(meeting, decision=replace(decision, mode=meeting.decision.mode))
 
     @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -151,15 +152,20 @@ def fails(request: Request) -> Way:
     raise ZeroDivisionError("of my own")
 
 
+def leaves(request: Request) -> Way:
+    sys.exit("enough")
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
         (fails, "ZeroDivisionError: of my own"),
+        (leaves, "SystemExit: enough"),
         (lambda request: "ring", "it answered"),
         (lambda request: REDIS, "no server is configured"),
         (lambda request: Way(Transport.TCP, Cores.ONE), "cannot be placed"),
     ],
-    ids=["raises", "no way", "not there", "not placeable"],
+    ids=["raises", "leaves", "no way", "not there", "not placeable"],
 )
 def test_of_a_policy_that_fails_the_last_choice_is_held(
     guests: Path, start: Start, answer: Answer, words: str
@@ -187,6 +193,78 @@ def test_a_change_that_fails_is_tried_again_later(guests: Path, start: Start, tm
         assert "a change to redis failed, and ring is held" in text and "none.sock" in text
         run.until(lambda: len(policy.asked) > asked + 2)
         run.end()
+
+
+def test_a_change_for_which_there_is_no_thread_is_tried_again_later(
+    guests: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor are the cores other ones then."""
+
+    def refused(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("cwasi_fastpath.host.switch_channel", refused)
+    policy = Told(lambda request: ONE if request.current != ONE else PIPE)
+    with cwasi.Host(policy=policy) as host:
+        run = Run(host, guests, start)
+        run.until(lambda: "a change to pipe failed, and ring/one core is held" in run.channel.explain())
+        one, other = places(run)
+        assert one == other and len(one) == 1
+        run.end()
+
+
+def test_who_is_moved_by_others_stays_there(guests: Path, start: Start) -> None:
+    """As by taskset."""
+    policy = Told(lambda request: ONE)
+    with cwasi.Host(policy=policy) as host:
+        run = Run(host, guests, start)
+        run.until(lambda: policy.asked != [] and policy.asked[-1].current == ONE)
+        chosen = {CORES[-1]} if places(run)[0] != {CORES[-1]} else {CORES[0]}
+        for guest in (run.source, run.sink):
+            assert guest.thread.number is not None
+            os.sched_setaffinity(guest.thread.number, chosen)
+        policy.answer = lambda request: RING
+        run.until(lambda: policy.asked[-1].current == RING)
+        assert places(run) == [chosen] * 2
+        run.end()
+
+
+def test_cores_are_given_back_when_the_user_stays_on_the_ring(guests: Path, start: Start) -> None:
+    policy = Told(lambda request: ONE)
+    with cwasi.Host(policy=policy) as host:
+        run = Run(host, guests, start)
+        run.until(lambda: policy.asked != [] and policy.asked[-1].current == ONE)
+        host.switch("lab", "ring", HANG)
+        run.until(lambda: places(run) == [set(CORES)] * 2)
+        run.end()
+
+
+def test_messages_of_several_to_several_are_not_too_long_for_what_is_chosen(guests: Path, start: Start) -> None:
+    """A pipe takes no more than a page as a whole, and guests that may send more on a ring asked for no switch."""
+    policy = Told(lambda request: PIPE)
+    with cwasi.Host(policy=policy) as host:
+        senders = [
+            host.load(guests / "source.wasm", f"source{number}", arguments=("2000000000", "5000"),
+                      stderr=Path(os.devnull))
+            for number in range(2)
+        ]
+        receivers = [
+            host.load(guests / "merge.wasm", f"merge{number}", arguments=("256", "5000", "2000000", "in"),
+                      stderr=Path(os.devnull))
+            for number in range(2)
+        ]  # fmt: skip
+        host.connect("lab", senders, receivers, ports=("out", "in"))
+        running = start(host.run)
+
+        def trouble() -> str:
+            found = host.explain("lab")
+            return "" if found is None else found.trouble
+
+        eventually(lambda: "messages of several senders" in trouble() or running.done())
+        assert not running.done() and "pipe, which cannot be" in trouble()
+        host.stop()
+        with suppress(cwasi.GuestExit):
+            running.result(HANG)
 
 
 def test_cores_are_those_of_the_threads_and_given_back(guests: Path, start: Start) -> None:

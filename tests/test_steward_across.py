@@ -233,8 +233,10 @@ def test_what_a_receiver_says_is_checked(plain: object) -> None:
               {"channel": "lab", "way": "ring", "mode": "local", "more": 1},
               {"channel": "lab", "way": "ring", "mode": "local", "alternatives": [{"way": "ring", "ns": "x"}]},
               {"channel": "lab", "way": "ring", "mode": "local", "observation": {"a": 1}, "age_seconds": 1.0},
+              {"channel": "lab", "way": "ring", "mode": "local", "alternatives": [{"way": "ring", "ns": 10**400}]},
+              {"channel": "lab", "way": "ring", "mode": "local", "changes": 1, "seconds": 10**400},
               {"channel": "lab", "way": "ring", "mode": "local", "changes": 1}],
-    ids=str,
+    ids=lambda plain: str(plain)[:80],
 )  # fmt: skip
 def test_an_explanation_that_is_none(plain: object) -> None:
     with pytest.raises(cwasi.Corrupted):

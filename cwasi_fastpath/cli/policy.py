@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import BadSpec, Error
+from .output_file import check_output, save_output
 from .policy_live import live
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def generate(scenario: str, output: Path, seed: int, seconds: float) -> None:
     from ..policy.generate import generate as generated
     from ..policy.trace import lines_of
 
-    _save(output, "".join(lines_of(generated(scenario, seed=seed, seconds=seconds))))
+    save_output(output, "".join(lines_of(generated(scenario, seed=seed, seconds=seconds))))
     click.echo(f"{output}: {scenario}, {seconds:g} s")
 
 
@@ -139,20 +140,13 @@ def record(scenario: str, output: Path, seconds: float, redis: str | None) -> No
     from ..bench.recording import usable_ways
     from ..policy.trace import lines_of
 
-    _save(output, "")   # before it takes its time
+    check_output(output)
     trace = recorded(scenario, seconds, usable_ways(redis), redis)
-    _save(output, "".join(lines_of(trace)))
+    save_output(output, "".join(lines_of(trace)))
     click.echo(f"{output}: {scenario}, {trace.seconds:.0f} s in {len(trace.blocks)} blocks")
 
 
 policy.add_command(live)
-
-
-def _save(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise click.FileError(str(path), error.strerror) from error
 
 
 def _read(path: Path) -> Trace:
@@ -261,4 +255,4 @@ def _write(html: Path, compared: Compared) -> None:
     from .policy_page import page
     from .policy_table import table
 
-    _save(html, page(compared.trace, compared.found, *table(compared, wide=True)))
+    save_output(html, page(compared.trace, compared.found, *table(compared, wide=True)))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .output_file import check_output, save_output
+
 if TYPE_CHECKING:
     from ..live.played import Played
     from ..live.script import Phase
@@ -58,10 +60,10 @@ def live(
         click.echo(text, nl=not text.endswith("\n"))
         return
     if html is not None:
-        _save(html, "")   # before it takes its time
+        check_output(html)
     found = _play(scaled(script, seconds) if seconds else script, policies, rounds)
     if html is not None:
-        _save(html, _page(found))
+        save_output(html, _page(found))
     if as_json:
         _print_json(found)
     else:
@@ -107,13 +109,6 @@ def _page(found: Sequence[Played]) -> str:
     from ..live.table import HEADINGS, rows
 
     return page(found, CHANNELS[0], environment(), HEADINGS, rows(found, CHANNELS[0]))
-
-
-def _save(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise click.FileError(str(path), error.strerror) from error
 
 
 def _print_json(found: Sequence[Played]) -> None:

@@ -89,6 +89,14 @@ class Link(Protocol):
         """Gives up what was not handed out."""
 
 
+def longest_whole(transport: Transport) -> int:
+    """Of its links."""
+    from . import pipe, ring, tcp
+
+    lengths = {Transport.PIPE: pipe.LONGEST_WHOLE, Transport.TCP: tcp.LONGEST_WHOLE}
+    return lengths.get(transport, ring.LONGEST_WHOLE)   # a server's ends are rings
+
+
 def create(
     transport: Transport,
     *,
