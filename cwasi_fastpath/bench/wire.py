@@ -92,7 +92,7 @@ def a_wire() -> Iterator[Wire]:
         except OSError as error:
             raise Unavailable(
                 f"a network with delays cannot be made here: {error.strerror}. "
-                "Remedy: run it as root, or by: unshare --user --map-root-user --net"
+                "Remedy: run it as root, or by: unshare --user --map-root-user"
             ) from error
         stack.callback(os.close, device)
         over, end = os.pipe()
