@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from math import inf
 from typing import TypeVar
 
@@ -73,7 +73,8 @@ class Wire:
                     sent = max(sent, now) + len(packet) / self._rate
                     self._waiting.append((sent + self._delay, _answered(packet)))
             while self._waiting and self._waiting[0][0] <= now:
-                os.write(self._device, self._waiting.popleft()[1])
+                with suppress(OSError):   # it is lost, as on any network
+                    os.write(self._device, self._waiting.popleft()[1])
 
 
 def _answered(packet: bytes) -> bytes:
