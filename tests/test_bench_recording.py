@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -11,8 +14,10 @@ import pytest
 
 from cwasi_fastpath import errors
 from cwasi_fastpath.bench import recording
+from cwasi_fastpath.bench.wire import HERE, THERE, a_wire
+from cwasi_fastpath.capabilities import held, keep_only
 from cwasi_fastpath.cli.policy import _read
-from cwasi_fastpath.modes import Transport
+from cwasi_fastpath.modes import EdgeFacts, Locality, Transport
 from cwasi_fastpath.policy import Cores, Way
 from cwasi_fastpath.policy.comparisons import policy_named
 from cwasi_fastpath.policy.oracle import oracle
@@ -20,7 +25,13 @@ from cwasi_fastpath.policy.regret import regret
 from cwasi_fastpath.policy.replay import replay
 from cwasi_fastpath.policy.trace import lines_of
 
-WAYS = [Way(Transport.RING, Cores.ONE), Way(Transport.PIPE)]
+TCP = Way(Transport.TCP)
+WAYS = [Way(Transport.RING, Cores.ONE), Way(Transport.PIPE), TCP]
+NAMESPACE = Path("/proc/thread-self/ns/net")
+POLICIES = ("cost", "static", "thresholds", "always:tcp", "always:pipe", "always:redis")
+may_make_a_wire = pytest.mark.skipif(
+    "CAP_SYS_ADMIN" not in held() or not os.access("/dev/net/tun", os.W_OK), reason="it takes root to make a network"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -29,20 +40,27 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recording, "_FIRST_ROUNDS", 5)
 
 
-def leftovers() -> tuple[set[str], set[int], set[int]]:
+def leftovers() -> tuple[set[str], set[int], set[int], int]:
     threads = {thread.name for thread in threading.enumerate() if thread.name.startswith("cwasi recording")}
-    return threads, set(os.sched_getaffinity(0)), {child.pid for child in psutil.Process().children()}
+    children = {child.pid for child in psutil.Process().children()}
+    return threads, set(os.sched_getaffinity(0)), children, len(list(Path("/proc/self/fd").iterdir()))
 
 
-@pytest.mark.parametrize("scenario", recording.SCENARIOS)
-def test_every_way_is_measured_in_every_block(scenario: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "scenario", [pytest.param(name, marks=may_make_a_wire if name == "link" else ()) for name in recording.SCENARIOS]
+)
+def test_every_way_that_leads_there_is_measured_in_every_block(scenario: str, tmp_path: Path) -> None:
     before = leftovers()
     trace = recording.record(scenario, 0.05, WAYS)
-    assert leftovers() == before, "threads, places and processes"
+    assert leftovers() == before, "threads, places, processes and files"
     phases = recording.SCENARIOS[scenario]
     assert len(trace.changes or ()) == len(phases) - 1 and len(trace.blocks) >= len(phases)
+    far = {phase.place for phase in phases} - {Locality.PROCESS}
+    assert {block.facts for block in trace.blocks} == {EdgeFacts(phase.place) for phase in phases}
     for block in trace.blocks:
-        assert set(block.measured) == set(WAYS)
+        near = block.facts.locality is Locality.PROCESS
+        assert set(block.measured) == (set(WAYS) if near else {TCP})
+        assert near == (block.srtt_ns is None)
         assert all(one.latency_ns > 0 for one in block.measured.values())
         # Those that come after pauses do so whatever their way is.
         seldom = {one.rate is None and one.cpu_ns is None for one in block.measured.values()}
@@ -51,17 +69,67 @@ def test_every_way_is_measured_in_every_block(scenario: str, tmp_path: Path) -> 
             halves = [half.latency_ns for half in one.halves or ()]
             assert len(halves) == 2 and one.latency_ns == pytest.approx(sum(halves) / 2, abs=0.2)
     assert {block.size for block in trace.blocks} == {phase.size for phase in phases}
-    assert set(trace.costs.curves) == set(WAYS) and set(trace.costs.switch) == {Transport.RING, Transport.PIPE}
+    known = {TCP} if scenario == "link" else set(WAYS)
+    assert set(trace.costs.curves) == known and set(trace.costs.switch) == {way.transport for way in known}
     path = tmp_path / "t.trace"
     path.write_text("".join(lines_of(trace)))
     assert _read(path) == trace
     best = oracle(trace)
-    assert regret(replay(trace, policy_named("cost", trace.costs), "cost"), best).share >= -1e-9
+    for name in POLICIES:
+        found = replay(trace, policy_named(name, trace.costs), name)
+        assert regret(found, best).share >= -1e-9
+        assert all(stint.way in trace.blocks[stint.block].measured for stint in found.stints)
+        assert found.forced == (len(far) if scenario == "migration" and found.ways[0] != TCP else 0)
+
+
+@may_make_a_wire
+def test_a_network_that_gets_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes its time, and that is what the kernel sees, until it is good again."""
+    good, slow, _ = recording.SCENARIOS["link"]
+    monkeypatch.setattr(recording, "SCENARIOS", {"link": (good, slow)})
+    trace = recording.record("link", 0.6, [TCP])
+    slowed = [block for block in trace.blocks if block.at >= (trace.changes or ())[0]]
+    assert all(block.measured[TCP].latency_ns >= 2e6 for block in slowed)
+    assert (slowed[-1].srtt_ns or 0.0) >= 2e6, "it is smoothed, so not all of the 4 ms at once"
+
+
+@may_make_a_wire
+def test_a_wire_carries_both_ways_and_is_gone_afterwards() -> None:
+    before, namespace = leftovers(), NAMESPACE.stat().st_ino
+    with a_wire() as wire:
+        assert wire.inside(lambda: NAMESPACE.stat().st_ino) != namespace
+        assert NAMESPACE.stat().st_ino == namespace, "nobody else is in it"
+        with wire.inside(lambda: socket.create_server((HERE, 0))) as listener:
+            port = listener.getsockname()[1]
+            with wire.inside(lambda: socket.create_connection((THERE, port))) as one, listener.accept()[0] as other:
+                assert other.getpeername()[0] == THERE, "as if it came from another node"
+                threading.Thread(target=one.sendall, args=(b"x" * (1 << 20),)).start()
+                assert len(other.recv(1 << 20, socket.MSG_WAITALL)) == 1 << 20
+                wire.becomes(delay=0.05)
+                begin = time.monotonic()
+                other.sendall(b"y")
+                assert one.recv(1) == b"y" and time.monotonic() - begin >= 0.05
+    assert leftovers() == before
+
+
+def test_a_wire_that_may_not_be_made() -> None:
+    before = leftovers()
+
+    def without_rights() -> None:
+        keep_only(())
+        with a_wire():
+            pass
+
+    with ThreadPoolExecutor(1) as thread, pytest.raises(errors.Unavailable, match="Remedy: run it as root"):
+        thread.submit(without_rights).result()
+    assert leftovers() == before
 
 
 def test_what_cannot_be_recorded() -> None:
-    with pytest.raises(errors.BadSpec, match="scenario 'link' cannot be recorded: use steady"):
-        recording.record("link", 0.1, WAYS)
+    with pytest.raises(errors.BadSpec, match="scenario 'alike' cannot be recorded: use steady"):
+        recording.record("alike", 0.1, WAYS)
+    with pytest.raises(errors.BadSpec, match="scenario 'migration' needs a way to another node: tcp, or redis"):
+        recording.record("migration", 0.1, WAYS[:2])
 
 
 def test_the_crowd_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from traces import COSTS, NEAR, PIPE, RING, TCP, in_halves, trace_of
 
 from cwasi_fastpath import errors
 from cwasi_fastpath.metrics import Observation
-from cwasi_fastpath.modes import Mode, Transport
+from cwasi_fastpath.modes import EdgeFacts, Locality, Mode, Transport
 from cwasi_fastpath.policy import Cores, Decision, EdgeHistory, Policy, Request, Way
 from cwasi_fastpath.policy.comparisons import AlwaysPolicy, policy_named
 from cwasi_fastpath.policy.generate import SCENARIOS, generate
@@ -265,3 +265,18 @@ def test_ways_of_a_trace() -> None:
     assert Way(Transport.RING, Cores.ONE) in generate("steady", seconds=0.2).ways
     always = AlwaysPolicy(TCP)
     assert set(replay(generate("link", seconds=0.2), always, "x").ways) == {TCP}
+
+
+def test_a_way_that_was_forced_is_no_mistake_as_fewer_messages_come_by_it() -> None:
+    """That before carried more of them, but is not there any more."""
+    ring, tcp, redis = (Way(kind) for kind in (Transport.RING, Transport.TCP, Transport.REDIS))
+    near = {ring: Measured(500.0, rate=1e6)}
+    far = {tcp: Measured(31e3, rate=16e3), redis: Measured(330e3, rate=1.5e3)}
+    blocks = [Block(0.02 * number, 0.02, 20_000, 64.0, near, burst=0.0) for number in range(50)]
+    blocks += [
+        Block(0.02 * number, 0.02, 320, 64.0, far, EdgeFacts(Locality.ELSEWHERE), burst=0.0, srtt_ns=10e3)
+        for number in range(50, 100)
+    ]
+    costs = generate("migration", seconds=1.0).costs
+    found = replay(Trace("moved", costs, tuple(blocks)), policy_named("cost", costs), "cost")
+    assert found.forced == 1 and found.switches == 0 and set(found.ways) == {ring, tcp}

@@ -1,6 +1,7 @@
 """A way with real messages on it: two threads, where the way wants them, and channels there and back.
 
-Each message waits for the answer to the one before it, with C at both ends.
+Each message waits for the answer to the one before it, with C at both ends. By tcp it may go over a wire, which has
+delays.
 """
 
 from __future__ import annotations
@@ -15,13 +16,19 @@ from typing import Any
 
 from .._native import check, ffi, lib
 from ..channel import open_channel
-from ..endpoint import Endpoint
+from ..endpoint import RECEIVER, SENDER, Endpoint
 from ..modes import Transport
 from ..placing import Ran, ran
 from ..policy import Cores, Way
 from ..policy.trace import Measured
+from ..receiver import Receiver
+from ..sender import Sender
+from ..transport.tcp import TcpLink
+from ..transport.tcp_info import Network
+from .wire import HERE, THERE, Wire
 
 LARGEST = 1 << 20
+_LOOPBACK = "127.0.0.1"
 _RUN_SECONDS, _LONGEST_RUN = 0.003, 0.02
 """Of one run: what it takes where nobody disturbs it, and at most, about."""
 _SMALLEST_PART, _LARGEST_PART = 8, 256
@@ -39,13 +46,18 @@ class Road:
     """Two threads, where a way wants them, and channels there and back."""
 
     def __init__(
-        self, way: Way, threads: tuple[ThreadPoolExecutor, ThreadPoolExecutor], ends: list[list[Endpoint]]
+        self,
+        way: Way,
+        threads: tuple[ThreadPoolExecutor, ThreadPoolExecutor],
+        ends: list[list[Endpoint]],
+        link: TcpLink | None = None,
     ) -> None:
-        self.way = way
+        """link: what carries the messages there, by tcp."""
+        self.way, self._link = way, link
         self._threads, self._ends = threads, ends
         self._numbers = [thread.submit(threading.get_native_id).result() for thread in threads]
-        self._usual: dict[int, int] = {}
-        """Messages there and back in a run, by size."""
+        self.usual_ns: dict[int, float] = {}
+        """What a message usually takes, by size, where that is known."""
         self._parts: dict[int, int] = {}
         """The same in the next part of one."""
         self._messages = [ffi.from_buffer(bytearray(b"\7") * LARGEST) for _ in range(2)]
@@ -55,8 +67,13 @@ class Road:
         return self._seldom(size, pause) if pause else self._often(size)
 
     def knows(self, size: int, latency_ns: float) -> None:
-        """What messages of this size usually take: so many are in a run from now on."""
-        self._usual[size] = max(_SMALLEST_PART, round(_RUN_SECONDS * rate_of(latency_ns)))
+        """What messages of this size usually take: a run has as many of them from now on as fit into it."""
+        self.usual_ns[size] = latency_ns
+
+    @property
+    def network(self) -> Network | None:
+        """As the kernel sees it, by tcp."""
+        return None if self._link is None else self._link.network
 
     def _often(self, size: int) -> Measured:
         """As many messages there and back as a few milliseconds have room for, in small parts: nobody knows before
@@ -66,7 +83,9 @@ class Road:
         disturbed for once would be counted as if all of the block was like that.
         """
         now = time.monotonic()
-        usual = self._usual.get(size)
+        usual = None
+        if size in self.usual_ns:
+            usual = max(_SMALLEST_PART, round(_RUN_SECONDS * rate_of(self.usual_ns[size])))
         until = now + (_RUN_SECONDS if usual is None else _LONGEST_RUN)
         parks, before = self._parks(), self._ran()
         total = trips = cpu = parts = 0
@@ -143,8 +162,8 @@ class Road:
 
 
 @contextmanager
-def road_of(way: Way, redis: str | None) -> Iterator[Road]:
-    target = redis if way.transport is Transport.REDIS and redis else str(way.transport)
+def road_of(way: Way, redis: str | None, wire: Wire | None = None) -> Iterator[Road]:
+    """wire: over which it goes by tcp; else it stays on the loopback."""
     usable = sorted(os.sched_getaffinity(0))
     places = {
         Cores.FREE: (set(usable), set(usable)),
@@ -156,7 +175,30 @@ def road_of(way: Way, redis: str | None) -> Iterator[Road]:
             stack.enter_context(ThreadPoolExecutor(1, "cwasi recording", os.sched_setaffinity, (0, place)))
             for place in places
         )
-        there, back = open_channel("recording.there", target), open_channel("recording.back", target)
-        for end in (*there, *back):
-            stack.enter_context(end)
-        yield Road(way, (one, other), [[there[0], back[1]], [back[0], there[1]]])
+        link = None
+        if way.transport is Transport.TCP:
+            (*there, link), (*back, _) = (_by_tcp(f"recording.{name}", wire, stack) for name in ("there", "back"))
+        else:
+            target = redis if way.transport is Transport.REDIS and redis else str(way.transport)
+            there, back = (list(open_channel(f"recording.{name}", target)) for name in ("there", "back"))
+            for end in (*there, *back):
+                stack.enter_context(end)
+        yield Road(way, (one, other), [[there[0], back[1]], [back[0], there[1]]], link)
+
+
+def _by_tcp(name: str, wire: Wire | None, stack: ExitStack) -> tuple[Sender, Receiver, TcpLink]:
+    """Both ends of a channel, and what carries it at its sender's."""
+    if wire is not None:
+        return wire.inside(lambda: _connected(name, HERE, THERE, stack))
+    return _connected(name, _LOOPBACK, _LOOPBACK, stack)
+
+
+def _connected(name: str, at: str, door: str, stack: ExitStack) -> tuple[Sender, Receiver, TcpLink]:
+    """at: the address at which the receiver listens. door: by which the sender reaches it."""
+    listening = TcpLink.create(at)
+    stack.callback(listening.close)
+    described, _ = listening.export(SENDER)
+    calling = TcpLink.joined({**described, "host": door}, [])
+    stack.callback(calling.close)
+    receiver = stack.enter_context(Receiver(listening.open(RECEIVER), name))
+    return stack.enter_context(Sender(calling.open(SENDER), name)), receiver, calling

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from .policy_table import Compared
 
 _USUAL = "cost,static,thresholds"
-_SCENARIOS = ("steady", "bursty", "size-shift", "contention", "link", "migration", "alike")
+_RECORDED = ("steady", "bursty", "size-shift", "contention", "link", "migration")
+_SCENARIOS = (*_RECORDED, "alike")
 
 
 class NoTrace(Error):
@@ -119,7 +120,7 @@ def generate(scenario: str, output: Path, seed: int, seconds: float) -> None:
 
 
 @policy.command()
-@click.argument("scenario", type=click.Choice(("steady", "bursty", "size-shift", "contention")))
+@click.argument("scenario", type=click.Choice(_RECORDED))
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The file.")
 @click.option("--seconds", type=click.FloatRange(0.1, 3600), default=30.0, show_default=True, help="Of the trace.")
 @click.option("--redis", metavar="URL", help="A server, whose way is measured too.")
@@ -131,10 +132,16 @@ def record(scenario: str, output: Path, seconds: float, redis: str | None) -> No
     bursty       few messages, with pauses in which receivers fall asleep, then many, and again
     size-shift   messages get larger, from 64 bytes to 1 MiB, for a third of the time
     contention   another process wants one of the cores, for a third of the time
+    link         the receiver is on another node, to which the network gets slow, for a third of the time
+    migration    the receiver goes to another node, for a third of the time, and comes back
+
+    To another node only tcp leads, and redis where a server is given. That node is this one, too: in migration tcp is
+    on the loopback; in link there is a network of its own in between, of which the packets are delayed. It takes root.
 
     \b
     Examples:
       cwasi policy record contention -o busy.trace
+      cwasi policy record link -o slow.trace --redis unix:///run/redis/redis.sock
     """
     from ..bench.recording import record as recorded
     from ..bench.recording import usable_ways

@@ -108,7 +108,7 @@ def replay(trace: Trace, policy: Policy, name: str, objective: Objective | None 
                 way = _decided(policy, request, block)
                 forced += current is not None
                 price = switch_ns(trace.costs, current, way)
-                current, request = way, _switched(request, now, way)
+                current, request = way, _switched(request, now, way, forced=True)
         done, more = 0, True
         while more:
             stint = _stint(number, block, current, done, spent)
@@ -163,9 +163,12 @@ def _decided(policy: Policy, request: Request, block: Block) -> Way:
     return min(block.measured)
 
 
-def _switched(request: Request, now: float, way: Way) -> Request:
+def _switched(request: Request, now: float, way: Way, *, forced: bool = False) -> Request:
+    """forced: the way before is not there any more; how many messages came by it is no measure of the new one."""
     first = request.current is None
     history = request.history if first or request.history is None else request.history.switched(now, way)
+    if forced and history is not None:
+        history = history._replace(rate_before=None)
     return replace(request, current=way, history=history)
 
 

@@ -1,14 +1,10 @@
-"""Others on our cores: how busy they are, and one who wants a core for himself."""
+"""How busy others keep our cores."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -38,27 +34,3 @@ class Busy:
                 user, nice, system, _, _, irq, soft, *_ = map(int, fields)
                 busy += user + nice + system + irq + soft
         return busy / self._tick
-
-
-_HOG = """
-import os
-parent = os.getppid()
-os.write(1, b".")
-while os.getppid() == parent: sum(range(100_000))
-"""
-
-
-@contextmanager
-def crowd(wanted: bool) -> Iterator[None]:
-    """A process that wants the last of our cores all the time. It ends with us, however we end."""
-    if not wanted:
-        yield
-        return
-    with subprocess.Popen([sys.executable, "-c", _HOG], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as hog:
-        try:
-            os.sched_setaffinity(hog.pid, {max(os.sched_getaffinity(0))})
-            if hog.stdout is not None and not hog.stdout.read(1):
-                raise RuntimeError("the other process has not begun")
-            yield
-        finally:
-            hog.kill()
