@@ -5,6 +5,7 @@ Whatever is odd about one, it is as if it were not there.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -59,7 +60,8 @@ def prepare() -> Path:
     found.mkdir(mode=0o700, parents=True, exist_ok=True)
     obstacle = _obstacle(found.lstat(), stat.S_ISDIR, 0o077)
     if obstacle:
-        raise PermissionError(0, f"the directory {obstacle}, so its content could be forged", str(found))
+        why = f"the directory {obstacle}, so its content could be forged: make it yours alone, or set CWASI_CACHE_DIR"
+        raise PermissionError(errno.EPERM, why, str(found))
     return found
 
 

@@ -149,7 +149,8 @@ class Observation:
     def of(cls, messages: int, size: int, parks: int) -> Observation:
         """Of so many messages with `size` bytes in all, for which the ends slept `parks` times."""
         count = max(1, messages)
-        return cls(messages, size / count, min(1.0, parks / count))
+        slept = parks / count
+        return cls(messages, size / count, slept if slept != slept else min(1.0, slept))   # NaN stays what it is
 
 
 _LONG, _MANY = 1e13, 1e5

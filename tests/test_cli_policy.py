@@ -105,9 +105,17 @@ POLICIES = {
     "broken.py:P": (1, "ZeroDivisionError"),
     "raises.py:P": (1, "raises.py:P on"),
     "wants.py:P": (1, "it is made without arguments"),
+    "leaves.py:P": (1, "SystemExit: 0"),
+    "leaves_later.py:P": (1, "SystemExit: 0"),
+    "nonsense.py:P": (1, "TypeError: it answered"),
     "pigeon": (2, "policy 'pigeon' is unknown: use cost, static"),
 }
 FILES = {
+    "leaves.py": "import sys\nsys.exit(0)\n",
+    "leaves_later.py": "import cwasi_fastpath as c\nclass P(c.Policy):\n    decide = lambda self, request: exit(0)\n",
+    "nonsense.py": "from empty import *\nfrom my_policy import MyPolicy\n"
+                   "class P(MyPolicy):\n    step = lambda self, request: ('a', 'b')\n",
+    "my_policy.py": EXAMPLE.read_text(),
     "empty.py": "",
     "plain.py": "class P:\n    pass\n",
     "broken.py": "1 / 0\n",
@@ -146,13 +154,40 @@ def test_traces_that_are_none(trace: Path, tmp_path: Path) -> None:
         (["--objective", "speed=1"], "give weights of latency, throughput, cpu"),
         (["--objective", "latency=x"], "give weights of latency, throughput, cpu"),
         (["--objective", "latency=-1"], "numbers from 0"),
-        (["--policy", ""], "is unknown: use cost"),
+        (["--objective", "latency=nan"], "numbers from 0"),
+        (["--objective", "latency=1e308"], "numbers from 0 to 1e+06"),
+        (["--policy", ""], "or FILE.py:CLASS"),
         (["-o", "/dev/full/x.html"], "Not a directory"),
     ],
 )
 def test_options_that_make_no_sense(trace: Path, words: list[str], message: str) -> None:
     done = cwasi("replay", trace, *words)
     assert done.returncode in (1, 2) and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_answers_that_could_not_be_are_counted(trace: Path, tmp_path: Path) -> None:
+    policy = tmp_path / "none.py"
+    policy.write_text("import cwasi_fastpath as c\nclass P(c.Policy):\n    decide = lambda self, request: None\n")
+    done = cwasi("replay", trace, "--policy", f"{policy}:P")
+    assert done.returncode == 0 and "P: 1 answers could not be, and no host would have followed them" in done.stdout
+
+
+@pytest.mark.parametrize("way", [
+    ["record", "steady", "--seconds", "0.1", "--redis", "redis://127.0.0.1:1"],
+    ["live", "--seconds", "0.5", "--policy", "pigeon"],
+])  # fmt: skip
+def test_what_was_there_stays_if_nothing_comes_of_it(tmp_path: Path, way: list[str]) -> None:
+    output = tmp_path / "precious"
+    output.write_text("precious")
+    done = cwasi(*way, "-o", output)
+    assert done.returncode not in (0, 1) and output.read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_seconds_that_are_no_number(tmp_path: Path) -> None:
+    for words in (["generate", "steady"], ["record", "steady"], ["live"]):
+        done = cwasi(*words, "-o", tmp_path / "x", "--seconds", "nan")
+        assert done.returncode == 2 and "no number of this range" in done.stderr and not list(tmp_path.iterdir())
 
 
 def test_a_page_is_of_one_trace(trace: Path) -> None:

@@ -4,6 +4,7 @@ nobody tuned it on."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -238,7 +239,9 @@ LINES = list(lines_of(generate("link", seconds=0.2)))
         ([*LINES, LINES[3]], "line 12: there is something after the end"),
         ([LINES[0], '{"end":0}\n'], "t has no blocks"),
         ([LINES[0], LINES[2], LINES[1]], "line 3: blocks come in the order of their times"),
-        (damaged(LINES, 1, {"seconds": 0}), "line 2: a block takes some time"),
+        (damaged(LINES, 1, {"seconds": 0}), "line 2: a block takes 1 us or more"),
+        (damaged(LINES, 1, {"at": 1e15}), "line 2: a block takes 1 us or more, and begins in the first 1e.08 s"),
+        (damaged(LINES, 0, {"about": {"load": math.nan}}), "line 1: about has a number that is none"),
         (damaged(LINES, 1, {"messages": -1}), "line 2: messages is a number from 0"),
         (damaged(LINES, 1, {"size": 1e400}), "line 2: size is a number from 0"),
         (damaged(LINES, 1, {"size": None}), "line 2: size is a number from 0"),
@@ -247,6 +250,8 @@ LINES = list(lines_of(generate("link", seconds=0.2)))
         (damaged(LINES, 1, {"measured": {"tcp": {"latency_ns": "x"}}}), "line 2: latency_ns is a number"),
         (damaged(LINES, 1, {"measured": {"smoke": {"latency_ns": 1}}}), "line 2: way 'smoke' is unknown"),
         (damaged(LINES, 1, {"measured": {"tcp": {"latency_ns": 1, "rate": 0}}}), "line 2: rate is how many"),
+        (damaged(LINES, 1, {"measured": {"tcp": {"latency_ns": 1, "rate": 5e-324}}}), "take 3600 s or less"),
+        (damaged(LINES, 1, {"messages": 1e15, "measured": {"tcp": {"latency_ns": 1, "rate": 1}}}), "not those by tcp"),
         (damaged(LINES, 1, {"measured": {"tcp": {"latency_ns": 1, "halves": 5}}}), "line 2: halves are two"),
         (damaged(LINES, 1, {"measured": {"tcp": {"latency_ns": 1, "halves": [{}]}}}), "line 2: halves are two"),
         (damaged(LINES, 1, {"measured": {"tcp": {"latency_ns": 1, "halves": [{}, {}]}}}), "latency_ns was not"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
+from io import StringIO
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -37,7 +39,7 @@ Exit codes:
   2    the command line contradicts itself
   65   a file is missing or no module that can run
   69   something on this machine is missing (Redis, a transport, a channel, ...)
-  74   a channel broke
+  74   a channel broke, or a file could not be read or written
   77   no permission to trace
   124  a function still ran when its time was up
   130  Ctrl-C
@@ -46,6 +48,10 @@ Exit codes:
   141  the reader of the output went away
   else the status that a function ended with
 """
+
+
+LINES = "\n\t"
+"""What is not printable, and is printed."""
 
 
 class _Commands(click.Group):
@@ -71,22 +77,28 @@ def cwasi() -> None:
     """Fast, observable data exchange between WebAssembly functions."""
 
 
-def console(stream: TextIO) -> Console:
-    """For tables; wide enough for ours where nobody says how wide the output is."""
+def console(stream: TextIO | None) -> Console:
+    """For tables; wide enough for ours where nobody says how wide the output is. None: it was closed from the begin."""
     from rich.console import Console
 
-    told = stream.isatty() or "COLUMNS" in os.environ
-    return Console(file=stream, width=None if told else 100)
+    told = (stream is not None and stream.isatty()) or "COLUMNS" in os.environ
+    return Console(file=stream or StringIO(), width=None if told else 100)
 
 
 def exit_with(error: Error, as_json: bool = False) -> int:
     """Prints one error for people, or for scripts; returns its exit code."""
     if as_json:
-        import json
-
-        click.echo(json.dumps({"schema": 1, "error": type(error).__name__, "message": str(error)}))
-    click.echo(f"cwasi: {error}", err=True)
+        _print_error(error, str(error))
+    # Its words may be those of a peer, or of somebody's policy.
+    click.echo(f"cwasi: {''.join(char for char in str(error) if char.isprintable() or char in LINES)}", err=True)
     return error.exit_code
+
+
+def _print_error(error: BaseException, message: str) -> None:
+    import json
+
+    with suppress(OSError):   # the disk may be full for it, too
+        click.echo(json.dumps({"schema": 1, "error": type(error).__name__, "message": message}))
 
 
 def main(arguments: list[str] | None = None) -> Any:
@@ -98,6 +110,8 @@ def main(arguments: list[str] | None = None) -> Any:
     except Error as error:
         code = exit_with(error, as_json)
     except click.ClickException as error:
+        if as_json:
+            _print_error(error, error.format_message())
         error.show()
         code = error.exit_code
     except click.exceptions.Exit as error:
@@ -110,6 +124,8 @@ def main(arguments: list[str] | None = None) -> Any:
     except SystemExit as error:   # of a command, or of click itself on a broken pipe
         code = 141 if isinstance(error.__context__, BrokenPipeError) else int(error.code or 0)
     except OSError as error:
+        if as_json:
+            _print_error(error, str(error))
         click.echo(f"cwasi: {error}", err=True)
         code = 74
     _leave(code)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .numbers import Finite
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -38,7 +40,7 @@ _OPTIONS = (
                  help="Size of messages; repeat it for several.  [default: 64, 1024, 65536, 1048576, 100000000]"),
     click.option("--only", multiple=True, metavar="TEXT",
                  help="Only cases with TEXT in their name, as the JSON has it; repeat it for several."),
-    click.option("--seconds", type=click.FloatRange(0.1, 86400),
+    click.option("--seconds", type=Finite(0.1, 86400),
                  help="About how long to measure, set-up apart.  [default: 45]"),
     click.option("--seed", type=int, default=1, show_default=True, help="Of the order of cases and of the intervals."),
     click.option("--quick", is_flag=True, help="2 rounds of 2 sizes in some 15 seconds: to see that it works."),

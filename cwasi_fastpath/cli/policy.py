@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import BadSpec, Error
+from .numbers import Finite
 from .output_file import check_output, save_output
 from .policy_live import live
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from .policy_table import Compared
 
 _USUAL = "cost,static,thresholds"
+_HEAVIEST = 1e6
+"""Weight of a part of a message's cost."""
+_LONGEST_LINE = 16 << 20
+"""Characters of a trace; more are damage."""
 _RECORDED = ("steady", "bursty", "size-shift", "contention", "link", "migration")
 _SCENARIOS = (*_RECORDED, "alike")
 
@@ -77,7 +82,7 @@ def replay(traces: tuple[Path, ...], policies: str, objective: str, as_json: boo
             one = _policy(name.strip(), trace)
             try:
                 found.append(with_adaptations(trace, replayed(trace, one, name.strip(), wanted), best, wanted))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 if ".py:" not in name:
                     raise
                 raise PolicyFailed(f"policy {name} on {path}: {type(error).__name__}: {error}") from error
@@ -95,7 +100,7 @@ def replay(traces: tuple[Path, ...], policies: str, objective: str, as_json: boo
 @click.argument("scenario", type=click.Choice(_SCENARIOS))
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The file.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="The same makes the same trace.")
-@click.option("--seconds", type=click.FloatRange(0.1, 3600), default=120.0, show_default=True, help="Of the trace.")
+@click.option("--seconds", type=Finite(0.1, 3600), default=120.0, show_default=True, help="Of the trace.")
 def generate(scenario: str, output: Path, seed: int, seconds: float) -> None:
     """Makes up a trace, of a machine that does not exist.
 
@@ -122,7 +127,7 @@ def generate(scenario: str, output: Path, seed: int, seconds: float) -> None:
 @policy.command()
 @click.argument("scenario", type=click.Choice(_RECORDED))
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The file.")
-@click.option("--seconds", type=click.FloatRange(0.1, 3600), default=30.0, show_default=True, help="Of the trace.")
+@click.option("--seconds", type=Finite(0.1, 3600), default=30.0, show_default=True, help="Of the trace.")
 @click.option("--redis", metavar="URL", help="A server, whose way is measured too.")
 def record(scenario: str, output: Path, seconds: float, redis: str | None) -> None:
     """Records a trace with real messages between two threads, by every way in turn.
@@ -161,7 +166,7 @@ def _read(path: Path) -> Trace:
 
     try:
         with path.open(encoding="utf-8") as file:
-            return read(file, str(path))
+            return read(iter(lambda: file.readline(_LONGEST_LINE), ""), str(path))
     except OSError as error:
         raise NoTrace(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -177,11 +182,13 @@ def _objective(text: str) -> Objective:
     for part in text.split(","):
         name, _, weight = part.strip().partition("=")
         try:
-            weights[name] = float(weight) if name in weights else float("nan")
+            found = float(weight) if name in weights else -1.0
         except ValueError:
-            weights[name] = float("nan")
-        if weights[name] != weights[name]:
-            raise BadSpec(f"objective {text!r}: give weights of {', '.join(weights)}, as latency=1,cpu=0.5")
+            found = -1.0
+        if not 0 <= found <= _HEAVIEST:
+            wanted = f"give weights of {', '.join(weights)}, numbers from 0 to {_HEAVIEST:g}, as latency=1,cpu=0.5"
+            raise BadSpec(f"objective {text!r}: {wanted}")
+        weights[name] = found
     return Objective(**weights)
 
 
@@ -191,14 +198,17 @@ def _policy(name: str, trace: Trace) -> Policy:
 
     file, colon, kind = name.rpartition(":")
     if not colon or not file.endswith(".py"):
-        return policy_named(name, trace.costs)
+        try:
+            return policy_named(name, trace.costs)
+        except BadSpec as error:
+            raise BadSpec(f"{error}, or FILE.py:CLASS") from None
     try:
         found: Any = _module(Path(file))[kind]
     except OSError as error:
         raise BadSpec(f"policy {name}: {error.strerror}") from error
     except KeyError:
         raise BadSpec(f"policy {name}: there is no {kind} in {file}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PolicyFailed(f"policy {name}: {type(error).__name__}: {error}") from error
     return _made(found, name)
 
@@ -207,6 +217,7 @@ def _module(path: Path) -> dict[str, Any]:
     import runpy
 
     path.open().close()   # says what is wrong with it
+    sys.path.insert(0, str(path.resolve().parent))   # as of a program: it may have parts beside it
     return runpy.run_path(str(path))
 
 
@@ -217,7 +228,7 @@ def _made(kind: Any, name: str) -> Policy:
         raise BadSpec(f"policy {name}: it is no subclass of cwasi_fastpath.Policy")
     try:
         return kind()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PolicyFailed(f"policy {name}: it is made without arguments: {type(error).__name__}: {error}") from error
 
 
@@ -256,6 +267,9 @@ def _print(compared: Compared) -> None:
     for row in rows:
         shown.add_row(*map(Text, row))
     console(sys.stdout).print(shown)
+    for one in compared.found:
+        if one.refused:
+            click.echo(f"{one.policy}: {one.refused:,} answers could not be, and no host would have followed them")
 
 
 def _write(html: Path, compared: Compared) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .numbers import Finite
 from .output_file import check_output, save_output
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
               help="What changes when; by default one that --show-script prints.")
 @click.option("--policy", "policies", default="cost,static", show_default=True, metavar="NAMES",
               help="cost, static, thresholds or always:WAY; several with commas between them.")
-@click.option("--seconds", type=click.FloatRange(0.5, 3600), help="Stretch the script, or shorten it, to that.")
+@click.option("--seconds", type=Finite(0.5, 3600), help="Stretch the script, or shorten it, to that.")
 @click.option("--rounds", type=click.IntRange(1, 100), default=1, show_default=True,
               help="How often each policy runs, in turn.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")

@@ -39,6 +39,7 @@ def figures(one: Replay, compared: Compared) -> dict[str, Any]:
         "regret_without_luck_interval": None if fair is None else [fair.low, fair.high],
         "switches": one.switches,
         "forced": one.forced,
+        "refused": one.refused,
         "switches_per_minute": _a_minute(one, compared.trace),
         "adapt_seconds": one.time_to_adapt,
         "adaptations": [

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from .numbers import Finite
+
 if TYPE_CHECKING:
     from ..deployment import Options, RunReport
     from ..metrics import Observation
@@ -45,7 +47,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--tls-key", type=_FILE, help="Its private key, without a password.")
 @click.option("--input", "stdin", type=_FILE, help="Standard input of the function that receives nothing.")
 @click.option("--output", "stdout", type=_FILE, help="Standard output of the function that sends nothing.")
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Interrupt what runs longer (s).")
+@click.option("--timeout", type=Finite(min=0, min_open=True), help="Interrupt what runs longer (s).")
 @click.option("--sample", type=int, default=64, show_default=True, help="Time one message in so many (a power of two).")
 @click.option("--observed", type=_FILE, help="The JSON report of an earlier run: the policy predicts from what it saw.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON; the functions' output goes to stderr.")
@@ -135,6 +137,10 @@ def _with_server(workflow: Workflow, options: Options) -> RunReport:
         return run_workflow(workflow, replace(options, redis=server.url))
 
 
+_LONGEST_REPORT = 64 << 20
+"""Characters."""
+
+
 def _observations(report: Path | None) -> dict[str, Observation]:
     """What a report of this command says of each channel."""
     import json
@@ -144,11 +150,13 @@ def _observations(report: Path | None) -> dict[str, Observation]:
     if report is None:
         return {}
     try:
-        rows = {edge["channel"]: edge["metrics"] for edge in json.loads(report.read_text())["edges"]}
+        with report.open(encoding="utf-8") as file:
+            text = file.read(_LONGEST_REPORT)   # of /dev/zero, too
+        rows = {edge["channel"]: edge["metrics"] for edge in json.loads(text)["edges"]}
         return {name: Observation.of(row["received"], row["bytes"], row["parks"]) for name, row in rows.items()}
     except OSError as error:
         raise click.UsageError(f"--observed {report}: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise click.UsageError(f"--observed {report}: not a report that cwasi run --json wrote ({error!r})") from error
 
 

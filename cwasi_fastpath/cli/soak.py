@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .numbers import Finite
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -20,7 +22,7 @@ _WRONGS = ("lost", "doubled", "corrupt", "hung")
 
 
 @click.command()
-@click.option("--minutes", type=click.FloatRange(0.05, 10080), default=10.0, show_default=True,
+@click.option("--minutes", type=Finite(0.05, 10080), default=10.0, show_default=True,
               help="How long; 0.5 is half a minute.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the faults and of the sizes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

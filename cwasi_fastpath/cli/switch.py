@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import click
 
+from .numbers import Finite
+
 
 @click.command()
 @click.argument("channel")
 @click.option("--to", "target", required=True, metavar="TRANSPORT", help="ring, pipe, tcp, or a Redis server's URL.")
-@click.option("--timeout", type=click.FloatRange(0, 60), default=5.0, show_default=True, help="Seconds it may take.")
+@click.option("--timeout", type=Finite(0, 60), default=5.0, show_default=True, help="Seconds it may take.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def switch(channel: str, target: str, timeout: float, as_json: bool) -> None:
     """Take a channel to another transport, live: nothing is lost, doubled or out of order.

@@ -20,6 +20,7 @@ from typing import TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from .numbers import Finite
 from .trace_loop import Pace
 from .trace_recording import NoRecording, RecordingFailed, read
 from .trace_session import Request, complain, traced
@@ -67,7 +68,7 @@ def _share(_ctx: click.Context, _param: click.Parameter, text: str | None) -> fl
 
 
 Number = TypeVar("Number", int, float)
-SECONDS = click.FloatRange(min=0.05, max=1e6)
+SECONDS = Finite(min=0.05, max=1e6)
 
 
 @click.command(

@@ -90,4 +90,4 @@ def policy_named(name: str, costs: Costs) -> Policy:
         return ThresholdPolicy()
     if name.startswith("always:"):
         return AlwaysPolicy(Way.parse(name.removeprefix("always:")))
-    raise BadSpec(f"policy {name!r} is unknown: use {NAMES}, or FILE.py:CLASS")
+    raise BadSpec(f"policy {name!r} is unknown: use {NAMES}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import exp
 
-from ..metrics import nonsense
+from ..metrics import nonsense, sane
 from ..modes import Locality, Transport
 from .choice import Choice, Likely
 from .decision import Request, ruled_out, ruled_out_way
@@ -61,7 +61,8 @@ def reason_of(request: Request, choice: Choice, chosen: Prediction, basis: str, 
 
 def basis_of(request: Request, history: EdgeHistory, now: float) -> str:
     """What was observed, and when."""
-    seen = request.observation if history.observation is None else history.observation
+    told = request.observation if history.observation is None else history.observation
+    seen = None if told is None else sane(told)
     if seen is None or seen.messages == 0:
         return f"assuming {ASSUMED_BYTES / 1024:.0f} KiB messages, none seen yet"
     basis = f"{seen.messages} messages of {seen.mean_bytes / 1024:.1f} KiB seen"

@@ -18,6 +18,7 @@ from statistics import median
 
 from ..metrics import Observation
 from .decision import Objective, Policy, Request, ruled_out_way
+from .history import EdgeHistory
 from .outlook import switch_ns
 from .trace import Block, Measured, Trace
 from .way import Way
@@ -72,6 +73,8 @@ class Replay:
     """That it chose."""
     forced: int
     """That it had to, as the way in use was not possible any more."""
+    refused: int = 0
+    """Answers that could not be, which a host would not have followed: another way was taken, or that in use."""
     adaptations: tuple[Adaptation, ...] = ()
 
     @property
@@ -95,7 +98,7 @@ def replay(trace: Trace, policy: Policy, name: str, objective: Objective | None 
     request = Request(trace.blocks[0].facts, objective=wanted)
     current: Way | None = None
     stints, costs = [], []
-    switches = forced = 0
+    switches = forced = refused = 0
     behind = 0.0   # seconds that slow ways have taken longer than the blocks they were taken in
     for number, block in enumerate(trace.blocks):
         price = spent = 0.0
@@ -105,7 +108,10 @@ def replay(trace: Trace, policy: Policy, name: str, objective: Objective | None 
             now = block.at + behind
             request = replace(request, facts=block.facts, ways=ways, available=available, now=now, observation=None)
             if current is None or ruled_out_way(request, current) is not None:
-                way = _decided(policy, request, block)
+                decision = policy.decide(request)
+                possible = decision is not None and decision.way in request.ways
+                way = decision.way if decision is not None and possible else min(block.measured)
+                refused += not possible
                 forced += current is not None
                 price = switch_ns(trace.costs, current, way)
                 current, request = way, _switched(request, now, way, forced=True)
@@ -119,14 +125,18 @@ def replay(trace: Trace, policy: Policy, name: str, objective: Objective | None 
             now = block.at + behind + spent
             request = replace(request, now=now, observation=observed(block, stint))
             history, chosen = policy.step(request)
+            if not isinstance(history, EdgeHistory) or not isinstance(chosen, Way | None):
+                raise TypeError(f"it answered {history!r:.80}, {chosen!r:.80}")
             request = replace(request, history=history)
-            if chosen is not None and chosen != current and chosen in request.ways:
+            if chosen is not None and chosen not in request.ways:
+                refused += 1
+            elif chosen is not None and chosen != current:
                 switches += 1
                 price += switch_ns(trace.costs, current, chosen)
                 current, request = chosen, _switched(request, now, chosen)
         behind += max(0.0, spent - block.seconds)
         costs.append(price)
-    return Replay(name, tuple(stints), tuple(costs), switches, forced)
+    return Replay(name, tuple(stints), tuple(costs), switches, forced, refused)
 
 
 def _stint(number: int, block: Block, way: Way, done: int, spent: float) -> Stint:
@@ -154,13 +164,6 @@ def _seconds(one: Measured, messages: int) -> float:
 def middle_of(block: Block) -> int:
     """How many messages are of its first half."""
     return (block.messages + 1) // 2
-
-
-def _decided(policy: Policy, request: Request, block: Block) -> Way:
-    decision = policy.decide(request)
-    if decision is not None and decision.way in request.ways:
-        return decision.way
-    return min(block.measured)
 
 
 def _switched(request: Request, now: float, way: Way, *, forced: bool = False) -> Request:

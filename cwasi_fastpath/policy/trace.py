@@ -19,6 +19,8 @@ from .way import Way
 KIND = "cwasi-policy-trace"
 SCHEMA = 1
 _HERE = EdgeFacts(Locality.PROCESS)
+_SHORTEST, _LONGEST, _LATEST = 1e-6, 3600.0, 1e8
+"""Seconds: of a block; of its messages; and until it begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,10 @@ def _header(plain: dict[str, Any]) -> dict[str, Any]:
     about, changes = plain.get("about", {}), plain.get("changes")
     if not isinstance(about, dict) or not isinstance(plain.get("name"), str) or not plain["name"].isprintable():
         raise BadSpec("name is a printable text, and about an object")
+    try:
+        json.dumps(about, allow_nan=False)
+    except (ValueError, RecursionError):   # 1e999 is infinite
+        raise BadSpec("about has a number that is none, or too large") from None
     if changes is not None:
         if not isinstance(changes, list):
             raise BadSpec("changes is a list of seconds, or null")
@@ -167,14 +173,18 @@ def _block(plain: dict[str, Any], before: Block | None) -> Block:
     found: dict[str, Any] = {name: number(plain, name) for name in _NEEDED}
     found |= {name: number(plain, name) for name in _OPTIONAL if plain.get(name) is not None}
     found["messages"] = int(found["messages"])
-    if not found["seconds"]:
-        raise BadSpec("a block takes some time")
+    if found["seconds"] < _SHORTEST or found["at"] > _LATEST:
+        raise BadSpec(f"a block takes {_SHORTEST * 1e6:g} us or more, and begins in the first {_LATEST:g} s")
     if before is not None and found["at"] < before.at:
         raise BadSpec("blocks come in the order of their times")
     measured = plain.get("measured")
     if not isinstance(measured, dict) or not measured:
         raise BadSpec("measured has what was measured of one way at least")
     ways = {Way.parse(name): _measured(one) for name, one in measured.items()}
+    for name, one in ways.items():
+        rates = [part.rate for part in (one, *(one.halves or ())) if part.rate is not None]
+        if rates and found["messages"] > _LONGEST * min(rates):
+            raise BadSpec(f"the messages of a block take {_LONGEST:g} s or less, and not those by {name} at their rate")
     return Block(**found, measured=ways, facts=_facts(plain.get("facts", ["process", True, True])))
 
 
