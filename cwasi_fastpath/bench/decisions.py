@@ -13,11 +13,12 @@ from ..policy import Conditions, Cores, CostPolicy, Costs, EdgeHistory, Request,
 from ..policy.generate import generate
 from ..policy.model import estimate
 from ..policy.noise import Noise
+from ..policy.way import way_of
 
 _RING = Transport.RING
 _WAYS = frozenset({
-    Way(_RING), Way(_RING, Cores.ONE), Way(_RING, Cores.TWO), Way(Transport.PIPE), Way(Transport.TCP),
-    Way(Transport.REDIS),
+    way_of(_RING), way_of(_RING, Cores.ONE), way_of(_RING, Cores.TWO), way_of(Transport.PIPE), way_of(Transport.TCP),
+    way_of(Transport.REDIS),
 })  # fmt: skip
 _SETTLED, _WINDOWS = 10, 10
 """After a change, until nothing changes any more; then as many windows as have one in which all ways are compared."""
@@ -45,7 +46,7 @@ class Deciding:
         self._policy = CostPolicy(self._costs)
         self._sizes = [64.0 * 2 ** (8 * self._noise.uniform()) for _ in range(edges)]
         here = EdgeFacts(Locality.PROCESS)
-        base = Request(here, available=frozenset(Transport), ways=_WAYS, current=Way(_RING, Cores.TWO))
+        base = Request(here, available=frozenset(Transport), ways=_WAYS, current=way_of(_RING, Cores.TWO))
         self._requests = [base] * edges
         self._now = 0.0
         self._grown = False
