@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from statistics import mean, median
+from typing import Any
 
 from ..metrics import Observation
 from ..modes import EdgeFacts, Locality, Transport
@@ -13,15 +13,19 @@ from ..policy import Conditions, Cores, CostPolicy, Costs, EdgeHistory, Request,
 from ..policy.generate import generate
 from ..policy.model import estimate
 from ..policy.noise import Noise
+from ..policy.way import way_of
 
 _RING = Transport.RING
 _WAYS = frozenset({
-    Way(_RING), Way(_RING, Cores.ONE), Way(_RING, Cores.TWO), Way(Transport.PIPE), Way(Transport.TCP),
-    Way(Transport.REDIS),
+    way_of(_RING), way_of(_RING, Cores.ONE), way_of(_RING, Cores.TWO), way_of(Transport.PIPE), way_of(Transport.TCP),
+    way_of(Transport.REDIS),
 })  # fmt: skip
 _SETTLED, _WINDOWS = 10, 10
 """After a change, until nothing changes any more; then as many windows as have one in which all ways are compared."""
 _GROWN = 64.0
+
+Known = tuple[EdgeHistory, Way]
+"""What is remembered of an edge, and its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +49,8 @@ class Deciding:
         self._policy = CostPolicy(self._costs)
         self._sizes = [64.0 * 2 ** (8 * self._noise.uniform()) for _ in range(edges)]
         here = EdgeFacts(Locality.PROCESS)
-        base = Request(here, available=frozenset(Transport), ways=_WAYS, current=Way(_RING, Cores.TWO))
-        self._requests = [base] * edges
+        self._edge = Request(here, available=frozenset(Transport), ways=_WAYS)
+        self._known: list[Known] = [(EdgeHistory(), way_of(_RING, Cores.TWO))] * edges
         self._now = 0.0
         self._grown = False
 
@@ -62,20 +66,25 @@ class Deciding:
         """What a decision took, us."""
         self._now += 1.0
         grown = _GROWN if self._grown else 1.0
-        asked = [
-            replace(one, observation=self._seen(one, size * grown), now=self._now)
-            for one, size in zip(self._requests, self._sizes, strict=True)
+        asked: list[Any] = [   # each is replaced by its answer
+            replace(self._edge, observation=self._seen(way, size * grown), now=self._now, history=history, current=way)
+            for (history, way), size in zip(self._known, self._sizes, strict=True)
         ]
+        before = [way for _, way in self._known]
+        self._known = []
         begin = time.thread_time()
-        answers = [self._policy.step(one) for one in asked]
+        for index, one in enumerate(asked):
+            asked[index] = self._policy.step(one)   # what was remembered before is let go, as by the steward
         took = time.thread_time() - begin
-        self._requests = list(_followed(asked, answers, self._now))
-        return took / len(asked) * 1e6
+        self._known = [
+            _followed(history, chosen, way, self._now)
+            for (history, chosen), way in zip(asked, before, strict=True)
+        ]
+        return took / len(before) * 1e6
 
-    def _seen(self, request: Request, size: float) -> Observation:
+    def _seen(self, way: Way, size: float) -> Observation:
         """As the model says, and noise."""
-        noise, way = self._noise, request.current
-        assert way is not None
+        noise = self._noise
         rate = 1000.0 * noise.factor(0.03)
         latency = _latency(self._costs, way, size, rate) * noise.factor(0.05)
         return Observation(
@@ -88,9 +97,5 @@ def _latency(costs: Costs, way: Way, size: float, rate: float) -> float:
     return estimate(costs, way, Conditions(size, rate=rate, way=way)).latency
 
 
-def _followed(
-    asked: list[Request], answers: list[tuple[EdgeHistory, Way | None]], now: float
-) -> Iterator[Request]:
-    for request, (history, way) in zip(asked, answers, strict=True):
-        moved = way is not None and way != request.current
-        yield replace(request, history=history.switched(now, way) if moved and way else history, current=way)
+def _followed(history: EdgeHistory, chosen: Way | None, way: Way, now: float) -> Known:
+    return (history, way) if chosen is None or chosen == way else (history.switched(now, chosen), chosen)

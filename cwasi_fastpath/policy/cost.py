@@ -190,7 +190,8 @@ class CostPolicy(Policy):
         debts = history.owed if here is None else owed(history, found, here, history.unpaid)
         history = history._replace(owed=debts, unpaid=0, idle=0)
         choice = choose(self.caution, history, outlook, found, now, current)
-        return choice, history._replace(patience=_PATIENCE.get(choice.why, 0))
+        patience = _PATIENCE.get(choice.why, 0)
+        return choice, history if patience == history.patience else history._replace(patience=patience)
 
 
 def _nothing_new(old: EdgeHistory, new: EdgeHistory, outlook: Outlook) -> bool:

@@ -192,7 +192,7 @@ class EdgeHistory(NamedTuple):
         if raw.apart is None and held.apart is not None:
             gone = 0.0 if self.observed_at is None else max(0.0, now - self.observed_at)
             apart = held.apart * exp(-gone / _CROWD_SECONDS)
-            raw = Conditions._make((*raw[:_APART], apart, *raw[_APART + 1 :]))
+            raw = tuple.__new__(Conditions, (*raw[:_APART], apart, *raw[_APART + 1 :]))
         if raw.others is None and held.others is not None:
             raw = raw._replace(others=held.others)
         # A tracer that has gone, or is late, has changed nothing.
@@ -252,12 +252,15 @@ class EdgeHistory(NamedTuple):
                 return None
             old, ratio = records[index], _ratio(measured_ns, predicted_ns)
             far, deviation = _off(old, ratio)
-            up, down, run, runs = self._sums(old, ratio, far)
+            if up or down or not -_SLACK <= far <= _SLACK:
+                up, down, run, runs = self._sums(old, ratio, far)
+            else:   # as a rule; _sums() would say the same
+                run, runs = 0.0, 0
             new = _weighed(old, ratio, far * deviation, now)
             records = (new,) if len(records) == 1 else _put(records, index, new)
         if not (up < UNEASY and down < UNEASY):
             return None   # or more has happened
-        return EdgeHistory._make((
+        return tuple.__new__(EdgeHistory, (
             *self[:_STILL], seen, now, self.windows + 1, None, self.idle + 1, self.unpaid + seen.messages,
             records, up, down, run, runs,
         ))  # fmt: skip
@@ -341,6 +344,7 @@ _STILL = EdgeHistory._fields.index("observation")
 
 
 # What follows is asked for with each window of each edge: calls, of max() and min() too, take longer than what they do.
+# tuple.__new__() makes a named tuple without the function in Python that its class has for that.
 
 
 def _ratio(measured_ns: float, predicted_ns: float) -> float:
@@ -371,7 +375,7 @@ def _weighed(old: Record, ratio: float, off: float, now: float) -> Record:
     else:
         windows, share = _MEMORY, 1 / _MEMORY
     beyond = exp(ratio) - factor
-    return Record(
+    return tuple.__new__(Record, (
         way,
         kind,
         mean + share * off,
@@ -380,7 +384,7 @@ def _weighed(old: Record, ratio: float, off: float, now: float) -> Record:
         now,
         factor + share * beyond,
         (1 - share) * (spread + share * beyond * beyond),
-    )
+    ))  # fmt: skip
 
 
 def _first(way: Way, kind: int, mean: float, variance: float, windows: int, now: float) -> Record:

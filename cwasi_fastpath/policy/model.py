@@ -100,21 +100,12 @@ class Conditions(NamedTuple):
         if contention is not None and way is not None and way.cores is not Cores.TWO:
             # Ends that may share a core wait for each other, too: for half of the time that they could run.
             contention = max(0.0, 2 * contention - 1)
-        return cls(
-            size=seen.mean_bytes,
-            parked=seen.parked,
-            rate=rate,
-            burst=1.0 if seen.burst is None else seen.burst,
-            others=seen.others,
-            contention=contention,
-            apart=None if way is not None and way.cores is not Cores.TWO else contention,
-            srtt=seen.srtt_ns,
-            network=seen.bytes_per_second,
-            way=way,
-            receivers=receivers,
-            far=far,
-            woken=seen.woken_ns,
-        )
+        burst = 1.0 if seen.burst is None else seen.burst
+        apart = None if way is not None and way.cores is not Cores.TWO else contention
+        return tuple.__new__(cls, (   # by their order: names take longer, and this is asked often
+            seen.mean_bytes, seen.parked, rate, burst, seen.others, contention, apart, seen.srtt_ns,
+            seen.bytes_per_second, way, receivers, far, seen.woken_ns,
+        ))  # fmt: skip
 
 
 class Estimate(NamedTuple):
