@@ -50,8 +50,8 @@ LAYERS = [
         *("caller", "rubbish", "neighbour"),
     },
     {
-        *("_native", "cache", "capabilities", "core_pair", "cpu", "figures", "function_ids", "metrics"),
-        *("modes", "names", "network", "output", "shield", "trace_report"),
+        *("_native", "cache", "capabilities", "core_pair", "cpu", "figures", "function_ids", "html_page"),
+        *("metrics", "modes", "names", "network", "output", "shield", "trace_report"),
     },
     {"errors", "_cwasi", "_build"},
 ]
@@ -59,7 +59,7 @@ LEVEL = {module: level for level, row in enumerate(LAYERS) for module in row}
 
 # These may be imported by one module only.
 ONLY = {"probes": {"tracer", "probes"}, "_cwasi": {"_native"}, "_wasmtime": {"guest", "__init__"}}
-PURE = {"policy", "metrics", "figures", "modes", "names", "errors", "workflow", "trace_report", "tax_bill"}
+PURE = {"policy", "metrics", "figures", "html_page", "modes", "names", "errors", "workflow", "trace_report", "tax_bill"}
 IMPURE = {"os", "socket", "subprocess", "time", "threading", "random", "bcc", "ctypes"}
 
 

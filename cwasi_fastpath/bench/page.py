@@ -5,40 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from .. import html_page
 from .case import Path
 from .plot import latency_plot, throughput_plot
 from .report import METHOD, NOTHING, PUBLISHED, Report, Topic, regime_title, topics
 from .summary import Summary
 
 _STYLE = """
-:root { color-scheme: light dark; --text: #1d2733; --dim: #66717e; --line: #d9dee4; --back: #fff;
+:root {
   --ring: #0b7285; --windows: #364fc7; --pipe: #e67700; --redis-list: #c92a2a; --redis-stream: #862e9c;
   --tuned-list: #f76707; --tuned-stream: #5f3dc4; --iceoryx2: #2b8a3e; --zeromq: #a61e4d; --mp-pipe: #868e96;
   --mp-shared: #495057; --wasi-stdio: #1864ab; --tcp: #5c940d; --tcp-tls: #9c36b5; --redis: #e03131;
   --raw-pipe: #d9480f; --raw-vmsplice: #f08c00; --raw-unix: #087f5b; --raw-tcp: #74b816;
   --met: #2b8a3e; --missed: #c92a2a; --open: #b35c00 }
-@media (prefers-color-scheme: dark) { :root { --text: #dde3ea; --dim: #93a0ad; --line: #36414c; --back: #14191f;
+@media (prefers-color-scheme: dark) { :root {
   --ring: #3bc9db; --windows: #748ffc; --pipe: #ffa94d; --redis-list: #ff8787; --redis-stream: #da77f2;
   --tuned-list: #ff922b; --tuned-stream: #9775fa; --iceoryx2: #69db7c; --zeromq: #f783ac; --mp-pipe: #adb5bd;
   --mp-shared: #868e96; --wasi-stdio: #4dabf7; --tcp: #a9e34b; --tcp-tls: #e599f7; --redis: #ffa8a8;
   --raw-pipe: #ff922b; --raw-vmsplice: #ffd43b; --raw-unix: #63e6be; --raw-tcp: #c0eb75;
   --met: #69db7c; --missed: #ff8787; --open: #ffc078 } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); max-width: 60rem;
-  margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.5rem } h2 { font-size: 1.2rem; margin-top: 2.5rem } h3 { font-size: 1rem }
-p.dim, dl { color: var(--dim) } dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem }
-dd { margin: 0 } .scroll { overflow-x: auto }
-table { border-collapse: collapse } th { text-align: left; font-weight: 600; color: var(--dim) }
-th, td { padding: .2rem 1.2rem .2rem 0; border-bottom: 1px solid var(--line); white-space: nowrap }
-td { font-variant-numeric: tabular-nums }
+th, td { text-align: left }
 .met { color: var(--met) } .missed { color: var(--missed) } .undecided { color: var(--open) }
-.met, .missed, .undecided { font-weight: 600 }
-svg { width: 100%; height: auto; font-size: 12px } svg text { fill: var(--text) }
-svg .right { text-anchor: end } svg .middle { text-anchor: middle } svg .grid { stroke: var(--line) }
-svg polyline { fill: none; stroke-width: 2 } .c polyline { stroke-width: 3 } .guest polyline { stroke-width: 3 }
+.met, .missed, .undecided { font-weight: 600 } .c polyline { stroke-width: 3 } .guest polyline { stroke-width: 3 }
 .together polyline { stroke-dasharray: 8 4 } .spinning polyline { stroke-dasharray: 2 3 }
 svg line { stroke-width: 2 } svg .grid { stroke-width: 1 }
-.key span { display: inline-block; width: .8em; height: .8em; margin: 0 .4em 0 1em; border-radius: 50% }
 """
 _COLOURED = (
     Path.RING, Path.WINDOWS, Path.PIPE, Path.TCP, Path.TLS, Path.REDIS, Path.LIST, Path.STREAM,
@@ -57,15 +47,10 @@ def document(
     title: str, environment: dict[str, str | int], notes: Sequence[str], parts: Sequence[str], remarks: Sequence[str]
 ) -> str:
     """A page of parts in HTML, between what is text."""
-    facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in environment.items())
     noted = "".join(f"<p>{escape(note)}</p>" for note in (*notes, *(() if parts else (NOTHING,))))
     remarked = "".join(f'<p class="dim">{escape(remark)}</p>' for remark in remarks)
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<style>{_STYLE}{_path_styles()}</style></head><body><h1>{escape(title)}</h1>"
-        f"<dl>{facts}</dl>{noted}{''.join(parts)}{remarked}</body></html>\n"
+    return html_page.document(
+        title, f"{html_page.facts(environment)}{noted}{''.join(parts)}{remarked}", _STYLE + _path_styles()
     )
 
 
@@ -80,12 +65,12 @@ def _path_styles() -> str:
 def _regime(summary: Summary) -> str:
     *tables, goals = topics(summary)
     drawn = [path for path in _COLOURED if any(case.path is path for case in summary.figures)]
-    key = "".join(f'<span class="{path}"></span>{path}' for path in drawn)
     plots = (("Latency one way, median", latency_plot(summary)), ("Throughput, median", throughput_plot(summary)))
     return (
         f"<h2>{escape(regime_title(summary))}</h2>"
         + (topic_table(goals) if goals.rows else "")
-        + f'<p class="key">{key}</p><p class="dim">Broken lines: both ends on one core; dotted: they spin.</p>'
+        + html_page.key_of((path, path) for path in drawn)
+        + '<p class="dim">Broken lines: both ends on one core; dotted: they spin.</p>'
         + "".join(f"<h3>{title}</h3>{plot}" for title, plot in plots if plot)
         + "".join(map(topic_table, tables))
     )
@@ -93,11 +78,9 @@ def _regime(summary: Summary) -> str:
 
 def topic_table(topic: Topic) -> str:
     """A table with its heading."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in topic.columns)
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in topic.rows)
-    return f'<h3>{escape(topic.title)}</h3><div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+    rows = (map(_cell, row) for row in topic.rows)
+    return f"<h3>{escape(topic.title)}</h3>{html_page.table_of_cells(topic.columns, rows)}"
 
 
 def _cell(text: str) -> str:
-    style = f' class="{text}"' if text in ("met", "missed", "undecided") else ""
-    return f"<td{style}>{escape(text)}</td>"
+    return html_page.cell(text, text if text in ("met", "missed", "undecided") else "")

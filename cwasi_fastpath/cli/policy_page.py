@@ -9,6 +9,7 @@ from math import ceil, floor, log10
 from statistics import median
 
 from ..bench.units import time_text
+from ..html_page import document, facts, grid, key, line, table
 from ..policy import Way
 from ..policy.replay import Replay
 from ..policy.trace import Trace
@@ -17,54 +18,21 @@ _WIDTH, _LEFT, _LANE = 720, 110, 16
 _PLOT = _WIDTH - _LEFT - 10
 _COLUMNS = 300
 """Of a plot: longer traces have several blocks in one."""
-_COLOURS = 8
-
-_STYLE = """
-:root { color-scheme: light dark; --text: #1d2733; --dim: #66717e; --line: #d9dee4; --back: #fff;
-  --c0: #868e96; --c1: #0b7285; --c2: #e67700; --c3: #862e9c; --c4: #2b8a3e; --c5: #c92a2a; --c6: #364fc7;
-  --c7: #a61e4d }
-@media (prefers-color-scheme: dark) { :root { --text: #dde3ea; --dim: #93a0ad; --line: #36414c; --back: #14191f;
-  --c0: #adb5bd; --c1: #3bc9db; --c2: #ffa94d; --c3: #da77f2; --c4: #69db7c; --c5: #ff8787; --c6: #748ffc;
-  --c7: #faa2c1 } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); max-width: 60rem;
-  margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.5rem } h2 { font-size: 1.2rem; margin-top: 2.5rem } h3 { font-size: 1rem; margin-bottom: 0 }
-.dim, dl { color: var(--dim) } dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem }
-dd { margin: 0; overflow-wrap: anywhere } .scroll { overflow-x: auto } table { border-collapse: collapse }
-th, td { padding: .2rem 1.2rem .2rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; text-align: right }
-th { color: var(--dim) } th:first-child, td:first-child { text-align: left } td { font-variant-numeric: tabular-nums }
-svg { width: 100%; height: auto; font-size: 12px } svg text { fill: var(--text) } svg .right { text-anchor: end }
-svg .middle { text-anchor: middle } svg .grid { stroke: var(--line) } svg .change { stroke: var(--dim);
-  stroke-dasharray: 3 4 } polyline { fill: none; stroke-width: 2 }
-.key span { display: inline-block; width: .8em; height: .8em; margin: 0 .4em 0 1em; border-radius: 50% }
-"""
+_STYLE = "h3 { margin-bottom: 0 }"
 
 
 def page(trace: Trace, found: Sequence[Replay], headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """The whole page. found: the oracle first."""
-    colours = "".join(
-        f".k{n} {{ stroke: var(--c{n}) }} .key .k{n} {{ background: var(--c{n}) }}" for n in range(_COLOURS)
-    )
-    facts = "".join(f"<dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd>" for name, value in trace.about.items())
-    head = "".join(f"<th>{escape(name)}</th>" for name in headings)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
     lanes = "".join(f"<h3>{escape(one.policy)}</h3>{_lanes(trace, one, number)}" for number, one in enumerate(found))
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Policies on a trace</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<style>{_STYLE}{colours}</style></head><body><h1>Policies on the trace {escape(trace.name)}</h1>"
-        f'<dl>{facts}</dl><div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
-        f"<h2>More than the optimum, added up</h2>{_key([one.policy for one in found[1:]], 1)}{_excess(trace, found)}"
-        f"<h2>A message on each way</h2>{_key(list(map(str, trace.ways)), 0)}{_latencies(trace)}"
+    return document(
+        f"Policies on the trace {trace.name}",
+        f"{facts(trace.about)}{table(headings, rows)}"
+        f"<h2>More than the optimum, added up</h2>{key((one.policy for one in found[1:]), 1)}{_excess(trace, found)}"
+        f"<h2>A message on each way</h2>{key(map(str, trace.ways))}{_latencies(trace)}"
         f'<h2>Who was on which way</h2>{lanes}<p class="dim">Broken lines: something changed. The oracle knows the '
-        "future, and pays for its switches.</p></body></html>\n"
+        "future, and pays for its switches.</p>",
+        _STYLE,
     )
-
-
-def _key(names: Sequence[str], first: int) -> str:
-    spans = (f'<span class="k{n % _COLOURS}"></span>{escape(name)}' for n, name in enumerate(names, first))
-    return f'<p class="key">{"".join(spans)}</p>'
 
 
 def _columns(trace: Trace) -> list[range]:
@@ -87,12 +55,12 @@ def _excess(trace: Trace, found: Sequence[Replay]) -> str:
     for one in found[1:]:
         paid = list(accumulate(one.cost_ns))
         lines.append([max(0.0, paid[end] - best[end]) for end in ends])
-    most = max((max(line) for line in lines), default=0.0) or 1.0
+    most = max((max(more) for more in lines), default=0.0) or 1.0
     parts = [_grid(10 + (1 - share) * (height - 10), time_text(most * share)) for share in (0.0, 0.5, 1.0)]
-    for number, line in enumerate(lines, 1):
+    for number, more in enumerate(lines, 1):
         points = [
             (trace.blocks[end].at, 10 + (1 - value / most) * (height - 10))
-            for end, value in zip(ends, line, strict=True)
+            for end, value in zip(ends, more, strict=True)
         ]
         parts.append(_line(trace, points, number, found[number].policy))
     return _svg(trace, height, parts, "More than the optimum")
@@ -151,15 +119,11 @@ def _stepped(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
 
 
 def _grid(y: float, label: str) -> str:
-    return (
-        f'<line class="grid" x1="{_LEFT}" x2="{_LEFT + _PLOT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        f'<text class="right" x="{_LEFT - 8}" y="{y + 4:.1f}">{escape(label)}</text>'
-    )
+    return grid(_LEFT, _LEFT + _PLOT, y, label)
 
 
 def _line(trace: Trace, points: Sequence[tuple[float, float]], number: int, name: str) -> str:
-    places = " ".join(f"{_x(trace, at):.1f},{y:.1f}" for at, y in points)
-    return f'<polyline class="k{number % _COLOURS}" points="{places}"><title>{escape(name)}</title></polyline>'
+    return line(((_x(trace, at), y) for at, y in points), number, name)
 
 
 def _svg(trace: Trace, height: int, parts: Sequence[str], label: str) -> str:

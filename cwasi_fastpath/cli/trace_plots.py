@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from ..bench.units import size_text, time_text
+from ..html_page import grid, line
 from .trace_edges import Edge
 from .trace_history import BUCKETS, Column, History, Owner
 
@@ -134,7 +135,7 @@ def _cell(starts: Sequence[float], number: int, y: int, bucket: int, count: int,
 def timeline(
     owners: Sequence[Owner], seconds: Sequence[float], value: Callable[[Column], float], unit: Callable[[float], str]
 ) -> str:
-    """A line for each owner: something in each second. Line n has the class `line-n`."""
+    """A line for each owner: something in each second. The first has colour 1."""
     rates = [
         [value(column) / length if length else 0.0 for column, length in zip(owner.columns, seconds, strict=True)]
         for owner in owners
@@ -144,18 +145,15 @@ def timeline(
         return ""
     starts, height = _starts(seconds), 140
     parts = [
-        f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        f'<text class="right" x="{_LEFT - 8}" y="{y + 4:.1f}">{escape(unit(most * share))}</text>'
-        for share in (0.0, 0.5, 1.0)
-        for y in [10 + (1 - share) * (height - 10)]
+        grid(_LEFT, _WIDTH, 10 + (1 - share) * (height - 10), unit(most * share)) for share in (0.0, 0.5, 1.0)
     ]
-    for number, (owner, rate) in enumerate(zip(owners, rates, strict=True)):
-        steps = " ".join(
-            f"{_x(starts, at):.1f},{10 + (1 - value / most) * (height - 10):.1f}"
+    for number, (owner, rate) in enumerate(zip(owners, rates, strict=True), 1):
+        steps = (
+            (_x(starts, at), 10 + (1 - value / most) * (height - 10))
             for column, value in enumerate(rate)
             for at in (column, column + 1)
         )
-        parts.append(f'<polyline class="line-{number}" points="{steps}"><title>{escape(owner.name)}</title></polyline>')
+        parts.append(line(steps, number, owner.name))
     return _svg(_WIDTH, height + _BOTTOM, "Over time", [*parts, _axis(starts, height)], "time")
 
 

@@ -7,30 +7,17 @@ from html import escape
 from math import ceil, floor, log10
 
 from ..bench.units import time_text
+from ..html_page import document, grid, key, line, table
+from ..html_page import facts as told
 from .played import Part, Played, Slice
 
 _WIDTH, _LEFT, _TOP, _HEIGHT, _LANE = 720, 170, 34, 260, 18
 _PLOT = _WIDTH - _LEFT - 10
 _COLUMNS = 240
-_COLOURS = 6
 
 _STYLE = """
-:root { color-scheme: light dark; --text: #1d2733; --dim: #66717e; --line: #d9dee4; --back: #fff;
-  --c0: #0b7285; --c1: #e67700; --c2: #862e9c; --c3: #2b8a3e; --c4: #c92a2a; --c5: #364fc7 }
-@media (prefers-color-scheme: dark) { :root { --text: #dde3ea; --dim: #93a0ad; --line: #36414c; --back: #14191f;
-  --c0: #3bc9db; --c1: #ffa94d; --c2: #da77f2; --c3: #69db7c; --c4: #ff8787; --c5: #748ffc } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); max-width: 60rem;
-  margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.5rem } h2 { font-size: 1.2rem; margin-top: 2.5rem } h3 { font-size: 1rem; margin-bottom: 0 }
-.dim, dl { color: var(--dim) } dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem }
-dd { margin: 0; overflow-wrap: anywhere } .scroll { overflow-x: auto } table { border-collapse: collapse }
-th, td { padding: .2rem 1.2rem .2rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; text-align: right }
-th { color: var(--dim) } th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left }
-td { font-variant-numeric: tabular-nums }
-pre { white-space: pre-wrap; font-size: 13px } svg { width: 100%; height: auto; font-size: 12px }
-svg text { fill: var(--text) } svg .right { text-anchor: end } svg .grid { stroke: var(--line) }
-svg .change { stroke: var(--dim); stroke-dasharray: 3 4 } polyline { fill: none; stroke-width: 2 }
-.key span { display: inline-block; width: .8em; height: .8em; margin: 0 .4em 0 1em; border-radius: 50% }
+h3 { margin-bottom: 0 } th:nth-child(2), td:nth-child(2) { text-align: left }
+pre { white-space: pre-wrap; font-size: 13px }
 """
 
 
@@ -42,27 +29,16 @@ def page(
     rows: Sequence[Sequence[str]],
 ) -> str:
     """The whole page. channel: whose ways are drawn. facts: of the machine. headings, rows: of the table."""
-    colours = "".join(
-        f".k{n} {{ stroke: var(--c{n}) }} .key .k{n} {{ background: var(--c{n}) }}" for n in range(_COLOURS)
-    )
-    told = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items())
-    head = "".join(f"<th>{escape(name)}</th>" for name in headings)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    key = "".join(f'<span class="k{n % _COLOURS}"></span>{escape(one.policy)}' for n, one in enumerate(played))
-    phases = "".join(
-        f"<dt>{escape(part.phase.name)}</dt><dd>{escape(str(part.phase))}</dd>" for part in played[0].parts
-    )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Policies, live</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<style>{_STYLE}{colours}</style></head><body><h1>Policies, live</h1><dl>{told}</dl>"
-        f"<h2>The load</h2><dl>{phases}</dl>"
-        f'<h2>What messages took</h2><div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
-        f'<h2>Which way, over time</h2><p class="key">{key}</p>{_ways(played, channel)}'
-        f'<h2>A message, over time</h2><p class="key">{key}</p>{_latencies(played)}'
+    names = key((one.policy for one in played), 1)
+    return document(
+        "Policies, live",
+        f"{told(facts)}<h2>The load</h2>{told((part.phase.name, part.phase) for part in played[0].parts)}"
+        f"<h2>What messages took</h2>{table(headings, rows)}"
+        f"<h2>Which way, over time</h2>{names}{_ways(played, channel)}"
+        f"<h2>A message, over time</h2>{names}{_latencies(played)}"
         '<p class="dim">One way, on average; broken lines: the load changed. The policies ran one after the other.</p>'
-        f"<h2>How it was explained</h2>{''.join(_explanations(played))}</body></html>\n"
+        f"<h2>How it was explained</h2>{''.join(_explanations(played))}",
+        _STYLE,
     )
 
 
@@ -91,7 +67,7 @@ def _ways(played: Sequence[Played], channel: str) -> str:
 def _latencies(played: Sequence[Played]) -> str:
     """Logarithmic."""
     lines = [[point for part in one.parts for point in _columns(played, part)] for one in played]
-    values = [value for line in lines for _, value in line]
+    values = [value for points in lines for _, value in points]
     low, high = floor(log10(min(values))), ceil(log10(max(values)))
     high = max(high, low + 1)
 
@@ -99,8 +75,8 @@ def _latencies(played: Sequence[Played]) -> str:
         return _TOP + (high - log10(ns)) / (high - low) * (_HEIGHT - _TOP)
 
     parts = [_grid(y(10.0**power), time_text(10.0**power)) for power in range(low, high + 1)]
-    for number, (one, line) in enumerate(zip(played, lines, strict=True)):
-        parts.append(_line(played, [(at, y(value)) for at, value in line], number, one.policy))
+    for number, (one, points) in enumerate(zip(played, lines, strict=True)):
+        parts.append(_line(played, [(at, y(value)) for at, value in points], number, one.policy))
     return _svg(played, _HEIGHT, parts, "What a message took, over time")
 
 
@@ -131,15 +107,11 @@ def _x(played: Sequence[Played], at: float) -> float:
 
 
 def _grid(y: float, label: str) -> str:
-    return (
-        f'<line class="grid" x1="{_LEFT}" x2="{_LEFT + _PLOT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        f'<text class="right" x="{_LEFT - 8}" y="{y + 4:.1f}">{escape(label)}</text>'
-    )
+    return grid(_LEFT, _LEFT + _PLOT, y, label)
 
 
 def _line(played: Sequence[Played], points: Sequence[tuple[float, float]], number: int, name: str) -> str:
-    places = " ".join(f"{_x(played, at):.1f},{y:.1f}" for at, y in points)
-    return f'<polyline class="k{number % _COLOURS}" points="{places}"><title>{escape(name)}</title></polyline>'
+    return line(((_x(played, at), y) for at, y in points), number + 1, name)
 
 
 def _svg(played: Sequence[Played], height: int, parts: Sequence[str], label: str) -> str:
