@@ -89,7 +89,8 @@ def grid(left: float, right: float, y: float, label: str) -> str:
     )
 
 
-def line(points: Iterable[tuple[float, float]], number: int, name: str) -> str:
-    """Through points of a plot, in the colour of that number."""
+def line(points: Iterable[tuple[float, float]], number: int, name: str, kind: str = "") -> str:
+    """Through points of a plot, in the colour of that number. kind: its class in the style sheet, too."""
+    kinds = f"{colour(number)} {kind}".rstrip()
     places = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    return f'<polyline class="{colour(number)}" points="{places}"><title>{escape(name)}</title></polyline>'
+    return f'<polyline class="{kinds}" points="{places}"><title>{escape(name)}</title></polyline>'

@@ -18,6 +18,7 @@ from channels import HANG
 from cwasi_fastpath import calibrated, calibration, paced_ways, prediction_check, timed_ways
 from cwasi_fastpath.cache import ENVIRONMENT
 from cwasi_fastpath.calibrated import Calibration, Message, Rest, Timed
+from cwasi_fastpath.cli.calibrate_page import page, shares
 from cwasi_fastpath.errors import Unavailable
 from cwasi_fastpath.modes import Transport
 from cwasi_fastpath.policy import Cores, Way
@@ -251,6 +252,33 @@ def test_two_ends_pass_messages_with_pauses() -> None:
         seen = paced_ways.paced(*sides[way], 64, 1_000_000, 5)
         assert sides[way][1].saw.ended > 0
     assert seen is None or (seen.ns > 0 and 0 <= seen.parked <= 1 and seen.together in (0.0, 0.5, 1.0))
+
+
+CASES = [
+    prediction_check.Case("ring", 256, 0, 110.0, 100.0, 105.0),
+    prediction_check.Case("ring", 4096, 1000, 260.0, 100.0, 90.0),
+    prediction_check.Case("pipe", 256, 0, 30e3, 40e3, 41e3),
+]
+
+
+def test_a_page_of_a_check() -> None:
+    text = page(CASES, {"cpu": "<one>"}, ["way", "half"], [["ring", "85%"]])
+    assert text.count("<svg") == 2 and text.count("<circle") == len(CASES)
+    assert "ring, 4 KiB, 1,000/s: 260 ns predicted, 100 ns measured, +160%" in text
+    assert "&lt;one&gt;" in text and "<script" not in text and "src=" not in text
+    assert text.count('class="k1 noise"') == text.count('class="k2 noise"') == 1
+
+
+def test_what_part_of_the_predictions_is_off_by_no_more() -> None:
+    assert shares([0.5, 0.1]) == [(0.0, 0.0), (0.1, 0.0), (0.1, 0.5), (0.5, 0.5), (0.5, 1.0), (1.0, 1.0)]
+    assert shares([1.6]) == [(0.0, 0.0), (1.0, 0.0)], "it is beyond the end"
+
+
+def test_a_page_is_of_a_check(cache: Path, tmp_path: Path) -> None:
+    done = calibrate("-o", str(tmp_path / "x.html"))
+    assert done.returncode == 2 and "-o is for --check" in done.stderr
+    done = calibrate("--check", "-o", str(tmp_path / "no" / "x.html"))
+    assert done.returncode == 1 and "No such file" in done.stderr and not cache.exists()
 
 
 def test_a_check_predicts_what_it_then_measures_twice(cache: Path) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from .output_file import check_output, save_output
 
 if TYPE_CHECKING:
     from ..calibrated import Calibration
@@ -16,8 +20,10 @@ if TYPE_CHECKING:
 @click.option("--redis", metavar="URL", help="Measure this server, too.")
 @click.option("--force", is_flag=True, help="Measure also where something that suits is kept.")
 @click.option("--check", is_flag=True, help="Also measure how far predictions are off, in some seconds.")
+@click.option("-o", "--html", type=click.Path(dir_okay=False, path_type=Path),
+              help="Write a page with plots of that to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-def calibrate(redis: str | None, force: bool, check: bool, as_json: bool) -> None:
+def calibrate(redis: str | None, force: bool, check: bool, html: Path | None, as_json: bool) -> None:
     """Measure what a message costs on each way that this machine has, in less than a second, and keep it.
 
     Hosts predict from it. It is kept in CWASI_CACHE_DIR, else XDG_CACHE_HOME/cwasi, else /var/cache/cwasi for root and
@@ -29,10 +35,14 @@ def calibrate(redis: str | None, force: bool, check: bool, as_json: bool) -> Non
     Examples:
       cwasi calibrate
       cwasi calibrate --force --json
-      cwasi calibrate --check
+      cwasi calibrate --check -o predictions.html
     """
     from .. import cache, calibrated, calibration
 
+    if html is not None:
+        if not check:
+            raise click.UsageError("-o is for --check: a page is of how far predictions are off")
+        check_output(html)
     found, why = (None, "it was asked for") if force else calibration.known(redis)
     if found is not None and redis is not None and found.server != calibrated.server_key(redis):
         found, why = None, "this server was not measured yet"
@@ -42,6 +52,8 @@ def calibrate(redis: str | None, force: bool, check: bool, as_json: bool) -> Non
         found = calibration.calibrate(redis)
         calibrated.store(found)
     cases = _checked(redis) if check else []
+    if html is not None:
+        save_output(html, _page(found, cases))
     if as_json:
         import json
 
@@ -92,8 +104,6 @@ def _cases(cases: list[Case]) -> dict[str, Any]:
 
 
 def _print_errors(cases: list[Case]) -> None:
-    from statistics import median, quantiles
-
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -101,14 +111,33 @@ def _print_errors(cases: list[Case]) -> None:
 
     title = "How far predictions are off, at sizes and rates that were not calibrated"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("way")
-    for heading in ("cases", "a quarter below", "half", "three quarters", "the worst", "too much by", "noise"):
+    table.add_column(_HEADINGS[0])
+    for heading in _HEADINGS[1:]:
         table.add_column(heading, justify="right")
+    for row in _quartiles(cases):
+        table.add_row(*row)
+    console(sys.stdout).print(table)
+    click.echo("noise: half of what was measured twice differs by more; no prediction can be better")
+
+
+_HEADINGS = ("way", "cases", "a quarter below", "half", "three quarters", "the worst", "too much by", "noise")
+
+
+def _quartiles(cases: Sequence[Case]) -> Iterator[tuple[str, ...]]:
+    """Of each way, and of all, as a row."""
+    from statistics import median, quantiles
+
     for way in (*dict.fromkeys(case.way for case in cases), "all"):
         those = [case for case in cases if way in (case.way, "all")]
         errors = [case.error for case in those]
         cuts = quantiles(errors, n=4, method="inclusive") if len(errors) > 1 else 3 * errors
         bias, noise = median(case.deviation for case in those), median(case.noise for case in those)
-        table.add_row(way, str(len(those)), *(f"{part:.0%}" for part in (*cuts, max(errors), bias, noise)))
-    console(sys.stdout).print(table)
-    click.echo("noise: half of what was measured twice differs by more; no prediction can be better")
+        yield way, str(len(those)), *(f"{part:.0%}" for part in (*cuts, max(errors), bias, noise))
+
+
+def _page(found: Calibration, cases: Sequence[Case]) -> str:
+    from ..bench.environment import environment
+    from .calibrate_page import page
+
+    told = {**environment(), "hop": f"{found.hop:.0f} ns", "wake": f"{found.wake / 1e3:.1f} us"}
+    return page(cases, told, _HEADINGS, list(_quartiles(cases)))
