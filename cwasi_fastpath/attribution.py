@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 from . import watch
 from ._native import check, lib
-from .figures import MOST
 from .figures import VERSION as FIGURES
+from .figures import Questions
 from .function_ids import INDEXES, OTHER, FunctionIds
 from .invitation import THREAD, heard, limit_waits, listen
 from .names import checked
@@ -52,7 +52,7 @@ class _TracerClient:
     """Our end of the tracer's control socket."""
 
     def __init__(self, path: str) -> None:
-        """Raises OSError, ValueError, KeyError, IndexError; nothing has changed then."""
+        """Raises OSError, ValueError, IndexError; nothing has changed then."""
         with ExitStack() as stack:
             self._socket = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
             limit_waits(self._socket)
@@ -62,11 +62,12 @@ class _TracerClient:
             uid = struct.unpack("3i", credentials)[1]
             if not heard(uid, os.geteuid()):
                 raise PermissionError(f"the tracer at {path} runs as uid {uid}, neither as root nor as we do")
+            self.path = path
             self._watched = stack.enter_context(self._socket.dup())
             self._told: dict[int, Told] = {}
             self._unanswered = False
             """Whether we have asked for figures, and not heard yet."""
-            self._turn = 0
+            self._questions = Questions()
             self.untold = ""
             """Why it is asked for no figures, if so."""
             self._map()
@@ -80,11 +81,9 @@ class _TracerClient:
             self._socket.send(json.dumps(hello).encode())
         data, fds, _, _ = socket.recv_fds(self._socket, _MESSAGE_BYTES, 1)
         try:
-            reply = json.loads(data)
-            if "error" in reply:
-                raise PermissionError(reply["error"])
-            check(lib.cwasi_attribution_map(fds[0], reply["slots"], reply["probes"]), "the tracer's map")
-            if reply.get("figures") != FIGURES:
+            slots, probes, version = _hello(data)
+            check(lib.cwasi_attribution_map(fds[0], slots, probes), "the tracer's map")
+            if version != FIGURES:
                 self.untold = "the tracer is of another version, and tells this one no figures"
         finally:
             for fd in fds:
@@ -129,13 +128,16 @@ class _TracerClient:
             if self._unanswered:
                 self._hear(socket.MSG_DONTWAIT)
             if numbers and not self.untold:
-                self._turn = self._turn % len(numbers)
-                request = {"figures": numbers[self._turn : self._turn + MOST]}
-                self._socket.send(json.dumps(request).encode(), socket.MSG_DONTWAIT)
-                self._unanswered, self._turn = True, self._turn + MOST
+                self._ask(numbers)
+        return self._told
+
+    def _ask(self, numbers: Sequence[int]) -> None:
+        """For those that were not asked for the longest. Raises OSError."""
+        asked = self._questions.next(numbers)
+        self._socket.send(json.dumps({"figures": asked}).encode(), socket.MSG_DONTWAIT)
+        self._unanswered = True
         if len(self._told) > 2 * INDEXES:   # the others are no functions of ours any more
             self._told = {number: self._told[number] for number in numbers if number in self._told}
-        return self._told
 
     def _hear(self, flags: int) -> None:
         """Takes the answer to our last question; one that makes no sense is the last. Raises OSError."""
@@ -146,6 +148,7 @@ class _TracerClient:
         try:
             told = json.loads(answer)
             found = {int(number): (told["at"], figures) for number, figures in told["figures"].items()}
+            found = {number: one for number, one in found.items() if number in self._questions.last}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             self.untold = "the tracer has told what is no answer, and is not asked any more"
         else:
@@ -170,6 +173,23 @@ class _TracerClient:
         self._watched.close()
 
 
+def _hello(data: bytes) -> tuple[int, int, int | None]:
+    """How large the tracer's map is, how many slots a thread may have, and the version of what it tells of functions,
+    if it does. Raises ValueError, PermissionError.
+    """
+    try:
+        reply = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("the tracer's hello is nested too deep") from error
+    if isinstance(reply, dict) and "error" in reply:
+        raise PermissionError(str(reply["error"]))
+    found = [reply.get(name) for name in ("slots", "probes", "figures")] if isinstance(reply, dict) else []
+    slots, probes, version = (one if type(one) is int and 0 < one < 1 << 31 else None for one in found or [None] * 3)
+    if slots is None or probes is None:
+        raise ValueError("the tracer's hello is none")
+    return slots, probes, version
+
+
 def _connect() -> _TracerClient | None:
     global _asked
     if not _asked:
@@ -185,7 +205,7 @@ def _begin(path: str) -> bool:
     global _tracer
     try:
         tracer = _TracerClient(path)
-    except (OSError, ValueError, KeyError, IndexError) as error:
+    except (OSError, ValueError, IndexError) as error:
         _log.warning("not traced: %s", error)
         return False
     try:
@@ -244,7 +264,8 @@ def _take(name: str) -> int:
 def figures(names: Iterable[str]) -> tuple[object, Mapping[str, Told]] | None:
     """Which tracer there is, and what it has told of these functions; asks for more. Does not wait.
 
-    None while it is told something else. Without a tracer, or where that tells nothing, there is nothing: see untold.
+    None while it is told something else. Nothing of a name that several have here: its sums are of all of them. Without
+    a tracer, or where that tells nothing, there is nothing: see untold.
     """
     if not _lock.acquire(blocking=False):
         return None
@@ -253,7 +274,7 @@ def figures(names: Iterable[str]) -> tuple[object, Mapping[str, Told]] | None:
         if tracer is None:
             return None, {}
         wanted = set(names)
-        numbers = {name: number for name, number in _ids.items() if name in wanted}
+        numbers = {name: number for name, number in _ids.items() if name in wanted and _ids.sole(name)}
         try:
             told = tracer.figures(list(numbers.values()))
         except OSError:   # who waits for its end will leave it
@@ -261,6 +282,12 @@ def figures(names: Iterable[str]) -> tuple[object, Mapping[str, Told]] | None:
         return tracer, {name: told[number] for name, number in numbers.items() if number in told}
     finally:
         _lock.release()
+
+
+def is_traced_by(path: str) -> bool:
+    """Whether that tracer is ours now."""
+    tracer = _tracer
+    return tracer is not None and tracer.path == path
 
 
 def untold() -> str:

@@ -35,6 +35,10 @@ class _Function:
     spent: Spent | None = None
     """Since the answer before."""
     nonsense: str = ""
+    messages: int = 0
+    """Of all its channels, since it was heard;"""
+    rate: float = 0.0
+    """and a second, in the time of `spent`."""
 
 
 class Feed:
@@ -54,10 +58,13 @@ class Feed:
         due = self._asked is None or abs(now - self._asked) >= _PACE
         found = attribution.figures(names) if due else None
         if found is not None:
+            paused = self._asked is not None and now - self._asked > STALE_SECONDS
             self._asked = now
             tracer, told = found
             if tracer is not self._tracer:
                 self._tracer, self._functions, self._heard = tracer, {}, None
+            if paused:   # what is told now it has seen long ago
+                self._functions = {name: _Function(one, now) for name, one in told.items()}
             for name, one in told.items():
                 self._hear(name, one, now)
             if len(self._functions) > len(told):   # the others have ended
@@ -67,6 +74,21 @@ class Feed:
             name: one.spent for name, one in self._functions.items()
             if one.spent is not None and now - one.heard <= STALE_SECONDS
         }  # fmt: skip
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing is told at all."""
+        return not self._functions
+
+    def sent(self, messages: Mapping[str, int]) -> None:
+        """How many messages functions had in their channels since this was called the last time."""
+        for name, count in messages.items():
+            if name in self._functions:
+                self._functions[name].messages += count
+
+    def rates(self) -> dict[str, float]:
+        """Messages a second, in the time that the last figures are of."""
+        return {name: one.rate for name, one in self._functions.items()}
 
     def lack(self, now: float) -> tuple[str, ...]:
         """What is not told, in words."""
@@ -86,32 +108,39 @@ class Feed:
         heard = self._functions[name] = _Function(told, now)
         self._heard = now
         try:
+            _check_time(told[0])
             heard.figures = Figures.parsed(told[1])
-            seconds = _seconds(before, heard)
             if before is not None and before.figures is not None:
-                heard.spent = Spent(seconds, heard.figures.since(before.figures))
+                heard.spent = Spent(_seconds(before, heard), heard.figures.since(before.figures))
+                heard.rate = before.messages / (now - before.heard) if now > before.heard else 0.0
         except ValueError as error:
             heard.nonsense = f"the tracer told what cannot be of {name}, which was left out: {error}"
 
 
 def _doubts(functions: Iterable[_Function]) -> tuple[str, ...]:
     """Whatever is wrong with the first of them; or what is not counted of any."""
-    uncounted = False
+    told = []
     for one in functions:
         if one.nonsense:
             return (one.nonsense,)
-        uncounted = uncounted or (one.figures is not None and one.figures.calls is None)
-    return ("the tracer counts no system calls",) if uncounted else ()
+        if one.figures is not None:
+            told.append(one.figures)
+    lacks = {
+        "the tracer counts no system calls": any(figures.calls is None for figures in told),
+        "the tracer counts no scheduling": any(figures.off_ns is None for figures in told),
+    }
+    return tuple(words for words, so in lacks.items() if so)
 
 
-def _seconds(before: _Function | None, now: _Function) -> float:
-    """Between two answers, by the clock of the tracer. Raises ValueError."""
-    at = now.told[0]
+def _check_time(at: object) -> None:
+    """Raises ValueError."""
     if type(at) is not int or not 0 <= at < 1 << 63:
         raise ValueError(f"its time is {at!r:.40}")
-    if before is None or type(before.told[0]) is not int:
-        return 0.0
-    seconds = (at - before.told[0]) / 1e9
+
+
+def _seconds(before: _Function, now: _Function) -> float:
+    """Between two answers that make sense, by the clock of the tracer. Raises ValueError."""
+    seconds = (now.told[0] - before.told[0]) / 1e9
     if not _SHORTEST <= seconds <= max(0.0, now.heard - before.heard) + _SKEW:
         raise ValueError(f"its clock went on by {seconds:.3g} s")
     return seconds

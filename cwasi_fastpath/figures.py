@@ -5,6 +5,7 @@ No I/O, no clock. What comes from the other side is taken for anything.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 VERSION = 1
@@ -13,6 +14,8 @@ MOST = 100
 """Functions that are asked for at a time."""
 
 _LARGEST = (1 << 63) - 1
+_REMEMBERED = 4096
+"""Functions; a process has a quarter of that at a time at most."""
 _WAKES = 8
 """Times woken up from which on their mean says something."""
 
@@ -75,6 +78,25 @@ def _less(name: str, now: int | None, before: int | None) -> int | None:
     return now - before
 
 
+class Questions:
+    """Which functions are asked for, as not all can be at once: those that were not for the longest."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._asked: dict[int, int] = {}
+        """In which question each was the last time."""
+        self.last: list[int] = []
+
+    def next(self, numbers: Sequence[int]) -> list[int]:
+        """Those of these that are to be asked for now."""
+        self._number += 1
+        self.last = sorted(numbers, key=lambda number: self._asked.get(number, 0))[:MOST]
+        self._asked |= dict.fromkeys(self.last, self._number)
+        if len(self._asked) > _REMEMBERED:   # most are no functions any more
+            self._asked = dict(sorted(self._asked.items(), key=lambda item: item[1])[-_REMEMBERED // 2 :])
+        return self.last
+
+
 @dataclass(frozen=True, slots=True)
 class Spent:
     """What one function did in a time that has just passed."""
@@ -84,9 +106,11 @@ class Spent:
 
     @property
     def ran_ns(self) -> float | None:
-        """On its core, if it is one thread; None where it came back from a sleep that is longer than this time."""
+        """On its core, if it is one thread; None where it came back from a sleep that is longer than this time, or may
+        be in one all the time: that counts when it is over.
+        """
         off, queued = self.figures.off_ns, self.figures.queued_ns
-        if off is None or queued is None:
+        if off is None or queued is None or queued > off or not (off or self.figures.wakeups):
             return None
         ran = self.seconds * 1e9 - off
         return ran if ran >= 0 else None
@@ -101,18 +125,21 @@ class Spent:
 
     @property
     def kernel_ns(self) -> float | None:
-        """In system calls, without the sleep in them."""
+        """In system calls, without the sleep in them; None where that is more than one thread can be in."""
         f = self.figures
         if f.calls_ns is None or f.off_ns is None or f.queued_ns is None or f.wakeup_ns is None:
             return None
         preempted = f.queued_ns - f.wakeup_ns
-        return float(max(0, f.calls_ns - (f.off_ns - preempted)))
+        found = float(max(0, f.calls_ns - (f.off_ns - preempted)))
+        return found if found <= self.seconds * 1e9 else None
 
     @property
     def woken_ns(self) -> float | None:
-        """From being woken up to running, the mean."""
+        """From being woken up to running, the mean; None where that is longer than all of it."""
         wakeups, ns = self.figures.wakeups, self.figures.wakeup_ns
-        return ns / wakeups if ns is not None and wakeups is not None and wakeups >= _WAKES else None
+        if ns is None or wakeups is None or wakeups < _WAKES or ns > wakeups * self.seconds * 1e9:
+            return None
+        return ns / wakeups
 
     @property
     def srtt_ns(self) -> float | None:

@@ -33,6 +33,10 @@ class FunctionIds:
         """All functions that have a number now."""
         return iter(self._numbers.items())
 
+    def sole(self, name: str) -> bool:
+        """Whether nobody else of this process runs one of that name."""
+        return self._uses.get(name, 0) <= 1
+
     def take(self, name: str) -> int:
         """The number of a function, which stays its own until it is given back as often; OTHER where there is none."""
         number = 0 if name == "other" else self._numbers.get(name) or self._give(name)

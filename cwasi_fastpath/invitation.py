@@ -108,7 +108,7 @@ def _serve(listener: socket.socket, join: Callable[[str], bool]) -> None:
         except OSError:   # this process has no descriptor left
             time.sleep(1.0)
             continue
-        with connection, suppress(OSError, ValueError, RecursionError):
+        with connection, suppress(Exception):   # or nobody who comes later would be heard
             _answer(connection, join)
 
 

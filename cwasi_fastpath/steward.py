@@ -217,16 +217,18 @@ class Steward:
     def _traced(self, busy: list[tuple[Kept, Observation]], guests: Mapping[str, Guest], now: float) -> Windows:
         """With what a tracer tells of their functions, where there is one."""
         spent = self._feed.latest(guests, now)
-        if not spent:
+        if self._feed.silent:
             return busy
+        messages: Counter[str] = Counter()
+        for kept, seen in busy:
+            if isinstance(kept.channel, Channel):
+                messages.update(dict.fromkeys(functions_of(kept.channel), seen.messages))
+        rates = self._feed.rates()
+        self._feed.sent(messages)
         # Of a guest with other ends, or with messages that were not looked at, it is not known how many its time went
         # into.
         ends = {id(end) for kept in self._active if not kept.waits for end in kept.ends}
         spent = {name: one for name, one in spent.items() if all(id(end) in ends for end in guests[name].ends)}
-        rates: Counter[str] = Counter()
-        for kept, seen in busy:
-            if isinstance(kept.channel, Channel):
-                rates.update(dict.fromkeys(functions_of(kept.channel), seen.rate or 0.0))
         return [
             (kept, with_told(seen, kept.channel, spent, rates) if isinstance(kept.channel, Channel) else seen)
             for kept, seen in busy

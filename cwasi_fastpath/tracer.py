@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from . import descriptors
-from .attribution import join
+from .attribution import is_traced_by, join
 from .capabilities import held, keep_only
 from .cgroups import Groups
 from .errors import Error, Unavailable
@@ -221,15 +221,16 @@ class Tracer:
         """
         address = self._open_control().address
         with self._lock:
-            if self._traces_own:
+            if self._traces_own and is_traced_by(address):
                 return
             try:
-                self._adopt(os.getpid())
+                if not self._traces_own:
+                    self._adopt(os.getpid())
             except (OSError, ProbeError) as error:
                 raise TracerUnavailable(f"this process cannot be traced: {error}") from error
+            self._traces_own = True
             if not join(address):
                 raise TracerUnavailable("this process cannot join its own tracer; the log says why")
-            self._traces_own = True
 
     def _adopt(self, pid: int) -> None:
         """Raises OSError, ProbeError."""

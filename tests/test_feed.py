@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -112,6 +113,56 @@ def test_nonsense_is_left_out_and_said(tracer: Tracer, at: Any, figures: Any) ->
     assert found["f"].figures.calls == 10 and told.lack(6.0) == ()
 
 
+def test_after_an_answer_without_a_time_there_is_no_time_of_nothing(tracer: Tracer) -> None:
+    told = Feed()
+    for number, at in enumerate(("noon", SECOND, "noon", 2 * SECOND), 1):
+        tracer.tells(at, sums(number))
+        assert told.latest(["f"], float(number)) == {}
+    tracer.tells(3 * SECOND, sums(5))
+    assert told.latest(["f"], 5.0)["f"].seconds == 1.0
+
+
+def test_after_a_pause_old_answers_are_nothing_new(tracer: Tracer) -> None:
+    """Nor is a tracer to blame whose clock has gone on meanwhile."""
+    told = Feed()
+    for number in (1, 2):
+        tracer.tells(number * SECOND, sums(number))
+        told.latest(["f"], float(number))
+    tracer.tells(3 * SECOND, sums(3))   # it came, and nobody looked
+    assert told.latest(["f"], 20.0) == {}
+    for number in (21, 22):
+        tracer.tells(number * SECOND, sums(number))
+        found = told.latest(["f"], float(number))
+        assert not any("clock" in lack for lack in told.lack(float(number)))
+    assert found["f"].seconds == 1.0
+
+
+def test_messages_are_those_of_the_same_time(tracer: Tracer) -> None:
+    """What was done for a million messages is not divided by the few that come since."""
+    told = Feed()
+    assert told.silent
+    for number, messages in ((1, 1000), (2, 10)):
+        tracer.tells(number * SECOND, sums(number))
+        found = told.latest(["f"], float(number))
+        told.sent({"f": messages, "of others": 5})
+    assert found and told.rates() == {"f": 1000.0} and not told.silent
+
+
+@pytest.mark.parametrize(("change", "unknown"), [
+    ({"queued_ns": 1 << 62}, "ran_ns"), ({"queued_ns": 1 << 62}, "contention"), ({"calls_ns": 1 << 62}, "kernel_ns"),
+    ({"wakeup_ns": 1 << 62}, "woken_ns"),
+])  # fmt: skip
+def test_what_no_thread_can_have_done_is_not_known(change: dict[str, int], unknown: str) -> None:
+    assert getattr(BUSY, unknown) is not None
+    assert getattr(replace(BUSY, figures=replace(BUSY.figures, **change)), unknown) is None
+
+
+def test_who_may_have_slept_all_the_time_is_not_said_to_have_run() -> None:
+    """A sleep is counted when it is over."""
+    assert Spent(1.0, Figures(*[0] * 12)).ran_ns is None
+    assert Spent(1.0, replace(Figures(*[0] * 12), off_ns=1000)).ran_ns == 1e9 - 1000
+
+
 def test_another_tracer_begins_anew(tracer: Tracer) -> None:
     told = Feed()
     for number in (3, 4):
@@ -135,6 +186,9 @@ def test_what_is_not_counted_is_said(tracer: Tracer) -> None:
     tracer.tells(SECOND, [None, None, *sums(1)[2:]])
     told.latest(["f"], 1.0)
     assert told.lack(1.0) == ("the tracer counts no system calls",)
+    tracer.tells(2 * SECOND, [*sums(1)[:2], None, None, *sums(1)[4:]])
+    told.latest(["f"], 2.0)
+    assert told.lack(2.0) == ("the tracer counts no scheduling",)
 
 
 # ---- what it adds to an observation ----

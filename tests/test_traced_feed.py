@@ -19,7 +19,7 @@ import pytest
 from channels import eventually
 from tracing import attached, traced_host
 
-from cwasi_fastpath.figures import MOST, VERSION, Figures
+from cwasi_fastpath.figures import MOST, VERSION, Figures, Questions
 from cwasi_fastpath.tracer import requirements
 
 TRACE = [sys.executable, "-m", "cwasi_fastpath.cli.trace"]
@@ -221,11 +221,12 @@ with cwasi.function("f"):
 class OtherTracer:
     """Speaks the protocol, but for what the test says of figures. answer: what to say to a question; None: nothing."""
 
-    def __init__(self, figures: int | None, answer: Callable[[], bytes | None]) -> None:
+    def __init__(self, figures: int | None, answer: Callable[[], bytes | None], hello: Any = ...) -> None:
         self.address = f"@cwasi-test-{secrets.token_hex(8)}"
         self.answer = answer
         self.asked = 0
-        self._hello = {"version": 3, "slots": 8192, "probes": 4} | ({} if figures is None else {"figures": figures})
+        hello_of_ours = {"version": 3, "slots": 8192, "probes": 4} | ({} if figures is None else {"figures": figures})
+        self._hello = hello_of_ours if hello is ... else hello
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind("\0" + self.address[1:])
         self._listener.listen()
@@ -274,6 +275,41 @@ def test_a_tracer_of_another_version_is_not_asked(figures: int | None) -> None:
             found = asked(host)
             assert found == {"told": [], "lacked": ["the tracer is of another version, and tells this one no figures"]}
         assert tracer.asked == 0
+
+
+PROGRAM = """
+import cwasi_fastpath as cwasi
+
+with cwasi.function("f"):
+    print("it runs")
+"""
+
+
+@pytest.mark.parametrize("hello", [
+    1, [], None, "x", {}, {"slots": "x", "probes": 4}, {"slots": 8192}, {"slots": 1.5, "probes": 4},
+    {"slots": -1, "probes": 4}, {"slots": 2**70, "probes": 4}, {"slots": 8192, "probes": []}, {"error": {"no": []}},
+], ids=str)  # fmt: skip
+def test_a_hello_that_is_none_stops_nobodys_work(hello: Any) -> None:
+    tracer = OtherTracer(VERSION, lambda: None, hello)
+    try:
+        environment = {**os.environ, "CWASI_TRACER": tracer.address}
+        done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True,
+                              timeout=60)  # fmt: skip
+        assert (done.returncode, done.stdout) == (0, "it runs\n") and "not traced: " in done.stderr
+    finally:
+        tracer.close()
+
+
+@pytest.mark.parametrize("count", [1, MOST, MOST + 1, MOST + 2, 5 * MOST])
+def test_all_functions_are_asked_for_in_turn(count: int) -> None:
+    """None waits longer than it must."""
+    questions = Questions()
+    numbers, asked = list(range(1, count + 1)), []
+    turns = -(-count // MOST)
+    for _ in range(3 * turns):
+        asked.append(questions.next(numbers))
+    for first in range(len(asked) - turns + 1):
+        assert set().union(*asked[first : first + turns]) == set(numbers)
 
 
 def told(at: object, figures: object, function: object = "1") -> bytes:
