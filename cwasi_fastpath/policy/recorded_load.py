@@ -171,11 +171,11 @@ class _Edge:
             return min(before, Locality.NODE)
         return Locality.NODE if way.transport is Transport.PIPE else Locality.ELSEWHERE
 
-    def ways(self, locality: Locality, costs: Costs) -> list[Way]:
-        """Those that might have been taken."""
+    def ways(self, locality: Locality, costs: Costs, used: Way) -> list[Way]:
+        """Those that might have been taken, and the one that was."""
         placed = self.alone and locality is Locality.PROCESS and costs.cores > 1
         server = [way_of(Transport.REDIS)] if self.by_server else []
-        return [*_WAYS[locality], *([ONE_CORE, TWO_CORES] if placed else []), *server]
+        return list(dict.fromkeys([*_WAYS[locality], *([ONE_CORE, TWO_CORES] if placed else []), *server, used]))
 
 
 def _blocks(windows: Sequence[_Window], edge: _Edge, costs: Costs) -> Iterator[Block]:
@@ -189,7 +189,7 @@ def _blocks(windows: Sequence[_Window], edge: _Edge, costs: Costs) -> Iterator[B
             way = way_of(Transport(transport))
             locality = edge.locality(way, any(end.local for end in ends), locality)
             seen = _observation(came, [end for end in ends if not end.sends], window.seconds)
-            measured = _measured(seen, way, edge.ways(locality, costs), locality, costs)
+            measured = _measured(seen, way, edge.ways(locality, costs, way), locality, costs)
             yield Block(at, window.seconds, seen.messages, seen.mean_bytes, measured, EdgeFacts(locality))
         at += window.seconds
 
