@@ -50,13 +50,10 @@ static void count_call(const account *a, int64_t now)
 void account_close(const account *a, cwasi_channel *c)
 {
     int64_t now = now_ns();
-    cwasi_stats counted;
     uint64_t row = load_relaxed(channel_row(c));
-    if (row) {
-        cwasi_channel_stats(c, &counted);
+    if (row)
         statistics_tell(row, attribution_current(), (uint64_t)(now - a->began), waited - a->waited, copied - a->copied,
-                        cwasi_channel_mode(c), &counted);
-    }
+                        c);
     if (!in_hostcall)
         count_call(a, now);
 }

@@ -54,8 +54,7 @@ typedef atomic_u64 statistics_row;
 void statistics_add_time(uint32_t id, uint64_t ns);
 void statistics_add_call(uint32_t id, uint64_t ns, uint64_t waited, uint64_t copied);
 /* Adds to an end of a channel, and says what it has counted. */
-void statistics_tell(uint64_t row, uint32_t id, uint64_t ns, uint64_t waited, uint64_t copied, unsigned mode,
-                     const cwasi_stats *counted);
+void statistics_tell(uint64_t row, uint32_t id, uint64_t ns, uint64_t waited, uint64_t copied, cwasi_channel *c);
 
 /* ---- attribution.c ---- */
 /* The function on this thread, of which the newest tracer is told, too. */

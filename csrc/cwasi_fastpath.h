@@ -215,7 +215,8 @@ typedef struct {
     uint32_t function;      /* that used it last */
     uint32_t reserved;
     uint64_t calls, calls_ns, waited_ns, copying_ns;
-    uint64_t messages, bytes, copied_bytes, waits, parks, wakes;   /* see cwasi_stats */
+    uint64_t messages, bytes, copied_bytes, waits, parks, wakes, timed;   /* see cwasi_stats */
+    uint64_t timed_ns;      /* how long the timed ones took together */
 } cwasi_end_statistics;
 typedef struct {
     uint32_t magic, version;

@@ -103,14 +103,18 @@ static void put_text(char *to, size_t room, const char *text)
     memset(to + length, 0, room - length);
 }
 
-static void put_counts(cwasi_end_statistics *end, const cwasi_stats *counted)
+static void put_counts(cwasi_end_statistics *end, cwasi_channel *c)
 {
-    set(&end->messages, counted->messages);
-    set(&end->bytes, counted->bytes);
-    set(&end->copied_bytes, counted->copied_bytes);
-    set(&end->waits, counted->waits);
-    set(&end->parks, counted->parks);
-    set(&end->wakes, counted->wakes);
+    cwasi_stats counted;
+    cwasi_channel_stats(c, &counted);
+    set(&end->messages, counted.messages);
+    set(&end->bytes, counted.bytes);
+    set(&end->copied_bytes, counted.copied_bytes);
+    set(&end->waits, counted.waits);
+    set(&end->parks, counted.parks);
+    set(&end->wakes, counted.wakes);
+    set(&end->timed, counted.timed);
+    set(&end->timed_ns, channel_timed_ns(c));
 }
 
 int cwasi_statistics_end(cwasi_channel *c, const char *channel, const char *peers, const char *transport)
@@ -135,9 +139,7 @@ int cwasi_statistics_end(cwasi_channel *c, const char *channel, const char *peer
     if (is_accounting() && !fresh)
         return 0;
     /* Else a tracer that comes now would take for new what was counted before, or while nobody traced. */
-    cwasi_stats counted;
-    cwasi_channel_stats(c, &counted);
-    put_counts(end, &counted);
+    put_counts(end, c);
     if (!fresh)
         return 0;
     table->ends = number;
@@ -164,8 +166,7 @@ void statistics_add_call(uint32_t id, uint64_t ns, uint64_t waited, uint64_t cop
     add(&f->copying_ns, copied);
 }
 
-void statistics_tell(uint64_t row, uint32_t id, uint64_t ns, uint64_t waited, uint64_t copied, unsigned mode,
-                     const cwasi_stats *counted)
+void statistics_tell(uint64_t row, uint32_t id, uint64_t ns, uint64_t waited, uint64_t copied, cwasi_channel *c)
 {
     cwasi_statistics *table = find_table();
     if (!table || row >> 32 != tables)
@@ -173,10 +174,10 @@ void statistics_tell(uint64_t row, uint32_t id, uint64_t ns, uint64_t waited, ui
     cwasi_end_statistics *end = &table->end[(uint32_t)row - 1];
     /* One thread at a time is inside an end. */
     end->function = id;
-    end->mode = mode;
+    end->mode = cwasi_channel_mode(c);
     set(&end->calls, end->calls + 1);
     set(&end->calls_ns, end->calls_ns + ns);
     set(&end->waited_ns, end->waited_ns + waited);
     set(&end->copying_ns, end->copying_ns + copied);
-    put_counts(end, counted);
+    put_counts(end, c);
 }

@@ -68,6 +68,8 @@ class EndCounts:
     waits: int
     parks: int
     wakes: int
+    timed: int
+    timed_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,7 @@ def read_function(descriptor: int, index: int) -> FunctionCounts:
 
 _FUNCTION = ("ns", "calls", "calls_ns", "waited_ns", "copying_ns")
 _END = ("calls", "calls_ns", "waited_ns", "copying_ns")
-_COUNTED = ("messages", "bytes", "copied_bytes", "waits", "parks", "wakes")
+_COUNTED = ("messages", "bytes", "copied_bytes", "waits", "parks", "wakes", "timed", "timed_ns")
 
 
 def _functions(table: ffi.CData) -> Iterator[FunctionCounts]:

@@ -153,6 +153,17 @@ class Observation:
         return cls(messages, size / count, slept if slept != slept else min(1.0, slept))   # NaN stays what it is
 
 
+_QUEUED = 2.0
+"""Messages on their way at a time, on average, with which each waits for others."""
+
+
+def queued(seen: Observation) -> bool:
+    """Whether there was a queue all the time (Little's law): its receivers take no more, and how long a message takes
+    says only how much the queue holds.
+    """
+    return seen.latency_ns is not None and (seen.rate or 0.0) * seen.latency_ns * 1e-9 >= _QUEUED
+
+
 _LONG, _MANY = 1e13, 1e5
 _HIGHEST = {
     "messages": 2.0**63, "mean_bytes": 2.0**31, "parked": 1.0, "seconds": _LONG, "latency_ns": _LONG, "rate": _LONG,

@@ -37,10 +37,6 @@ class Counts(NamedTuple):
         return None
 
 
-_QUEUED = 2.0
-"""Messages on their way at a time, on average, with which each waits for others."""
-
-
 class Ends:
     """Of many channels: what they have counted, and which have counted anything since they were asked before."""
 
@@ -97,10 +93,3 @@ def observation(
         others=others,
         cpu_ns=None if cpu_ns is None else cpu_ns / messages,
     )
-
-
-def queued(seen: Observation) -> bool:
-    """Whether there was a queue all the time (Little's law): its receivers take no more, and how long a message takes
-    says only how much the queue holds.
-    """
-    return seen.latency_ns is not None and (seen.rate or 0.0) * seen.latency_ns * 1e-9 >= _QUEUED

@@ -23,7 +23,7 @@ from .feed import Feed, with_told
 from .guest import Guest
 from .guest_cores import GuestCores, pairs_among
 from .kept import Kept, answered, functions_of, total
-from .metrics import Observation
+from .metrics import Observation, queued
 from .modes import Transport, mode_of
 from .named_channel import Counted, NamedChannel
 from .observing import Counts
@@ -209,7 +209,7 @@ class Steward:
         if seen is None:
             return None
         if seen.latency_ns is not None:
-            kept.counts_as_full(observing.queued(seen))
+            kept.counts_as_full(queued(seen))
         if (network := kept.network) is not None:
             seen = replace(seen, srtt_ns=network.srtt_ns, bytes_per_second=network.bytes_per_second)
         return seen

@@ -65,6 +65,8 @@ class ChannelTax:
     waits: int
     parks: int
     wakes: int
+    timed: int
+    timed_ns: int
 
     @property
     def ns_per_message(self) -> float | None:
@@ -113,7 +115,7 @@ def _function(use: FunctionUse, report: TraceReport) -> FunctionTax:
 
 _ADDED = (
     *("messages", "bytes", "copied_bytes", "calls", "calls_ns", "waited_ns", "copying_ns"),
-    *("waits", "parks", "wakes"),
+    *("waits", "parks", "wakes", "timed", "timed_ns"),
 )
 
 

@@ -195,6 +195,10 @@ class EndUse(Row):
     """Of these: sleeps in the kernel."""
     wakes: int
     """Times it woke the other side."""
+    timed: int
+    """Messages that it received of which it is known how long they took."""
+    timed_ns: int
+    """From send to receipt, added up over these."""
 
     @property
     def key(self) -> tuple[str | int, ...]:

@@ -62,7 +62,7 @@ REPORT = TraceReport(
         EndUse(
             *("resize", "7", "frames", ("blur",), "sends", "ring", "local"),
             **{"calls": 2, "calls_ns": 3_000_000_000, "waited_ns": 2_000_000_000, "copying_ns": 5, "messages": 23},
-            **{"bytes": 1009, "copied_bytes": 3, "waits": 2, "parks": 11, "wakes": 1},
+            **{"bytes": 1009, "copied_bytes": 3, "waits": 2, "parks": 11, "wakes": 1, "timed": 0, "timed_ns": 0},
         ),
     ),
     missed_ends=0,

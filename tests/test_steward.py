@@ -19,7 +19,7 @@ from channels import HANG, Start, eventually
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import guest_cores, observing, placing, steward
-from cwasi_fastpath.metrics import Observation, sane
+from cwasi_fastpath.metrics import Observation, queued, sane
 from cwasi_fastpath.modes import Locality, Transport, mode_of
 from cwasi_fastpath.observing import Counts
 from cwasi_fastpath.placing import Load, Thread, sets
@@ -486,9 +486,9 @@ def test_differences_are_observations() -> None:
 
 def test_messages_that_wait_for_others_are_queued() -> None:
     seen = Observation(100, 64.0, 0.0, rate=1000.0, latency_ns=3e6)
-    assert observing.queued(seen)
-    assert not observing.queued(replace(seen, rate=100.0))
-    assert not observing.queued(replace(seen, latency_ns=None))
+    assert queued(seen)
+    assert not queued(replace(seen, rate=100.0))
+    assert not queued(replace(seen, latency_ns=None))
 
 
 SLOW = """(module

@@ -44,6 +44,8 @@ def end(id: str, owner: str, direction: str, messages: int, **changes: str) -> E
         waits=3,
         parks=2,
         wakes=1,
+        timed=messages // 2,
+        timed_ns=messages * 20,
     )
     return replace(ends, **changes)  # type: ignore[arg-type]
 

@@ -90,6 +90,7 @@ def test_waiting_is_told_from_working(tracer: Tracer, transport: str) -> None:
     assert (receives.messages, receives.bytes, receives.waits) == (23, 23 * 1009, 23)
     assert (sends.messages, sends.bytes) == (23, 23 * 1009)
     assert owner_name(receives.owner) == "waits" and owner_name(sends.owner) == "sends"
+    assert 0 < receives.timed <= 23 and receives.timed_ns >= 16 * receives.timed and sends.timed == sends.timed_ns == 0
     assert receives.waited_ns > 0 and receives.waited_ns == function(bill, "waits").waited_ns
     assert function(bill, "sends").calls == sends.calls == 23
     assert {owner_name(row.owner) for row in report.uses} == {"waits", "sends", "idle"}

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 _USUAL = "cost,static,thresholds"
 _HEAVIEST = 1e6
 """Weight of a part of a message's cost."""
-_LONGEST_LINE = 16 << 20
-"""Characters of a trace; more are damage."""
 _RECORDED = ("steady", "bursty", "size-shift", "contention", "link", "migration")
 _SCENARIOS = (*_RECORDED, "alike")
 
@@ -45,6 +43,7 @@ def policy() -> None:
 
 @policy.command()
 @click.argument("traces", metavar="TRACE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--channel", metavar="NAME", help="Of a recording of cwasi-trace: which channel, if there are several.")
 @click.option("--policy", "policies", default=_USUAL, show_default=True, metavar="NAMES",
               help="cost, static, thresholds, always:WAY, or FILE.py:CLASS; several with commas between them.")
 @click.option("--objective", default="latency=1", show_default=True, metavar="WEIGHTS",
@@ -52,18 +51,24 @@ def policy() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @click.option("-o", "--html", type=click.Path(dir_okay=False, path_type=Path),
               help="Write a page with plots to this file; of one trace.")
-def replay(traces: tuple[Path, ...], policies: str, objective: str, as_json: bool, html: Path | None) -> None:
-    """Says what policies would have cost on a trace.
+def replay(
+    traces: tuple[Path, ...], channel: str | None, policies: str, objective: str, as_json: bool, html: Path | None
+) -> None:
+    """Says what policies would have cost on a trace, or on a recording of cwasi-trace --record.
 
     Each is given what it would have seen on the way that it is on, and nothing else. Regret is against the oracle: the
     least that was possible for somebody who knows the future, with the switches paid. Where each block was measured
     twice, it is also against an oracle without luck, which gains nothing from noise. The page and the JSON tell between
     which figures they lie, nineteen times in twenty.
 
+    A recording tells what a channel carried and, on the way in use, how long messages took. What they would have taken
+    on others is the model's guess, with what this node charges.
+
     \b
     Examples:
       cwasi policy replay busy.trace
       cwasi policy replay busy.trace --policy cost,always:tcp,my_policy.py:MyPolicy -o busy.html
+      cwasi policy replay run.jsonl --channel frames
     """
     from ..policy.oracle import oracle, oracle_without_luck
     from ..policy.replay import replay as replayed
@@ -75,7 +80,7 @@ def replay(traces: tuple[Path, ...], policies: str, objective: str, as_json: boo
     wanted = _objective(objective)
     results = []
     for path in traces:
-        trace = _read(path)
+        trace = _read(path, channel)
         best, fair = oracle(trace, wanted), oracle_without_luck(trace, wanted)
         found = [best] if fair is None else [best, fair]
         for name in policies.split(","):
@@ -161,16 +166,18 @@ def record(scenario: str, output: Path, seconds: float, redis: str | None) -> No
 policy.add_command(live)
 
 
-def _read(path: Path) -> Trace:
-    from ..policy.trace import read
+def _read(path: Path, channel: str | None) -> Trace:
+    from .policy_load import read
 
     try:
         with path.open(encoding="utf-8") as file:
-            return read(iter(lambda: file.readline(_LONGEST_LINE), ""), str(path))
+            return read(file, path, channel)
     except OSError as error:
         raise NoTrace(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise NoTrace(f"{path}: this is no trace of cwasi policy record or generate") from error
+        raise NoTrace(
+            f"{path}: this is no trace of cwasi policy record or generate, and no recording of cwasi-trace"
+        ) from error
     except BadSpec as error:
         raise NoTrace(str(error)) from error
 
@@ -267,6 +274,8 @@ def _print(compared: Compared) -> None:
     for row in rows:
         shown.add_row(*map(Text, row))
     console(sys.stdout).print(shown)
+    if trace.note:
+        click.echo(trace.note)
     for one in compared.found:
         if one.refused:
             click.echo(f"{one.policy}: {one.refused:,} answers could not be, and no host would have followed them")

@@ -112,9 +112,14 @@ class Recording:
 def read(path: Path) -> Recording:
     """Reads one. A last line that is cut off is left out. Raises NoRecording."""
     try:
-        lines = path.read_bytes().split(b"\n")
+        return parsed(path.read_bytes(), path)
     except OSError as error:
         raise NoRecording(f"{path}: {error.strerror}") from error
+
+
+def parsed(content: bytes, path: Path) -> Recording:
+    """The same, of what stands in the file."""
+    lines = content.split(b"\n")
     whole, rest = lines[:-1], lines[-1]
     objects = [_parsed(path, number, line) for number, line in enumerate(whole, 1)]
     head = objects[0] if objects else {}

@@ -160,7 +160,7 @@ def estimate(costs: Costs, way: Way, conditions: Conditions, together: float | N
     latency, stream, cpu, error = service(costs, way, size, together)
     served = latency
     spins = transport is Transport.RING and cores is not Cores.ONE
-    parked = _parked(way, conditions) if spins else 0.0
+    parked = sleeps(way, conditions) if spins else 0.0
     if transport is not Transport.RING or parked:
         latency += (parked if spins else 1.0) * rest(costs, way, size, rate)
     latency += _queue(rate, conditions.burst, stream, _HOLDS[transport] / max(size, 64.0))
@@ -195,9 +195,10 @@ def _clamped(ns: float) -> float:
     return max(0.0, min(ns, _HIGHEST))
 
 
-def _parked(way: Way, conditions: Conditions) -> float:
-    """As observed on such a way; for another, from the rate, where it is known. Where each message waits for the answer
-    to the one before, that is the rate of the way in use, and on another one answers come as soon as that has them.
+def sleeps(way: Way, conditions: Conditions) -> float:
+    """How often (0 to 1) the receiver sleeps when a message comes: as observed on such a way; for another, from the
+    rate, where it is known. Where each message waits for the answer to the one before, that is the rate of the way in
+    use, and on another one answers come as soon as that has them.
     """
     seen = conditions.way
     alike = seen is None or (seen.transport is Transport.RING and seen.cores is not Cores.ONE)

@@ -36,6 +36,8 @@ class Measured:
     """Messages a second, where these follow the way: each waits for the one before it."""
     halves: tuple[Measured, Measured] | None = None
     """Of two runs, one after the other, of which this is the mean: the noise of one is not in the other."""
+    modelled: bool = False
+    """It was not measured: it is what the model says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,17 @@ class Trace:
     def seconds(self) -> float:
         return sum(block.seconds for block in self.blocks)
 
+    @property
+    def note(self) -> str:
+        """What is to be known of it where not all was measured; else empty."""
+        if not any(one.modelled for block in self.blocks for one in block.measured.values()):
+            return ""
+        seen = sum(not all(one.modelled for one in block.measured.values()) for block in self.blocks)
+        return (
+            f"The way in use was measured in {seen:,} of {len(self.blocks):,} blocks. "
+            "Ways that were not used are priced by the model: their regret is the model's, not measured."
+        )
+
 
 def lines_of(trace: Trace) -> Iterator[str]:
     """The lines of its file."""
@@ -106,6 +119,8 @@ def _line(plain: dict[str, Any]) -> str:
 
 def _plain(one: Measured) -> dict[str, Any]:
     plain = {name: value for name in _FIGURES if (value := getattr(one, name)) is not None}
+    if one.modelled:
+        plain["modelled"] = True
     return plain if one.halves is None else {**plain, "halves": [_plain(half) for half in one.halves]}
 
 
@@ -146,13 +161,13 @@ def _object(line: str, where: str, *, first: bool) -> dict[str, Any]:
     if isinstance(plain, dict):
         return plain
     if first:
-        raise BadSpec(f"{where}: this is no trace of cwasi policy record or generate")
+        raise BadSpec(f"{where}: this is no trace of cwasi policy record or generate, and no recording of cwasi-trace")
     raise BadSpec(f"{where}: no object of JSON; the file is damaged or cut off: record it again")
 
 
 def _header(plain: dict[str, Any]) -> dict[str, Any]:
     if plain.get("kind") != KIND:
-        raise BadSpec("this is no trace of cwasi policy record or generate")
+        raise BadSpec("this is no trace of cwasi policy record or generate, and no recording of cwasi-trace")
     if plain.get("schema") != SCHEMA:
         raise BadSpec(f"its format is {plain.get('schema')!r}, and this version reads {SCHEMA}")
     about, changes = plain.get("about", {}), plain.get("changes")
@@ -196,6 +211,9 @@ def _measured(plain: object, *, whole: bool = True) -> Measured:
         raise BadSpec("latency_ns was not measured")
     if found.get("rate") == 0:
         raise BadSpec("rate is how many messages come a second, and some do")
+    found["modelled"] = plain.get("modelled", False)
+    if not isinstance(found["modelled"], bool):
+        raise BadSpec("modelled is true for what was not measured, else false")
     if whole and (halves := plain.get("halves")) is not None:
         if not isinstance(halves, list) or len(halves) != 2:
             raise BadSpec("halves are two: what was measured in each of two runs")

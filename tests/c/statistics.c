@@ -78,6 +78,10 @@ int main(void)
         CHECK(end[i].calls == MESSAGES && end[i].function == 4);
         CHECK(end[i].copying_ns > 0 && end[i].copying_ns <= end[i].calls_ns && end[i].waited_ns == 0);
     }
+    cwasi_stats stats;
+    cwasi_channel_stats(rx, &stats);
+    CHECK(stats.timed > 0 && end[1].timed == stats.timed && end[1].timed_ns >= 16 * stats.timed);
+    CHECK(end[0].timed == 0 && end[0].timed_ns == 0);
     const cwasi_function_statistics *f = seen->functions;
     CHECK_EQ(f[4].calls, 2 * MESSAGES);
     CHECK_EQ(f[4].copying_ns, end[0].copying_ns + end[1].copying_ns);
@@ -85,8 +89,6 @@ int main(void)
     CHECK_EQ(cwasi_attribution_enter(3), 4);
     CHECK(f[4].ns >= f[4].calls_ns && f[3].ns == 0);
 
-    cwasi_stats stats;
-    cwasi_channel_stats(rx, &stats);
     pthread_t other = start(receive_one, NULL);
     wait_until_it_sleeps(stats.waits);
     CHECK_EQ(cwasi_channel_send(tx, data, 1, 0), 0);
