@@ -162,7 +162,7 @@ def _save(path: Path, text: str) -> None:
         raise click.FileError(str(path), error.strerror) from error
 
 
-def _read(path: Path, channel: str | None) -> Trace:
+def _read(path: Path, channel: str | None = None) -> Trace:
     from .policy_load import read
 
     try:
