@@ -312,7 +312,8 @@ def test_a_real_recording(tmp_path: Path) -> None:
     found = load(lines[0], lines[1:-1], COSTS, "there")
     sent = [one for line in lines[1:-1] for one in line["tax"]["channels"] if (one["channel"], one["function"]) == ASKS]
     assert sum(block.messages for block in found.blocks) == sum(one["messages"] for one in sent) > 0
-    assert sum(block.messages * block.size for block in found.blocks) == pytest.approx(sum(one["bytes"] for one in sent))
+    carried = sum(block.messages * block.size for block in found.blocks)
+    assert carried == pytest.approx(sum(one["bytes"] for one in sent))
     assert {block.facts.locality for block in found.blocks} == {Locality.PROCESS}
     assert 64 < max(block.size for block in found.blocks) <= 4096
     known = [block.measured[RING] for block in found.blocks if not block.measured[RING].modelled]
