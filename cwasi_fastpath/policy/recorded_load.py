@@ -17,7 +17,7 @@ from ..modes import EdgeFacts, Locality, Mode, Transport
 from ..names import checked
 from .costs import Costs, number
 from .model import Conditions, estimate, sleeps
-from .trace import Block, Measured, Trace
+from .trace import SHORTEST, Block, Measured, Trace
 from .way import FREE_RING, ONE_CORE, TWO_CORES, Way, way_of
 
 _NEAR = [FREE_RING, *map(way_of, (Transport.PIPE, Transport.TCP))]
@@ -100,8 +100,8 @@ class _Window:
 
 def _window(interval: Mapping[str, Any]) -> _Window:
     seconds = number(interval, "seconds")
-    if not 0 < seconds < _LONGEST:
-        raise BadSpec(f"it takes some time, and less than {_LONGEST:g} s, not {seconds:g}")
+    if not SHORTEST <= seconds < _LONGEST:
+        raise BadSpec(f"it takes {SHORTEST * 1e6:g} us or more, and less than {_LONGEST:g} s, not {seconds:g}")
     ends = [_end(told) for told in interval["tax"]["channels"]]
     heard = {str(told["channel"]): _transport(told["transport"]) for told in interval["channels"]}
     return _Window(seconds, [end for end in ends if end.messages], heard)

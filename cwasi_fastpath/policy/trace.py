@@ -19,7 +19,7 @@ from .way import Way
 KIND = "cwasi-policy-trace"
 SCHEMA = 1
 _HERE = EdgeFacts(Locality.PROCESS)
-_SHORTEST, _LONGEST, _LATEST = 1e-6, 3600.0, 1e8
+SHORTEST, _LONGEST, _LATEST = 1e-6, 3600.0, 1e8
 """Seconds: of a block; of its messages; and until it begins."""
 
 
@@ -188,8 +188,8 @@ def _block(plain: dict[str, Any], before: Block | None) -> Block:
     found: dict[str, Any] = {name: number(plain, name) for name in _NEEDED}
     found |= {name: number(plain, name) for name in _OPTIONAL if plain.get(name) is not None}
     found["messages"] = int(found["messages"])
-    if found["seconds"] < _SHORTEST or found["at"] > _LATEST:
-        raise BadSpec(f"a block takes {_SHORTEST * 1e6:g} us or more, and begins in the first {_LATEST:g} s")
+    if found["seconds"] < SHORTEST or found["at"] > _LATEST:
+        raise BadSpec(f"a block takes {SHORTEST * 1e6:g} us or more, and begins in the first {_LATEST:g} s")
     if before is not None and found["at"] < before.at:
         raise BadSpec("blocks come in the order of their times")
     measured = plain.get("measured")
