@@ -142,6 +142,7 @@ def _calibrated(roads: Sequence[Road], sizes: Sequence[int], redis: str | None) 
         latencies = zip(sizes, curves[road.way].latency_ns, strict=True)
         for size, latency in latencies:
             road.knows(size, latency)
-    switch = {kind: took.ns for kind, took in known.switches.items()}
+    transports = {road.way.transport for road in roads}
+    switch = {kind: took.ns for kind, took in known.switches.items() if kind in transports}
     costs = calibration.costs(redis)
     return replace(costs, wake=known.wake, curves=curves, switch=switch, cores=len(os.sched_getaffinity(0)))
