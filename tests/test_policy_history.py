@@ -99,6 +99,13 @@ def test_the_model_is_heard_where_windows_differ() -> None:
     assert 0 < mean(few) < 0.6 * log(4.2) < mean(many, now=149.0)
 
 
+def test_a_switch_at_no_time() -> None:
+    """What is no time is not carried on: it is not even the same as itself."""
+    history = windows(EdgeHistory(), [1.0] * 3)
+    assert history.switched(nan, ONE).since == history.observed_at
+    assert EdgeHistory().switched(nan, ONE).since is None
+
+
 def test_kinds_of_conditions() -> None:
     often, seldom = Conditions(64.0, rate=1e5), Conditions(64.0, rate=100.0)
     assert len({kind_of(often, level) for level in range(3)} | {kind_of(seldom, level) for level in range(3)}) == 6

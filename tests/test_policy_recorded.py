@@ -1,5 +1,5 @@
-"""What the cost policy shows on traces of real messages, recorded on a quiet machine after it was done: pure replay of
-what is in tests/data, so the same each time."""
+"""What the cost policy shows on traces of real messages, recorded on a quiet machine and not used to make it: pure
+replay of what is in tests/data, so the same each time."""
 
 from __future__ import annotations
 

@@ -387,6 +387,20 @@ def test_pauses_are_no_slowness() -> None:
     assert len(kinds) > 1, "what was learnt before is not mixed with this"
 
 
+@pytest.mark.parametrize(("messages", "windows"), [(10_000, 1), (50, 2)])
+def test_many_messages_after_few_are_believed_where_one_window_of_them_pays(messages: int, windows: int) -> None:
+    """Though they take no longer than those few did, and though on one core it cannot be seen what waits on two."""
+    seldom = replace(ASKED, messages=25, rate=500.0, seconds=0.05, latency_ns=20_000.0, parked=1.0, others=None)
+    edge = settled(observation=seldom, ways=frozenset({ONE, TWO}))
+    assert edge.way == ONE, "who has two cores sleeps in between"
+    for _ in range(10):
+        edge.window(replace(seldom, latency_ns=1800.0, parked=0.0), seconds=0.05)
+    history = edge.request.history
+    assert edge.way == ONE and history is not None and history.held is not None and history.held.apart == 0.0
+    many = replace(ASKED, messages=messages, rate=200e3, seconds=0.05, latency_ns=1800.0, others=None)
+    assert [edge.window(many, seconds=0.05) for _ in range(windows)] == [*[ONE] * (windows - 1), TWO]
+
+
 def test_a_switch_after_which_fewer_messages_are_sent_may_be_right() -> None:
     """Where nobody answers, their number says nothing of the way."""
     edge = Edge(CostPolicy(COSTS), PIPE)

@@ -16,11 +16,10 @@ from enum import Enum, auto
 from statistics import median
 
 from .. import calibration
-from ..channel import open_channel
 from ..errors import BadSpec
 from ..modes import EdgeFacts, Locality, Mode, Transport, mode_of
 from ..neighbour import neighbours
-from ..policy import Cores, Costs, Curve, Way
+from ..policy import Cores, Costs, Way
 from ..policy.trace import Block, Measured, Trace
 from .busy import Busy
 from .environment import environment
@@ -30,7 +29,6 @@ from .wire import Wire, a_wire
 SMALL, MIDDLE, LARGE = 64, 1024, LARGEST
 _FIRST_ROUNDS = 40
 """Before the trace begins: what a calibration would know."""
-_SWITCHES = 5
 _FAR = Locality.ELSEWHERE
 _SLOW_DELAY, _SLOW_RATE = 0.002, 8e6
 """Seconds, and bytes a second, of a network that got worse."""
@@ -166,17 +164,22 @@ def _mean(one: float | None, other: float | None, digits: int) -> float | None:
 
 
 def _calibrated(roads: Sequence[Road], sizes: Sequence[int], redis: str | None) -> Costs:
-    """As a calibration would have it, on these sizes."""
+    """As a calibration has it, and messages of these sizes as they are on these roads."""
+    known = calibration.calibrate(redis)
+    before = known.curves(redis)
     found: dict[tuple[Way, int], list[Measured]] = {}
     for _ in range(_FIRST_ROUNDS):
         for road in roads:
             for size in sizes:
                 found.setdefault((road.way, size), []).append(road.run(size))
     curves = {
-        road.way: Curve(
-            tuple(map(float, sizes)),
+        road.way: replace(
+            before[road.way],
+            sizes=tuple(map(float, sizes)),
             # Of runs that nobody disturbed: what others on the cores do to a way is known apart from this.
-            tuple(median(one.latency_ns for one in found[road.way, size][3:]) for size in sizes),
+            latency_ns=tuple(median(one.latency_ns for one in found[road.way, size][3:]) for size in sizes),
+            stream_ns=(),
+            cpu_ns=(),
             error=0.1,
         )
         for road in roads
@@ -186,27 +189,6 @@ def _calibrated(roads: Sequence[Road], sizes: Sequence[int], redis: str | None) 
         for size, latency in latencies:
             road.knows(size, latency)
     transports = {road.way.transport for road in roads}
-    switch = {kind: _switch_ns(kind, redis) for kind in Transport if kind in transports}
+    switch = {kind: took.ns for kind, took in known.switches.items() if kind in transports}
     costs = calibration.costs(redis)
-    return replace(costs, curves=curves, switch=switch, cores=len(os.sched_getaffinity(0)))
-
-
-def _switch_ns(kind: Transport, redis: str | None) -> float:
-    """What the message that meets a switch to this transport waits, and the switch itself."""
-    other = "pipe" if kind is Transport.RING else "ring"
-    target = redis if kind is Transport.REDIS and redis else str(kind)
-    tx, rx = open_channel("recording.switch", other)
-    times = []
-    with tx, rx:
-        for _ in range(_SWITCHES):
-            begin = time.perf_counter_ns()
-            tx.switch(target)
-            tx.send(b"the first by the new way")
-            rx.recv(5.0)
-            times.append(time.perf_counter_ns() - begin)
-            tx.switch(other)
-            tx.send(b"and back")
-            rx.recv(5.0)
-    return float(median(times))
-
-
+    return replace(costs, wake=known.wake, curves=curves, switch=switch, cores=len(os.sched_getaffinity(0)))

@@ -159,18 +159,21 @@ class CostPolicy(Policy):
 
     def _believes(self, request: Request, old: EdgeHistory, raw: Conditions, seen: Observation) -> bool:
         """Whether conditions that were seen in one window only are acted on at once: where they explain what was
-        measured, and those that were held do not; or where what was counted, size and rate, makes another way so much
-        cheaper that a single window pays for the switch, and for that back.
+        measured, and those that were held do not; or where what was counted (size, rate, and whether messages follow
+        each other) makes another way so much cheaper that a single window pays for the switch, and for that back.
         """
         held, way = old.held, raw.way
-        if held is None or way is None or alike(raw, held):
+        if held is None or way is None:
+            return False
+        raw = old.remembered(request.now, raw, held)   # what is not seen on this way is as it was
+        if alike(raw, held):
             return False
         if seen.latency_ns is not None:
             before, now = (estimate(self.costs, way, one).latency for one in (held, raw))
             off = log(max(1.0, seen.latency_ns) / max(1.0, before))
             if abs(off) > _STRIKING and abs(log(max(1.0, seen.latency_ns) / max(1.0, now))) < abs(off) / 2:
                 return True
-        if not alike(raw, held._replace(size=raw.size, rate=raw.rate, parked=raw.parked)):
+        if not alike(raw, held._replace(size=raw.size, rate=raw.rate, parked=raw.parked, burst=raw.burst)):
             return False
         outlook = look(self.costs, request, raw, old.outlook)
         place = outlook.place(way)

@@ -278,8 +278,8 @@ class EdgeHistory(NamedTuple):
         held = self.held
         follows = held is not None and held.burst < REGULAR and held.way is not None and not self.bars(held.way, now)
         return self._replace(
-            since=now, switches=self.switches + 1, windows=0, up=0.0, down=0.0, owed=(), patience=0,
-            rate_before=held.rate if held is not None and follows else None, fewer=0,
+            since=now if isfinite(now) else self.observed_at, switches=self.switches + 1, windows=0, up=0.0, down=0.0,
+            owed=(), patience=0, rate_before=held.rate if held is not None and follows else None, fewer=0,
         )  # fmt: skip
 
     def bars(self, way: Way | None, now: float) -> bool:
