@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from math import inf
 
 from .channel import Channel
 from .endpoint import Endpoint
@@ -15,15 +14,12 @@ from .modes import EdgeFacts, Locality, Transport
 from .named_channel import Counted, NamedChannel
 from .observing import Counts
 from .policy import Cores, EdgeHistory, Objective, Way
+from .policy.known_network import KnownNetwork
 from .policy.way import way_of
 from .transport.tcp_info import Network
 
 _MESSAGES, _SECONDS = 1000, 10.0
 """That a channel is looked at on a way, whichever comes first, before it leaves that."""
-_NETWORK_SECONDS = 30.0
-"""For which what a network gave is taken to be what it gives."""
-_AWAY_SECONDS = 600.0
-"""For which a network is taken to be as it was, where a channel goes by another way."""
 _SURE = 2
 """Windows in a row that tell that messages are queued, or are no longer."""
 
@@ -63,11 +59,7 @@ class Kept:
     """They have been for some time."""
     stream: Objective | None = None
     """What is to be small then."""
-    network: Network | None = None
-    met_at: float = -inf
-    """When that was seen,"""
-    measured_at: float = -inf
-    """and when, last, how much it gives."""
+    known: KnownNetwork[Network] = field(default_factory=KnownNetwork)
     observation: Observation | None = None
     observed_at: float | None = None
     began_at: float | None = None
@@ -82,18 +74,13 @@ class Kept:
     """Why the last choice is held, where something went wrong."""
 
     def met_network(self, found: Network | None, now: float, far: bool) -> None:
-        """What it gives stays known for some time: who sends little does not see it, nor who goes by a server. Or a
-        channel that has left a slow network for a server would come back at once, and leave it again. far: it goes
-        from node to node, by whatever.
-        """
-        if found is None and far and now - self.met_at < _AWAY_SECONDS:
-            return
-        self.met_at = now if found is not None else -inf
-        if found is not None and found.bytes_per_second is None and now - self.measured_at < _NETWORK_SECONDS:
-            found = replace(found, bytes_per_second=None if self.network is None else self.network.bytes_per_second)
-        elif found is not None and found.bytes_per_second is not None:
-            self.measured_at = now
-        self.network = found
+        """See KnownNetwork.met()."""
+        self.known.met(found, now, far)
+
+    @property
+    def network(self) -> Network | None:
+        """What is known of it."""
+        return self.known.seen
 
     def begins_to_wait(self, before: float) -> None:
         """Until its turn. before: when its ends had counted nothing new, if it did not wait by then."""
@@ -108,10 +95,12 @@ class Kept:
         self.met += seen.messages
 
     def settled(self, now: float) -> bool:
-        """Whether it is known well enough to be changed; a run of a few messages never is."""
+        """Whether it is known well enough to be changed; a run of a few messages never is, but where the way was a
+        mistake, or is only tried to see how its network is.
+        """
         long = self.began_at is not None and now - self.began_at >= _SECONDS
-        mistaken = self.history.bars(self.way, now)
-        return now >= self.not_before and (long or mistaken or self.met >= _MESSAGES)
+        brief = self.history.bars(self.way, now) or self.history.looks(self.way, now)
+        return now >= self.not_before and (long or brief or self.met >= _MESSAGES)
 
     def counts_as_full(self, full: bool) -> None:
         """For one window; after the first a single one changes nothing."""

@@ -138,6 +138,8 @@ class Observation:
     """There and back between the nodes, as the network's smoothed estimate has it."""
     bytes_per_second: float | None = None
     """What the network between the nodes gives."""
+    network_age: float | None = None
+    """Seconds since these two were seen, where nothing goes through that network now; else they are of this window."""
     syscalls_ns: float | None = None
     """In system calls, without the sleep in them, for one message, of that end for which it is more. This and what is
     below only a tracer knows.
@@ -168,7 +170,7 @@ _LONG, _MANY = 1e13, 1e5
 _HIGHEST = {
     "messages": 2.0**63, "mean_bytes": 2.0**31, "parked": 1.0, "seconds": _LONG, "latency_ns": _LONG, "rate": _LONG,
     "burst": _LONG, "cpu_ns": _LONG, "contention": 1.0, "others": _MANY, "srtt_ns": _LONG, "bytes_per_second": _LONG,
-    "syscalls_ns": _LONG, "woken_ns": _LONG,
+    "network_age": _LONG, "syscalls_ns": _LONG, "woken_ns": _LONG,
 }  # fmt: skip
 """What is more cannot be."""
 _NEEDED = ("messages", "mean_bytes", "parked")
@@ -196,6 +198,7 @@ def sane(observation: Observation) -> Observation | None:
         and (o.others is None or 0 <= o.others <= _MANY)
         and (o.srtt_ns is None or 0 <= o.srtt_ns <= _LONG)
         and (o.bytes_per_second is None or 0 <= o.bytes_per_second <= _LONG)
+        and (o.network_age is None or 0 <= o.network_age <= _LONG)
         and (o.syscalls_ns is None or 0 <= o.syscalls_ns <= _LONG)
         and (o.woken_ns is None or 0 <= o.woken_ns <= _LONG)
     ):  # fmt: skip

@@ -211,7 +211,10 @@ class Steward:
         if seen.latency_ns is not None:
             kept.counts_as_full(queued(seen))
         if (network := kept.network) is not None:
-            seen = replace(seen, srtt_ns=network.srtt_ns, bytes_per_second=network.bytes_per_second)
+            seen = replace(
+                seen, srtt_ns=network.srtt_ns, bytes_per_second=network.bytes_per_second,
+                network_age=kept.known.age(now),
+            )  # fmt: skip
         return seen
 
     def _traced(self, busy: list[tuple[Kept, Observation]], guests: Mapping[str, Guest], now: float) -> Windows:

@@ -156,7 +156,7 @@ def test_no_costs_break_it(costs: Costs, way: Way, size: float) -> None:
 observations = st.builds(
     Observation, st.integers(-(2**70), 2**70), figures, figures, seconds=figures, latency_ns=figures, rate=figures,
     burst=figures, cpu_ns=figures, contention=figures, others=figures, srtt_ns=figures, bytes_per_second=figures,
-    syscalls_ns=figures, woken_ns=figures,
+    network_age=figures, syscalls_ns=figures, woken_ns=figures,
 )  # fmt: skip
 
 

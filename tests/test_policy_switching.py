@@ -222,7 +222,7 @@ figures = st.none() | st.floats() | st.sampled_from([nan, inf, -inf, -1.0, 0.0, 
 wild = st.builds(
     Observation, st.integers(-5, 10**7), st.floats(), st.floats(), seconds=figures, latency_ns=figures, rate=figures,
     burst=figures, cpu_ns=figures, contention=figures, others=figures, srtt_ns=figures, bytes_per_second=figures,
-    syscalls_ns=figures, woken_ns=figures,
+    network_age=figures, syscalls_ns=figures, woken_ns=figures,
 )  # fmt: skip
 moments = st.floats(-1e9, 1e9) | st.sampled_from([nan, inf, -inf])
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp
+from math import exp, hypot
 from typing import NamedTuple
 
 from .costs import SIZES
 from .history import EdgeHistory, Trial
+from .model import REGULAR
 from .outlook import Outlook, switch_ns
+from .unseen import hope
 from .way import Way
 
 
@@ -29,6 +31,12 @@ class Caution:
     """Seconds before a way that was tried in vain is tried again; twice as long each time."""
     rest: float = 0.25
     """The same where others have wanted a core, as they may leave soon."""
+    retry: float = 1.0
+    """Seconds before a network that was still bad is tried again; twice as long each time,"""
+    loss: float = 0.02
+    """until such trials cost no more than so much of what messages cost meanwhile;"""
+    longer: float = 1.1
+    """and then so many times as long."""
     share: float = 0.01
     """Of the time, at most, for trying."""
 
@@ -38,7 +46,7 @@ class Choice(NamedTuple):
 
     way: Way
     why: str
-    """first, best, new, small, unsure, dear, cheaper, trial, mistake."""
+    """first, best, new, small, unsure, dear, cheaper, trial, look, mistake."""
     best: Way
     """The cheapest by expectation."""
     saves: float
@@ -52,19 +60,32 @@ class Likely(NamedTuple):
 
     cost_ns: list[float]
     errors: list[float]
+    hoped: int | None = None
+    """The way that may cost so little only as nobody has seen for some time how its network is."""
 
 
 def likely(history: EdgeHistory, outlook: Outlook, now: float, current: Way | None) -> Likely:
-    """The model, corrected by what was measured."""
+    """The model, corrected by what was measured, and what may be of a network that was not seen for some time."""
+    costs, errors = _corrected(history, outlook, now, current)
+    if (better := hope(history, outlook, costs, now, current)) is None:
+        return Likely(costs, errors)
+    costs[better.place] *= exp(better.factor)
+    errors[better.place] = hypot(errors[better.place], better.factor / 2)
+    return Likely(costs, errors, better.place)
+
+
+def _corrected(
+    history: EdgeHistory, outlook: Outlook, now: float, current: Way | None
+) -> tuple[list[float], list[float]]:
     if not history.records:
-        return Likely(list(outlook.cost_ns), [estimate.error for estimate in outlook.estimates])
+        return list(outlook.cost_ns), [estimate.error for estimate in outlook.estimates]
     costs, errors = [], []
     for way, ns, estimate in zip(outlook.ways, outlook.cost_ns, outlook.estimates, strict=True):
         kind = outlook.kind + len(SIZES) * estimate.level
         factor, deviation = history.corrected(way, kind, estimate.error, now, current)
         costs.append(ns * exp(factor) if factor else ns)
         errors.append(deviation)
-    return Likely(costs, errors)
+    return costs, errors
 
 
 def owed(history: EdgeHistory, found: Likely, current: int, messages: float) -> tuple[float, ...]:
@@ -93,7 +114,8 @@ def choose(
     if best == here:
         return Choice(current, "best", current, 0.0, 0.0)
     saves, sure = _saves(found, here, best)
-    if history.switches and history.windows < caution.settle:
+    looks = _looks(caution, history, current, now)
+    if history.switches and history.windows < caution.settle and not looks:
         return Choice(current, "new", ways[best], saves, sure)
     rate = outlook.conditions.rate
     chosen, why = here, "small"
@@ -106,14 +128,15 @@ def choose(
         debt = history.owed[index] if index < len(history.owed) else 0.0
         price = switch_ns(outlook.costs, current, way)
         worth = gain * rate * history.span + debt - price
-        certain = gain > caution.margin * _saves(found, here, index)[1]
+        # Who has only looked whether a network is good again goes back to where it was known to be better.
+        certain = index != found.hoped and (looks or gain > caution.margin * _saves(found, here, index)[1])
         known = caution.hope * costs[here] * found.errors[here]
         if not certain and (gain <= known or not _may_try(history, way, now)):
             why = "unsure" if chosen == here else why
         elif worth <= (0.0 if certain else price):
             why = "dear" if chosen == here else why
         elif worth > most:
-            chosen, most, why = index, worth, "cheaper" if certain else "trial"
+            chosen, most, why = index, worth, "look" if index == found.hoped else "cheaper" if certain else "trial"
     if history.idle and chosen != here:   # the ways are not compared in such a window
         chosen, why = here, "small"
     return Choice(ways[chosen], why, ways[best], saves, sure)
@@ -125,8 +148,38 @@ def _saves(found: Likely, here: int, there: int) -> tuple[float, float]:
     return found.cost_ns[here] - found.cost_ns[there], (a * a + b * b) ** 0.5
 
 
+def _looks(caution: Caution, history: EdgeHistory, current: Way, now: float) -> bool:
+    """Whether the way in use was taken only just, to see how its network is."""
+    just = history.windows < caution.settle or now - (history.since or 0.0) < caution.retry
+    return just and history.looks(current, now)
+
+
 def _may_try(history: EdgeHistory, way: Way, now: float) -> bool:
     return history.trying == way or all(now >= trial.again for trial in history.trials if trial.way == way)
+
+
+def looked(
+    caution: Caution, history: EdgeHistory, outlook: Outlook, way: Way, current: Way | None, now: float, window: float
+) -> EdgeHistory:
+    """A network that nobody went through is tried now, to see how it is."""
+    last = next((trial for trial in history.trials if trial.way == way and trial.brief), None)
+    pause = max(caution.retry, caution.settle * window)
+    if last is not None and history.since is not None and history.since <= last.again:   # it was left at once
+        bearable = _bearable(caution, outlook, way, current, window)
+        pause = min(3600.0, max(pause, caution.longer * last.pause, min(2 * last.pause, bearable)))
+    others = tuple(trial for trial in history.trials if trial.way != way)
+    return history._replace(trials=(*others, Trial(way, now + pause, pause, brief=True)), trying=way)
+
+
+def _bearable(caution: Caution, outlook: Outlook, way: Way, current: Way | None, window: float) -> float:
+    """Seconds from one such trial in vain to the next with which these cost little of what messages do."""
+    index, back = outlook.place(way), outlook.place(current)
+    assert index is not None and current is not None and back is not None
+    there, here = outlook.cost_ns[index], max(1.0, outlook.cost_ns[back])
+    rate = max(1e-9, outlook.conditions.rate)
+    met = window * rate * (min(1.0, here / there) if outlook.conditions.burst < REGULAR else 1.0)
+    switches = switch_ns(outlook.costs, current, way) + switch_ns(outlook.costs, way, current)
+    return (met * max(0.0, there - here) + switches) / (caution.loss * here * rate)
 
 
 def tried(caution: Caution, history: EdgeHistory, way: Way, now: float, window: float) -> EdgeHistory:

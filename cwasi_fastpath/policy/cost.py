@@ -6,7 +6,7 @@ from math import isfinite, log
 
 from ..metrics import Observation, sane
 from ..modes import Locality, mode_of
-from .choice import Caution, Choice, barred, choose, likely, owed, tried
+from .choice import Caution, Choice, barred, choose, likely, looked, owed, tried
 from .costs import Costs
 from .decision import Decision, Policy, Request, ruled_out_way
 from .explanation import basis_of, explained, lacks, reason_of
@@ -87,9 +87,11 @@ class CostPolicy(Policy):
         if not outlook.ways:
             return history, None
         choice, history = self._chosen(request, history, outlook)
+        window = 0.0 if old.observed_at is None else max(0.0, request.now - old.observed_at)
         if choice.why == "trial":
-            window = 0.0 if old.observed_at is None else max(0.0, request.now - old.observed_at)
             history = tried(self.caution, history, choice.way, request.now, window)
+        elif choice.why == "look":
+            history = looked(self.caution, history, outlook, choice.way, request.current, request.now, window)
         return history, choice.way
 
     def _as_before(self, request: Request, old: EdgeHistory, seen: Observation) -> EdgeHistory | None:

@@ -55,6 +55,8 @@ def reason_of(request: Request, choice: Choice, chosen: Prediction, basis: str, 
         return f"{where}; {stays[choice.why]}; {basis}"
     if choice.why == "mistake":
         return f"{where}; by {request.current} far fewer messages came than before the switch; {basis}"
+    if choice.why == "look":
+        return f"{where}; tried for a moment, as its network may be good again; {basis}"
     tried = "tried, as it may be cheaper" if choice.why == "trial" else "cheaper"
     return f"{where}; {tried} than {request.current}: {us:.1f} us a message predicted, {basis}"
 

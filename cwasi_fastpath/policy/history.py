@@ -94,6 +94,8 @@ class Trial(NamedTuple):
     pause: float
     barred: bool = False
     """Not even if it seems sure to be better: it was not, by the messages that came."""
+    brief: bool = False
+    """To see how its network is by now, which one window shows."""
 
 
 class EdgeHistory(NamedTuple):
@@ -285,6 +287,10 @@ class EdgeHistory(NamedTuple):
     def bars(self, way: Way | None, now: float) -> bool:
         """Whether the last switch to it was a mistake, not long ago."""
         return any(trial.barred and trial.way == way and now < trial.again for trial in self.trials)
+
+    def looks(self, way: Way | None, now: float) -> bool:
+        """Whether it was tried just now, to see how its network is."""
+        return any(trial.brief and trial.way == way and now < trial.again for trial in self.trials)
 
     def proved(self) -> tuple[EdgeHistory, bool]:
         """With one more window on the way in use; and whether the switch to it was a mistake.

@@ -39,6 +39,12 @@ class Outlook(NamedTuple):
         """Whether it would be the same if it was made now."""
         return self.conditions is conditions and self.costs is costs and self.asked == asked_of(request)
 
+    @property
+    def objective(self) -> Objective:
+        """What the costs are weighed by."""
+        found: Objective = self.asked[_OBJECTIVE]
+        return found
+
     def kind_at(self, index: int) -> int:
         """The kind of conditions on that way."""
         return self.kind + len(SIZES) * self.estimates[index].level
@@ -58,6 +64,10 @@ def asked_of(request: Request) -> tuple[Any, ...]:
         request.facts, request.ways, request.available, request.limits, request.objective, request.mode,
         request.transport, request.receivers, request.missing, pinned,
     )  # fmt: skip
+
+
+_OBJECTIVE = 4
+"""Where it stands in that."""
 
 
 def look(costs: Costs, request: Request, conditions: Conditions, old: Outlook | None) -> Outlook:

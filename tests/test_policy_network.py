@@ -1,0 +1,161 @@
+"""A network that nobody goes through: what is known of it ages, and it is tried for a moment if it is good again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+import pytest
+
+from cwasi_fastpath.kept import Kept
+from cwasi_fastpath.metrics import Observation
+from cwasi_fastpath.modes import EdgeFacts, Locality, Transport
+from cwasi_fastpath.policy import CostPolicy, EdgeHistory, Request, Way
+from cwasi_fastpath.policy.generate import generate
+from cwasi_fastpath.policy.history import Trial
+from cwasi_fastpath.policy.known_network import KnownNetwork
+from cwasi_fastpath.transport.tcp_info import Network
+
+TCP, REDIS = Way(Transport.TCP), Way(Transport.REDIS)
+COSTS = generate("link", seconds=0.1).costs
+GOOD, BAD = 150e3, 4e6
+WINDOW = 0.05
+
+
+@dataclass
+class Edge:
+    """Between two nodes, with 500 messages a second, whose latency nobody sees. srtt: of the network, by the time."""
+
+    srtt: Callable[[float], float]
+    policy: CostPolicy = field(default_factory=lambda: CostPolicy(COSTS))
+    window: float = WINDOW
+    tells: bool = True
+    """Whether it is told for how long nobody has seen the network."""
+    known: KnownNetwork[Observation] = field(default_factory=KnownNetwork)
+    request: Request = field(default_factory=lambda: Request(
+        EdgeFacts(Locality.ELSEWHERE), available=frozenset({Transport.TCP, Transport.REDIS}), current=TCP,
+        ways=frozenset({TCP, REDIS}),
+    ))  # fmt: skip
+    switches: list[tuple[float, Way]] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+
+    def run(self, until: float) -> None:
+        while (now := self.request.now + self.window) < until:
+            seen = Observation(
+                round(500 * self.window), 1024.0, 0.0, seconds=self.window, rate=500.0, srtt_ns=self.srtt(now)
+            )
+            self.step(now, seen)
+
+    def step(self, now: float, seen: Observation) -> None:
+        current = self.request.current
+        found = self.known.met(seen if current == TCP else None, now, True)
+        age = self.known.age(now) if self.tells else None
+        srtt = None if found is None else found.srtt_ns
+        request = replace(self.request, now=now, observation=replace(seen, srtt_ns=srtt, network_age=age))
+        history, way = self.policy.step(request)
+        if way is not None and way != current:
+            self.switches.append((now, way))
+            decision = self.policy.decide(replace(request, history=history))
+            assert decision is not None and decision.way == way
+            self.reasons.append(decision.reason)
+            history = history.switched(now, way)
+        self.request = replace(request, history=history, current=way)
+
+    @property
+    def looks(self) -> Iterator[tuple[float, float]]:
+        """When the network was tried, and for how long."""
+        for (begin, way), (end, _) in pairwise(self.switches):
+            if way == TCP:
+                yield begin, end - begin
+
+
+def bad_from(begin: float, end: float = 1e9) -> Callable[[float], float]:
+    return lambda now: BAD if begin <= now < end else GOOD
+
+
+def test_a_network_that_stays_bad_is_tried_a_window_at_a_time_and_less_and_less() -> None:
+    edge = Edge(bad_from(10.0), window=0.25)
+    edge.run(3610.0)
+    begins = [begin for begin, _ in edge.looks]
+    assert {round(lasted, 6) for _, lasted in edge.looks} == {0.25}, "one window shows it"
+    pauses = [after - before for before, after in pairwise(begins)]
+    late = 10 * edge.window   # the ways are not compared in each window
+    assert all(after > before - late for before, after in pairwise(pauses)) and pauses[-1] > 30 * pauses[0]
+    assert 3 < len(begins) < 60 and edge.request.current == REDIS
+
+
+def test_it_comes_back_when_the_network_has_recovered() -> None:
+    edge = Edge(bad_from(10.0, 50.0))
+    edge.run(70.0)
+    came, way = edge.switches[-1]
+    assert way == TCP and 50.0 <= came < 57.0
+    assert len(edge.switches) == 2 + 2 * len(list(edge.looks)), "there, back, and what was tried in between"
+
+
+def test_after_a_network_was_good_for_some_time_pauses_are_short_again() -> None:
+    edge = Edge(lambda now: BAD if 10.0 <= now < 50.0 or now >= 100.0 else GOOD)
+    edge.run(104.0)
+    again = [begin for begin, _ in edge.looks if begin > 100.0]
+    assert len(again) >= 2 and again[0] < 103.0
+
+
+def test_what_is_told_as_new_is_not_doubted() -> None:
+    """As where somebody else sees the network."""
+    edge = Edge(bad_from(10.0), tells=False)
+    edge.run(60.0)
+    assert [way for _, way in edge.switches] == [REDIS]
+
+
+def test_what_is_not_told_any_more_is_long_ago() -> None:
+    edge = Edge(bad_from(10.0))
+    edge.run(10.5)
+    assert edge.request.current == REDIS
+    edge.known = KnownNetwork()
+    edge.run(10.8)
+    assert list(edge.looks) and edge.request.current == REDIS
+
+
+def test_a_way_that_is_never_good_is_not_tried() -> None:
+    """Its network as it usually is would not make it cheaper than that in use."""
+    curves = {**COSTS.curves, REDIS: replace(COSTS.curves[REDIS], latency_ns=(10.0,) * 6)}
+    edge = Edge(lambda now: BAD, CostPolicy(replace(COSTS, curves=curves)))
+    edge.run(60.0)
+    tried = list(edge.looks)
+    assert edge.request.current == REDIS and not tried
+
+
+def test_it_says_why() -> None:
+    edge = Edge(bad_from(10.0))
+    edge.run(11.5)
+    assert "tried for a moment, as its network may be good again" in edge.reasons[1]
+    assert "cheaper than tcp" in edge.reasons[2]
+
+
+def test_a_host_leaves_at_once_what_it_only_looks_at() -> None:
+    kept = Kept(None, None, 1, frozenset(), frozenset())   # type: ignore[arg-type]
+    kept.channel = type("Channel", (), {"transport": Transport.TCP})()
+    kept.saw(Observation(10, 1024.0, 0.0), 100.0)
+    assert not kept.settled(100.05)
+    kept.history = EdgeHistory(trials=(Trial(TCP, 101.0, 1.0, brief=True),))
+    assert kept.settled(100.05) and not kept.settled(101.05), "it is not looked at any more"
+
+
+def test_how_long_ago_a_network_was_seen() -> None:
+    known: KnownNetwork[Network] = KnownNetwork()
+    assert known.age(5.0) is None
+    known.met(Network(1e6, 1e6, None, 0), 10.0, True)
+    assert known.age(10.0) is None, "now"
+    known.met(None, 12.5, True)
+    assert known.age(12.5) == 2.5
+    assert known.age(9.0) is None, "a clock that goes back makes nothing older"
+    known.met(None, 610.0, True)
+    assert known.seen is None and known.age(610.0) is None
+
+
+@pytest.mark.parametrize("window", [0.02, 1.0])
+def test_windows_of_any_length(window: float) -> None:
+    edge = Edge(bad_from(10.0, 70.0), window=window)
+    edge.run(120.0)
+    assert edge.switches[-1][1] == TCP
+    assert all(lasted < 1.5 * window for _, lasted in edge.looks)
