@@ -36,6 +36,7 @@ build: $(BIN)/.ready $(FUNCTIONS) ## .venv with cwasi and cwasi-trace, and the e
 .PHONY: demo
 demo: build ## a picture pipeline four ways, then a load that changes under the policy (INPUT=file)
 	@mkdir -p $(dir $(OUTPUT))
+	@-$(BIN)/cwasi calibrate > /dev/null   # so that the policy knows what ways cost here before it tries them
 	@$(BIN)/cwasi demo --functions $(BUILD)/functions --input "$(INPUT)" --output "$(OUTPUT)" \
 	    --report $(BUILD)/demo/report.json
 
