@@ -43,10 +43,11 @@ demo: build ## a picture pipeline four ways, then a load that changes under the 
 .PHONY: test
 test: lint test-model test-c test-faults test-fuzz test-python ## lint, model, C under sanitizers, kills, fuzzing, Python
 
-# Tests wait for most of their time. Two at once are as many as two cores leave a processor to.
+# Tests wait for most of their time. Two at once are as many as two cores leave a processor to. A test that hangs ends
+# its process, and with that the run: a new process would begin with the same test.
 .PHONY: test-python
 test-python: build $(GUESTS)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --max-worker-restart 0
 
 .PHONY: test-c
 test-c: system

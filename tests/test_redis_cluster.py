@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +16,7 @@ from redis.cluster import RedisCluster
 from redis_servers import HANG, SAFE, Server, free_port, on_loopback
 
 import cwasi_fastpath as cwasi
+from cwasi_fastpath.transport.redis_send import SendPump
 
 SLOTS = 16384
 KEY = "cwasi:{lab}"
@@ -273,12 +275,15 @@ def test_a_failover_may_lose_what_no_replica_has(watched: Watched) -> None:
     watched.cut_replicas()
     tx.send(b"two")
     assert rx.recv(timeout=HANG) == b"two"
+    # Were the server killed before it has answered the sender, that would send it again, and nothing would be lost.
+    pump = next(thread for thread in threading.enumerate() if isinstance(thread, SendPump))
+    eventually(lambda: pump.stored == 2)
     watched.kill_master()
     lost = "the server has lost what was sent: .*a replica was promoted that was behind"
     until = time.monotonic() + HANG
     with pytest.raises(cwasi.PeerDied, match=lost):
         while time.monotonic() < until:
-            tx.send(b"three")
+            tx.send(b"three", timeout=HANG)
     with pytest.raises(cwasi.PeerDied, match="the server has lost them"):
         rx.recv(timeout=HANG)
     with pytest.raises(cwasi.PeerDied):

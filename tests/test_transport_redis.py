@@ -152,7 +152,7 @@ def test_a_message_that_the_server_does_not_take(
     until = time.monotonic() + HANG
     with pytest.raises(cwasi.PeerDied):
         while time.monotonic() < until:
-            tx.send(b"after")
+            tx.send(b"after", timeout=HANG)
     tx.close()
     rx.close()
     client.config_set("proto-max-bulk-len", 2 << 30)
