@@ -191,20 +191,19 @@ class EdgeHistory(NamedTuple):
 
     def remembered(self, now: float, raw: Conditions, held: Conditions) -> Conditions:
         """Conditions in which what could not be seen is as it was when it could be."""
-        if raw.apart is None and held.apart is not None:
-            gone = 0.0 if self.observed_at is None else max(0.0, now - self.observed_at)
+        size, parked, rate, burst, others, contention, apart, srtt, network, way, receivers, far, woken = raw
+        if apart is None and held.apart is not None:
+            gone = 0.0 if self.observed_at is None or now < self.observed_at else now - self.observed_at
             apart = held.apart * exp(-gone / _CROWD_SECONDS)
-            raw = tuple.__new__(Conditions, (*raw[:_APART], apart, *raw[_APART + 1 :]))
-        if raw.others is None and held.others is not None:
-            raw = raw._replace(others=held.others)
+        others = held.others if others is None else others
         # A tracer that has gone, or is late, has changed nothing.
-        if raw.woken is None and held.woken is not None:
-            raw = raw._replace(woken=held.woken)
-        if raw.srtt is None and held.srtt is not None and raw.way == held.way:
-            raw = raw._replace(srtt=held.srtt)
-        if raw.contention is None and held.contention is not None and raw.way == held.way:
-            raw = raw._replace(contention=held.contention)
-        return raw
+        woken = held.woken if woken is None else woken
+        if way is held.way or way == held.way:
+            srtt = held.srtt if srtt is None else srtt
+            contention = held.contention if contention is None else contention
+        return tuple.__new__(Conditions, (
+            size, parked, rate, burst, others, contention, apart, srtt, network, way, receivers, far, woken,
+        ))  # fmt: skip
 
     def change(self, now: float) -> EdgeHistory:
         """Something has changed now."""
@@ -258,14 +257,14 @@ class EdgeHistory(NamedTuple):
                 up, down, run, runs = self._sums(old, ratio, far)
             else:   # as a rule; _sums() would say the same
                 run, runs = 0.0, 0
-            new = _weighed(old, ratio, far * deviation, now)
-            records = (new,) if len(records) == 1 else _put(records, index, new)
+            record = _weighed(old, ratio, far * deviation, now)
+            records = (record,) if len(records) == 1 else _put(records, index, record)
         if not (up < UNEASY and down < UNEASY):
             return None   # or more has happened
-        return tuple.__new__(EdgeHistory, (
-            *self[:_STILL], seen, now, self.windows + 1, None, self.idle + 1, self.unpaid + seen.messages,
-            records, up, down, run, runs,
-        ))  # fmt: skip
+        new = (
+            seen, now, self.windows + 1, None, self.idle + 1, self.unpaid + seen.messages, records, up, down, run, runs,
+        )  # fmt: skip
+        return tuple.__new__(EdgeHistory, self[:_STILL] + new)
 
     def _sums(self, record: Record, ratio: float, far: float) -> tuple[float, float, float, int]:
         """up, down, run and runs with one more window, `far` standard deviations from the mean of the record."""
@@ -316,17 +315,18 @@ class EdgeHistory(NamedTuple):
         """
         likely, found = 0.0, None
         for record in self.records:
-            if record.way == way:
+            its = record.way
+            if its is way or its == way:
                 if record.kind == kind:
                     found = record
                     break
                 if record.kind // len(SIZES) == kind // len(SIZES):
                     likely = record.mean / 2
-            elif record.way == current and record.kind == kind and not likely:
-                likely = min(_COMMON, max(-_COMMON, record.mean / 2))
+            elif record.kind == kind and not likely and (its is current or its == current):
+                likely = _clamped(record.mean / 2, _COMMON)
         if found is None:
             return likely, error
-        weight = exp(min(0.0, found.seen - now) / FADES_SECONDS) if found.seen < now else 1.0
+        weight = exp((found.seen - now) / FADES_SECONDS) if found.seen < now else 1.0
         noise = max(found.spread / (found.factor * found.factor), _FLOOR * _FLOOR)
         own = noise / found.windows
         # Where windows differ more from each other than the model may be wrong, it is to be heard, too.
@@ -344,7 +344,6 @@ class EdgeHistory(NamedTuple):
         return factor, sqrt(variance)
 
 
-_APART = Conditions._fields.index("apart")
 _STILL = EdgeHistory._fields.index("observation")
 """The fields before it stay as they are where nothing is new."""
 
