@@ -75,8 +75,7 @@ def calls_in(work: Callable[[], Any]) -> int:
     return calls
 
 
-def test_where_nothing_is_new_it_calls_little() -> None:
-    """A few functions once each, however many ways there are; to compare them takes some for each."""
+def steady_edge() -> tuple[CostPolicy, Request]:
     ways = frozenset(Way(transport) for transport in Transport) | {Way(Transport.RING, cores) for cores in Cores}
     policy = CostPolicy(generate("steady", seconds=0.1).costs)
     seen = Observation(1000, 500.0, 0.0, seconds=1.0, latency_ns=900.0, rate=1000.0, burst=1.0, others=0.0)
@@ -84,6 +83,12 @@ def test_where_nothing_is_new_it_calls_little() -> None:
         EdgeFacts(Locality.PROCESS), available=frozenset(Transport), ways=ways, observation=seen,
         current=Way(Transport.RING),
     )  # fmt: skip
+    return policy, request
+
+
+def test_where_nothing_is_new_it_calls_little() -> None:
+    """A few functions once each, however many ways there are; to compare them takes some for each."""
+    policy, request = steady_edge()
     steady, compared = set(), set()
     for number in range(60):
         request = replace(request, now=float(number))
@@ -95,3 +100,21 @@ def test_where_nothing_is_new_it_calls_little() -> None:
             history = history.switched(float(number), way)
         request = replace(request, history=history, current=way)
     assert max(steady) <= 25 and max(steady) < min(compared)
+
+
+def test_where_nothing_is_new_the_ways_are_compared_ever_more_seldom() -> None:
+    """Until something is new."""
+    policy, request = steady_edge()
+    compared = []
+    for number in range(200):
+        if number == 150:
+            assert request.observation is not None
+            request = replace(request, observation=replace(request.observation, mean_bytes=50_000.0))
+        request = replace(request, now=float(number))
+        history, way = policy.step(request)
+        if not history.idle:
+            compared.append(number)
+        if way is not None and way != request.current:
+            history = history.switched(float(number), way)
+        request = replace(request, history=history, current=way)
+    assert compared == [0, 1, 11, 31, 71, 111, 150, 160, 180]

@@ -22,7 +22,7 @@ _LOOK = "look_ms, busy: "
 _LOOKS = {"none": 0.0, "a tenth": 0.1, "all": 1.0}
 METHOD = (
     "CPU time of one thread; messages by the clock. A decision: edges whose messages have noise, and a size and a rate "
-    "of their own; where nothing changes, all ways are compared in one window of ten. A look: of the steward, at "
+    "of their own; where nothing changes, all ways are compared ever more seldom. A look: of the steward, at "
     "channels between guests, of which so many carried messages since the last; of many busy ones a part is asked "
     "about. Messages: 64 bytes there and back between two guests on one core, with a steward and without, the order "
     "changing from round to round. Intervals: 95%, bootstrap of the median over rounds; ratios are of one round."

@@ -20,8 +20,8 @@ _WAYS = frozenset({
     way_of(_RING), way_of(_RING, Cores.ONE), way_of(_RING, Cores.TWO), way_of(Transport.PIPE), way_of(Transport.TCP),
     way_of(Transport.REDIS),
 })  # fmt: skip
-_SETTLED, _WINDOWS = 10, 10
-"""After a change, until nothing changes any more; then as many windows as have one in which all ways are compared."""
+_SETTLED, _WINDOWS = 10, 50
+"""After a change, until nothing changes any more; then of a minute, at one a second, the rest."""
 _GROWN = 64.0
 
 Known = tuple[EdgeHistory, Way]

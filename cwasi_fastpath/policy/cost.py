@@ -16,7 +16,9 @@ from .outlook import Outlook, look, measured_ns, switch_ns
 from .way import Cores, Way
 
 _PATIENCE = {"best": 9, "small": 9, "unsure": 2, "dear": 2}
-"""Windows in which the ways need not be compared where nothing changes, by what the last comparison came to."""
+"""Windows in which the ways need not be compared where nothing changes, by what the last comparison came to;"""
+_MOST_PATIENT = 39
+"""twice as many each time that it comes to the best again, up to so many, unless time alone may change that."""
 _STRIKING = 0.5
 """Of log(measured / predicted): what noise does not make."""
 _LASTING, _OVERWHELMING = 3, 10.0
@@ -82,7 +84,7 @@ class CostPolicy(Policy):
                 gap = 0.0 if old.observed_at is None else max(0.0, request.now - old.observed_at)
                 felt = history.crowded > 0
                 history = barred(self.caution, history, request.current, request.now, gap, crowded=felt)
-            elif history.idle:
+            elif history.idle and old.idle < old.patience:
                 return history, request.current
         if not outlook.ways:
             return history, None
@@ -152,10 +154,10 @@ class CostPolicy(Policy):
             if measured is not None:
                 level = outlook.estimates[index].level
                 history = history.measured(now, current, measured, outlook.cost_ns[index], level)
-        idle = _nothing_new(old, history, outlook)
+        idle = old.idle + 1 if _nothing_new(old, history, outlook) else 0
         history = history._replace(
-            observation=seen, observed_at=now, windows=old.windows + 1, outlook=outlook, trying=None,
-            idle=old.idle + 1 if idle else 0, unpaid=old.unpaid + seen.messages, crowded=crowded_windows,
+            observation=seen, observed_at=now, windows=old.windows + 1, outlook=outlook, trying=None, idle=idle,
+            unpaid=old.unpaid + seen.messages, crowded=crowded_windows,
         )  # fmt: skip
         return history, outlook
 
@@ -193,17 +195,19 @@ class CostPolicy(Policy):
         found = likely(history, outlook, now, current)
         here = outlook.place(current)
         debts = history.owed if here is None else owed(history, found, here, history.unpaid)
-        history = history._replace(owed=debts, unpaid=0, idle=0)
+        again = history.idle > history.patience and not (outlook.conditions.far or history.awaits(now))
+        history = history.compared(debts)
         choice = choose(self.caution, history, outlook, found, now, current)
         patience = _PATIENCE.get(choice.why, 0)
+        if again and choice.why == "best":
+            patience = min(_MOST_PATIENT, max(patience, 2 * history.patience + 1))
         return choice, history if patience == history.patience else history._replace(patience=patience)
 
 
 def _nothing_new(old: EdgeHistory, new: EdgeHistory, outlook: Outlook) -> bool:
-    """Whether the ways need not be compared again: they were not long ago, and nothing has changed since."""
+    """Whether the ways need not be compared again if they were not long ago: nothing has changed since."""
     return (
-        old.idle < old.patience
-        and outlook is old.outlook
+        outlook is old.outlook
         and new.shaken == old.shaken
         and new.up < UNEASY
         and new.down < UNEASY

@@ -266,6 +266,13 @@ class EdgeHistory(NamedTuple):
         )  # fmt: skip
         return tuple.__new__(EdgeHistory, self[:_STILL] + new)
 
+    def compared(self, owed: tuple[float, ...]) -> EdgeHistory:
+        """After the ways were compared: what each would have saved up to now."""
+        new = (
+            owed, self.patience, self.observation, self.observed_at, self.windows, self.trying, 0, 0, *self[_RECORDS:],
+        )  # fmt: skip
+        return tuple.__new__(EdgeHistory, self[:_OWED] + new)
+
     def _sums(self, record: Record, ratio: float, far: float) -> tuple[float, float, float, int]:
         """up, down, run and runs with one more window, `far` standard deviations from the mean of the record."""
         if record.windows < _LEARNT:
@@ -286,6 +293,12 @@ class EdgeHistory(NamedTuple):
     def bars(self, way: Way | None, now: float) -> bool:
         """Whether the last switch to it was a mistake, not long ago."""
         return any(trial.barred and trial.way == way and now < trial.again for trial in self.trials)
+
+    def awaits(self, now: float) -> bool:
+        """Whether a way may be better soon without anything that is seen: one that got worse for no reason, or one that
+        is not to be tried yet.
+        """
+        return bool(self.falls) or any(trial.again > now for trial in self.trials)
 
     def looks(self, way: Way | None, now: float) -> bool:
         """Whether it was tried just now, to see how its network is."""
@@ -344,8 +357,8 @@ class EdgeHistory(NamedTuple):
         return factor, sqrt(variance)
 
 
-_STILL = EdgeHistory._fields.index("observation")
-"""The fields before it stay as they are where nothing is new."""
+_OWED, _STILL, _RECORDS = map(EdgeHistory._fields.index, ("owed", "observation", "records"))
+"""The fields before the second stay as they are where nothing is new."""
 
 
 # What follows is asked for with each window of each edge: calls, of max() and min() too, take longer than what they do.
