@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import exp, inf, log, nan
 
 import pytest
@@ -132,11 +133,10 @@ def test_the_span_between_changes_is_learnt() -> None:
 
 
 def test_contention_is_remembered_where_it_cannot_be_seen() -> None:
-    crowded = EdgeHistory().met(0.0, Conditions(contention=0.5, apart=0.5, way=TWO))
-    one = crowded.met(1.0, Conditions(way=ONE))
+    crowded = EdgeHistory().observed(1.0, replace(SEEN, contention=0.5), None, TWO)
+    one = crowded.observed(1.0, SEEN, None, ONE)
     assert one.held is not None and one.held.apart == 0.5
-    later = one._replace(observed_at=1.0).met(301.0, Conditions(way=ONE))
-    later = later.met(301.0, Conditions(way=ONE))
+    later = one.observed(301.0, SEEN, None, ONE).observed(601.0, SEEN, None, ONE)
     assert later.held is not None and later.held.apart < 0.5 * exp(-1)
 
 
@@ -164,7 +164,7 @@ def test_a_clock_that_jumps() -> None:
 
 
 def test_what_is_not_known_any_more_is_as_it_was() -> None:
-    history = EdgeHistory().met(0.0, Conditions(others=0.7, way=TWO)).met(1.0, Conditions(way=TWO))
+    history = EdgeHistory().observed(0.0, replace(SEEN, others=0.7), None, TWO).observed(1.0, SEEN, None, TWO)
     assert history.held is not None and history.held.others == 0.7
 
 

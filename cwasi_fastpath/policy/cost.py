@@ -112,7 +112,7 @@ class CostPolicy(Policy):
         ):
             return None
         raw, crowded_windows = self._felt(request, old, seen)
-        if crowded_windows != old.crowded or not alike(old.remembered(now, raw, held), held):
+        if crowded_windows != old.crowded or not alike(raw, held):
             return None
         index = outlook.place(current)
         if current is None or index is None:
@@ -126,15 +126,17 @@ class CostPolicy(Policy):
         Who waits for one of two cores knows at once that others want it; what these are seen to do is an average. But
         that somebody had one for once says nothing: it is to last, or messages are to take very much longer.
         """
-        raw, held = _conditions(request, seen, proved=not old.rate_before), old.held
+        held = old.held
+        raw = _conditions(request, seen, held, old.gone(request.now), proved=not old.rate_before)
         if held is None or raw.way is None or raw.way.cores is not Cores.TWO:
             return raw, 0
-        if not raw.contention or not crowded(raw.contention):
+        waited = seen.contention
+        if not waited or not crowded(waited):
             return raw, 0
         expected = estimate(self.costs, raw.way, held).latency
         if old.crowded + 1 < _LASTING and (seen.latency_ns or 0.0) < _OVERWHELMING * expected:
             return raw._replace(contention=held.contention, apart=held.apart), old.crowded + 1
-        others = max(raw.others or 0.0, wanted_by_others(self.costs, raw.contention or 0.0))
+        others = max(seen.others or 0.0, wanted_by_others(self.costs, waited))
         return raw._replace(others=others), old.crowded + 1
 
     def _learnt(self, request: Request, old: EdgeHistory, seen: Observation) -> tuple[EdgeHistory, Outlook]:
@@ -169,7 +171,6 @@ class CostPolicy(Policy):
         held, way = old.held, raw.way
         if held is None or way is None:
             return False
-        raw = old.remembered(request.now, raw, held)   # what is not seen on this way is as it was
         if alike(raw, held):
             return False
         if seen.latency_ns is not None:
@@ -214,14 +215,17 @@ def _nothing_new(old: EdgeHistory, new: EdgeHistory, outlook: Outlook) -> bool:
     )
 
 
-def _conditions(request: Request, observation: Observation | None, *, proved: bool = True) -> Conditions:
+def _conditions(
+    request: Request,
+    observation: Observation | None,
+    held: Conditions | None = None,
+    gone: float = 0.0,
+    *,
+    proved: bool = True,
+) -> Conditions:
     """proved: the way in use is known to be no slower than that before it: see EdgeHistory.proved()."""
-    found = Conditions.of(
-        observation,
-        request.current,
-        receivers=request.receivers,
-        far=request.facts.locality is Locality.ELSEWHERE,
-    )
+    far = request.facts.locality is Locality.ELSEWHERE
+    found = Conditions.of(observation, request.current, request.receivers, far, held, gone)
     if proved and found.burst < REGULAR and observation is not None and observation.latency_ns is not None:
         # There and back, and not much else; where there is, it is not the way that their number follows.
         busy = 2e-9 * observation.latency_ns * found.rate

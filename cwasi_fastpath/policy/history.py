@@ -46,8 +46,6 @@ _SHAKEN = 0.15
 """What a change of the costs adds to the standard deviation of what was measured before it."""
 _RECOVERS_SECONDS = 1.0
 """After so long a way on which messages took longer for no reason is as likely as not to be as it was before."""
-_CROWD_SECONDS = 120.0
-"""How long it is believed that others want the cores, where that cannot be seen."""
 _WOKEN_NS = 30_000.0
 """A wake that takes longer by less than this is as any other."""
 _FEWER, _COLLAPSED, _SURE, _PROBATION = 0.5, 0.1, 2, 5
@@ -159,7 +157,7 @@ class EdgeHistory(NamedTuple):
         seen = None if observation is None or not isfinite(now) else sane(observation)
         if seen is None or seen.messages == 0:
             return self
-        new = self.met(now, Conditions.of(seen, way))
+        new = self.met(now, Conditions.of(seen, way, held=self.held, gone=self.gone(now)))
         new = new._replace(observation=seen, observed_at=now, windows=self.windows + 1)
         if way is None or predicted_ns is None or seen.latency_ns is None:
             return new
@@ -181,7 +179,6 @@ class EdgeHistory(NamedTuple):
         held, previous = self.held, self.previous
         if held is None or previous is None:
             return self._replace(held=raw, previous=raw, anchor=raw, changed=now)
-        raw = self.remembered(now, raw, held)
         if alike(raw, held):
             return self if previous is held else self._replace(previous=held)
         held = raw if sure else _median(held, previous, raw)
@@ -189,21 +186,9 @@ class EdgeHistory(NamedTuple):
             return self._replace(held=held, previous=raw)
         return self._replace(held=held, previous=raw).change(now)
 
-    def remembered(self, now: float, raw: Conditions, held: Conditions) -> Conditions:
-        """Conditions in which what could not be seen is as it was when it could be."""
-        size, parked, rate, burst, others, contention, apart, srtt, network, way, receivers, far, woken = raw
-        if apart is None and held.apart is not None:
-            gone = 0.0 if self.observed_at is None or now < self.observed_at else now - self.observed_at
-            apart = held.apart * exp(-gone / _CROWD_SECONDS)
-        others = held.others if others is None else others
-        # A tracer that has gone, or is late, has changed nothing.
-        woken = held.woken if woken is None else woken
-        if way is held.way or way == held.way:
-            srtt = held.srtt if srtt is None else srtt
-            contention = held.contention if contention is None else contention
-        return tuple.__new__(Conditions, (
-            size, parked, rate, burst, others, contention, apart, srtt, network, way, receivers, far, woken,
-        ))  # fmt: skip
+    def gone(self, now: float) -> float:
+        """Seconds since the last window."""
+        return now - self.observed_at if self.observed_at is not None and now > self.observed_at else 0.0
 
     def change(self, now: float) -> EdgeHistory:
         """Something has changed now."""

@@ -54,6 +54,8 @@ message waits is known so badly that it is to be learnt for each, and small part
 LEVELS = len(_CROWDED)
 _HOLDS = {Transport.RING: 4 << 20, Transport.PIPE: 1 << 20, Transport.TCP: 4 << 20, Transport.REDIS: 64 << 20}
 """Bytes that can be on their way."""
+_CROWD_SECONDS = 120.0
+"""How long it is believed that others want the cores, where that cannot be seen."""
 _HIGHEST = 1e15
 _ASSUMED_SRTT, _ASSUMED_NETWORK = 200_000.0, 1e8
 
@@ -87,9 +89,17 @@ class Conditions(NamedTuple):
 
     @classmethod
     def of(
-        cls, observation: Observation | None, way: Way | None = None, *, receivers: int = 1, far: bool = False
+        cls,
+        observation: Observation | None,
+        way: Way | None = None,
+        receivers: int = 1,
+        far: bool = False,
+        held: Conditions | None = None,
+        gone: float = 0.0,
     ) -> Conditions:
-        """Those of an observation that makes sense."""
+        """Those of an observation that makes sense. held: what was known so many seconds before, which what cannot be
+        seen is like.
+        """
         seen = observation
         if seen is None or seen.messages == 0:
             return cls(way=way, receivers=receivers, far=far)
@@ -102,9 +112,19 @@ class Conditions(NamedTuple):
             contention = max(0.0, 2 * contention - 1)
         burst = 1.0 if seen.burst is None else seen.burst
         apart = None if way is not None and way.cores is not Cores.TWO else contention
+        others, srtt, woken = seen.others, seen.srtt_ns, seen.woken_ns
+        if held is not None:
+            if apart is None and held.apart is not None:
+                apart = held.apart * exp(-gone / _CROWD_SECONDS)
+            others = held.others if others is None else others
+            # A tracer that has gone, or is late, has changed nothing.
+            woken = held.woken if woken is None else woken
+            if way is held.way or way == held.way:
+                srtt = held.srtt if srtt is None else srtt
+                contention = held.contention if contention is None else contention
         return tuple.__new__(cls, (   # by their order: names take longer, and this is asked often
-            seen.mean_bytes, seen.parked, rate, burst, seen.others, contention, apart, seen.srtt_ns,
-            seen.bytes_per_second, way, receivers, far, seen.woken_ns,
+            seen.mean_bytes, seen.parked, rate, burst, others, contention, apart, srtt, seen.bytes_per_second, way,
+            receivers, far, woken,
         ))  # fmt: skip
 
 
