@@ -13,7 +13,7 @@ from ._native import ffi
 from .calibrated import Rest
 from .modes import Transport
 from .policy import Cores, Way
-from .policy.way import FREE_RING
+from .policy.way import FREE_RING, TWO_CORES
 from .timed_ways import Sides, trips_between
 from .two_sides import LONGEST, Side, both, in_time, together
 
@@ -24,6 +24,9 @@ PAUSES = {2_000_000: (10, 6), 300_000: (24, 12)}
 """Between messages, ns: such after which the core has fallen asleep, and such after which the receiver has. With each,
 how many messages of either size are sent. The long ones first: while a core was busy a moment ago, it is woken sooner.
 """
+
+_SETTLES = 150
+"""Messages with the shorter pause before any count: cores that were busy just now are woken sooner for some time."""
 
 _SLEEPS = 0.9
 """Of the messages at least, or nothing is learnt of what a sleeper costs."""
@@ -75,14 +78,16 @@ def undisturbed(times: Sequence[float]) -> float | None:
 
 def rest_times(sides: Sides, ready: Callable[[Way, int], float]) -> dict[Way, tuple[Rest, ...]]:
     """What a message costs more after a pause, by way; on a ring, where the receiver sleeps. ready: without one, ns.
-    Not of ends that share a core, or might: who keeps time there keeps the receiver from it. Raises Unavailable.
+    Not of ends that share a core: who keeps time there keeps the receiver from it. Raises Unavailable.
     """
     found: dict[Way, list[Rest]] = {}
     until = time.monotonic() + LONGEST
     for pause, counts in PAUSES.items():
+        if TWO_CORES in sides:
+            paced(*sides[TWO_CORES], SIZES[0], min(PAUSES), _SETTLES)
         for way, pair in sides.items():
             in_time(until)
-            rest = None if way.cores is Cores.ONE or way == FREE_RING else _rest(way, pair, pause, counts, ready)
+            rest = None if way.cores is Cores.ONE else _rest(way, pair, pause, counts, ready)
             if rest is not None:
                 found.setdefault(way, []).insert(0, rest)
     return {way: tuple(rests) for way, rests in found.items()}
@@ -92,8 +97,9 @@ def _rest(
     way: Way, pair: tuple[Side, Side], pause: int, counts: tuple[int, int], ready: Callable[[Way, int], float]
 ) -> Rest | None:
     """None where nothing was learnt."""
+    placed = TWO_CORES if way == FREE_RING else way   # where the kernel has them on one nothing is
     small, large = (
-        _more(way, pair, size, pause, count, ready(way, size)) for size, count in zip(SIZES, counts, strict=True)
+        _more(way, pair, size, pause, count, ready(placed, size)) for size, count in zip(SIZES, counts, strict=True)
     )
     if small is None:
         return None
@@ -101,11 +107,15 @@ def _rest(
 
 
 def _more(way: Way, pair: tuple[Side, Side], size: int, pause: int, count: int, ready: float) -> float | None:
-    """None: a pause after which nobody sleeps, or that is none, or others had the cores."""
+    """None: a pause after which nobody sleeps, or that is none, or others had the cores, or the kernel had the ends on
+    one.
+    """
     if ready > _BUSIEST * pause:
         return None
     warm(*pair, size)
     seen = paced(*pair, size, pause, count)
     if seen is None or (way.transport is Transport.RING and seen.parked < _SLEEPS):
+        return None
+    if way == FREE_RING and seen.together:
         return None
     return max(0.0, seen.ns - ready)

@@ -17,7 +17,7 @@ from cwasi_fastpath.policy import SIZES, Conditions, Cores, Costs, Curve, Way
 from cwasi_fastpath.policy.generate import generate
 from cwasi_fastpath.policy.model import estimate, predict, ways_of
 
-ONE, TWO = Way(Transport.RING, Cores.ONE), Way(Transport.RING, Cores.TWO)
+ONE, TWO, FREE = (Way(Transport.RING, cores) for cores in (Cores.ONE, Cores.TWO, Cores.FREE))
 COSTS = Costs(
     syscall=100.0, copy_byte=0.05, hop=60.0, wake=20_000.0, pipe_message=800.0, pipe_byte=0.2, redis_message=60_000.0,
     curves={
@@ -73,6 +73,16 @@ def test_after_a_pause_a_sleeper_is_slower_to_wake_and_caches_are_cold() -> None
     assert more(between) == pytest.approx(40e3 + 0.2 * 64), "by the logarithm"
     assert more(between, parked=0.25) == pytest.approx(more(between) / 4)
     assert more(between, 2.0**30) == pytest.approx(40e3 + 0.2 * 98304), "as far as caches go"
+
+
+def test_ends_that_the_kernel_places_have_pauses_of_their_own_where_these_were_measured() -> None:
+    def more(costs: Costs) -> float:
+        asleep = Conditions(64.0, 1.0, 1e9 / 300e3, 0.0, way=FREE)
+        return estimate(costs, FREE, asleep).latency - estimate(costs, FREE, asleep._replace(parked=0.0)).latency
+
+    own = replace(COSTS.curves[TWO], pauses=(300e3,), rest_ns=(45e3,), rest_byte=(0.0,))
+    assert more(RESTED) == pytest.approx(30e3 + 6.4), "else those of a ring on two cores"
+    assert more(replace(RESTED, curves={**RESTED.curves, FREE: own})) == pytest.approx(45e3)
 
 
 def test_who_always_sleeps_pays_only_for_longer_pauses_than_there_and_back() -> None:

@@ -49,7 +49,9 @@ def rest(costs: Costs, way: Way, size: float, rate: float) -> float:
     Receivers on other ways always sleep, also in what was measured without pauses: for the time there and back.
     """
     ring = way.transport is Transport.RING
-    curve = costs.curves.get(TWO_CORES if ring else way)   # who sleeps is not on the core of who wakes him
+    curve = costs.curves.get(way)
+    if ring and (curve is None or not curve.pauses):
+        curve = costs.curves.get(TWO_CORES)   # who sleeps is not on the core of who wakes him
     if curve is None or not curve.pauses or not rate:
         return costs.wake if ring else 0.0
     pauses, pause = curve.pauses, 1e9 / rate
