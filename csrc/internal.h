@@ -34,6 +34,8 @@ enum { BY_SIGNAL = 1, BY_WORD = 2 };
 
 /* Only tests change it: without an end to a sleep, a wake that is lost shows as a hang. */
 extern int64_t longest_sleep_ns;
+/* The same: how long others have a core until that means that they want it for themselves. */
+extern int64_t long_turn_ns;
 
 int64_t now_ns(void);
 deadline deadline_after(int64_t timeout_ns);
@@ -51,13 +53,16 @@ typedef struct {
     const atomic_u32 *peer_core;  /* where the peer ran last, from 1 on, 0 where that is not known; or NULL */
     atomic_u64 *parks;            /* counts the sleeps */
     int64_t spin_ns;              /* how long it spins; 0: as long as the process allows */
+    int64_t sleeps_until;         /* it does not yield before: others have the core, */
+    int64_t hold_ns;              /* for so long since it found that; 0: nobody has wanted it lately */
+    unsigned turns;               /* times that it has yielded */
 } waiter;
 
 /* Waits until ready(arg) is true: spins within the process's budget, else yields, then sleeps on the parked word.
  * 0, -EAGAIN (no wait allowed), -ETIMEDOUT or -EINTR. */
 int wait_until(waiter *w, int (*ready)(void *), void *arg, deadline until);
 /* For who was not ready: only spins or yields, from `start` (now) on. True when ready, false when the time is spent. */
-int wait_spin(const waiter *w, int (*ready)(void *), void *arg, int64_t start, deadline until);
+int wait_spin(waiter *w, int (*ready)(void *), void *arg, int64_t start, deadline until);
 /* Has the cores counted that spinners may have, if they were not: before a main thread is kept to one of them. */
 void wait_count_cores(void);
 /* After a wait, in which spinning sufficed or not: how long to spin the next time. */

@@ -4,7 +4,9 @@
  * long as one wake costs. But spinners take cores from those who work, so a process has a budget of them; a thread
  * beyond the budget gives its core away (sched_yield) for a while before it sleeps. So does one whose peer ran last on
  * the same core: that peer cannot go on while we spin. Who is answered a little later each time spins that much longer;
- * who is answered much later spins less and less.
+ * who is answered much later spins less and less. Where others want the core, they may have it for a whole slice of the
+ * scheduler's, milliseconds, once it is given away; who sleeps instead is run again soon after being woken. So who got
+ * the core back late sleeps at once for a while.
  *
  * A bell is one end of a stream socket pair. It serves who waits for several things at once, and tells of the peer's
  * death: when its process ends, ours hangs up.
@@ -28,6 +30,12 @@ enum { SPINS_PER_LOOK = 32 };   /* pauses between two looks at the clock */
 enum { SHORTEST_SPIN = 32, LONGEST_SPIN = 4 };
 
 static const int64_t YIELD_NS = 4000;
+/* Of the turns that others get as the core is given away, one in so many is timed, as long as they are short. */
+enum { TURNS_PER_LOOK = 16 };
+/* How long nobody yields after a long turn: at first, and at most. Each turn in vain takes about 3 ms. */
+static const int64_t SHORTEST_HOLD_NS = 4000000, LONGEST_HOLD_NS = 128000000;
+/* A turn that is longer is no peer's: not many messages take so long to work on that a sleep would matter. */
+int64_t long_turn_ns = 500000;
 /* A hostile peer can write 1 into the word again after a stop has cleared it: so no sleep is longer than this. */
 int64_t longest_sleep_ns = 1000000000;
 /* Who may be called off by a word looks at it that often. */
@@ -158,9 +166,36 @@ static int together(const waiter *w)
     return w->peer_core && load_relaxed(w->peer_core) == current_core();
 }
 
+/* After a turn that others had. */
+static void learn_turn(waiter *w, int64_t began)
+{
+    int64_t now = now_ns();
+    if (now - began > long_turn_ns) {
+        w->hold_ns = MIN(MAX(2 * w->hold_ns, SHORTEST_HOLD_NS), LONGEST_HOLD_NS);
+        w->sleeps_until = now + w->hold_ns;
+    } else {
+        w->hold_ns -= w->hold_ns / 16;
+        if (w->hold_ns < SHORTEST_HOLD_NS)
+            w->hold_ns = 0;
+    }
+}
+
+/* Gives the core away for a turn; false where others have had it for too long lately. */
+static int give_turn(waiter *w)
+{
+    int timed = w->hold_ns || w->turns++ % TURNS_PER_LOOK == 0;
+    int64_t began = timed ? now_ns() : 0;
+    if (timed && began < w->sleeps_until)
+        return 0;
+    sched_yield();
+    if (timed)
+        learn_turn(w, began);
+    return 1;
+}
+
 /* A spinner on the core that its peer needs would only keep it from its work: there, and beyond the budget of
  * spinners, the core is given away. */
-int wait_spin(const waiter *w, int (*ready)(void *), void *arg, int64_t start, deadline until)
+int wait_spin(waiter *w, int (*ready)(void *), void *arg, int64_t start, deadline until)
 {
     int spinning = 0, done = 0;
     int64_t counted_from = account_clock();
@@ -173,8 +208,8 @@ int wait_spin(const waiter *w, int (*ready)(void *), void *arg, int64_t start, d
         if (spinning) {
             for (int i = 0; i < SPINS_PER_LOOK && !ready(arg); i++)
                 cpu_relax();
-        } else {
-            sched_yield();
+        } else if (!give_turn(w)) {
+            break;
         }
         if ((done = ready(arg)))
             break;
@@ -245,9 +280,9 @@ int wait_until(waiter *w, int (*ready)(void *), void *arg, deadline until)
     /* Mostly that is enough, and no clock needs to be read. */
     if (together(w)) {
         int64_t counted_from = account_clock();
-        sched_yield();
+        int given = give_turn(w);
         account_waited(counted_from);
-        if (ready(arg))
+        if (given && ready(arg))
             return 0;
     }
     int64_t began = now_ns();

@@ -6,6 +6,7 @@ Cores are chosen for two guests that have channels with nobody else.
 from __future__ import annotations
 
 import os
+import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +19,8 @@ from .policy import Cores
 
 _THREADS = 64
 """Whose time in the run queue is looked at; with more guests than that it is not."""
+_MUCH = 0.4
+"""Of a core, that others have to take of it, and of no better one, for guests to leave it."""
 
 
 class GuestCores:
@@ -62,11 +65,25 @@ class GuestCores:
                 self.place(kept, Cores.FREE, active)
             kept.pair = pair
 
-    def place(self, kept: Kept, cores: Cores, active: Iterable[Kept]) -> None:
-        """Keeps its guests to so many cores. active: the channels whose guests run. Raises OSError."""
+    def avoid_others(self, kept: Kept, active: Iterable[Kept]) -> None:
+        """Has guests that share a core share another one, where others want theirs, and there is one with less to do.
+
+        Not each time: of two pairs of two hosts that met on a core only one is to leave. Raises OSError.
+        """
+        if kept.cores is Cores.ONE and self._load.others.get(kept.places[0], 0.0) > _MUCH and random.random() < 0.5:
+            best = self._best_first(kept, active)
+            if best and self._load.others[kept.places[0]] - self._load.others[best[0]] > _MUCH:
+                self.place(kept, Cores.ONE, active)
+
+    def _best_first(self, kept: Kept, active: Iterable[Kept]) -> list[int]:
+        """The cores on which its guests may run."""
         taken = Counter(core for other in active if other is not kept for core in other.places)
         usable = set.intersection(set(self._usable), *(guest.thread.allowed() for guest in kept.pair))
-        places = sets(cores, [core for core in self._load.freest(taken) if core in usable])
+        return [core for core in self._load.freest(taken) if core in usable]
+
+    def place(self, kept: Kept, cores: Cores, active: Iterable[Kept]) -> None:
+        """Keeps its guests to so many cores. active: the channels whose guests run. Raises OSError."""
+        places = sets(cores, self._best_first(kept, active))
         try:
             for number, guest in enumerate(kept.pair):
                 guest.thread.place(None if places is None else places[number])

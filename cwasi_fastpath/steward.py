@@ -146,6 +146,9 @@ class Steward:
         for kept in self._active:
             if kept.cores is not Cores.FREE and (kept.channel.pinned or kept.channel.transport is not Transport.RING):
                 self._cores.place(kept, Cores.FREE, self._active)   # the user has switched it
+            elif kept.leads and times:
+                with suppress(OSError):   # then the kernel places them
+                    self._cores.avoid_others(kept, self._active)
         windows = [(kept, self._observed(kept, counts, now, times)) for kept, counts in self._rota.next(before)]
         busy = self._traced([(kept, seen) for kept, seen in windows if seen is not None], guests, now)
         for kept, seen in busy:

@@ -122,6 +122,13 @@ def test_two_ends_want_two_cores() -> None:
     assert ns(ONE, size=64.0, contention=0.5, way=TWO) == 1800
 
 
+def test_where_the_ends_have_waited_for_a_core_they_do() -> None:
+    """Whatever others are seen to do, and though a core may be free: they are not on it."""
+    assert ns(ONE, size=64.0, others=0.9, contention=0.9, way=ONE) > 5000
+    assert ns(TWO, size=64.0, parked=0.8, others=1.0, contention=0.7, way=TWO) > 100e3
+    assert ns(TWO, size=64.0, others=1.0, contention=0.0, way=TWO) == 300, "those may give way"
+
+
 def test_the_network_counts_between_nodes_only() -> None:
     tcp, redis = Way(Transport.TCP), Way(Transport.REDIS)
     assert ns(tcp, size=64.0, srtt=1e6, network=1e6, far=True) > ns(tcp, size=64.0) + 0.5e6

@@ -401,6 +401,36 @@ def test_many_messages_after_few_are_believed_where_one_window_of_them_pays(mess
     assert [edge.window(many, seconds=0.05) for _ in range(windows)] == [*[ONE] * (windows - 1), TWO]
 
 
+def test_fewer_messages_of_ends_that_wait_for_nothing_are_no_mistake() -> None:
+    """The load became less just then."""
+    edge = Edge(CostPolicy(COSTS), PIPE)
+    while edge.way == PIPE:
+        edge.window(replace(ASKED, latency_ns=28_000.0, cpu_ns=20_000.0))
+    assert edge.way == TWO
+    few = replace(ASKED, rate=4e3, messages=80, cpu_ns=20_000.0)
+    assert edge.window(few) == TWO
+    assert edge.request.history is not None and not edge.request.history.trials
+    assert edge.window(replace(few, contention=0.9)) == TWO, "one window, which says nothing of the switch any more"
+
+
+def test_few_messages_of_ends_that_wait_for_a_core_are_a_mistake() -> None:
+    edge = Edge(CostPolicy(COSTS), PIPE)
+    while edge.way == PIPE:
+        edge.window(replace(ASKED, latency_ns=28_000.0, cpu_ns=20_000.0))
+    few = replace(ASKED, rate=4e3, messages=80, cpu_ns=20_000.0, contention=0.9)
+    assert edge.window(few) != TWO
+
+
+def test_messages_that_came_by_a_clock_on_a_slow_way_do_so_on_a_fast_one() -> None:
+    """On the slow one they seemed to wait for each other; that they do not is seen as soon as they take less time."""
+    edge = Edge(CostPolicy(COSTS), TWO, ways=frozenset({ONE, TWO}))
+    clock = replace(ASKED, rate=4e3, messages=80, cpu_ns=100e3)
+    while edge.way == TWO:
+        edge.window(replace(clock, latency_ns=45_000.0, parked=1.0))
+    for _ in range(20):
+        assert edge.window(replace(clock, latency_ns=2500.0, contention=0.5)) == ONE
+
+
 def test_a_switch_after_which_fewer_messages_are_sent_may_be_right() -> None:
     """Where nobody answers, their number says nothing of the way."""
     edge = Edge(CostPolicy(COSTS), PIPE)

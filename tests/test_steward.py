@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 import sys
 import threading
 from collections.abc import Callable
@@ -12,13 +13,16 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from channels import HANG, Start, eventually
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import guest_cores, observing, placing, steward
+from cwasi_fastpath.guest_cores import GuestCores
+from cwasi_fastpath.kept import Kept
 from cwasi_fastpath.metrics import Observation, queued, sane
 from cwasi_fastpath.modes import Locality, Transport, mode_of
 from cwasi_fastpath.observing import Counts
@@ -553,6 +557,36 @@ def test_a_thread_of_ours_that_ran_on_two_cores_is_not_taken_for_others(monkeypa
     assert sum(load.others.values()) == pytest.approx(0.2), "20 of the 120 ms in which both cores worked"
     load.look(1.2, {0: 2e8, 1: 0.0})
     assert 0 < sum(load.others.values()) < 0.2
+
+
+@pytest.mark.skipif(len(CORES) < 2, reason="it takes two cores")
+def test_who_shares_a_core_with_others_leaves_it_for_a_free_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = dict.fromkeys(CORES, 0)
+    monkeypatch.setattr(placing, "busy_ns", lambda: dict(busy))
+    monkeypatch.setattr(random, "random", lambda: chance)
+    cores, chance = GuestCores(), 0.0
+    kept = cast(Kept, SimpleNamespace(pair=(), cores=Cores.FREE, places=()))
+
+    def places(*others: int) -> tuple[int, ...]:
+        """After ten seconds in which others had these cores."""
+        nonlocal now
+        now += 10.0
+        busy.update({core: busy[core] + 10**10 for core in others})
+        cores.times({}, now)
+        cores.avoid_others(kept, [kept])
+        return kept.places
+
+    now = 1.0
+    cores.times({}, now)
+    assert places(CORES[0]) == (), "the kernel has placed them"
+    cores.place(kept, Cores.ONE, [kept])
+    first = kept.places
+    assert CORES[0] not in first
+    assert places() == first and places(*CORES) == first, "nowhere is it better"
+    chance = 0.9
+    assert places(*first) == first, "not each time"
+    chance = 0.0
+    assert places(*first) != first and kept.cores is Cores.ONE
 
 
 def test_places_of_ways() -> None:

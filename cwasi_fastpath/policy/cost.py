@@ -226,8 +226,14 @@ def _conditions(
     """proved: the way in use is known to be no slower than that before it: see EdgeHistory.proved()."""
     far = request.facts.locality is Locality.ELSEWHERE
     found = Conditions.of(observation, request.current, request.receivers, far, held, gone)
-    if proved and found.burst < REGULAR and observation is not None and observation.latency_ns is not None:
-        # There and back, and not much else; where there is, it is not the way that their number follows.
-        busy = 2e-9 * observation.latency_ns * found.rate
-        return found if busy >= _BUSY else found._replace(burst=1.0)
-    return found
+    if found.burst >= REGULAR or observation is None or observation.latency_ns is None:
+        return found
+    # There and back, and not much else; where there is, it is not the way that their number follows.
+    under_way = 2e-9 * observation.latency_ns * found.rate
+    if observation.contention is not None and found.contention is not None and observation.cpu_ns is not None:
+        # Few messages come where the ends wait for a core, and those of them that were timed may not have.
+        waited = found.contention / max(1.0 - found.contention, 1e-3)
+        under_way = max(under_way, 1e-9 * observation.cpu_ns * found.rate * waited)
+    elif not proved:
+        return found
+    return found if under_way >= _BUSY else found._replace(burst=1.0)

@@ -244,19 +244,21 @@ def _queue(rate: float, burst: float, service: float, holds: float) -> float:
 def _level(costs: Costs, way: Way, needed: float, conditions: Conditions) -> int:
     """For what part of the time an end waits for a core. needed: cores that this way keeps busy.
 
-    What was measured bounds what those who are seen on the cores might do: they may give way. Ends that the kernel
-    places say nothing of two cores: it may have them on one that nobody else wants. Such a one is waited for no longer
-    than two.
+    Ends that were seen on one core, or where the kernel puts them, wait as they did: also if another core is free, as
+    they are not on it. What was measured of two cores bounds what those who are seen on the cores might do: they may
+    give way. Who has waited for one of two cores needs both, however often it sleeps. Ends that the kernel places say
+    nothing of two cores: it may have them on one that nobody else wants. Such a one is waited for no longer than two.
     """
-    if conditions.way is None or conditions.way.cores is way.cores:
+    there = conditions.way is None or conditions.way.cores is way.cores
+    if there:
         seen = conditions.contention
     elif way.cores is Cores.ONE and conditions.others is None:
         seen = 0.0
     else:
         seen = conditions.apart
-    if conditions.others is None:
+    if conditions.others is None or (there and seen is not None and way.cores is not Cores.TWO):
         return crowded(seen or 0.0)
-    wanted = needed + max(0.0, conditions.others)
+    wanted = (2.0 if there and seen else needed) + max(0.0, conditions.others)
     share = max(0.0, (wanted - costs.cores) / wanted)
     return crowded(share if seen is None else min(share, seen))
 
