@@ -150,21 +150,26 @@ class WhatIf:
                 return cls(size, rate, locality)
         raise BadSpec("what else it would cost is asked with size, rate and locality, each a text or nothing")
 
+    def check(self) -> None:
+        """Raises BadSpec for what makes no sense, whatever channel it is asked of."""
+        size, rate = changed("size", self.size, 0.0), changed("rate", self.rate, 0.0)
+        if self.locality is not None and self.locality not in LOCALITIES:
+            raise BadSpec(f"locality {self.locality!r} is unknown: use {', '.join(LOCALITIES)}")
+        _check_possible(Observation(1, size or 0.0, 0.0, rate=rate))
+
     def applied(self, request: Request) -> Request:
         """The same question for what would then be. Raises BadSpec."""
+        self.check()
         observation = request.observation or Observation(1, 65536.0, 0.0)
         size = changed("size", self.size, observation.mean_bytes)
         rate = changed("rate", self.rate, observation.rate)
         facts = request.facts
         if self.locality is not None:
-            if self.locality not in LOCALITIES:
-                raise BadSpec(f"locality {self.locality!r} is unknown: use {', '.join(LOCALITIES)}")
             facts = EdgeFacts(LOCALITIES[self.locality], facts.same_user, facts.same_trust)
         near = facts.locality is Locality.PROCESS
         # What was measured of the way in use holds only for what was.
         wanted = replace(observation, mean_bytes=size or 0.0, rate=rate, latency_ns=None, cpu_ns=None)
-        if absurd := nonsense(wanted):
-            raise BadSpec(f"{', '.join(absurd)}: there are no such messages")
+        _check_possible(wanted)
         return replace(
             request,
             facts=facts,
@@ -191,6 +196,12 @@ def changed(name: str, wish: str | None, now: float | None) -> float | None:
     if now is None:
         raise BadSpec(f"{name} {wish!r}: none was seen yet of which that would be a multiple; give a number")
     return value * now
+
+
+def _check_possible(wanted: Observation) -> None:
+    """Raises BadSpec."""
+    if absurd := nonsense(wanted):
+        raise BadSpec(f"{', '.join(absurd)}: there are no such messages")
 
 
 def alternatives(policy: Policy, request: Request) -> tuple[tuple[Alternative, ...], Decision | None]:

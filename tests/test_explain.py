@@ -99,6 +99,14 @@ def test_of_nothing() -> None:
     assert explain("../lab").returncode == 2
 
 
+@pytest.mark.parametrize("option", [["--if-size", "10y"], ["--if-size", "5000000000"], ["--if-rate", "-1"],
+                                    ["--if-rate", "nan"], ["--if-size", "10", "--if-rate", "x"]], ids=str)  # fmt: skip
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=str)
+def test_nonsense_is_said_before_the_channel_is_missed(option: list[str], form: list[str]) -> None:
+    done = explain("nosuch", *option, *form)
+    assert done.returncode == 2 and "nosuch" not in done.stdout + done.stderr, done
+
+
 @pytest.mark.parametrize(
     "body",
     [{}, {"text": 1}, {"text": "x", "explanation": [], "what_if": {}}, {"text": "x", "explanation": {}, "what_if": 7}],
