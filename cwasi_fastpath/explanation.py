@@ -239,9 +239,13 @@ def what_if(policy: Policy, request: Request, wish: WhatIf) -> dict[str, Any]:
     """Costs and choice as it is, and as it would be. Raises BadSpec, and what the policy raises."""
     answers = {}
     for name, asked in (("now", WhatIf()), ("then", wish)):
-        ways, decision = alternatives(policy, asked.applied(request))
+        wanted = asked.applied(request)
+        ways, decision = alternatives(policy, wanted)
+        way = None if decision is None else decision.way
+        obstacle = None if way is None else wanted.obstacle(way)
         answers[name] = {
-            "chosen": None if decision is None else str(decision.way),
+            "chosen": None if way is None or obstacle is not None else str(way),
+            "trouble": "" if obstacle is None else f"the policy chose {way}, which cannot be: {obstacle}",
             "alternatives": [asdict(way) for way in ways],
         }
     return {"if": {name: value for name, value in asdict(wish).items() if value is not None}, **answers}
@@ -249,12 +253,13 @@ def what_if(policy: Policy, request: Request, wish: WhatIf) -> dict[str, Any]:
 
 def what_if_in_words(wish: WhatIf, answer: Mapping[str, Any]) -> str:
     """What what_if() gave."""
-    lines = [f"  with {wish}: {answer['then']['chosen'] or 'nothing can carry it'}, now {answer['now']['chosen']}"]
+    then, now = (one["chosen"] or one["trouble"] or "nothing can carry it" for one in (answer["then"], answer["now"]))
+    lines = [f"  with {wish}: {then}, now {now}"]
     before = {one["way"]: Alternative(**one) for one in answer["now"]["alternatives"]}
     for plain in answer["then"]["alternatives"]:
         one = Alternative(**plain)
-        now = before.get(one.way)
-        told = f", now {_us(now.ns)} us" if one.ns is not None and now is not None and now.ns is not None else ""
+        as_is = before.get(one.way)
+        told = f", now {_us(as_is.ns)} us" if one.ns is not None and as_is is not None and as_is.ns is not None else ""
         lines.append(f"    {one}{told}")
     return "\n".join(lines)
 
