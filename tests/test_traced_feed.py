@@ -225,6 +225,8 @@ class OtherTracer:
         self.address = f"@cwasi-test-{secrets.token_hex(8)}"
         self.answer = answer
         self.asked = 0
+        self.stalled, self.goes_on = threading.Event(), threading.Event()
+        """It is asked about the function "late", and does not answer before it goes on."""
         hello_of_ours = {"version": 3, "slots": 8192, "probes": 4} | ({} if figures is None else {"figures": figures})
         self._hello = hello_of_ours if hello is ... else hello
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -244,6 +246,9 @@ class OtherTracer:
                     socket.send_fds(connection, [json.dumps(self._hello).encode()], [slots])
                     os.close(slots)
                 elif "figures" not in request:
+                    if request.get("function") == "late":
+                        self.stalled.set()
+                        self.goes_on.wait(60)
                     connection.send(json.dumps({"taken": True}).encode())
                 else:
                     self.asked += 1
@@ -283,6 +288,42 @@ import cwasi_fastpath as cwasi
 with cwasi.function("f"):
     print("it runs")
 """
+
+
+CHANGES = """
+import sys, threading
+import cwasi_fastpath as cwasi
+
+def run():
+    with cwasi.function("late"):
+        pass
+
+thread = threading.Thread(target=run)
+thread.start()
+input()   # the tracer does not answer
+tx, rx = cwasi.open_channel("lab")
+with tx, rx:
+    tx.switch("pipe")
+    print("waits" if thread.is_alive() else "was left", flush=True)
+    input()   # it does
+    thread.join()
+    tx.send(b"x")
+"""
+
+
+def test_channels_change_while_a_tracer_does_not_answer() -> None:
+    """A steward, who changes them, has others to look after."""
+    tracer = OtherTracer(VERSION, lambda: None)
+    try:
+        with running([sys.executable, "-c", CHANGES], env={**os.environ, "CWASI_TRACER": tracer.address}) as host:
+            assert host.stdin is not None and host.stdout is not None and tracer.stalled.wait(60)
+            print(file=host.stdin, flush=True)
+            assert host.stdout.readline() == "waits\n"
+            tracer.goes_on.set()
+            assert host.communicate("\n", timeout=60)[0] == "" and host.returncode == 0
+    finally:
+        tracer.goes_on.set()
+        tracer.close()
 
 
 @pytest.mark.parametrize("hello", [
