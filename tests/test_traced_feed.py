@@ -214,7 +214,7 @@ told = feed.Feed()
 with cwasi.function("f"):
     for _ in sys.stdin:
         found = told.latest(["f"], time.monotonic())
-        print(json.dumps({"told": sorted(found), "lacked": told.lack(time.monotonic())}), flush=True)
+        print(json.dumps({"told": sorted(found), "lacked": told.lack(time.monotonic(), ["f"])}), flush=True)
 """
 
 
