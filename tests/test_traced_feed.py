@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -221,9 +222,13 @@ with cwasi.function("f"):
 class OtherTracer:
     """Speaks the protocol, but for what the test says of figures. answer: what to say to a question; None: nothing."""
 
-    def __init__(self, figures: int | None, answer: Callable[[], bytes | None], hello: Any = ...) -> None:
+    def __init__(
+        self, figures: int | None, answer: Callable[[], bytes | None], hello: Any = ..., sealed: bool = True
+    ) -> None:
         self.address = f"@cwasi-test-{secrets.token_hex(8)}"
         self.answer = answer
+        self.sealed = sealed
+        """Nobody can truncate the map that it gives; else it does."""
         self.asked = 0
         self.stalled, self.goes_on = threading.Event(), threading.Event()
         """It is asked about the function "late", and does not answer before it goes on."""
@@ -241,9 +246,13 @@ class OtherTracer:
             while message := connection.recv(4096):
                 request = json.loads(message)
                 if "hello" in request:
-                    slots = os.memfd_create("slots")
+                    slots = os.memfd_create("slots", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
                     os.truncate(slots, 8 * 8192)
+                    if self.sealed:
+                        fcntl.fcntl(slots, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
                     socket.send_fds(connection, [json.dumps(self._hello).encode()], [slots])
+                    if not self.sealed:
+                        os.truncate(slots, 0)
                     os.close(slots)
                 elif "figures" not in request:
                     if request.get("function") == "late":
@@ -337,6 +346,18 @@ def test_a_hello_that_is_none_stops_nobodys_work(hello: Any) -> None:
         done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True,
                               timeout=60)  # fmt: skip
         assert (done.returncode, done.stdout) == (0, "it runs\n") and "not traced: " in done.stderr
+    finally:
+        tracer.close()
+
+
+def test_a_map_that_is_truncated_stops_nobodys_work() -> None:
+    """It is not taken."""
+    tracer = OtherTracer(VERSION, lambda: None, sealed=False)
+    try:
+        environment = {**os.environ, "CWASI_TRACER": tracer.address}
+        done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True,
+                              timeout=60)  # fmt: skip
+        assert (done.returncode, done.stdout) == (0, "it runs\n") and "the tracer's map: " in done.stderr
     finally:
         tracer.close()
 
