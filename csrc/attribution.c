@@ -7,9 +7,11 @@
 #include "account.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -85,11 +87,29 @@ static void leave_slot(slot_map *map)
     }
 }
 
+/* Who truncates what we have mapped kills us with SIGBUS. A map of the kernel's has no type of a file, and its size stays;
+ * all else must be sealed. */
+static int check_stays(int fd, uint64_t size)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    if ((st.st_mode & S_IFMT) == 0)
+        return 0;
+    int seals = fcntl(fd, F_GET_SEALS);
+    if (seals < 0 || !(seals & F_SEAL_SHRINK))
+        return -EPERM;
+    return (uint64_t)st.st_size < size ? -EINVAL : 0;
+}
+
 int cwasi_attribution_map(int map_fd, uint64_t count, uint32_t places)
 {
     static int watches_forks;
     if (count == 0 || count > (UINT64_C(1) << 22) || (count & (count - 1)) != 0 || places == 0 || places > count)
         return -EINVAL;
+    int rc = check_stays(map_fd, count * sizeof(slot));
+    if (rc < 0)
+        return rc;
     slot_map *map = malloc(sizeof *map);
     if (!map)
         return -ENOMEM;

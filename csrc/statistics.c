@@ -19,6 +19,7 @@ static _Atomic(cwasi_statistics *) shared;
 static int table_fd = -1;
 static uint32_t tables;   /* that this process, and who forked it, had before */
 static uint32_t traces;   /* likewise */
+static pthread_mutex_t rows = PTHREAD_MUTEX_INITIALIZER;   /* for who describes ends */
 
 _Static_assert(sizeof(cwasi_function_statistics) % 8 == 0 && sizeof(cwasi_end_statistics) % 8 == 0, "no padding");
 
@@ -42,6 +43,7 @@ static void set(uint64_t *counter, uint64_t value)
 /* A forked child has our parent's file: it is not for it to write there. */
 static void forget(void)
 {
+    pthread_mutex_init(&rows, NULL);   /* another thread may have had it */
     store_relaxed(&accounting, 0);
     if (find_table())
         munmap(find_table(), sizeof(cwasi_statistics));
@@ -117,12 +119,10 @@ static void put_counts(cwasi_end_statistics *end, cwasi_channel *c)
     set(&end->timed_ns, channel_timed_ns(c));
 }
 
-int cwasi_statistics_end(cwasi_channel *c, const char *channel, const char *peers, const char *transport)
+static int describe(cwasi_statistics *table, cwasi_channel *c, const char *channel, const char *peers,
+                    const char *transport)
 {
     statistics_row *row = channel_row(c);
-    cwasi_statistics *table = find_table();
-    if (!table)
-        return -EINVAL;
     uint64_t now = load_relaxed(row);
     int fresh = now >> 32 != tables;
     if (fresh && table->ends == CWASI_ENDS_MAX) {
@@ -145,6 +145,17 @@ int cwasi_statistics_end(cwasi_channel *c, const char *channel, const char *peer
     table->ends = number;
     store_relaxed(row, (uint64_t)tables << 32 | number);
     return 0;
+}
+
+int cwasi_statistics_end(cwasi_channel *c, const char *channel, const char *peers, const char *transport)
+{
+    cwasi_statistics *table = find_table();
+    if (!table)
+        return -EINVAL;
+    pthread_mutex_lock(&rows);
+    int rc = describe(table, c, channel, peers, transport);
+    pthread_mutex_unlock(&rows);
+    return rc;
 }
 
 void statistics_add_time(uint32_t id, uint64_t ns)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from .cpu import usable_cores
 from .errors import BadSpec
 from .explanation import Explanation, WhatIf, explained, what_if
 from .guest import Guest
-from .kept import Kept, Steered, placed_ways
+from .kept import Kept, Steered, functions_of, placed_ways
 from .modes import EdgeFacts, Transport
 from .named_channel import NamedChannel
 from .policy import Decision, Limits, Objective, Policy, Request, Way
@@ -50,8 +50,8 @@ class Stewarded(Protocol):
 class Advice:
     """Of one host."""
 
-    def __init__(self, host: Stewarded, cores: int, lacks: Callable[[float], tuple[str, ...]]) -> None:
-        """cores: on which guests may run. lacks: what nobody observes for it, at a time."""
+    def __init__(self, host: Stewarded, cores: int, lacks: Callable[[float, Iterable[str]], tuple[str, ...]]) -> None:
+        """cores: on which guests may run. lacks: what nobody observes of functions, at a time."""
         self._host = host
         self._lacks = lacks
         self._lock = threading.Lock()
@@ -79,7 +79,7 @@ class Advice:
             return None
         strictest = min(facts.values(), key=lambda one: (one.same_user, one.same_trust))
         receivers = len({receiver for _, receiver in channel.decisions})
-        return Kept(channel, strictest, receivers, self._offered, self._free)
+        return Kept(channel, strictest, receivers, self._offered, self._free, functions_of(channel))
 
     def _begun_by_name(self, channel: NamedChannel) -> Kept:
         ways = frozenset(map(Way, channel.offered))
@@ -108,7 +108,7 @@ class Advice:
         )
 
     def _lacked_of(self, kept: Kept, now: float) -> tuple[str, ...]:
-        return (*self._lacks(now), *((_CLOCKS,) if kept.far else ()))
+        return (*self._lacks(now, kept.functions), *((_CLOCKS,) if kept.far else ()))
 
     def explain(self, channel: Steered) -> Explanation | None:
         """Of a channel all of whose ends are here, or whose sender is."""

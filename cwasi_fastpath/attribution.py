@@ -308,10 +308,16 @@ def _describe(end: Endpoint) -> None:
 
 
 def describe_end(end: Endpoint) -> None:
-    """Tells a tracer, where there is one, what an end of a channel is: whom it connects to, and by what."""
-    with _lock:
-        if _connect() is not None:
-            _describe(end)
+    """Tells a tracer, where there is one, what an end of a channel is: whom it connects to, and by what.
+
+    Does not wait for who tells it something else meanwhile: whoever changes channels has more to do. One that comes
+    just now is told of all ends by who lets it in.
+    """
+    if not _asked:
+        with _lock:
+            _connect()
+    if _tracer is not None:
+        _describe(end)
 
 
 def join(path: str) -> bool:

@@ -150,21 +150,26 @@ class WhatIf:
                 return cls(size, rate, locality)
         raise BadSpec("what else it would cost is asked with size, rate and locality, each a text or nothing")
 
+    def check(self) -> None:
+        """Raises BadSpec for what makes no sense, whatever channel it is asked of."""
+        size, rate = changed("size", self.size, 0.0), changed("rate", self.rate, 0.0)
+        if self.locality is not None and self.locality not in LOCALITIES:
+            raise BadSpec(f"locality {self.locality!r} is unknown: use {', '.join(LOCALITIES)}")
+        _check_possible(Observation(1, size or 0.0, 0.0, rate=rate))
+
     def applied(self, request: Request) -> Request:
         """The same question for what would then be. Raises BadSpec."""
+        self.check()
         observation = request.observation or Observation(1, 65536.0, 0.0)
         size = changed("size", self.size, observation.mean_bytes)
         rate = changed("rate", self.rate, observation.rate)
         facts = request.facts
         if self.locality is not None:
-            if self.locality not in LOCALITIES:
-                raise BadSpec(f"locality {self.locality!r} is unknown: use {', '.join(LOCALITIES)}")
             facts = EdgeFacts(LOCALITIES[self.locality], facts.same_user, facts.same_trust)
         near = facts.locality is Locality.PROCESS
         # What was measured of the way in use holds only for what was.
         wanted = replace(observation, mean_bytes=size or 0.0, rate=rate, latency_ns=None, cpu_ns=None)
-        if absurd := nonsense(wanted):
-            raise BadSpec(f"{', '.join(absurd)}: there are no such messages")
+        _check_possible(wanted)
         return replace(
             request,
             facts=facts,
@@ -191,6 +196,12 @@ def changed(name: str, wish: str | None, now: float | None) -> float | None:
     if now is None:
         raise BadSpec(f"{name} {wish!r}: none was seen yet of which that would be a multiple; give a number")
     return value * now
+
+
+def _check_possible(wanted: Observation) -> None:
+    """Raises BadSpec."""
+    if absurd := nonsense(wanted):
+        raise BadSpec(f"{', '.join(absurd)}: there are no such messages")
 
 
 def alternatives(policy: Policy, request: Request) -> tuple[tuple[Alternative, ...], Decision | None]:
@@ -228,9 +239,13 @@ def what_if(policy: Policy, request: Request, wish: WhatIf) -> dict[str, Any]:
     """Costs and choice as it is, and as it would be. Raises BadSpec, and what the policy raises."""
     answers = {}
     for name, asked in (("now", WhatIf()), ("then", wish)):
-        ways, decision = alternatives(policy, asked.applied(request))
+        wanted = asked.applied(request)
+        ways, decision = alternatives(policy, wanted)
+        way = None if decision is None else decision.way
+        obstacle = None if way is None else wanted.obstacle(way)
         answers[name] = {
-            "chosen": None if decision is None else str(decision.way),
+            "chosen": None if way is None or obstacle is not None else str(way),
+            "trouble": "" if obstacle is None else f"the policy chose {way}, which cannot be: {obstacle}",
             "alternatives": [asdict(way) for way in ways],
         }
     return {"if": {name: value for name, value in asdict(wish).items() if value is not None}, **answers}
@@ -238,12 +253,13 @@ def what_if(policy: Policy, request: Request, wish: WhatIf) -> dict[str, Any]:
 
 def what_if_in_words(wish: WhatIf, answer: Mapping[str, Any]) -> str:
     """What what_if() gave."""
-    lines = [f"  with {wish}: {answer['then']['chosen'] or 'nothing can carry it'}, now {answer['now']['chosen']}"]
+    then, now = (one["chosen"] or one["trouble"] or "nothing can carry it" for one in (answer["then"], answer["now"]))
+    lines = [f"  with {wish}: {then}, now {now}"]
     before = {one["way"]: Alternative(**one) for one in answer["now"]["alternatives"]}
     for plain in answer["then"]["alternatives"]:
         one = Alternative(**plain)
-        now = before.get(one.way)
-        told = f", now {_us(now.ns)} us" if one.ns is not None and now is not None and now.ns is not None else ""
+        as_is = before.get(one.way)
+        told = f", now {_us(as_is.ns)} us" if one.ns is not None and as_is is not None and as_is.ns is not None else ""
         lines.append(f"    {one}{told}")
     return "\n".join(lines)
 

@@ -31,6 +31,7 @@ class Told:
 def ask(channel: str, wish: WhatIf) -> list[Told]:
     """Of each channel of that name. Raises NoSuchChannel, BadSpec, and what the processes refuse it with."""
     checked(channel, "channel")
+    wish.check()
     ends = [end for end in census()[0] if end.channel == channel and end.state != "closed"]
     if not ends:
         raise NoSuchChannel(f"no process that can be found holds an end of channel {channel!r} (cwasi ps)")

@@ -50,8 +50,6 @@ class Feed:
         self._heard: float | None = None
         """When anything new was."""
         self._asked: float | None = None
-        self._doubts: tuple[str, ...] = ()
-        """About what was told last."""
 
     def latest(self, names: Iterable[str], now: float) -> dict[str, Spent]:
         """What functions did lately, by name; and asks for newer figures. now: of any clock, seconds."""
@@ -69,7 +67,6 @@ class Feed:
                 self._hear(name, one, now)
             if len(self._functions) > len(told):   # the others have ended
                 self._functions = {name: one for name, one in self._functions.items() if name in told}
-            self._doubts = _doubts(self._functions.values())
         return {
             name: one.spent for name, one in self._functions.items()
             if one.spent is not None and now - one.heard <= STALE_SECONDS
@@ -90,8 +87,8 @@ class Feed:
         """Messages a second, in the time that the last figures are of."""
         return {name: one.rate for name, one in self._functions.items()}
 
-    def lack(self, now: float) -> tuple[str, ...]:
-        """What is not told, in words."""
+    def lack(self, now: float, names: Iterable[str]) -> tuple[str, ...]:
+        """What is not told of functions, in words."""
         if untold := attribution.untold():
             return (untold,)
         heard = self._heard
@@ -99,7 +96,23 @@ class Feed:
             return ("the tracer has told nothing of these functions yet",)
         if now - heard > STALE_SECONDS:
             return (f"the tracer has told nothing new for {now - heard:.0f} s, and what it told counts no more",)
-        return self._doubts
+        return tuple(dict.fromkeys(words for name in sorted(names) for words in self._lack_of(name, now)))
+
+    def _lack_of(self, name: str, now: float) -> list[str]:
+        """Of one of them, while the tracer tells something."""
+        one = self._functions.get(name)
+        if one is None:
+            return [f"the tracer has told nothing of {name}"]
+        if now - one.heard > STALE_SECONDS:
+            return [f"the tracer has told nothing new of {name} for {now - one.heard:.0f} s, which counts no more"]
+        if one.nonsense:
+            return [one.nonsense]
+        told = one.figures
+        lacks = {
+            "the tracer counts no system calls": told is not None and told.calls is None,
+            "the tracer counts no scheduling": told is not None and told.off_ns is None,
+        }
+        return [words for words, so in lacks.items() if so]
 
     def _hear(self, name: str, told: Told, now: float) -> None:
         before = self._functions.get(name)
@@ -115,21 +128,6 @@ class Feed:
                 heard.rate = before.messages / (now - before.heard) if now > before.heard else 0.0
         except ValueError as error:
             heard.nonsense = f"the tracer told what cannot be of {name}, which was left out: {error}"
-
-
-def _doubts(functions: Iterable[_Function]) -> tuple[str, ...]:
-    """Whatever is wrong with the first of them; or what is not counted of any."""
-    told = []
-    for one in functions:
-        if one.nonsense:
-            return (one.nonsense,)
-        if one.figures is not None:
-            told.append(one.figures)
-    lacks = {
-        "the tracer counts no system calls": any(figures.calls is None for figures in told),
-        "the tracer counts no scheduling": any(figures.off_ns is None for figures in told),
-    }
-    return tuple(words for words, so in lacks.items() if so)
 
 
 def _check_time(at: object) -> None:

@@ -38,6 +38,8 @@ class Kept:
     offered: frozenset[Transport]
     ways: frozenset[Way]
     """The same, where the kernel places the threads."""
+    functions: frozenset[str] = frozenset()
+    """At its ends, where a host has made it."""
     ends: tuple[Endpoint, ...] = ()
     senders: int = 0
     """How many of the ends send; these come first."""

@@ -16,10 +16,10 @@ from channels import HANG, Start, control_ended, eventually
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import control
-from cwasi_fastpath.explanation import EXPLAIN, Alternative, Explanation, WhatIf
+from cwasi_fastpath.explanation import EXPLAIN, Alternative, Explanation, WhatIf, what_if, what_if_in_words
 from cwasi_fastpath.metrics import Observation
-from cwasi_fastpath.modes import EdgeFacts, Locality
-from cwasi_fastpath.policy import Request, Way
+from cwasi_fastpath.modes import EdgeFacts, Locality, Transport
+from cwasi_fastpath.policy import Decision, Request, Way
 from cwasi_fastpath.request import Request as Asked
 
 
@@ -99,6 +99,14 @@ def test_of_nothing() -> None:
     assert explain("../lab").returncode == 2
 
 
+@pytest.mark.parametrize("option", [["--if-size", "10y"], ["--if-size", "5000000000"], ["--if-rate", "-1"],
+                                    ["--if-rate", "nan"], ["--if-size", "10", "--if-rate", "x"]], ids=str)  # fmt: skip
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=str)
+def test_nonsense_is_said_before_the_channel_is_missed(option: list[str], form: list[str]) -> None:
+    done = explain("nosuch", *option, *form)
+    assert done.returncode == 2 and "nosuch" not in done.stdout + done.stderr, done
+
+
 @pytest.mark.parametrize(
     "body",
     [{}, {"text": 1}, {"text": "x", "explanation": [], "what_if": {}}, {"text": "x", "explanation": {}, "what_if": 7}],
@@ -154,6 +162,25 @@ def test_in_words() -> None:
         "    x: not predicted",
     ]
     assert str(replace(found, pinned="", changes=0, observation={}, trouble="")) == "local, ring: it is near"
+
+
+class Stubborn(cwasi.Policy):
+    """Always wants the same."""
+
+    def decide(self, request: Request) -> Decision | None:
+        return Decision.for_way(request, Way(Transport.RING), "I like it")
+
+
+def test_a_way_that_cannot_be_is_not_offered() -> None:
+    """And is said to be what the policy chose: as it would be, and as it is."""
+    wish, far = WhatIf(locality="elsewhere"), Request(EdgeFacts(Locality.ELSEWHERE))
+    answer = what_if(Stubborn(), Request(EdgeFacts(Locality.NODE)), wish)
+    trouble = "the policy chose ring, which cannot be: the peer is on another node"
+    assert (answer["now"]["chosen"], answer["now"]["trouble"]) == ("ring", "")
+    assert (answer["then"]["chosen"], answer["then"]["trouble"]) == (None, trouble)
+    assert what_if_in_words(wish, answer).splitlines()[0] == f"  with the peer's place elsewhere: {trouble}, now ring"
+    as_it_is = what_if(Stubborn(), far, WhatIf(size="1"))
+    assert as_it_is["now"]["chosen"] is None and trouble in what_if_in_words(WhatIf(size="1"), as_it_is)
 
 
 def test_what_would_be_is_asked_without_what_was_measured() -> None:

@@ -52,9 +52,9 @@ def sums(number: int) -> list[int | None]:
 
 def test_what_came_between_two_answers(tracer: Tracer) -> None:
     told = Feed()
-    assert told.latest(["f"], 7.0) == {} and "nothing of these functions yet" in told.lack(7.0)[0]
+    assert told.latest(["f"], 7.0) == {} and "nothing of these functions yet" in told.lack(7.0, ["f"])[0]
     tracer.tells(50 * SECOND, sums(1))
-    assert told.latest(["f"], 8.0) == {} and told.lack(8.0) == ()
+    assert told.latest(["f"], 8.0) == {} and told.lack(8.0, ["f"]) == ()
     tracer.tells(51 * SECOND, sums(2))
     (spent,) = told.latest(["f"], 9.0).values()
     assert spent.seconds == 1.0 and spent.figures.calls == 10 and spent.kernel_ns == SECOND / 10
@@ -68,13 +68,13 @@ def test_figures_that_are_not_renewed_count_no_more(tracer: Tracer) -> None:
         tracer.tells(number * SECOND, sums(number))
         told.latest(["f"], float(number))
     old = 2.0 + feed.STALE_SECONDS
-    assert told.latest(["f"], old) and told.lack(old) == ()
+    assert told.latest(["f"], old) and told.lack(old, ["f"]) == ()
     assert told.latest(["f"], old + 1) == {}, "the same answer again is nothing new"
-    assert told.lack(old + 1) == ("the tracer has told nothing new for 6 s, and what it told counts no more",)
+    assert told.lack(old + 1, ["f"]) == ("the tracer has told nothing new for 6 s, and what it told counts no more",)
     for number in (3, 4):
         tracer.tells(number * SECOND, sums(number))
         found = told.latest(["f"], old + number)
-    assert found and told.lack(old + 4) == ()
+    assert found and told.lack(old + 4, ["f"]) == ()
 
 
 @pytest.mark.parametrize(
@@ -105,12 +105,12 @@ def test_nonsense_is_left_out_and_said(tracer: Tracer, at: Any, figures: Any) ->
         told.latest(["f"], float(number))
     tracer.tells(at, figures)
     assert told.latest(["f"], 3.0) == {}
-    (lack,) = told.lack(3.0)
+    (lack,) = told.lack(3.0, ["f"])
     assert lack.startswith("the tracer told what cannot be of f, which was left out: ")
     for number in (4, 5, 6):
         tracer.tells(number * SECOND, sums(number))
         found = told.latest(["f"], float(number))
-    assert found["f"].figures.calls == 10 and told.lack(6.0) == ()
+    assert found["f"].figures.calls == 10 and told.lack(6.0, ["f"]) == ()
 
 
 def test_after_an_answer_without_a_time_there_is_no_time_of_nothing(tracer: Tracer) -> None:
@@ -133,7 +133,7 @@ def test_after_a_pause_old_answers_are_nothing_new(tracer: Tracer) -> None:
     for number in (21, 22):
         tracer.tells(number * SECOND, sums(number))
         found = told.latest(["f"], float(number))
-        assert not any("clock" in lack for lack in told.lack(float(number)))
+        assert not any("clock" in lack for lack in told.lack(float(number), ["f"]))
     assert found["f"].seconds == 1.0
 
 
@@ -170,7 +170,7 @@ def test_another_tracer_begins_anew(tracer: Tracer) -> None:
         told.latest(["f"], float(number))
     tracer.tracer = object()
     tracer.tells(5 * SECOND, sums(1))
-    assert told.latest(["f"], 5.0) == {} and told.lack(5.0) == ()
+    assert told.latest(["f"], 5.0) == {} and told.lack(5.0, ["f"]) == ()
 
 
 def test_a_host_clock_that_jumps(tracer: Tracer) -> None:
@@ -178,17 +178,32 @@ def test_a_host_clock_that_jumps(tracer: Tracer) -> None:
     for number, now in ((1, 1000.0), (2, 1001.0), (3, 2.0), (4, 3.0)):
         tracer.tells(number * SECOND, sums(number))
         assert bool(told.latest(["f"], now)) is (number > 1)
-    assert told.latest(["f"], 1e6) == {} and told.lack(1e6) != ()
+    assert told.latest(["f"], 1e6) == {} and told.lack(1e6, ["f"]) != ()
+
+
+def test_what_is_lacked_is_that_of_the_functions_asked_for(tracer: Tracer) -> None:
+    """Whatever is wrong with others."""
+    told = Feed()
+    for number in (1, 2):
+        tracer.told = {"f": (number * SECOND, sums(number)), "wrong": (number * SECOND, "x"), "old": (1, sums(1)),
+                       "blind": (number * SECOND, [None, None, *sums(1)[2:]])}  # fmt: skip
+        told.latest(["f", "wrong", "old", "blind", "unknown"], number * feed.STALE_SECONDS)
+    now = 2 * feed.STALE_SECONDS + 1
+    assert told.lack(now, ["f"]) == told.lack(now, ()) == ()
+    assert told.lack(now, ["unknown", "f"]) == ("the tracer has told nothing of unknown",)
+    assert told.lack(now, ["f", "old"]) == ("the tracer has told nothing new of old for 6 s, which counts no more",)
+    (wrong, blind) = told.lack(now, ["wrong", "f", "blind"])[::-1]
+    assert wrong.startswith("the tracer told what cannot be of wrong") and blind == "the tracer counts no system calls"
 
 
 def test_what_is_not_counted_is_said(tracer: Tracer) -> None:
     told = Feed()
     tracer.tells(SECOND, [None, None, *sums(1)[2:]])
     told.latest(["f"], 1.0)
-    assert told.lack(1.0) == ("the tracer counts no system calls",)
+    assert told.lack(1.0, ["f"]) == ("the tracer counts no system calls",)
     tracer.tells(2 * SECOND, [*sums(1)[:2], None, None, *sums(1)[4:]])
     told.latest(["f"], 2.0)
-    assert told.lack(2.0) == ("the tracer counts no scheduling",)
+    assert told.lack(2.0, ["f"]) == ("the tracer counts no scheduling",)
 
 
 # ---- what it adds to an observation ----
@@ -222,7 +237,7 @@ def test_a_host_is_given_a_tracer(guests: Any, start: Start) -> None:
     policy = Told(lambda request: PIPE)
     with attached() as tracer, cwasi.Host(policy=policy, tracer=tracer) as host:
         cwasi.Host(policy=policy, tracer=tracer).close()   # one for several hosts
-        assert "no tracer" not in str(host._steward._feed.lack(0.0))
+        assert "no tracer" not in str(host._steward._feed.lack(0.0, ()))
         run = Run(host, guests, start)
 
         def told() -> list[Observation]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -214,17 +215,23 @@ told = feed.Feed()
 with cwasi.function("f"):
     for _ in sys.stdin:
         found = told.latest(["f"], time.monotonic())
-        print(json.dumps({"told": sorted(found), "lacked": told.lack(time.monotonic())}), flush=True)
+        print(json.dumps({"told": sorted(found), "lacked": told.lack(time.monotonic(), ["f"])}), flush=True)
 """
 
 
 class OtherTracer:
     """Speaks the protocol, but for what the test says of figures. answer: what to say to a question; None: nothing."""
 
-    def __init__(self, figures: int | None, answer: Callable[[], bytes | None], hello: Any = ...) -> None:
+    def __init__(
+        self, figures: int | None, answer: Callable[[], bytes | None], hello: Any = ..., sealed: bool = True
+    ) -> None:
         self.address = f"@cwasi-test-{secrets.token_hex(8)}"
         self.answer = answer
+        self.sealed = sealed
+        """Nobody can truncate the map that it gives; else it does."""
         self.asked = 0
+        self.stalled, self.goes_on = threading.Event(), threading.Event()
+        """It is asked about the function "late", and does not answer before it goes on."""
         hello_of_ours = {"version": 3, "slots": 8192, "probes": 4} | ({} if figures is None else {"figures": figures})
         self._hello = hello_of_ours if hello is ... else hello
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -239,11 +246,18 @@ class OtherTracer:
             while message := connection.recv(4096):
                 request = json.loads(message)
                 if "hello" in request:
-                    slots = os.memfd_create("slots")
+                    slots = os.memfd_create("slots", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
                     os.truncate(slots, 8 * 8192)
+                    if self.sealed:
+                        fcntl.fcntl(slots, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
                     socket.send_fds(connection, [json.dumps(self._hello).encode()], [slots])
+                    if not self.sealed:
+                        os.truncate(slots, 0)
                     os.close(slots)
                 elif "figures" not in request:
+                    if request.get("function") == "late":
+                        self.stalled.set()
+                        self.goes_on.wait(60)
                     connection.send(json.dumps({"taken": True}).encode())
                 else:
                     self.asked += 1
@@ -285,6 +299,42 @@ with cwasi.function("f"):
 """
 
 
+CHANGES = """
+import sys, threading
+import cwasi_fastpath as cwasi
+
+def run():
+    with cwasi.function("late"):
+        pass
+
+thread = threading.Thread(target=run)
+thread.start()
+input()   # the tracer does not answer
+tx, rx = cwasi.open_channel("lab")
+with tx, rx:
+    tx.switch("pipe")
+    print("waits" if thread.is_alive() else "was left", flush=True)
+    input()   # it does
+    thread.join()
+    tx.send(b"x")
+"""
+
+
+def test_channels_change_while_a_tracer_does_not_answer() -> None:
+    """A steward, who changes them, has others to look after."""
+    tracer = OtherTracer(VERSION, lambda: None)
+    try:
+        with running([sys.executable, "-c", CHANGES], env={**os.environ, "CWASI_TRACER": tracer.address}) as host:
+            assert host.stdin is not None and host.stdout is not None and tracer.stalled.wait(60)
+            print(file=host.stdin, flush=True)
+            assert host.stdout.readline() == "waits\n"
+            tracer.goes_on.set()
+            assert host.communicate("\n", timeout=60)[0] == "" and host.returncode == 0
+    finally:
+        tracer.goes_on.set()
+        tracer.close()
+
+
 @pytest.mark.parametrize("hello", [
     1, [], None, "x", {}, {"slots": "x", "probes": 4}, {"slots": 8192}, {"slots": 1.5, "probes": 4},
     {"slots": -1, "probes": 4}, {"slots": 2**70, "probes": 4}, {"slots": 8192, "probes": []}, {"error": {"no": []}},
@@ -296,6 +346,18 @@ def test_a_hello_that_is_none_stops_nobodys_work(hello: Any) -> None:
         done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True,
                               timeout=60)  # fmt: skip
         assert (done.returncode, done.stdout) == (0, "it runs\n") and "not traced: " in done.stderr
+    finally:
+        tracer.close()
+
+
+def test_a_map_that_is_truncated_stops_nobodys_work() -> None:
+    """It is not taken."""
+    tracer = OtherTracer(VERSION, lambda: None, sealed=False)
+    try:
+        environment = {**os.environ, "CWASI_TRACER": tracer.address}
+        done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True,
+                              timeout=60)  # fmt: skip
+        assert (done.returncode, done.stdout) == (0, "it runs\n") and "the tracer's map: " in done.stderr
     finally:
         tracer.close()
 

@@ -14,8 +14,9 @@ static entry *map;
 
 static int new_map(entry **mapped)
 {
-    int fd = memfd_create("slots", MFD_CLOEXEC);
+    int fd = memfd_create("slots", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     CHECK_EQ(ftruncate(fd, SLOTS * sizeof(entry)), 0);
+    CHECK_EQ(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK), 0);
     *mapped = mmap(NULL, SLOTS * sizeof(entry), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     CHECK(*mapped != MAP_FAILED);
     return fd;
@@ -96,6 +97,24 @@ static void finds_all_places_taken(int fd, entry *own)
     _exit(0);
 }
 
+/* Whoever has such a map could end us by truncating it, now or later. */
+static void refuses_what_can_be_truncated(void)
+{
+    int fd = memfd_create("slots", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    CHECK_EQ(ftruncate(fd, SLOTS * sizeof(entry)), 0);
+    CHECK_EQ(cwasi_attribution_map(fd, SLOTS, PLACES), -EPERM);
+    CHECK_EQ(ftruncate(fd, 0), 0);
+    CHECK_EQ(cwasi_attribution_enter(4), 4);   /* it was not mapped */
+    CHECK_EQ(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK), 0);
+    CHECK_EQ(cwasi_attribution_map(fd, SLOTS, PLACES), -EINVAL);
+    CHECK_EQ(ftruncate(fd, SLOTS * sizeof(entry) - 1), 0);
+    CHECK_EQ(cwasi_attribution_map(fd, SLOTS, PLACES), -EINVAL);
+    close(fd);
+    fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    CHECK_EQ(cwasi_attribution_map(fd, SLOTS, PLACES), -EPERM);
+    close(fd);
+}
+
 int main(void)
 {
     test_begin(10);
@@ -103,6 +122,7 @@ int main(void)
     CHECK_EQ(cwasi_attribution_enter(3), 0);
     CHECK_EQ(cwasi_attribution_enter(4), 3);
 
+    refuses_what_can_be_truncated();
     int fd = new_map(&map);
     CHECK_EQ(cwasi_attribution_map(fd, 0, PLACES), -EINVAL);
     CHECK_EQ(cwasi_attribution_map(fd, UINT64_MAX, PLACES), -EINVAL);

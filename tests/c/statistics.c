@@ -2,7 +2,7 @@
  * what it counted and what its time went into. A forked child writes nothing there. */
 #include "test.h"
 
-enum { BEFORE = 7, MESSAGES = 23, LARGE = 65536, CAPACITY = 1 << 20 };
+enum { BEFORE = 7, MESSAGES = 23, LARGE = 65536, CAPACITY = 1 << 20, AT_ONCE = 200 };
 
 static cwasi_channel *tx, *rx;
 static cwasi_statistics *seen;
@@ -31,6 +31,23 @@ static void wait_until_it_sleeps(uint64_t before)
         sched_yield();
         cwasi_channel_stats(rx, &stats);
     } while (stats.waits == before);
+}
+
+static void describe_another(int rc)
+{
+    cwasi_channel *more;
+    int ring = cwasi_ring_create(4096, 1);
+    CHECK_EQ(cwasi_channel_open_ring(ring, CWASI_RECEIVER, 0, NULL, &more), 0);
+    close(ring);
+    CHECK_EQ(cwasi_statistics_end(more, "more", "", ""), rc);
+    cwasi_channel_abandon(more);
+}
+
+static void *describe_many(void *arg)
+{
+    for (int i = 0; i < AT_ONCE; i++)
+        describe_another(0);
+    return arg;
 }
 
 int main(void)
@@ -130,15 +147,15 @@ int main(void)
     CHECK_EQ(end[0].messages, BEFORE + MESSAGES + 3);
     CHECK_EQ(f[3].calls, 3);
 
+    /* Two threads at once get rows of their own. */
+    other = start(describe_many, NULL);
+    describe_many(NULL);
+    join(other);
+    CHECK_EQ(seen->ends, 2 + 2 * AT_ONCE);
+
     /* What finds no room is counted. */
-    for (int i = 2; i < CWASI_ENDS_MAX + 3; i++) {
-        cwasi_channel *more;
-        int ring = cwasi_ring_create(4096, 1);
-        CHECK_EQ(cwasi_channel_open_ring(ring, CWASI_RECEIVER, 0, NULL, &more), 0);
-        close(ring);
-        CHECK_EQ(cwasi_statistics_end(more, "more", "", ""), i < CWASI_ENDS_MAX ? 0 : -ENOSPC);
-        cwasi_channel_abandon(more);
-    }
+    for (int i = 2 + 2 * AT_ONCE; i < CWASI_ENDS_MAX + 3; i++)
+        describe_another(i < CWASI_ENDS_MAX ? 0 : -ENOSPC);
     CHECK(seen->ends == CWASI_ENDS_MAX && seen->missed == 3);
     cwasi_channel_free(tx);
     cwasi_channel_free(rx);
