@@ -22,6 +22,8 @@ _MESSAGES, _SECONDS = 1000, 10.0
 """That a channel is looked at on a way, whichever comes first, before it leaves that."""
 _SURE = 2
 """Windows in a row that tell that messages are queued, or are no longer."""
+_TRIALS = 100
+"""That a policy may remember; there are fewer ways."""
 
 
 Steered = Channel | NamedChannel
@@ -51,6 +53,9 @@ class Kept:
     places: tuple[int, ...] = ()
     """The cores that its guests are kept to."""
     history: EdgeHistory = field(default_factory=EdgeHistory)
+    """What its policy remembers, which may be anybody's: what stands in it may be anything."""
+    new: bool = True
+    """By that, its last window was unlike those before."""
     counted: Counted | None = None
     """What was sent and what was received at the last look at which both were known, or until which nothing was."""
     waits: bool = False
@@ -95,6 +100,19 @@ class Kept:
         self.observation, self.observed_at = seen, now
         self.began_at = now if self.began_at is None else self.began_at
         self.met += seen.messages
+
+    def remember(self, history: EdgeHistory) -> None:
+        """As its policy says. Raises ValueError and more for what we could not go on with; then nothing has changed."""
+        if not isinstance(history.trials, tuple) or len(history.trials) > _TRIALS:
+            raise ValueError(f"its history has no more than {_TRIALS} trials, in a tuple")
+        self.new, self.history = not history.idle, history
+
+    def switched(self, way: Way, now: float) -> None:
+        """It has gone to that way; which its policy forgets all else for, if it remembers nonsense."""
+        try:
+            self.history = self.history.switched(now, way)
+        except Exception:
+            self.history = EdgeHistory().switched(now, way)
 
     def settled(self, now: float) -> bool:
         """Whether it is known well enough to be changed; a run of a few messages never is, but where the way was a

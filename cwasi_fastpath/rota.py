@@ -68,4 +68,4 @@ class Rota:
 
 def _was_new(kept: Kept) -> bool:
     """Whether its last window was unlike those before."""
-    return kept.observation is not None and not kept.history.idle
+    return kept.observation is not None and kept.new

@@ -274,7 +274,7 @@ class Steward:
         history, way = self._host.policy.step(request)
         if not isinstance(history, EdgeHistory) or not isinstance(way, Way | None):
             raise TypeError(f"it answered {history!r:.80}, {way!r:.80}")
-        kept.history = history
+        kept.remember(history)
         if way is None or way == request.current or request.pinned:
             return None
         if (obstacle := ruled_out_way(request, way)) is not None:
@@ -287,7 +287,6 @@ class Steward:
             if way.cores is not cores:
                 self._cores.place(kept, way.cores, self._active)
             self._host.change(kept.channel, decision, _SWITCH_SECONDS)
-            kept.history = kept.history.switched(now, way)
         except Exception as error:   # a thread that cannot be started, too
             with suppress(OSError):
                 self._cores.place(kept, cores, self._active)
@@ -295,6 +294,7 @@ class Steward:
             kept.not_before = now + min(_BACK_OFF, 2.0**kept.failures)
             self._trouble(kept, f"a change to {way} failed, and {kept.way} is held: {error}")
             return
+        kept.switched(way, now)
         kept.failures, kept.trouble = 0, ""
         kept.changes, kept.changed_at, kept.not_before = kept.changes + 1, now, now + _APART
         kept.began_at, kept.met = now, 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .numbers import Finite
+from .output_file import check_output, save_output
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -120,8 +120,11 @@ def _settings(
 
 def _check_writable(html: Path | None) -> None:
     """Before anything is measured."""
-    if html is not None and not os.access(html if html.exists() else html.absolute().parent, os.W_OK):
-        raise click.BadParameter(f"{html} cannot be written", param_hint="--html")
+    try:
+        if html is not None:
+            check_output(html)
+    except click.FileError as error:
+        raise click.BadParameter(f"{html} cannot be written: {error.message}", param_hint="--html") from error
 
 
 def _report(settings: Settings, cases: Callable[..., tuple[Case, ...]], as_json: bool, html: Path | None) -> None:
@@ -132,7 +135,7 @@ def _report(settings: Settings, cases: Callable[..., tuple[Case, ...]], as_json:
     report = _measure(settings, cases(settings.sizes, cores=cores.count()))
     _print(report, as_json)
     if html is not None:
-        _write(page(report), html)
+        save_output(html, page(report))
 
 
 def _measure(settings: Settings, cases: tuple[Case, ...]) -> Report:
@@ -178,13 +181,6 @@ def _output() -> Console:
     from rich.console import Console
 
     return Console() if sys.stdout.isatty() else Console(width=_FILE_WIDTH)
-
-
-def _write(page: str, html: Path) -> None:
-    try:
-        html.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise click.FileError(str(html), error.strerror) from error
 
 
 @bench.command()
@@ -302,4 +298,4 @@ def trace(rounds: int | None, seed: int, quick: bool, as_json: bool, html: Path 
     else:
         report.print(_output())
     if html is not None:
-        _write(report.page(), html)
+        save_output(html, report.page())

@@ -128,6 +128,7 @@ def _publish(
     from dataclasses import asdict
 
     from . import demo_act
+    from .output_file import save_output
 
     document: dict[str, Any] = {
         "schema": 1,
@@ -153,7 +154,7 @@ def _publish(
     page = report.with_suffix(".html") if report else None
     if report and page:
         report.parent.mkdir(parents=True, exist_ok=True)
-        report.write_text(json.dumps(document, indent=1))
+        save_output(report, json.dumps(document, indent=1))
         demo_act.write(page, second)
     if as_json:
         click.echo(json.dumps(document))

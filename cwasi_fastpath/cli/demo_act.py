@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -40,16 +38,14 @@ def as_plain(found: Sequence[Played]) -> dict[str, Any]:
 
 
 def write(path: Path, found: Sequence[Played]) -> None:
-    """The page."""
+    """The page. Raises click.FileError."""
     from ..bench.environment import environment
     from ..live.page import page
     from ..live.pair import CHANNELS
     from ..live.table import HEADINGS, rows
+    from .output_file import save_output
 
-    try:
-        path.write_text(page(found, CHANNELS[0], environment(), HEADINGS, rows(found, CHANNELS[0])), encoding="utf-8")
-    except OSError as error:
-        raise click.FileError(str(path), error.strerror) from error
+    save_output(path, page(found, CHANNELS[0], environment(), HEADINGS, rows(found, CHANNELS[0])))
 
 
 def show(console: Console, found: Sequence[Played], page: Path | None) -> None:

@@ -21,6 +21,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from .numbers import Finite
+from .output_file import save_output
 from .trace_loop import Pace
 from .trace_recording import NoRecording, RecordingFailed, read
 from .trace_session import Request, complain, traced
@@ -192,9 +193,9 @@ def report(recording: Path, output: Path) -> None:
     if found.lack:
         complain(f"{recording}: {found.lack}")
     try:
-        output.write_text(text, "utf-8", "backslashreplace")
-    except OSError as error:
-        complain(f"{output}: {error.strerror}")
+        save_output(output, text)
+    except click.FileError as error:
+        complain(f"{output}: {error.message}")
         sys.exit(RecordingFailed.exit_code)
 
 
