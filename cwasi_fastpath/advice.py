@@ -21,7 +21,9 @@ from .modes import EdgeFacts, Transport
 from .named_channel import NamedChannel
 from .policy import Decision, Limits, Objective, Policy, Request, Way
 from .policy.decision import available
+from .spanned import SpannedChannel
 
+_ELSEWHERE = "its ends are in other processes: what the cores, a tracer and the network know of them is not told"
 _CLOCKS = "two nodes have two clocks: how long a message took is not seen, but for the network's part"
 
 
@@ -68,18 +70,19 @@ class Advice:
             key = channel.name, type(channel)
             kept = self._kept.get(key)
             if kept is None or kept.channel is not channel:
-                kept = self._begun(channel) if isinstance(channel, Channel) else self._begun_by_name(channel)
+                kept = self._begun_by_name(channel) if isinstance(channel, NamedChannel) else self._begun(channel)
                 if kept is not None:
                     self._kept[key] = kept
             return kept
 
-    def _begun(self, channel: Channel) -> Kept | None:
-        facts = self._host.facts_of(channel)
+    def _begun(self, channel: Channel | SpannedChannel) -> Kept | None:
+        facts = self._host.facts_of(channel) if isinstance(channel, Channel) else channel.facts
         if facts is None:
             return None
         strictest = min(facts.values(), key=lambda one: (one.same_user, one.same_trust))
         receivers = len({receiver for _, receiver in channel.decisions})
-        return Kept(channel, strictest, receivers, self._offered, self._free, functions_of(channel))
+        wanted = channel.wanted if isinstance(channel, SpannedChannel) else None
+        return Kept(channel, strictest, receivers, self._offered, self._free, functions_of(channel), wanted)
 
     def _begun_by_name(self, channel: NamedChannel) -> Kept:
         ways = frozenset(map(Way, channel.offered))
@@ -94,6 +97,7 @@ class Advice:
         return Request(
             facts=kept.facts if by_name is None else by_name.facts,
             observation=seen,
+            mode=kept.wanted,
             available=kept.offered,
             receivers=kept.receivers,
             missing=kept.channel.missing,
@@ -108,10 +112,12 @@ class Advice:
         )
 
     def _lacked_of(self, kept: Kept, now: float) -> tuple[str, ...]:
+        if isinstance(kept.channel, SpannedChannel):
+            return (_ELSEWHERE,)
         return (*self._lacks(now, kept.functions), *((_CLOCKS,) if kept.far else ()))
 
     def explain(self, channel: Steered) -> Explanation | None:
-        """Of a channel all of whose ends are here, or whose sender is."""
+        """Of a channel all of whose ends are here, or whose sender is, or whose ends are in processes of ours."""
         kept = self.known(channel)
         if kept is None:
             return None
@@ -127,7 +133,7 @@ class Advice:
             age_seconds=None if kept.observed_at is None else now - kept.observed_at,
             lacked=self._lacked_of(kept, now),
             queued=kept.queued,
-            trouble=kept.trouble,
+            trouble=kept.trouble or _silence(kept, now),
             network="" if kept.network is None or channel.transport is not Transport.TCP else str(kept.network),
         )
         return explained(self._host.policy, self.request(kept, now), told, channel.decision)
@@ -138,3 +144,8 @@ class Advice:
         if kept is None:
             raise BadSpec(f"channel {channel.name!r}: not all of its ends are in this process")
         return what_if(self._host.policy, self.request(kept, time.monotonic()), wish)
+
+
+def _silence(kept: Kept, now: float) -> str:
+    """Who does not tell what its ends have counted, in words: the last choice is held as long."""
+    return "; ".join(kept.channel.lacks(now)) if isinstance(kept.channel, SpannedChannel) else ""

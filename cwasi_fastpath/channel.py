@@ -65,6 +65,8 @@ class Channel:
         self.receivers: dict[str, Receiver] = {}
         self.pinned = ""
         """Why nobody but the user changes what carries it, if so."""
+        self.changes = 0
+        """That the policy made."""
         self.adviser: Adviser | None = None
         """Who knows more of what it costs."""
         self._carried: dict[tuple[int, Edge], _Carried] = {}
@@ -127,6 +129,7 @@ class Channel:
 
     def redecided(self, decision: Decision) -> None:
         """Of all edges, after a change that was made for it."""
+        self.changes += 1
         for edge in self.decisions:
             self.decisions[edge] = decision
         for carried in self._carried.values():
@@ -138,12 +141,7 @@ class Channel:
         senders, receivers = (set(names) for names in zip(*self.decisions, strict=True))
         if len(senders) == 1 or len(receivers) == 1:
             return _NOTHING
-        longest = max(carried.link.longest_whole for carried in self._carried.values())
-        return {
-            transport: f"messages of several senders to several receivers may be of {longest} bytes now, which it "
-            "does not take as a whole"
-            for transport in Transport if transports.longest_whole(transport) < longest
-        }  # fmt: skip
+        return too_long_for(max(carried.link.longest_whole for carried in self._carried.values()))
 
     def network(self) -> Network | None:
         """What is known of the network between its ends, where the first edge goes by one and its sender is here."""
@@ -256,6 +254,15 @@ def crossed_limit(link: Link, senders: int, receivers: int) -> int | None:
     inside a message: one would for the first sender, another for the second, and neither of the two could go on.
     """
     return link.longest_whole if senders > 1 and receivers > 1 else None
+
+
+def too_long_for(longest: int) -> dict[Transport, str]:
+    """What does not take such messages of several senders to several receivers, and why."""
+    return {
+        transport: f"messages of several senders to several receivers may be of {longest} bytes now, which it "
+        "does not take as a whole"
+        for transport in Transport if transports.longest_whole(transport) < longest
+    }  # fmt: skip
 
 
 def _sender(pointer: Any, name: str, mode: Mode, limit: int | None) -> Sender:

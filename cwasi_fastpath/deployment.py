@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import calibration
 from .channel import Edge
@@ -13,13 +13,13 @@ from .edges import answers_name, decide_all
 from .host import Host
 from .metrics import ChannelMetrics, EndReport, Observation, channel_metrics
 from .modes import Mode, Transport
+from .parent import Parent
 from .placement import Placement, edge_facts, here
-from .policy import CostPolicy, Decision
+from .policy import CostPolicy, Decision, Policy
 from .process import HostProcess
 from .spanned import SpannedChannel
-from .supervision import supervise
-from .switch_spanned import SpannedSwitch
-from .workflow import FunctionSpec, Workflow
+from .supervision import run_all, supervise
+from .workflow import End, FunctionSpec, Workflow
 
 if TYPE_CHECKING:
     from .transport.tls import TlsFiles
@@ -33,7 +33,10 @@ class EdgeReport:
     sender: str
     receiver: str
     decision: Decision
+    """The last."""
     metrics: ChannelMetrics
+    changes: int = 0
+    """Of the channel, that the policy made while it ran."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,34 +137,37 @@ def _run_here(workflow: Workflow, options: Options) -> RunReport:
         host.run()
         seconds = time.monotonic() - start
         decisions = {channel.name: channel.decisions for channel in host.channels}
+        changes = {channel.name: channel.changes for channel in host.channels}
         ends = [report for channel in host.channels for report in channel.reports()]
         cpu_seconds = {name: guest.cpu_seconds for name, guest in guests.items()}
-        return RunReport(_edge_reports(decisions, ends), seconds, cpu_seconds, 1)
+        return RunReport(_edge_reports(decisions, changes, ends), seconds, cpu_seconds, 1)
 
 
 def _run_apart(workflow: Workflow, options: Options, groups: list[list[FunctionSpec]]) -> RunReport:
     apart = len({function.trust for function in workflow.functions}) > 1
-    placements = _placements(groups)
-    decisions = _decide_apart(workflow, options, placements)
+    policy = CostPolicy(calibration.costs(options.redis))
+    channels = _channels_apart(workflow, options, policy, _placements(groups))
     processes: list[HostProcess] = []
-    with SpannedSwitch(options.tls) as switches:
+    with Parent(policy, options.redis, options.tls) as parent:
         try:
             for group in groups:
-                processes.append(HostProcess(group, options.timeout, switches.address, shielded=apart))
+                processes.append(HostProcess(group, options.timeout, parent.address, shielded=apart))
             by_function = {
                 function.name: process for group, process in zip(groups, processes, strict=True) for function in group
             }
-            channels = _links_apart(workflow, decisions)
             for channel in channels:
                 channel.connect(by_function, options.redis, options.sample, options.tls)
-            switches.serve(channels, by_function, placements)
-            seconds, outcomes = supervise(processes, options.timeout)
+            start = run_all(processes)
+            with parent.looking_after(channels, by_function):
+                seconds, outcomes = supervise(processes, start, options.timeout)
         finally:
             for process in processes:
                 process.close()
+    decisions = {channel.name: channel.decisions for channel in sorted(channels, key=lambda one: one.private)}
+    changes = {channel.name: channel.changes for channel in channels}
     ends = [report for outcome in outcomes for report in outcome.ends]
     cpu_seconds = {name: seconds for outcome in outcomes for name, seconds in outcome.cpu_seconds.items()}
-    return RunReport(_edge_reports(decisions, ends), seconds, cpu_seconds, len(outcomes))
+    return RunReport(_edge_reports(decisions, changes, ends), seconds, cpu_seconds, len(outcomes))
 
 
 def _placements(groups: list[list[FunctionSpec]]) -> dict[str, Placement]:
@@ -173,51 +179,41 @@ def _placements(groups: list[list[FunctionSpec]]) -> dict[str, Placement]:
     }
 
 
-def _decide_apart(
-    workflow: Workflow, options: Options, placements: Mapping[str, Placement]
-) -> dict[str, dict[Edge, Decision]]:
-    """For each channel, those of answers included, a decision for each edge."""
-    policy = CostPolicy(calibration.costs(options.redis))
+def _channels_apart(
+    workflow: Workflow, options: Options, policy: Policy, placements: Mapping[str, Placement]
+) -> list[SpannedChannel]:
+    """All of them, those of answers included, as decided, in the order in which they are connected: ways back first."""
 
-    def decided(channel: str, edges: Sequence[Edge]) -> dict[Edge, Decision]:
-        return decide_all(
+    def channel(name: str, senders: tuple[End, ...], receivers: tuple[End, ...], **more: Any) -> SpannedChannel:
+        edges = [(sender, receiver) for sender, _ in senders for receiver, _ in receivers]
+        facts = {edge: edge_facts(placements[edge[0]], placements[edge[1]]) for edge in edges}
+        decisions = decide_all(
             policy,
-            channel,
-            {edge: edge_facts(placements[edge[0]], placements[edge[1]]) for edge in edges},
+            name,
+            facts,
             mode=options.mode,
             asked=options.transport,
             redis=options.redis,
-            observation=options.observed.get(channel),
+            observation=options.observed.get(name),
+        )
+        pinned = "" if options.transport is None else f"{options.transport} was asked for"
+        return SpannedChannel(
+            name, decisions, senders, receivers, facts=facts, wanted=options.mode, pinned=pinned, **more
         )
 
-    decisions = {}
-    for spec in workflow.channels:
-        decisions[spec.name] = decided(
-            spec.name, [(sender, receiver) for sender, _ in spec.senders for receiver, _ in spec.receivers]
-        )
-        if spec.calls:
-            answerer = spec.receivers[0][0]
-            for caller, _ in spec.senders:
-                back = answers_name(spec.name, caller)
-                decisions[back] = decided(back, [(answerer, caller)])
-    return decisions
-
-
-def _links_apart(workflow: Workflow, decisions: dict[str, dict[Edge, Decision]]) -> list[SpannedChannel]:
-    """The channels in the order in which they are connected: ways back first."""
     found = []
     for spec in workflow.channels:
         backs = [answers_name(spec.name, caller) for caller, _ in spec.senders] if spec.calls else []
         found += [
-            SpannedChannel(back, decisions[back], (spec.receivers[0],), (caller,), private=True)
+            channel(back, (spec.receivers[0],), (caller,), private=True)
             for back, caller in zip(backs, spec.senders, strict=False)
         ]
-        found.append(SpannedChannel(spec.name, decisions[spec.name], spec.senders, spec.receivers, tuple(backs)))
+        found.append(channel(spec.name, spec.senders, spec.receivers, backs=tuple(backs)))
     return found
 
 
 def _edge_reports(
-    decisions: Mapping[str, Mapping[Edge, Decision]], ends: Sequence[EndReport]
+    decisions: Mapping[str, Mapping[Edge, Decision]], changes: Mapping[str, int], ends: Sequence[EndReport]
 ) -> tuple[EdgeReport, ...]:
     found = {(end.channel, end.function, end.sends): end for end in ends}
     reports = []
@@ -228,5 +224,5 @@ def _edge_reports(
             metrics = channel_metrics(
                 [sent.metrics] if sent else [], [received.of_source(senders.index(sender))] if received else []
             )
-            reports.append(EdgeReport(channel, sender, receiver, decision, metrics))
+            reports.append(EdgeReport(channel, sender, receiver, decision, metrics, changes[channel]))
     return tuple(reports)

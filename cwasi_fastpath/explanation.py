@@ -264,6 +264,12 @@ def what_if_in_words(wish: WhatIf, answer: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def answered(explanation: Explanation, wish: WhatIf, answer: Mapping[str, Any]) -> dict[str, Any]:
+    """What another process is told that asks for it. answer: what what_if() gave, if anything was wished."""
+    text = explanation.at_length() + (f"\n{what_if_in_words(wish, answer)}" if wish else "")
+    return {"text": text, "explanation": explanation.as_plain(), "what_if": answer}
+
+
 def seen(observation: Observation) -> str:
     """In words."""
     parts = [f"{observation.messages:,} messages of {observation.mean_bytes / 1024:,.1f} KiB"]

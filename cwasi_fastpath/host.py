@@ -28,6 +28,7 @@ from .endpoint import RECEIVER, SENDER, Endpoint
 from .explanation import Explanation
 from .guest import Guest, Streams
 from .handover import hand_over_all
+from .kept import Steered
 from .metrics import Observation
 from .modes import EdgeFacts, Mode, Transport, parse_mode, parse_transport
 from .named_channel import NamedChannel, ReceivedChannel
@@ -292,11 +293,11 @@ class Host:
             switch_channel(found, facts, target, left(until), self.tls)
             found.pinned = "a switch was asked for"
 
-    def change(self, channel: Channel | NamedChannel, decision: Decision, timeout: float) -> None:
+    def change(self, channel: Steered, decision: Decision, timeout: float) -> None:
         """The same, for the policy, and only where it is not on that transport; also of a channel by name whose sender
         a guest has here. Raises BadSpec also where the user has chosen meanwhile.
         """
-        if isinstance(channel, NamedChannel):
+        if not isinstance(channel, Channel):
             channel.change(decision, timeout)
             return
         target = self.redis if decision.transport is Transport.REDIS else str(decision.transport)

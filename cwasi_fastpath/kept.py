@@ -10,12 +10,12 @@ from .channel import Channel
 from .endpoint import Endpoint
 from .guest import Guest
 from .metrics import Observation
-from .modes import EdgeFacts, Locality, Transport
+from .modes import EdgeFacts, Locality, Mode, Transport
 from .named_channel import Counted, NamedChannel
-from .observing import Counts
 from .policy import Cores, EdgeHistory, Objective, Way
 from .policy.known_network import KnownNetwork
 from .policy.way import way_of
+from .spanned import SpannedChannel
 from .transport.tcp_info import Network
 
 _MESSAGES, _SECONDS = 1000, 10.0
@@ -26,8 +26,10 @@ _TRIALS = 100
 """That a policy may remember; there are fewer ways."""
 
 
-Steered = Channel | NamedChannel
-"""What a host's steward looks after: a channel of which it has all ends, or one by name of which it has the sender."""
+Steered = Channel | NamedChannel | SpannedChannel
+"""What a steward looks after: a channel of whose host it has all ends, one by name of which it has the sender, or one
+between processes that this one has started.
+"""
 
 
 @dataclass(slots=True)
@@ -42,6 +44,8 @@ class Kept:
     """The same, where the kernel places the threads."""
     functions: frozenset[str] = frozenset()
     """At its ends, where a host has made it."""
+    wanted: Mode | None = None
+    """Only transports of this mode, where the user asks for one."""
     ends: tuple[Endpoint, ...] = ()
     senders: int = 0
     """How many of the ends send; these come first."""
@@ -147,22 +151,12 @@ class Kept:
     @property
     def mixed(self) -> bool:
         """Whether its senders go by different transports: a change has failed in the middle."""
-        return isinstance(self.channel, Channel) and self.channel.mixed
+        return not isinstance(self.channel, NamedChannel) and self.channel.mixed
 
     @property
     def way(self) -> Way:
         """In use."""
         return way_of(self.channel.transport, self.cores)
-
-
-def total(counts: Iterable[Counts | None]) -> Counts | None:
-    """Of several ends; None where one of them was closed."""
-    first, *more = counts
-    for one in more:
-        if first is None or one is None:
-            return None
-        first = first.plus(one)
-    return first
 
 
 def placed_ways(cores: int) -> frozenset[Way]:
@@ -171,7 +165,7 @@ def placed_ways(cores: int) -> frozenset[Way]:
     return frozenset(Way(Transport.RING, kind) for kind in kinds)
 
 
-def functions_of(channel: Channel) -> frozenset[str]:
+def functions_of(channel: Channel | SpannedChannel) -> frozenset[str]:
     """Those at its ends."""
     return frozenset(name for edge in channel.decisions for name in edge)
 

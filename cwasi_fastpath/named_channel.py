@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 from .connection import Connection
 from .description import printable
 from .errors import ChannelClosed, Corrupted, NoSuchChannel, PeerDied
-from .explanation import EXPLAIN, Explanation, WhatIf, explained, what_if, what_if_in_words
+from .explanation import EXPLAIN, Explanation, WhatIf, answered, explained, what_if
 from .meeting import CLOSED, COUNTED, Meeting, NamedEnd
 from .modes import EdgeFacts, Mode, Transport
 from .observing import Counts
@@ -214,12 +214,4 @@ class ReceivedChannel:
 def _answer(channel: NamedChannel | ReceivedChannel, request: Asked, fds: list[int]) -> None:
     """To another process that wants it explained."""
     wish = WhatIf.of_plain(request.body.get("if"))
-    request.answer(answered(channel, wish))
-
-
-def answered(channel: NamedChannel | ReceivedChannel, wish: WhatIf) -> dict[str, Any]:
-    """What such a process is told."""
-    explanation = channel.explain()
-    answer = channel.what_if(wish) if wish else {}
-    text = explanation.at_length() + (f"\n{what_if_in_words(wish, answer)}" if wish else "")
-    return {"text": text, "explanation": explanation.as_plain(), "what_if": answer}
+    request.answer(answered(channel.explain(), wish, channel.what_if(wish) if wish else {}))

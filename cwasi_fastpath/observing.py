@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import add
 from typing import NamedTuple
 
@@ -13,6 +13,9 @@ from .metrics import Observation
 
 _ROW = struct.Struct("=QQQQQQ")
 assert _ROW.size == ffi.sizeof("cwasi_observed")
+_GONE = _ROW.pack(*(2**64 - 1,) * 6)
+"""That of an end that was closed."""
+ROW_BYTES = _ROW.size
 
 
 class Counts(NamedTuple):
@@ -46,7 +49,6 @@ class Ends:
         self._bytes = ffi.buffer(self._rows)
         self._bytes[:] = b"\xff" * len(self._bytes)   # as of ends that are gone: each that is not is new at first
         self._changed = ffi.new("unsigned[]", len(ends))
-        self._gone = _ROW.pack(*(2**64 - 1,) * 6)
 
     def changed(self) -> list[int]:
         """Those that are not as they were the last time, by number, ascending. One call for all; nothing is made in
@@ -58,8 +60,33 @@ class Ends:
 
     def counts(self, number: int) -> Counts | None:
         """As it was at that time; None for one that was closed."""
-        row = self._bytes[number * _ROW.size : (number + 1) * _ROW.size]
-        return None if row == self._gone else Counts._make(_ROW.unpack(row))
+        return _of_row(self._bytes[number * _ROW.size : (number + 1) * _ROW.size])
+
+    def rows(self) -> bytes:
+        """Of all of them now, for another process."""
+        self.changed()
+        return bytes(self._bytes)
+
+
+def of_rows(rows: bytes) -> list[Counts | None]:
+    """What another process says by Ends.rows() of so many ends. Each figure is one that could be counted, and may be
+    a lie.
+    """
+    return [_of_row(rows[place : place + ROW_BYTES]) for place in range(0, len(rows), ROW_BYTES)]
+
+
+def _of_row(row: bytes) -> Counts | None:
+    return None if row == _GONE else Counts._make(_ROW.unpack(row))
+
+
+def total(counts: Iterable[Counts | None]) -> Counts | None:
+    """Of several ends; None where one of them was closed."""
+    first, *more = counts
+    for one in more:
+        if first is None or one is None:
+            return None
+        first = first.plus(one)
+    return first
 
 
 def counts(end: Endpoint) -> Counts | None:

@@ -10,6 +10,8 @@ and while the functions run, for a switch (see switch_spanned), with a number th
 
     parent -> child   attach, leave (both with descriptors), detach
     child -> parent   answer, perhaps with an error
+
+What its ends have counted it tells by a socket of its own, see tally.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from typing import Any
 
 from . import errors
 from .channel import Edge
+from .tally import Tally
 from .workflow import FunctionSpec
 
 MESSAGE_BYTES = 1 << 18
@@ -36,6 +39,9 @@ MESSAGE_BYTES = 1 << 18
 
 GRACE_SECONDS = 3.0
 """For what is to end by itself."""
+
+WORKER = "cwasi_fastpath.worker"
+"""What a child runs."""
 
 
 class NotRunning(errors.ChannelClosed):
@@ -58,19 +64,23 @@ class HostProcess:
         """(process, channel, edge) for each edge that leads to another process."""
         self._lock = threading.Lock()
         """Guards what follows; never held while anything waits."""
-        self._asked: dict[int, Future[dict[str, Any] | None]] | None = None
+        self._asked: dict[int, Future[Any]] | None = None
         """The requests that wait for an answer; None while nobody reads answers."""
         self._last = 0
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        counting, their_counting = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (self._socket, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES)
-        with theirs:
+        with theirs, their_counting:
+            passed = (theirs.fileno(), their_counting.fileno())
             # -P: modules come from where we come from, not from the current directory.
             self._child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "cwasi_fastpath.worker", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-P", "-m", WORKER, *map(str, passed)],
+                pass_fds=passed,
                 stdin=subprocess.DEVNULL,
             )
+        self.tally = Tally(counting, repr(self)[1:-1])
+        """What its ends have counted."""
         try:
             plain = [_as_plain(function) for function in functions]
             self._send({"load": plain, "timeout": timeout, "switcher": switcher, "shielded": shielded})
@@ -90,10 +100,13 @@ class HostProcess:
         """The socket, for selectors."""
         return self._socket.fileno()
 
-    def join(self, message: dict[str, Any], exported: Sequence[tuple[dict[str, Any], list[int]]]) -> None:
-        """Hands the child an end of a channel: the links of it, as they were exported."""
+    def join(self, message: dict[str, Any], exported: Sequence[tuple[dict[str, Any], list[int]]]) -> int:
+        """Hands the child an end of a channel: the links of it, as they were exported. Which row of its tally tells
+        of it.
+        """
         links = [{**description, "fds": len(fds)} for description, fds in exported]
         self._send({**message, "links": links}, [fd for _, fds in exported for fd in fds])
+        return self.tally.joined()
 
     def await_ready(self) -> None:
         """Waits until the child has compiled its functions and joined its channels. Raises what went wrong there."""
@@ -118,7 +131,7 @@ class HostProcess:
         """Asks the child for something and waits until it is done. Raises Timeout, NotRunning, also where that comes in
         between, and what the child answers.
         """
-        answered: Future[dict[str, Any] | None] = Future()
+        answered: Future[Any] = Future()
         with self._lock:
             if self._asked is None:
                 raise NotRunning(f"{self!r} does not run its functions yet, or no more")
@@ -158,8 +171,9 @@ class HostProcess:
         """Takes an answer; false for a message that is none."""
         if "answer" not in message:
             return False
+        number = message["answer"]
         with self._lock:
-            answered = self._asked.pop(message["answer"], None) if self._asked is not None else None
+            answered = self._asked.pop(number, None) if self._asked is not None and isinstance(number, int) else None
         if answered is not None:
             answered.set_result(message.get("error"))
         return True
@@ -193,7 +207,12 @@ class HostProcess:
             data = b""
         if not data:
             raise errors.HostDied(f"the host process of {', '.join(self.functions)} {self._how_it_ended()}")
-        message: dict[str, Any] = json.loads(data)
+        try:
+            message = json.loads(data)
+        except (ValueError, RecursionError):
+            message = None
+        if not isinstance(message, dict):
+            raise errors.HostDied(f"the host process of {', '.join(self.functions)} (pid {self.pid}) speaks nonsense")
         return message
 
     def _how_it_ended(self) -> str:
@@ -209,6 +228,7 @@ class HostProcess:
         """Ends the child, by force if it does not go when its connection ends. Closing twice is safe."""
         self.deaf()
         self._socket.close()
+        self.tally.close()
         try:
             self._child.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -218,14 +238,17 @@ class HostProcess:
 
 def raise_error(message: dict[str, Any]) -> None:
     """What a child reports, if it is an error."""
-    error = message.get("error")
-    if error is None:
-        return
-    kind = getattr(errors, error["type"], errors.Error)
-    arguments = [error["exit_code"]] if kind is errors.GuestExit else []
-    failure: errors.Error = kind(error["message"], *arguments)
-    failure.happened_ns = error["happened_ns"]
-    raise failure
+    match message.get("error"):
+        case None:
+            return
+        case {"type": str(name), "message": str(words), "exit_code": int(code), "happened_ns": int(when)}:
+            kind = getattr(errors, name, None)
+            if not isinstance(kind, type) or not issubclass(kind, errors.Error):
+                kind = errors.Error
+            failure: errors.Error = kind(words, *([code] if kind is errors.GuestExit else []))
+            failure.happened_ns = when
+            raise failure
+    raise errors.Corrupted("a host process has failed, and speaks nonsense")
 
 
 def _as_plain(function: FunctionSpec) -> dict[str, Any]:

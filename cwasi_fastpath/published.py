@@ -14,7 +14,7 @@ from .channel import Channel, Edge
 from .description import EndDescription, counted, explained, publish, withdraw
 from .endpoint import SENDER, Endpoint
 from .errors import NoSuchChannel, RegistryUnavailable
-from .explanation import EXPLAIN, Explanation, WhatIf, what_if_in_words
+from .explanation import EXPLAIN, Explanation, WhatIf, answered
 from .placement import here
 from .policy import Decision
 from .registry import ROLES
@@ -92,8 +92,7 @@ class Published:
             raise NoSuchChannel(f"not all ends of channel {channel!r} are in process {os.getpid()}")
         wish = WhatIf.of_plain(request.body.get("if"))
         answer = found.what_if(size=wish.size, rate=wish.rate, locality=wish.locality) if wish else {}
-        text = explanation.at_length() + (f"\n{what_if_in_words(wish, answer)}" if wish else "")
-        request.answer({"text": text, "explanation": explanation.as_plain(), "what_if": answer})
+        request.answer(answered(explanation, wish, answer))
 
     def _of(self, channel: str) -> Channel:
         return next(item for item in self._host.channels if item.name == channel)

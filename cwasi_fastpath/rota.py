@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .channel import Channel
 from .kept import Kept
-from .named_channel import NamedChannel
 from .observing import Counts, Ends
 
 _LEAST, _PART = 32, 8
@@ -26,7 +26,7 @@ class Rota:
         self._first = [0] * len(active)
         for place in reversed(range(len(self._owners))):
             self._first[self._owners[place]] = place
-        self._always = [number for number, kept in enumerate(active) if isinstance(kept.channel, NamedChannel)]
+        self._always = [number for number, kept in enumerate(active) if not isinstance(kept.channel, Channel)]
         """What is to be known of these is not all with us."""
         self._waiting: dict[int, None] = {}
         """Who came first is first."""
@@ -55,7 +55,7 @@ class Rota:
         loose: list[int] = []
         for number in self._waiting:
             kept = self._active[number]
-            can_wait = kept.counted is not None and not kept.pair and not isinstance(kept.channel, NamedChannel)
+            can_wait = kept.counted is not None and not kept.pair and isinstance(kept.channel, Channel)
             (loose if can_wait else fixed).append(number)
         places = max(_LEAST, len(loose) // _PART)
         new = [number for number in loose if _was_new(self._active[number])][: places // 2]

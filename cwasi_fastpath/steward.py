@@ -22,15 +22,16 @@ from .endpoint import Endpoint
 from .feed import Feed, with_told
 from .guest import Guest
 from .guest_cores import GuestCores, pairs_among
-from .kept import Kept, answered, functions_of, total
+from .kept import Kept, answered, functions_of
 from .metrics import Observation, queued
 from .modes import Transport, mode_of
 from .named_channel import Counted, NamedChannel
-from .observing import Counts
+from .observing import Counts, total
 from .placing import Ran
 from .policy import Cores, Decision, EdgeHistory, Request, Way
 from .policy.decision import ruled_out_way
 from .rota import Rota
+from .spanned import SpannedChannel
 
 THREAD = "cwasi steward"
 """The name of the thread."""
@@ -58,8 +59,10 @@ Windows = list[tuple[Kept, Observation]]
 class Steward:
     """Of one host."""
 
-    def __init__(self, host: Stewarded) -> None:
+    def __init__(self, host: Stewarded, spanned: Sequence[SpannedChannel] = ()) -> None:
+        """spanned: channels between processes that this one has started."""
         self._host = host
+        self._spanned = spanned
         self._life = threading.Condition()
         """Guards and announces changes of the thread, and of who needs it."""
         self._feed = Feed()
@@ -163,6 +166,7 @@ class Steward:
         self._running, before, self._active = frozenset(guests), self._active, []
         pairs, led = pairs_among(self._host.channels, guests), set()
         self._active += [self._kept_of(sender, named) for sender, named in sent_by_name(guests.values())]
+        self._active += [kept for one in self._spanned if (kept := self.advice.known(one)) is not None]
         for channel in self._host.channels:
             kept = self.advice.known(channel) if functions_of(channel) <= self._running else None
             if kept is None:
@@ -298,7 +302,7 @@ class Steward:
         kept.failures, kept.trouble = 0, ""
         kept.changes, kept.changed_at, kept.not_before = kept.changes + 1, now, now + _APART
         kept.began_at, kept.met = now, 0
-        if isinstance(kept.channel, NamedChannel):
+        if not isinstance(kept.channel, Channel):
             kept.counted = None   # what its receiver says next may be of the way before
         _log.info("channel %r goes by %s now: %s", kept.channel.name, way, decision.reason)
 
@@ -317,7 +321,9 @@ def sent_by_name(guests: Iterable[Guest]) -> list[tuple[Endpoint, NamedChannel]]
 
 
 def _counted(kept: Kept, counts: Sequence[Counts | None], now: float) -> Counted | None:
-    """By all ends of a channel; None where one was closed, or its receiver has not told yet."""
+    """By all ends of a channel; None where one was closed, or another process has not told yet."""
+    if isinstance(kept.channel, SpannedChannel):
+        return kept.channel.counted(now)
     sent = total(counts[: kept.senders])
     if sent is None:
         return None

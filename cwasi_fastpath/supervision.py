@@ -21,16 +21,21 @@ class Outcome:
     cpu_seconds: dict[str, float] = field(default_factory=dict)
 
 
-def supervise(processes: Sequence[HostProcess], timeout: float | None) -> tuple[float, list[Outcome]]:
-    """Waits until all are ready, runs them, and waits for their ends: (seconds, outcomes).
-
-    Raises the first error that any of them had; those that wait for a dead one are told.
-    """
+def run_all(processes: Sequence[HostProcess]) -> float:
+    """Waits until all are ready, and runs them: when that was. Raises the first error that one had."""
     for process in processes:
         process.await_ready()
     start = time.monotonic()
     for process in processes:
         process.run()
+    return start
+
+
+def supervise(processes: Sequence[HostProcess], start: float, timeout: float | None) -> tuple[float, list[Outcome]]:
+    """Waits for their ends: (seconds, outcomes). start: when they were run.
+
+    Raises the first error that any of them had; those that wait for a dead one are told.
+    """
     watch = _Watch(processes)
     try:
         watch.until_all_ended(None if timeout is None else start + timeout + GRACE_SECONDS)

@@ -1,9 +1,11 @@
-"""A live switch of a host's channel whose ends are all in this process: each sender in turn, with all its receivers."""
+"""A live switch of a host's channel whose ends are all in this process: each sender in turn, with all its receivers.
+That all of them go, or none, is seen to for other channels, too.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from . import errors
@@ -41,32 +43,52 @@ def switch_channel(
     senders, receivers = (list(dict.fromkeys(names)) for names in zip(*channel.decisions, strict=True))
     for edge in channel.decisions:
         check(channel.name, edge, facts[edge], transport_of(target), len(receivers))
-    gone: list[tuple[int, Link]] = []
+    all_or_none(
+        [sender for sender in senders if sender not in there],
+        target,
+        until,
+        lambda sender: _target_of(channel.link_of(SENDER, (sender, receivers[0]))),
+        lambda sender, target, until: _move(channel, facts, senders.index(sender), target, until, tls),
+    )
+
+
+def all_or_none(
+    senders: Sequence[str],
+    target: str,
+    until: float | None,
+    before: Callable[[str], str],
+    move: Callable[[str, str, float | None], None],
+) -> None:
+    """Takes each sender of a channel to another transport by move(sender, target, until). Where one cannot go, those
+    that have gone come back to what they had: before(sender). Raises what `move` raises; one that cannot come back, the
+    error names.
+    """
+    gone: list[tuple[str, str]] = []
     try:
-        for number, sender in enumerate(senders):
-            if sender not in there:
-                before = channel.link_of(SENDER, (sender, receivers[0]))
-                _move(channel, facts, number, target, until, tls)
-                gone.append((number, before))
+        for sender in senders:
+            old = before(sender)
+            move(sender, target, until)
+            gone.append((sender, old))
     except (errors.Error, OSError) as error:
-        stay = [senders[number] for number, before in gone if not _back(channel, facts, number, before, tls)]
+        stay = [sender for sender, old in gone if not _back(sender, old, move)]
         if stay and isinstance(error, errors.Error):
             words = f"{', '.join(stay)} had gone to {transport_of(target)} and cannot come back yet"
             raise type(error)(f"{error}; {words}") from error
         raise
 
 
-def _back(
-    channel: Channel, facts: Mapping[Edge, EdgeFacts], number: int, before: Link, tls: TlsFiles | None
-) -> bool:
+def _back(sender: str, old: str, move: Callable[[str, str, float | None], None]) -> bool:
     """Takes one sender back to the transport that it had before; whether it could."""
-    redis = before.transport is Transport.REDIS
-    target = str(before.export(SENDER)[0]["url"] if redis else before.transport)
     try:
-        _move(channel, facts, number, target, time.monotonic() + _BACK_SECONDS, tls)
+        move(sender, old, time.monotonic() + _BACK_SECONDS)
     except (errors.Error, OSError):
         return False
     return True
+
+
+def _target_of(link: Link) -> str:
+    """By what it was made."""
+    return str(link.export(SENDER)[0]["url"] if link.transport is Transport.REDIS else link.transport)
 
 
 def _move(

@@ -12,7 +12,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from . import errors, transport, watch
+from . import errors, tally, transport, watch
+from .endpoint import Endpoint
 from .host import Host
 from .metrics import EndReport
 from .policy import Policy
@@ -26,8 +27,11 @@ _MAX_FDS = 253   # the most that the kernel passes at once
 class _Child:
     """A host that does what its parent says, and ends with it."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, counting: socket.socket) -> None:
         self._socket = connection
+        self._counting = counting
+        self._ends: list[Endpoint] = []
+        """In the order in which they were joined."""
         self._host: Host | None = None
         self._worker: threading.Thread | None = None
         self._part: SwitchPart | None = None
@@ -75,6 +79,8 @@ class _Child:
         elif "run" in message:
             self._worker = threading.Thread(target=self._run, args=(host,), daemon=True)
             self._worker.start()
+            told = (self._counting, self._ends, MESSAGE_BYTES)
+            threading.Thread(target=tally.tell, args=told, name=tally.THREAD, daemon=True).start()
         elif "peer_died" in message:
             host.peer_died(message["peer_died"], tuple(message["edge"]))
         elif "stop" in message:
@@ -105,6 +111,7 @@ class _Child:
         )
         watch.watch(end)
         end.sample(message["sample"])
+        self._ends.append(end)
 
     def _run(self, host: Host) -> None:
         error: BaseException | None = None
@@ -164,10 +171,10 @@ def _described(error: BaseException) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Runs in the child: `python -m cwasi_fastpath.worker FD`."""
+    """Runs in the child: `python -m cwasi_fastpath.worker FD FD`."""
     # Ctrl-C reaches the whole group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _Child(socket.socket(fileno=int(sys.argv[1]))).serve()
+    _Child(*(socket.socket(fileno=int(descriptor)) for descriptor in sys.argv[1:])).serve()
 
 
 if __name__ == "__main__":

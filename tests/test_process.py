@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,9 +21,9 @@ import cwasi_fastpath as cwasi
 from cwasi_fastpath.deployment import Options, run
 from cwasi_fastpath.modes import Mode, Transport
 from cwasi_fastpath.policy import Decision
-from cwasi_fastpath.process import MESSAGE_BYTES, HostProcess
+from cwasi_fastpath.process import MESSAGE_BYTES, HostProcess, raise_error
 from cwasi_fastpath.spanned import SpannedChannel
-from cwasi_fastpath.supervision import supervise
+from cwasi_fastpath.supervision import run_all, supervise
 from cwasi_fastpath.workflow import EdgeSpec, FunctionSpec, Workflow
 
 HANG = 60.0
@@ -174,6 +175,38 @@ def test_long_arguments(guests: Path) -> None:
     run(workflow, Options(mode=Mode.PROXIMAL))
 
 
+# ---- children that say what cannot be ----
+
+
+@pytest.mark.parametrize("said", [b"{", b"[]", b"[" * 100_000, b"7"])
+def test_a_process_that_speaks_nonsense(said: bytes, guests: Path) -> None:
+    found = HostProcess([FunctionSpec("sink", guests / "sink.wasm")], None)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        with ours, theirs:
+            real, found._socket = found._socket, ours
+            theirs.send(said)
+            with pytest.raises(cwasi.HostDied, match=r"of sink .* speaks nonsense"):
+                found.receive()
+            found._socket = real
+    finally:
+        found.close()
+
+
+@pytest.mark.parametrize("error", [7, {}, {"type": "Error"}, {"type": 1, "message": "", "exit_code": 1}])
+def test_a_failure_that_is_none(error: object) -> None:
+    with pytest.raises(cwasi.Corrupted):
+        raise_error({"error": error})
+
+
+@pytest.mark.parametrize("kind", ["ValueError", "annotations", "Nothing", "Busy"])
+def test_a_failure_that_is_one_of_ours_or_none(kind: str) -> None:
+    told = {"type": kind, "message": "of my own", "exit_code": 1, "happened_ns": 7}
+    with pytest.raises(cwasi.Error, match="of my own") as raised:
+        raise_error({"error": told})
+    assert type(raised.value).__name__ == ("Busy" if kind == "Busy" else "Error") and raised.value.happened_ns == 7
+
+
 # ---- death ----
 
 
@@ -247,7 +280,7 @@ def test_processes_by_hand(guests: Path) -> None:
     assert "host process" in repr(processes[0]) and "source" in repr(processes[0])
     channel = SpannedChannel("frames", {("source", "sink"): PROXIMAL}, (("source", "out"),), (("sink", "in"),))
     channel.connect({"source": processes[0], "sink": processes[1]}, None, 1, None)
-    seconds, outcomes = supervise(processes, None)
+    seconds, outcomes = supervise(processes, run_all(processes), None)
     for process in processes:
         process.close()
     assert seconds > 0

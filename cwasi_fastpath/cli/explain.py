@@ -14,9 +14,8 @@ import click
 def explain(channel: str, if_size: str | None, if_rate: str | None, if_locality: str | None, as_json: bool) -> None:
     """Explain why a channel goes as it goes: what was seen of it, and what each other way would cost.
 
-    The process that holds its sender is asked, or that of its receiver, which asks there. What would be if messages
-    were longer, more, or went elsewhere, is known of channels in one host, and of those whose ends met by name. Ends
-    with 69 where nobody on this node holds an end of the channel.
+    The process that holds its sender is asked, or that of its receiver, which asks there; of a run in several host
+    processes, the command that has started them. Ends with 69 where nobody on this node holds an end of the channel.
 
     \b
     Examples:

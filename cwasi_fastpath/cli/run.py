@@ -248,4 +248,5 @@ def _print(report: RunReport) -> None:
         )
     out.print(table)
     for edge in report.edges:
-        out.print(f"{edge.channel}: {edge.decision.reason}", highlight=False, markup=False, soft_wrap=True)
+        changed = f" (changed {edge.changes} times while it ran)" if edge.changes else ""
+        out.print(f"{edge.channel}: {edge.decision.reason}{changed}", highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,106 @@
+"""What the ends in a host process have counted, as the process learns it that has started it.
+
+    parent -> child   a byte
+    child -> parent   a row for each end that it has joined, in that order
+
+Over a socket of its own: nobody waits for the other, and whoever hangs, or answers nonsense, keeps nothing else from
+going on. Nothing of it is on the path of a message.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+from .endpoint import Endpoint
+from .observing import ROW_BYTES, Counts, Ends, of_rows
+
+THREAD = "cwasi tally"
+"""The name of the thread in the child."""
+
+STALE_SECONDS = 5.0
+"""Without an answer, until that is said."""
+
+_log = logging.getLogger(__name__)
+
+
+class Told(NamedTuple):
+    """One answer."""
+
+    at: float
+    """When that was so: not before it was asked, nor before a look at which it had not been told yet."""
+    counts: Sequence[Counts | None]
+    """Of each end; None for one that was closed."""
+
+
+class Tally:
+    """In the parent."""
+
+    def __init__(self, connection: socket.socket, whose: str) -> None:
+        """Owns it. whose: the child in words."""
+        connection.setblocking(False)
+        self._whose = whose
+        self._socket = connection
+        self._ends = 0
+        self._looked_at: float | None = None
+        self._asked: float | None = None
+        """When, if it has not been answered yet;"""
+        self._not_yet = 0.0
+        """and the last look at which it was not."""
+        self._told: Told | None = None
+        self._nonsense = False
+
+    def joined(self) -> int:
+        """One more end was; which row is its own."""
+        self._ends += 1
+        return self._ends - 1
+
+    def latest(self, now: float) -> Told | None:
+        """What it has told last; and asks again, once for each `now`. Does not wait."""
+        if now != self._looked_at and not self._nonsense:
+            self._looked_at = now
+            with suppress(OSError):   # it has nothing to say yet, or is gone, which others tell
+                if self._asked is not None:
+                    self._hear()
+                self._ask(now)
+            self._not_yet = now
+        return self._told
+
+    def lack(self, now: float) -> str:
+        """What is wrong with it, in words, if anything is."""
+        if self._nonsense:
+            return f"{self._whose} has told what cannot be of its ends, and is not asked any more"
+        asked = self._asked   # another thread looks
+        if asked is not None and now - asked > STALE_SECONDS:
+            return f"{self._whose} has not told for {now - asked:.0f} s what its ends have counted"
+        return ""
+
+    def _hear(self) -> None:
+        """Raises BlockingIOError where there is no answer yet."""
+        rows = self._socket.recv(self._ends * ROW_BYTES + 1)
+        if len(rows) == self._ends * ROW_BYTES:
+            self._told, self._asked = Told(self._not_yet, of_rows(rows)), None
+        elif rows:
+            self._told, self._nonsense = None, True
+            _log.warning("%s", self.lack(self._not_yet))
+
+    def _ask(self, now: float) -> None:
+        if self._asked is None and not self._nonsense:
+            self._socket.send(b"?")
+            self._asked = now
+
+    def close(self) -> None:
+        """Twice is safe."""
+        self._socket.close()
+
+
+def tell(connection: socket.socket, ends: Sequence[Endpoint], longest: int) -> None:
+    """In the child: answers until the parent is gone. longest: bytes in an answer."""
+    told = Ends(ends)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, longest)
+    with connection, suppress(OSError):   # it hangs up, or there are so many that nothing can be told of them
+        while connection.recv(1):
+            connection.send(told.rows())
