@@ -13,8 +13,8 @@ from cwasi_fastpath.metrics import Observation
 from cwasi_fastpath.modes import EdgeFacts, Locality, Transport
 from cwasi_fastpath.policy import CostPolicy, EdgeHistory, Request, Way
 from cwasi_fastpath.policy.generate import generate
-from cwasi_fastpath.policy.history import Trial
 from cwasi_fastpath.policy.known_network import KnownNetwork
+from cwasi_fastpath.policy.trial import Trial
 from cwasi_fastpath.transport.tcp_info import Network
 
 TCP, REDIS = Way(Transport.TCP), Way(Transport.REDIS)

@@ -7,9 +7,10 @@ from math import exp, hypot
 from typing import NamedTuple
 
 from .costs import SIZES
-from .history import EdgeHistory, Trial
+from .history import EdgeHistory
 from .model import REGULAR
 from .outlook import Outlook, switch_ns
+from .trial import Trial, may_try
 from .unseen import hope
 from .way import Way
 
@@ -27,8 +28,10 @@ class Caution:
     """The same of what a way that was not measured is to save, in those of the way in use alone, for it to be tried."""
     settle: int = 3
     """Windows on a way before it is left again."""
+    between: float = 2.0
+    """Seconds from one trial to the next; four times as long each time."""
     pause: float = 10.0
-    """Seconds before a way that was tried in vain is tried again; twice as long each time."""
+    """Seconds before a way that it was a mistake to be on is taken again; twice as long each time."""
     rest: float = 0.25
     """The same where others have wanted a core, as they may leave soon."""
     retry: float = 1.0
@@ -131,7 +134,7 @@ def choose(
         # Who has only looked whether a network is good again goes back to where it was known to be better.
         certain = index != found.hoped and (looks or gain > caution.margin * _saves(found, here, index)[1])
         known = caution.hope * costs[here] * found.errors[here]
-        if not certain and (gain <= known or not _may_try(history, way, now)):
+        if not certain and (gain <= known or not may_try(history, way, now)):
             why = "unsure" if chosen == here else why
         elif worth <= (0.0 if certain else price):
             why = "dear" if chosen == here else why
@@ -154,10 +157,6 @@ def _looks(caution: Caution, history: EdgeHistory, current: Way, now: float) -> 
     return just and history.looks(current, now)
 
 
-def _may_try(history: EdgeHistory, way: Way, now: float) -> bool:
-    return history.trying == way or all(now >= trial.again for trial in history.trials if trial.way == way)
-
-
 def looked(
     caution: Caution, history: EdgeHistory, outlook: Outlook, way: Way, current: Way | None, now: float, window: float
 ) -> EdgeHistory:
@@ -167,7 +166,7 @@ def looked(
     if last is not None and history.since is not None and history.since <= last.again:   # it was left at once
         bearable = _bearable(caution, outlook, way, current, window)
         pause = min(3600.0, max(pause, caution.longer * last.pause, min(2 * last.pause, bearable)))
-    others = tuple(trial for trial in history.trials if trial.way != way)
+    others = tuple(trial for trial in history.trials if trial is not last)
     return history._replace(trials=(*others, Trial(way, now + pause, pause, brief=True)), trying=way)
 
 
@@ -182,23 +181,14 @@ def _bearable(caution: Caution, outlook: Outlook, way: Way, current: Way | None,
     return (met * max(0.0, there - here) + switches) / (caution.loss * here * rate)
 
 
-def tried(caution: Caution, history: EdgeHistory, way: Way, now: float, window: float) -> EdgeHistory:
-    """A way is tried now. window: seconds of one window."""
-    least = max(caution.pause, caution.settle * window / caution.share)
-    return _not_before(history, way, now, least)._replace(trying=way)
-
-
 def barred(
     caution: Caution, history: EdgeHistory, way: Way, now: float, window: float, *, crowded: bool = False
 ) -> EdgeHistory:
     """It was a mistake to be on a way. crowded: because of others on its cores."""
     least = caution.rest if crowded else max(caution.pause, caution.settle * window / caution.share)
-    return _not_before(history, way, now, least, barred=True)._replace(trying=None)
-
-
-def _not_before(history: EdgeHistory, way: Way, now: float, least: float, *, barred: bool = False) -> EdgeHistory:
-    """Not again for so many seconds; twice as long as the last time."""
-    last = next((trial for trial in history.trials if trial.way == way and trial.barred >= barred), None)
+    last = next((trial for trial in history.trials if trial.way == way and trial.barred), None)
     pause = least if last is None else min(3600.0, max(least, 2 * last.pause))
-    others = tuple(trial for trial in history.trials if trial.way != way)
-    return history._replace(trials=(*others, Trial(way, now + pause, pause, barred)))
+    others = tuple(trial for trial in history.trials if trial is not last)
+    return history._replace(
+        trials=(*others, Trial(way, now + pause, pause, barred=True, under=history.held)), trying=None
+    )

@@ -6,13 +6,14 @@ from math import isfinite, log
 
 from ..metrics import Observation, sane
 from ..modes import Locality, mode_of
-from .choice import Caution, Choice, barred, choose, likely, looked, owed, tried
+from .choice import Caution, Choice, barred, choose, likely, looked, owed
 from .costs import Costs
 from .decision import Decision, Policy, Request, ruled_out_way
 from .explanation import basis_of, explained, lacks, reason_of
 from .history import UNEASY, EdgeHistory, alike
 from .model import REGULAR, Conditions, crowded, estimate, wanted_by_others
 from .outlook import Outlook, look, measured_ns, switch_ns
+from .trial import tried
 from .way import Cores, Way
 
 _PATIENCE = {"best": 9, "small": 9, "unsure": 2, "dear": 2}

@@ -19,6 +19,7 @@ from .way import Way
 
 if TYPE_CHECKING:
     from .outlook import Outlook
+    from .trial import Trial
 
 FADES_SECONDS = 600.0
 """What was measured counts for 1 / e of what it did after so long."""
@@ -81,19 +82,6 @@ class Fall(NamedTuple):
     kind: int
     mean: float
     """Of log(measured / predicted), before."""
-
-
-class Trial(NamedTuple):
-    """A way that was tried though it was not sure to be better."""
-
-    way: Way
-    again: float
-    """Not before this time."""
-    pause: float
-    barred: bool = False
-    """Not even if it seems sure to be better: it was not, by the messages that came."""
-    brief: bool = False
-    """To see how its network is by now, which one window shows."""
 
 
 class EdgeHistory(NamedTuple):
@@ -277,7 +265,7 @@ class EdgeHistory(NamedTuple):
 
     def bars(self, way: Way | None, now: float) -> bool:
         """Whether the last switch to it was a mistake, not long ago."""
-        return any(trial.barred and trial.way == way and now < trial.again for trial in self.trials)
+        return any(trial.barred and trial.way == way and trial.stands(self.held, now) for trial in self.trials)
 
     def awaits(self, now: float) -> bool:
         """Whether a way may be better soon without anything that is seen: one that got worse for no reason, or one that
@@ -286,7 +274,7 @@ class EdgeHistory(NamedTuple):
         return bool(self.falls) or any(trial.again > now for trial in self.trials)
 
     def looks(self, way: Way | None, now: float) -> bool:
-        """Whether it was tried just now, to see how its network is."""
+        """Whether it was tried just now, to see how it is by now."""
         return any(trial.brief and trial.way == way and now < trial.again for trial in self.trials)
 
     def proved(self) -> tuple[EdgeHistory, bool]:
