@@ -271,7 +271,7 @@ class EdgeHistory(NamedTuple):
         """Whether a way may be better soon without anything that is seen: one that got worse for no reason, or one that
         is not to be tried yet.
         """
-        return bool(self.falls) or any(trial.again > now for trial in self.trials)
+        return bool(self.falls) or any(trial.again > now and not trial.plain for trial in self.trials)
 
     def looks(self, way: Way | None, now: float) -> bool:
         """Whether it was tried just now, to see how it is by now."""
