@@ -11,9 +11,10 @@ An AF_UNIX SOCK_SEQPACKET socket in the abstract namespace, so that no file is l
                            not of those that are unknown, or have not been looked at yet
     anything else          -> {"error": "..."}
 
-The map is a {u32 tid; u32 id}[N] to be mapped. A thread's slot is the first with its tid from number tid % N on, of P;
-it claims one whose tid is 0. The tid is that in the host's own pid namespace, which is what stat() has of its
-/proc/self/ns/pid: in a wrong one its threads are not found.
+The map is a {u32 tid; u32 id}[N] to be mapped: one of the kernel's, or a sealed memfd, as whoever could truncate it
+could end the host. A thread's slot is the first with its tid from number tid % N on, of P; it claims one whose tid is
+0. The tid is that in the host's own pid namespace, which is what stat() has of its /proc/self/ns/pid: in a wrong one
+its threads are not found.
 
 A host numbers its functions itself: an id's lower 10 bits, 1 to 1021, are an index, at which there is one function at a
 time; the upper ones a generation, so that no id stands for two functions ever. Ids count within a connection, and so

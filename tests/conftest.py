@@ -20,7 +20,7 @@ import cwasi_fastpath as cwasi
 from cwasi_fastpath import cache, runtime
 from cwasi_fastpath.redis_server import RedisServer
 
-pytest_plugins = ("nodes",)
+pytest_plugins = ("asking", "nodes")
 
 # A slow machine is no fault.
 hypothesis.settings.register_profile("unhurried", deadline=None)

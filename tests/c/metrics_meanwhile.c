@@ -3,28 +3,14 @@
 
 enum { COUNT = 20000 };
 
-static void *send_all(void *arg)
-{
-    for (int i = 0; i < COUNT; i++)
-        CHECK_EQ(cwasi_channel_send(arg, "message", 7, FOREVER), 0);
-    return NULL;
-}
-
-static void *recv_all(void *arg)
-{
-    uint8_t data[7];
-    for (int i = 0; i < COUNT; i++)
-        CHECK_EQ(cwasi_channel_recv(arg, data, 7, FOREVER), 7);
-    return NULL;
-}
-
 int main(void)
 {
     static uint64_t histogram[CWASI_HISTOGRAM_BUCKETS];
     test_begin(30);
     for (int transport = 0; transport < TRANSPORTS; transport++) {
         pair p = open_pair(transport);
-        pthread_t sender = start(send_all, p.tx), receiver = start(recv_all, p.rx);
+        series sends = {p.tx, COUNT}, receives = {p.rx, COUNT};
+        pthread_t sender = start(send_series, &sends), receiver = start(recv_series, &receives);
         cwasi_stats sent = {0}, received = {0};
         uint64_t before = 0;
         while (received.messages < COUNT) {
@@ -39,7 +25,7 @@ int main(void)
         join(sender);
         join(receiver);
         cwasi_channel_stats(p.tx, &sent);
-        CHECK(sent.messages == COUNT && received.bytes == 7 * COUNT);
+        CHECK(sent.messages == COUNT && received.bytes == SERIES_BYTES * COUNT);
         free_pair(p);
     }
     return 0;

@@ -4,21 +4,6 @@
 
 enum { COUNT = 5000, BUSY = 2, ENDS = 2 * BUSY + 3 };
 
-static void *send_all(void *arg)
-{
-    for (int i = 0; i < COUNT; i++)
-        CHECK_EQ(cwasi_channel_send(arg, "message", 7, FOREVER), 0);
-    return NULL;
-}
-
-static void *recv_all(void *arg)
-{
-    uint8_t data[7];
-    for (int i = 0; i < COUNT; i++)
-        CHECK_EQ(cwasi_channel_recv(arg, data, 7, FOREVER), 7);
-    return NULL;
-}
-
 /* Each that was told is within bounds and after the one before it, and has not less than before. */
 static void check_told(const cwasi_observed *rows, const cwasi_observed *before, const unsigned *changed, unsigned news)
 {
@@ -35,6 +20,7 @@ int main(void)
     test_begin(30);
     for (int transport = 0; transport < TRANSPORTS; transport++) {
         pair busy[BUSY], quiet = open_pair(transport);
+        series sends[BUSY], receives[BUSY];
         cwasi_channel *ends[ENDS] = {quiet.tx, quiet.rx, NULL};
         cwasi_observed rows[ENDS], before[ENDS];
         unsigned changed[ENDS];
@@ -42,6 +28,8 @@ int main(void)
         memset(rows, 0, sizeof rows);
         for (int i = 0; i < BUSY; i++) {
             busy[i] = open_pair(transport);
+            sends[i] = (series){busy[i].tx, COUNT};
+            receives[i] = (series){busy[i].rx, COUNT};
             ends[3 + 2 * i] = busy[i].tx;
             ends[4 + 2 * i] = busy[i].rx;
         }
@@ -49,8 +37,8 @@ int main(void)
         CHECK_EQ(changed[0], 2);   /* it is gone, and nothing was sent by the others */
         CHECK_EQ(rows[2].messages, UINT64_MAX);
         for (int i = 0; i < BUSY; i++) {
-            threads[2 * i] = start(send_all, busy[i].tx);
-            threads[2 * i + 1] = start(recv_all, busy[i].rx);
+            threads[2 * i] = start(send_series, &sends[i]);
+            threads[2 * i + 1] = start(recv_series, &receives[i]);
         }
         uint64_t received = 0;
         while (received < BUSY * COUNT) {
@@ -65,7 +53,7 @@ int main(void)
             join(threads[i]);
         cwasi_observe(ends, ENDS, rows, changed);
         CHECK_EQ(cwasi_observe(ends, ENDS, rows, changed), 0);
-        CHECK_EQ(rows[3].bytes, 7 * COUNT);
+        CHECK_EQ(rows[3].bytes, SERIES_BYTES * COUNT);
         CHECK_EQ(rows[0].messages + rows[1].messages, 0);
         for (int i = 0; i < BUSY; i++)
             free_pair(busy[i]);

@@ -243,6 +243,31 @@ static inline void *call_recv(void *arg)
     return NULL;
 }
 
+/* So many small messages, one after the other, on a thread of its own. */
+typedef struct {
+    cwasi_channel *channel;
+    int count;
+} series;
+
+enum { SERIES_BYTES = 7 };   /* has each of them */
+
+static inline void *send_series(void *arg)
+{
+    const series *s = arg;
+    for (int i = 0; i < s->count; i++)
+        CHECK_EQ(cwasi_channel_send(s->channel, "message", SERIES_BYTES, FOREVER), 0);
+    return NULL;
+}
+
+static inline void *recv_series(void *arg)
+{
+    const series *s = arg;
+    uint8_t data[SERIES_BYTES];
+    for (int i = 0; i < s->count; i++)
+        CHECK_EQ(cwasi_channel_recv(s->channel, data, SERIES_BYTES, FOREVER), SERIES_BYTES);
+    return NULL;
+}
+
 /* Sends small messages until no more fit; how many. */
 static inline uint64_t fill_up(cwasi_channel *tx)
 {
