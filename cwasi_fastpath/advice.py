@@ -23,7 +23,7 @@ from .policy import Decision, Limits, Objective, Policy, Request, Way
 from .policy.decision import available
 from .spanned import SpannedChannel
 
-_ELSEWHERE = "its ends are in other processes: what the cores, a tracer and the network know of them is not told"
+_ELSEWHERE = "its ends are in other processes: what waits for a core, and what a tracer or TCP sees, is not told"
 _CLOCKS = "two nodes have two clocks: how long a message took is not seen, but for the network's part"
 
 

@@ -46,7 +46,7 @@ def ask(channel: str, wish: WhatIf) -> list[Told]:
 def _of_process(channel: str, address: str, ends: list[EndDescription], wish: WhatIf) -> Told:
     pid = ends[0].pid
     if ends[0].switcher and (who := registry.alive(address)) is not None:
-        pid = who.pid
+        pid = who.pid or pid
     try:
         body = registry.ask(address, EXPLAIN, {"if": asdict(wish)}, channel=channel, timeout=_SECONDS)
     except NoSuchChannel:

@@ -4,6 +4,7 @@ policy again while they run, and answers who wants one of them switched or expla
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from .transport.tls import TlsFiles
 
 _PATIENCE = 2.0
-"""Seconds for a switch to end whose processes have ended."""
+"""Seconds for switches to end whose processes have ended."""
 
 
 class Parent:
@@ -56,8 +57,9 @@ class Parent:
     def __exit__(self, *unused: object) -> None:
         while self._handlers:
             control.off(*self._handlers.pop())
+        until = time.monotonic() + _PATIENCE
         for switch in self._switches:
-            switch.await_end(_PATIENCE)
+            switch.await_end(until)
         if self._presence is not None:
             self._presence.leave()
 

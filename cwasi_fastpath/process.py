@@ -31,6 +31,7 @@ from typing import Any
 
 from . import errors
 from .channel import Edge
+from .description import printable
 from .tally import Tally
 from .workflow import FunctionSpec
 
@@ -245,7 +246,7 @@ def raise_error(message: dict[str, Any]) -> None:
             kind = getattr(errors, name, None)
             if not isinstance(kind, type) or not issubclass(kind, errors.Error):
                 kind = errors.Error
-            failure: errors.Error = kind(words, *([code] if kind is errors.GuestExit else []))
+            failure: errors.Error = kind(printable(words), *([code] if kind is errors.GuestExit else []))
             failure.happened_ns = when
             raise failure
     raise errors.Corrupted("a host process has failed, and speaks nonsense")

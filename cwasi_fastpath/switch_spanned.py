@@ -71,10 +71,10 @@ class SpannedSwitch:
         a process does not answer: when it does, the channel may still go there.
         """
         done: Future[None] = Future()
-        self._changing = threading.Thread(
-            target=self._change, args=(decision, timeout, done), name="cwasi switch", daemon=True
-        )
-        self._changing.start()
+        work = (decision, timeout, done)
+        thread = threading.Thread(target=self._change, args=work, name="cwasi switch", daemon=True)
+        thread.start()
+        self._changing = thread
         try:
             done.result(timeout + _GRACE)
         except TimeoutError as error:
@@ -100,11 +100,11 @@ class SpannedSwitch:
             channel.decisions[edge] = replace(decision, mode=mode_of(kind, facts.locality))
         channel.changes += 1
 
-    def await_end(self, seconds: float) -> None:
+    def await_end(self, until: float) -> None:
         """Of what is under way, once the processes have ended."""
         if self._changing is not None:
-            self._changing.join(seconds)
-        if self._turn.acquire(timeout=seconds):
+            self._changing.join(left(until))
+        if self._turn.acquire(timeout=max(0.0, until - time.monotonic())):
             self._turn.release()
 
     @contextmanager

@@ -138,7 +138,7 @@ def test_the_report(stream: Callable[[int, int], Edges], mode: str, transport: s
     assert (report["schema"], report["processes"]) == (1, processes)
     assert report["cpu_seconds"].keys() == {"source", "sink"} and report["seconds"] > 0
     (edge,) = report["edges"]
-    assert edge.keys() == {"channel", "sender", "receiver", "decision", "metrics"}
+    assert edge.keys() == {"channel", "sender", "receiver", "decision", "metrics", "changes"}
     assert (edge["channel"], edge["sender"], edge["receiver"]) == ("frames", "source", "sink")
     assert edge["decision"].keys() == {"mode", "transport", "reason", "alternatives"}
     assert (edge["decision"]["mode"], edge["decision"]["transport"]) == (mode, transport)

@@ -16,7 +16,7 @@ import lying_worker
 import psutil
 import pytest
 from channels import HANG, Start, eventually
-from test_steward import PIPE, RING, TCP, Answer, Told, in_turn, stewards
+from test_steward import PIPE, REDIS, RING, TCP, Answer, Told, in_turn, stewards
 from test_switch_spanned import asked, workers
 
 import cwasi_fastpath as cwasi
@@ -28,6 +28,7 @@ from cwasi_fastpath.modes import Locality, Mode, Transport
 from cwasi_fastpath.observing import Counts
 from cwasi_fastpath.policy import CostPolicy, Costs, Decision, Request
 from cwasi_fastpath.policy.costs import Curve
+from cwasi_fastpath.redis_server import RedisServer
 from cwasi_fastpath.tally import STALE_SECONDS, Tally
 from cwasi_fastpath.workflow import EdgeSpec, FunctionSpec, Workflow
 
@@ -134,9 +135,18 @@ def test_what_the_policy_is_told(
     assert 0 < sum(one.messages for one in told) <= report.edges[0].metrics.sent
     for request in policy.asked:
         assert request.facts.locality is Locality.NODE and not request.facts.same_trust and not request.pinned
-        assert "what the cores, a tracer and the network know" in request.lacked[-1]
+        assert "what a tracer or TCP sees, is not told" in request.lacked[-1]
     words = [record.getMessage() for record in caplog.records if record.name == "cwasi_fastpath.steward"]
     assert [word for word in words if "'frames' goes by tcp now: the policy chose it" in word] and len(words) == 3
+
+
+def test_by_a_server(
+    guests: Path, tmp_path: Path, asks: Callable[[Answer], OnPipes], redis_server: RedisServer
+) -> None:
+    asks(in_turn(PIPE, REDIS))
+    steps = [word for mode in (REMOTE, PROXIMAL, REMOTE) for word in (str(SIZE), mode)]
+    report = run(swelling(guests, tmp_path / "said", *steps), Options(redis=redis_server.url))
+    assert all_came(report, tmp_path / "said") and report.edges[0].decision.transport is Transport.REDIS
 
 
 def test_it_is_explained(guests: Path, tmp_path: Path, start: Start, asks: Callable[[Answer], OnPipes]) -> None:
