@@ -12,6 +12,7 @@ from .model import REGULAR
 from .outlook import Outlook, switch_ns
 from .trial import Trial, may_try
 from .unseen import hope
+from .untried import untried
 from .way import Way
 
 
@@ -64,13 +65,14 @@ class Likely(NamedTuple):
     cost_ns: list[float]
     errors: list[float]
     hoped: int | None = None
-    """The way that may cost so little only as nobody has seen for some time how its network is."""
+    """The way that may cost so little only as nobody has seen what it costs, or not for some time."""
 
 
 def likely(history: EdgeHistory, outlook: Outlook, now: float, current: Way | None) -> Likely:
-    """The model, corrected by what was measured, and what may be of a network that was not seen for some time."""
+    """The model, corrected by what was measured, and what may be where nobody has looked for some time."""
     costs, errors = _corrected(history, outlook, now, current)
-    if (better := hope(history, outlook, costs, now, current)) is None:
+    better = hope(history, outlook, costs, now, current) or untried(history, outlook, costs, now, current)
+    if better is None:
         return Likely(costs, errors)
     costs[better.place] *= exp(better.factor)
     errors[better.place] = hypot(errors[better.place], better.factor / 2)
@@ -131,7 +133,7 @@ def choose(
         debt = history.owed[index] if index < len(history.owed) else 0.0
         price = switch_ns(outlook.costs, current, way)
         worth = gain * rate * history.span + debt - price
-        # Who has only looked whether a network is good again goes back to where it was known to be better.
+        # Who has only looked goes back to where it was known to be better.
         certain = index != found.hoped and (looks or gain > caution.margin * _saves(found, here, index)[1])
         known = caution.hope * costs[here] * found.errors[here]
         if not certain and (gain <= known or not may_try(history, way, now)):
@@ -152,7 +154,7 @@ def _saves(found: Likely, here: int, there: int) -> tuple[float, float]:
 
 
 def _looks(caution: Caution, history: EdgeHistory, current: Way, now: float) -> bool:
-    """Whether the way in use was taken only just, to see how its network is."""
+    """Whether the way in use was taken only just, to see how it is."""
     just = history.windows < caution.settle or now - (history.since or 0.0) < caution.retry
     return just and history.looks(current, now)
 
@@ -160,7 +162,7 @@ def _looks(caution: Caution, history: EdgeHistory, current: Way, now: float) -> 
 def looked(
     caution: Caution, history: EdgeHistory, outlook: Outlook, way: Way, current: Way | None, now: float, window: float
 ) -> EdgeHistory:
-    """A network that nobody went through is tried now, to see how it is."""
+    """A way, or a network, of which nothing was seen is tried now, to see how it is."""
     last = next((trial for trial in history.trials if trial.way == way and trial.brief), None)
     pause = max(caution.retry, caution.settle * window)
     if last is not None and history.since is not None and history.since <= last.again:   # it was left at once

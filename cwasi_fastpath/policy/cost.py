@@ -8,6 +8,7 @@ from ..metrics import Observation, sane
 from ..modes import Locality, mode_of
 from .choice import Caution, Choice, barred, choose, likely, looked, owed
 from .costs import Costs
+from .credible import credible
 from .decision import Decision, Policy, Request, ruled_out_way
 from .explanation import basis_of, explained, lacks, reason_of
 from .history import UNEASY, EdgeHistory, alike
@@ -37,7 +38,7 @@ class CostPolicy(Policy):
     """
 
     def __init__(self, costs: Costs, caution: Caution | None = None) -> None:
-        self.costs = costs
+        self.costs = credible(costs)
         self.caution = caution or Caution()
 
     def decide(self, request: Request) -> Decision | None:

@@ -56,7 +56,9 @@ def reason_of(request: Request, choice: Choice, chosen: Prediction, basis: str, 
     if choice.why == "mistake":
         return f"{where}; by {request.current} far fewer messages came than before the switch; {basis}"
     if choice.why == "look":
-        return f"{where}; tried for a moment, as its network may be good again; {basis}"
+        network = request.facts.locality is Locality.ELSEWHERE and choice.way.transport is Transport.TCP
+        why = "its network may be good again" if network else "it may have been measured too high"
+        return f"{where}; tried for a moment, as {why}; {basis}"
     tried = "tried, as it may be cheaper" if choice.why == "trial" else "cheaper"
     return f"{where}; {tried} than {request.current}: {us:.1f} us a message predicted, {basis}"
 
