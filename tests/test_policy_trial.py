@@ -35,8 +35,8 @@ def lasting(trace: Trace, deviation: float) -> Trace:
 
 
 def test_noise_that_lasts_makes_it_try_few_ways() -> None:
-    """Half an hour in which all ways cost the same. Where each way had pauses of its own there were 53 switches."""
-    trace = lasting(generate("alike", seed=2, seconds=1800, block=WINDOW), 0.2)
+    """Half an hour in which all ways cost the same. Where each way had pauses of its own there were 43 switches."""
+    trace = lasting(generate("alike", seed=2, seconds=1800, block=0.1), 0.2)
     assert replay(trace, policy_named("cost", trace.costs), "cost").switches <= 14
 
 
