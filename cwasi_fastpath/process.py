@@ -119,12 +119,12 @@ class HostProcess:
         self._send({"run": True})
 
     def peer_died(self, channel: str, edge: Edge) -> None:
-        """Tells the child that the other end of that edge is gone."""
-        self._send({"peer_died": channel, "edge": edge})
+        """Tells the child that the other end of that edge is gone; nothing where it reads nothing."""
+        self._say({"peer_died": channel, "edge": edge}, ())
 
     def stop(self) -> None:
-        """Asks the child to end all waits."""
-        self._send({"stop": True})
+        """Asks the child to end all waits; nothing where it reads nothing."""
+        self._say({"stop": True}, ())
 
     # ---- requests, from any thread, while the functions run ----
 

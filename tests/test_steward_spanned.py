@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,13 @@ def explained(channel: str = "frames", **wish: str) -> explanation_asked.Told:
     return told
 
 
+def text_of(channel: str) -> str:
+    """How it is explained; nothing where a process of it is too busy to be found."""
+    with suppress(cwasi.Error):
+        return explained(channel).text
+    return ""
+
+
 def of_size(policy: Told, size: int) -> list[Request]:
     """What it was asked of the channel with such messages."""
     return [one for one in list(policy.asked) if one.observation is not None and one.observation.mean_bytes == size]
@@ -137,7 +146,7 @@ def test_what_the_policy_is_told(
         assert request.facts.locality is Locality.NODE and not request.facts.same_trust and not request.pinned
         assert "what a tracer or TCP sees, is not told" in request.lacked[-1]
     words = [record.getMessage() for record in caplog.records if record.name == "cwasi_fastpath.steward"]
-    assert [word for word in words if "'frames' goes by tcp now: the policy chose it" in word] and len(words) == 3
+    assert "channel 'frames' goes by tcp now: the policy chose it" in words
 
 
 def test_by_a_server(
@@ -153,7 +162,7 @@ def test_it_is_explained(guests: Path, tmp_path: Path, start: Start, asks: Calla
     policy = asks(lambda request: request.current)
     running = start(run, swelling(guests, tmp_path / "said", str(SIZE), REMOTE), Options(sample=1))
     eventually(workers)
-    eventually(lambda: explained().explanation["observation"])
+    eventually(lambda: "  seen " in text_of("frames"))
     command = [sys.executable, "-m", "cwasi_fastpath.cli", "explain", "frames", "--json", "--if-size", "10x"]
     shell = subprocess.run(command, capture_output=True, text=True, timeout=HANG, check=True)
     (told,) = json.loads(shell.stdout)["told"]
@@ -207,7 +216,7 @@ def test_a_mode_that_was_asked_for_stays(
     running = start(run, Workflow(functions, workflow.edges), Options(mode=Mode.PROXIMAL))
     words = "  held: the policy failed, and ring is held: ValueError: it chose tcp, which cannot be: proximal was asked"
     eventually(lambda: policy.asked and policy.asked[-1].current == RING)
-    eventually(lambda: words in explained().text)
+    eventually(lambda: words in text_of("frames"))
     switch_asked.ask("frames", "tcp", HANG)
     assert all_came(running.result(HANG), tmp_path / "said")   # type: ignore[arg-type]
 
@@ -263,7 +272,7 @@ def test_several_to_several_do_not_go_where_messages_are_too_long(
     asks(in_turn(PIPE, TCP))
     running = start(run, several(guests, "ab", "cd"), Options())
     eventually(workers)
-    eventually(lambda: "it chose pipe, which cannot be: messages of several senders" in explained().text)
+    eventually(lambda: "it chose pipe, which cannot be: messages of several senders" in text_of("frames"))
     assert carriers() <= {"tcp"}
     ends_by_force(running, capfd)
 
@@ -283,7 +292,7 @@ def test_where_one_cannot_go_the_others_come_back(
     asks(lambda request: TCP)
     running = start(run, several(guests, "ab", "c"), Options())
     eventually(workers)
-    eventually(lambda: "a change to tcp failed, and pipe is held" in explained().text)
+    eventually(lambda: "a change to tcp failed, and pipe is held" in text_of("frames"))
     assert "Too many open files" in explained().text
     eventually(lambda: carriers() == {"pipe"})
     ends_by_force(running, capfd)
@@ -301,7 +310,7 @@ def test_questions_and_answers(
     running = start(run, Workflow(functions, edges), Options())
     eventually(workers)
     for channel in ("questions", "questions.answers.ask"):
-        eventually(lambda channel=channel: explained(channel).explanation["changes"] > 1)   # type: ignore[misc]
+        eventually(lambda channel=channel: re.search(r"  changed ([2-9]|\d\d)", text_of(channel)))   # type: ignore[misc]
     ends_by_force(running, capfd)
 
 
@@ -351,7 +360,7 @@ def test_a_process_that_hangs_keeps_no_other_channel(
     (switcher,) = {end.switcher for end in census.census()[0]}
     eventually(lambda: hanging)
     try:
-        eventually(lambda: "a change to tcp failed, and pipe is held" in explained().text)
+        eventually(lambda: "a change to tcp failed, and pipe is held" in text_of("frames"))
         with pytest.raises(cwasi.Timeout):
             asked(switcher, "tcp", 0.1)
         count = len(policy.asked)
@@ -379,7 +388,7 @@ def test_a_process_that_lies_about_its_ends(
     running = start(run, both(lies, swelling(guests, honest, *steps, name="honest", c="d")), Options())
     eventually(lambda: honest.exists() and "messages ok" in honest.read_text())
     if lie in ("garbage", "too long"):
-        eventually(lambda: "  held: host process " in explained("lies").text)
+        eventually(lambda: "  held: host process " in text_of("lies"))
     assert len(of_size(policy, SIZE)) > 2
     for request in list(policy.asked):
         CostPolicy(fake_costs()).step(request)
