@@ -40,7 +40,7 @@ def test_json_is_the_same_each_time(trace: Path) -> None:
     assert runs[0].stdout == runs[1].stdout and runs[0].returncode == 0
     (found,) = json.loads(runs[0].stdout)["traces"]
     by_name = {one["policy"]: one for one in found["policies"]}
-    assert list(by_name) == ["oracle", "cost", "static", "thresholds"]
+    assert list(by_name) == ["oracle", "oracle of phases", "cost", "static", "thresholds"]
     assert by_name["oracle"]["regret"] == 0 <= by_name["cost"]["regret"] < by_name["static"]["regret"]
     assert found["changes"] == [2.0, 4.0] and found["blocks"] == 300
 
@@ -85,7 +85,7 @@ def test_a_page(trace: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     text = html.read_text()
     assert "<script" not in text and "&lt;script&gt;" in text
-    assert Page(text).plots == 2 + 3, "the excess, the latencies, and the ways of three"
+    assert Page(text).plots == 2 + 4, "the excess, the latencies, and the ways of four"
 
 
 def test_a_policy_of_ones_own(trace: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_policy_of_ones_own(trace: Path) -> None:
     done = cwasi("replay", trace, "--policy", f"{EXAMPLE}:MyPolicy", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     (found,) = json.loads(done.stdout)["traces"]
-    mine = found["policies"][1]
+    mine = found["policies"][-1]
     assert mine["policy"].endswith("my_policy.py:MyPolicy") and mine["switches"] == 2 and mine["regret"] > 0
 
 

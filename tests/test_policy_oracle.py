@@ -14,7 +14,7 @@ from cwasi_fastpath.modes import Transport
 from cwasi_fastpath.policy import Objective, Way
 from cwasi_fastpath.policy.comparisons import AlwaysPolicy
 from cwasi_fastpath.policy.noise import Noise
-from cwasi_fastpath.policy.oracle import oracle, oracle_without_luck
+from cwasi_fastpath.policy.oracle import oracle, oracle_of_phases, oracle_without_luck
 from cwasi_fastpath.policy.outlook import switch_ns
 from cwasi_fastpath.policy.regret import Regret, regret
 from cwasi_fastpath.policy.replay import block_ns, replay
@@ -45,6 +45,19 @@ def test_the_oracle_pays_for_what_it_has_to_leave() -> None:
     best = oracle(trace)
     assert best.ways == (RING,) * 3 + (TCP,) * 3 and (best.switches, best.forced) == (0, 1)
     assert best.total_ns == 3 * 1000 + 3 * 5000 + COSTS.switch[Transport.TCP]
+
+
+def test_an_oracle_of_phases_takes_one_way_for_each() -> None:
+    """Also where two are better in turn."""
+    quiet, loud = [{RING: 1e4, PIPE: 2e4}] * 5, [{RING: 9e4, PIPE: 3e4}, {RING: 1e4, PIPE: 3e4}] * 10
+    trace = replace(trace_of([*quiet, *loud]), changes=(0.1,))
+    best, phased = oracle(trace), oracle_of_phases(trace)
+    assert phased is not None and set(phased.ways[:5]) == {RING} and set(phased.ways[5:]) == {PIPE}
+    assert phased.switches == 1 < best.switches and best.total_ns < phased.total_ns
+    assert phased.total_ns <= min(replay(trace, AlwaysPolicy(way), "always").total_ns for way in (RING, PIPE))
+    assert oracle_of_phases(replace(trace, changes=None)) is None, "nobody tells"
+    apart = replace(trace_of([{RING: 1.0}, {TCP: 1.0}]), changes=())
+    assert oracle_of_phases(apart) is None, "no way is possible all the time"
 
 
 def test_an_oracle_without_luck_gains_nothing_from_noise() -> None:

@@ -59,7 +59,7 @@ def replay(
     Each is given what it would have seen on the way that it is on, and nothing else. Regret is against the oracle: the
     least that was possible for somebody who knows the future, with the switches paid. Where each block was measured
     twice, it is also against an oracle without luck, which gains nothing from noise. The page and the JSON tell between
-    which figures they lie, nineteen times in twenty.
+    which figures they lie, nineteen times in twenty. The oracle of phases takes one way from each change to the next.
 
     A recording tells what a channel carried and, on the way in use, how long messages took. What they would have taken
     on others is the model's guess, with what this node charges.
@@ -70,7 +70,7 @@ def replay(
       cwasi policy replay busy.trace --policy cost,always:tcp,my_policy.py:MyPolicy -o busy.html
       cwasi policy replay run.jsonl --channel frames
     """
-    from ..policy.oracle import oracle, oracle_without_luck
+    from ..policy.oracle import oracle, oracle_of_phases, oracle_without_luck
     from ..policy.replay import replay as replayed
     from ..policy.replay import with_adaptations
     from .policy_table import Compared
@@ -82,7 +82,7 @@ def replay(
     for path in traces:
         trace = _read(path, channel)
         best, fair = oracle(trace, wanted), oracle_without_luck(trace, wanted)
-        found = [best] if fair is None else [best, fair]
+        found = [one for one in (best, fair, oracle_of_phases(trace, wanted)) if one is not None]
         for name in policies.split(","):
             one = _policy(name.strip(), trace)
             try:

@@ -30,7 +30,7 @@ def page(trace: Trace, found: Sequence[Replay], headings: Sequence[str], rows: S
         f"<h2>More than the optimum, added up</h2>{key((one.policy for one in found[1:]), 1)}{_excess(trace, found)}"
         f"<h2>A message on each way</h2>{key(map(str, trace.ways))}{_latencies(trace)}"
         f'<h2>Who was on which way</h2>{lanes}<p class="dim">Broken lines: something changed. The oracle knows the '
-        "future, and pays for its switches.</p>",
+        "future, and pays for its switches; that of phases takes one way from each change to the next.</p>",
         _STYLE,
     )
 

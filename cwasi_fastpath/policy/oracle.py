@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -35,6 +36,28 @@ def oracle_without_luck(trace: Trace, objective: Objective | None = None) -> Rep
     if not all(one.halves for block in trace.blocks for one in block.measured.values()):
         return None
     return min((_blind(trace, objective, reluctance) for reluctance in _RELUCTANCES), key=lambda one: one.total_ns)
+
+
+def oracle_of_phases(trace: Trace, objective: Objective | None = None) -> Replay | None:
+    """The same with one switch for each change, when it comes: what nobody who takes no more can do better, though he
+    knew each phase before. It stays where two ways are better in turn for a while, for no reason that is told.
+    None where nobody tells of the changes, or in a phase no way is possible all the time.
+    """
+    if trace.changes is None:
+        return None
+    steps, wanted = _halved(trace), objective or Objective()
+    phases = [bisect_right(trace.changes, trace.blocks[step.block].at) for step in steps]
+    prices: dict[int, dict[Way, float]] = {}
+    for step, phase in zip(steps, phases, strict=True):
+        here = trace.blocks[step.block].measured
+        before = prices.get(phase, dict.fromkeys(here, 0.0))
+        prices[phase] = {
+            way: total + _price(trace, step, way, wanted) for way, total in before.items() if way in here
+        }
+    if not all(prices.values()):
+        return None
+    taken = dict(zip(prices, _path(trace, list(prices.values())), strict=True))
+    return _followed(trace, steps, [taken[phase] for phase in phases], objective, "oracle of phases")
 
 
 def _blind(trace: Trace, objective: Objective | None, reluctance: float) -> Replay:
@@ -74,18 +97,27 @@ def _price(trace: Trace, step: _Step, way: Way, objective: Objective) -> float:
 
 
 def _cheapest(trace: Trace, steps: Sequence[_Step], objective: Objective, reluctance: float = 1.0) -> list[Way]:
-    """The way for each step: dynamic programming. reluctance: a switch is taken to cost so many times what it does."""
+    """The way for each step."""
+    prices = [
+        {way: _price(trace, step, way, objective) for way in trace.blocks[step.block].measured} for step in steps
+    ]
+    return _path(trace, prices, reluctance)
+
+
+def _path(trace: Trace, prices: Sequence[Mapping[Way, float]], reluctance: float = 1.0) -> list[Way]:
+    """The way for each of them: dynamic programming. reluctance: a switch is taken to cost so many times what it does.
+    """
     switches = {(old, new): reluctance * switch_ns(trace.costs, old, new) for old in trace.ways for new in trace.ways}
     best: dict[Way, float] = {}
     came: list[dict[Way, Way]] = []
-    for step in steps:
+    for possible in prices:
         totals: dict[Way, float] = {}
         source: dict[Way, Way] = {}
-        for way in trace.blocks[step.block].measured:
+        for way, price in possible.items():
             before, start = 0.0, way
             if best:
                 before, start = min((cost + switches[old, way], old) for old, cost in best.items())
-            totals[way], source[way] = before + _price(trace, step, way, objective), start
+            totals[way], source[way] = before + price, start
         best = totals
         came.append(source)
     taken = [min(best, key=best.__getitem__)]
