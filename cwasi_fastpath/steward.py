@@ -210,9 +210,9 @@ class Steward:
             return None
         if seen.latency_ns is not None:
             kept.counts_as_full(queued(seen))
-        if (network := kept.network) is not None:
+        if (network := kept.known.seen) is not None:
             seen = replace(
-                seen, srtt_ns=network.srtt_ns, bytes_per_second=network.bytes_per_second,
+                seen, srtt_ns=network.srtt_ns, bytes_per_second=kept.known.gives,
                 network_age=kept.known.age(now),
             )  # fmt: skip
         return seen

@@ -159,3 +159,22 @@ def test_windows_of_any_length(window: float) -> None:
     edge.run(120.0)
     assert edge.switches[-1][1] == TCP
     assert all(lasted < 1.5 * window for _, lasted in edge.looks)
+
+
+# ---- what is known ----
+
+
+def seen(rtt: float, rate: float | None = None, least: float | None = None) -> Network:
+    return Network(rtt, rtt if least is None else least, rate, 0)
+
+
+def test_a_rate_that_the_kernel_goes_on_telling_is_no_news() -> None:
+    """It tells the last that it has measured, also when less is sent by now: so the round trip is what it is now."""
+    known: KnownNetwork[Network] = KnownNetwork()
+    for now in range(40):
+        known.met(seen(2e6 if now > 10 else 2e5, 5e6, 1e5), now, True)
+        assert known.seen is not None
+        assert known.seen.srtt_ns == (1e5 if now == 0 else 2e5 if now <= 10 else 2e6)
+        assert known.gives == (5e6 if now < 30 else None)
+    known.met(seen(2e6, 4e6, 1e5), 40.0, True)
+    assert known.seen is not None and known.seen.srtt_ns == 1e5 and known.gives == 4e6

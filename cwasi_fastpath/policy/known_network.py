@@ -29,10 +29,14 @@ class KnownNetwork(Generic[Seen]):
     """Of one channel."""
 
     seen: Seen | None = None
-    """The last, as far as it still counts."""
+    """The last, as far as it still counts; with what it gives only where messages have just shown that."""
+    gives: float | None = None
+    """Bytes a second, as far as it is known."""
+    _told: float | None = None
+    """The same, as the kernel has told it the last time."""
     _met_at: float = -inf
     _measured_at: float = -inf
-    """When, last, it was known how much it gives."""
+    """When, last, messages have shown how much it gives."""
 
     def met(self, found: Seen | None, now: float, far: bool) -> Seen | None:
         """What is known, with one more look. found: what was seen on the way in use, if that goes through the network.
@@ -44,11 +48,14 @@ class KnownNetwork(Generic[Seen]):
         if found is None and far and now - self._met_at < _AWAY_SECONDS:
             return self.seen
         self._met_at = now if found is not None else -inf
-        if found is not None and found.bytes_per_second is None and now - self._measured_at < _GIVES_SECONDS:
-            found = replace(found, bytes_per_second=None if self.seen is None else self.seen.bytes_per_second)
-        elif found is not None and found.bytes_per_second is not None:
-            self._measured_at = now
-        self.seen = found
+        rate = None if found is None else found.bytes_per_second
+        if found is not None and rate is not None and rate == self._told:   # the kernel tells it until there is another
+            found = replace(found, bytes_per_second=None)
+        elif rate is not None:
+            self.gives, self._measured_at = rate, now
+        if found is None or now - self._measured_at >= _GIVES_SECONDS:
+            self.gives = None
+        self.seen, self._told = found, rate
         return found
 
     def age(self, now: float) -> float | None:
