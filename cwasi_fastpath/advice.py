@@ -128,7 +128,7 @@ class Advice:
             lacked=self._lacked_of(kept, now),
             queued=kept.queued,
             trouble=kept.trouble,
-            network="" if kept.network is None or channel.transport is not Transport.TCP else str(kept.network),
+            network=_of_network(kept, now),
         )
         return explained(self._host.policy, self.request(kept, now), told, channel.decision)
 
@@ -138,3 +138,13 @@ class Advice:
         if kept is None:
             raise BadSpec(f"channel {channel.name!r}: not all of its ends are in this process")
         return what_if(self._host.policy, self.request(kept, time.monotonic()), wish)
+
+
+def _of_network(kept: Kept, now: float) -> str:
+    """In words."""
+    if kept.network is None:
+        return ""
+    if kept.channel.transport is Transport.TCP:
+        return str(kept.network)
+    how = "sounded" if kept.known.by_sounding else "seen"
+    return f"{kept.network}, {how} {kept.known.age(now) or 0.0:.1f} s ago"
