@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+from .sounding import shows
+
 _GIVES_SECONDS = 30.0
 """For which what a network gave is taken to be what it gives."""
 _AWAY_SECONDS = 600.0
@@ -16,6 +18,9 @@ class Figures(Protocol):
     """What was seen of a network, and of other things."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def srtt_ns(self) -> float | None: ...
 
     @property
     def bytes_per_second(self) -> float | None: ...
@@ -29,10 +34,17 @@ class KnownNetwork(Generic[Seen]):
     """Of one channel."""
 
     seen: Seen | None = None
-    """The last, as far as it still counts."""
+    """The last, as far as it still counts; with what it gives only where messages have just shown that."""
+    gives: float | None = None
+    """Bytes a second, as far as it is known."""
+    by_sounding: bool = False
+    """Whether a sounding has shown the last."""
+    _told: float | None = None
+    """The same, as the kernel has told it the last time."""
     _met_at: float = -inf
     _measured_at: float = -inf
-    """When, last, it was known how much it gives."""
+    """When, last, messages have shown how much it gives."""
+    _watched_until: float = -inf
 
     def met(self, found: Seen | None, now: float, far: bool) -> Seen | None:
         """What is known, with one more look. found: what was seen on the way in use, if that goes through the network.
@@ -44,12 +56,38 @@ class KnownNetwork(Generic[Seen]):
         if found is None and far and now - self._met_at < _AWAY_SECONDS:
             return self.seen
         self._met_at = now if found is not None else -inf
-        if found is not None and found.bytes_per_second is None and now - self._measured_at < _GIVES_SECONDS:
-            found = replace(found, bytes_per_second=None if self.seen is None else self.seen.bytes_per_second)
-        elif found is not None and found.bytes_per_second is not None:
-            self._measured_at = now
-        self.seen = found
+        rate = None if found is None else found.bytes_per_second
+        if found is not None and rate is not None and rate == self._told:   # the kernel tells it until there is another
+            found = replace(found, bytes_per_second=None)
+        elif rate is not None:
+            self.gives, self._measured_at = rate, now
+        if found is None or now - self._measured_at >= _GIVES_SECONDS:
+            self.gives = None
+        self.seen, self._told, self.by_sounding = found, rate, False
         return found
+
+    def watch(self, until: float) -> None:
+        """By then a sounding will have found something, if one can."""
+        self._watched_until = max(self._watched_until, until)
+
+    def sounded(self, found: Seen, at: float) -> None:
+        """What a connection without messages has found.
+
+        What the network was known to give holds on where a sounding does not see so much; and for some time in any
+        case, if messages have shown it: a sounding is short, and a network may give more for a moment.
+        """
+        if at <= self._met_at:
+            return
+        rate = found.bytes_per_second
+        hidden = self.gives is not None and rate is None and self.gives >= shows(found.srtt_ns or inf)
+        if not hidden and at - self._measured_at >= _GIVES_SECONDS:
+            self.gives = rate
+        self.seen, self.by_sounding = replace(found, bytes_per_second=None), True
+        self._met_at = at
+
+    def unseen(self, now: float) -> float | None:
+        """Seconds since it was seen; None where that was now, or soundings see it again and again."""
+        return None if now < self._watched_until else self.age(now)
 
     def age(self, now: float) -> float | None:
         """Seconds since it was seen; None where that was now, or nothing is known."""
