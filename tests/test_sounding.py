@@ -218,6 +218,28 @@ def test_strangers_do_not_keep_others_away(patient: None) -> None:
     eventually(lambda: not callers())
 
 
+def test_who_speaks_when_it_is_dropped_ends_nothing(patient: None) -> None:
+    """The echo hears of it and of one more who comes at the same time, having waited for us."""
+    place = echo_at(LOOPBACK)
+    [ours] = echo._echoes.values()
+    strangers = [connected(place) for _ in range(CALLERS_MAX)]
+    try:
+        eventually(lambda: callers() == CALLERS_MAX)
+        heard = list(ours._callers.values())
+        with echo._lock:
+            strangers[-1].send(b"x")
+            eventually(lambda: any(one._answer for one in heard))   # after which it waits for the lock
+            for one in strangers[:-1]:
+                one.send(b"x")
+            strangers.append(connected(place))
+        assert sound(place).rtt_ns
+        assert ours.is_alive() and echo_at(LOOPBACK) == place
+    finally:
+        for one in strangers:
+            one.close()
+    eventually(lambda: not callers())
+
+
 @pytest.mark.parametrize("says", [b"", b"GET / HTTP/1.1\r\n" * 100, bytes(handshake.ANSWER_BYTES)])
 def test_who_does_not_know_the_key_is_told_nothing(says: bytes, patient: None) -> None:
     place = echo_at(LOOPBACK)

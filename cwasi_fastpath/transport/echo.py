@@ -80,8 +80,8 @@ class Echo(threading.Thread):
                 for descriptor in self._ready():
                     if descriptor == self._listener.fileno():
                         self._accept()
-                    else:
-                        self._hear(descriptor)
+                    elif (caller := self._callers.get(descriptor)) is not None:   # it may just have been dropped
+                        self._hear(descriptor, caller)
         except (OSError, Error) as error:
             _log.warning("%s: %s", self.name, error)
         finally:
@@ -126,8 +126,7 @@ class Echo(threading.Thread):
         with suppress(OSError):
             connection.send(caller.hello)
 
-    def _hear(self, descriptor: int) -> None:
-        caller = self._callers[descriptor]
+    def _hear(self, descriptor: int, caller: _Caller) -> None:
         try:
             goes_on = caller.hear(self.place.key)
         except BlockingIOError:
