@@ -218,6 +218,34 @@ def test_strangers_do_not_keep_others_away(patient: None) -> None:
     eventually(lambda: not callers())
 
 
+def test_who_is_known_is_not_dropped_for_strangers(patient: None) -> None:
+    place = echo_at(LOOPBACK)
+    with connected(place) as caller, ExitStack() as strangers:
+        answer = handshake.answer(place.key, received(caller, handshake.HELLO_BYTES))
+        assert answer is not None
+        caller.sendall(answer)
+        received(caller, handshake.PROOF_BYTES)
+        for _ in range(3 * CALLERS_MAX):
+            received(strangers.enter_context(connected(place)), handshake.HELLO_BYTES)
+        caller.sendall(bytes(BYTES))
+        assert received(caller, 1) == b"\0"
+    eventually(lambda: not callers())
+
+
+def test_many_from_one_address_do_not_keep_another_out(patient: None) -> None:
+    place = echo_at(LOOPBACK)
+    with socket.create_connection((place.host, place.port), source_address=("127.0.0.2", 0)) as other, \
+            ExitStack() as strangers:   # fmt: skip
+        hello = received(other, handshake.HELLO_BYTES)
+        for _ in range(3 * CALLERS_MAX):
+            received(strangers.enter_context(connected(place)), handshake.HELLO_BYTES)
+        answer = handshake.answer(place.key, hello)
+        assert answer is not None
+        other.sendall(answer)
+        assert len(received(other, handshake.PROOF_BYTES)) == handshake.PROOF_BYTES
+    eventually(lambda: not callers())
+
+
 def test_who_speaks_when_it_is_dropped_ends_nothing(patient: None) -> None:
     """The echo hears of it and of one more who comes at the same time, having waited for us."""
     place = echo_at(LOOPBACK)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import random
 import secrets
 import select
 import socket
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 
 from ..errors import Error, TcpUnavailable
@@ -26,7 +28,7 @@ THREAD = "cwasi echo"
 """The name of the thread."""
 
 CALLERS_MAX = 64
-"""One more, and the oldest is dropped."""
+"""One more, and a stranger is dropped."""
 
 _CALL_SECONDS = 2 * SECONDS
 _IDLE_SECONDS = 60.0
@@ -115,16 +117,26 @@ class Echo(threading.Thread):
 
     def _accept(self) -> None:
         try:
-            connection, _ = self._listener.accept()
+            connection, address = self._listener.accept()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
                 time.sleep(_PAUSE)   # it stays in the queue
             return
-        if len(self._callers) >= CALLERS_MAX:
-            self._callers.pop(next(iter(self._callers))).socket.close()
-        self._callers[connection.fileno()] = caller = _Caller(connection)
+        self._callers[connection.fileno()] = caller = _Caller(connection, address[0])
         with suppress(OSError):
             connection.send(caller.hello)
+        if len(self._callers) > CALLERS_MAX:
+            self._drop()
+
+    def _drop(self) -> None:
+        """A stranger, at an address from which most have come: any one, or many who come would keep out all others
+        before these are known.
+        """
+        strangers = {fd: caller.address for fd, caller in self._callers.items() if not caller.known}
+        counts = Counter(strangers.values())
+        most = max(counts.values())
+        dropped = random.choice([fd for fd, address in strangers.items() if counts[address] == most])
+        self._callers.pop(dropped).socket.close()
 
     def _hear(self, descriptor: int, caller: _Caller) -> None:
         try:
@@ -144,8 +156,9 @@ class Echo(threading.Thread):
 class _Caller:
     """Who sounds the network, or pretends to."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, address: str) -> None:
         connection.setblocking(False)
+        self.address = address
         self.socket = connection
         self.hello = handshake.hello()
         self.known = False
