@@ -6,13 +6,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import Any
 
 import pytest
 from channels import eventually
 
 from cwasi_fastpath import errors, soundings
-from cwasi_fastpath.soundings import THREAD, Sounded, Soundings
+from cwasi_fastpath.policy.sounding import SECONDS, pause
+from cwasi_fastpath.soundings import FIRST_THREAD, THREAD, Sounded, Soundings, _Path, _Target
 from cwasi_fastpath.transport.sounding import Place
 from cwasi_fastpath.transport.tcp_info import Network
 
@@ -22,11 +24,11 @@ FOUND = Network(1e6, 1e6, None, 0)
 class Channel:
     """To a receiver on another node, whose process says where it echoes."""
 
-    def __init__(self, port: int = 1, says: Callable[[], Place] | None = None) -> None:
-        self.name = f"lab{port}"
+    def __init__(self, host: int = 1, says: Callable[[], Place] | None = None, port: int = 1) -> None:
+        self.name = f"lab{host}"
         self.tie: object = object()
         self.asked = 0
-        self._says = says or (lambda: Place("10.0.0.1", port, b""))
+        self._says = says or (lambda: Place(f"10.0.0.{host}", port, b""))
 
     def echo(self, seconds: float) -> Place:
         self.asked += 1
@@ -38,10 +40,17 @@ class Sounds:
 
     def __init__(self) -> None:
         self.met: Counter[Place] = Counter()
+        self.patience: list[float] = []
         self.error: Exception | None = None
+        self.silent: set[Place] = set()
+        self.over = threading.Event()
 
-    def __call__(self, place: Place) -> Network:
+    def __call__(self, place: Place, patience: float) -> Network:
         self.met[place] += 1
+        self.patience.append(patience)
+        if place in self.silent:
+            self.over.wait()
+            raise TimeoutError
         if self.error is not None:
             raise self.error
         return FOUND
@@ -51,7 +60,7 @@ class Sounds:
 def network(monkeypatch: pytest.MonkeyPatch) -> Sounds:
     sounds = Sounds()
     monkeypatch.setattr(soundings, "sound", sounds)
-    monkeypatch.setattr(soundings, "pause", lambda took: 0.01)
+    monkeypatch.setattr(soundings, "pause", lambda took, among: 0.01)
     monkeypatch.setattr(soundings, "_BACK_OFF", 0.01)
     return sounds
 
@@ -65,7 +74,7 @@ def some() -> Iterator[Soundings]:
 
 
 def running() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == THREAD]
+    return [thread for thread in threading.enumerate() if thread.name in (THREAD, FIRST_THREAD)]
 
 
 def latest(some: Soundings, channel: Any) -> Sounded:
@@ -86,13 +95,71 @@ def test_a_network_is_sounded_again_and_again(network: Sounds, some: Soundings) 
     assert another.network == FOUND and channel.asked == 1
 
 
-def test_channels_to_one_echo_share_what_is_found(network: Sounds, some: Soundings) -> None:
-    channels = [Channel() for _ in range(5)]
+def test_channels_to_one_address_share_what_is_found(network: Sounds, some: Soundings) -> None:
+    channels = [Channel(port=port) for port in range(1, 6)]
     assert {found(some, channel).network for channel in channels} == {FOUND}
-    assert len(network.met) == 1 and len(running()) == 1
-    other = Channel(port=2)
+    assert len(network.met) == 1
+    assert sorted(thread.name for thread in running()) == [FIRST_THREAD, THREAD]
+    other = Channel(2)
     found(some, other)
     assert len(network.met) == 2
+
+
+def test_who_does_not_answer_keeps_nobody_waiting(network: Sounds, some: Soundings) -> None:
+    """But those who have not answered yet, either."""
+    honest, silent = Channel(), [Channel(host, port=7) for host in range(2, 6)]
+    try:
+        found(some, honest)
+        network.silent = {Place(f"10.0.0.{host}", 7, b"") for host in range(2, 6)}
+        for channel in silent:
+            latest(some, channel)
+        eventually(lambda: network.met.keys() & network.silent)
+        before = network.met[Place("10.0.0.1", 1, b"")]
+        eventually(lambda: latest(some, honest) and network.met[Place("10.0.0.1", 1, b"")] > before + 20)
+        assert sum(network.met[place] for place in network.silent) == 1, "the first of them is still waited for"
+    finally:
+        network.over.set()
+
+
+def test_who_has_waited_longest_for_its_pause_is_next(some: Soundings) -> None:
+    """Not who has waited longest: that one's pause is long."""
+    quick, slow, new = (_Target(Channel(host), 0.0, object()) for host in (1, 2, 3))   # type: ignore[arg-type]
+    now = time.monotonic()
+    for target, took in ((quick, 1e-3), (slow, SECONDS)):
+        target.place, target.answered = target.channel.echo(1.0), True
+        some._paths[target.place.host] = _Path(None, now - 1.5 * pause(took, 2), took)
+        some._targets[target.channel] = target
+    some._paths["10.0.0.1"].ended = now - 2.0 * pause(1e-3, 2)
+    some._threads = dict.fromkeys((True, False), threading.current_thread())
+    assert some._next(True) is quick
+    some._paths["10.0.0.2"].ended = now - 3.0 * pause(SECONDS, 2)
+    assert some._next(True) is slow
+    some._targets[new.channel] = new
+    assert some._next(False) is new
+
+
+def test_all_soundings_together_take_a_tenth_of_the_time() -> None:
+    for took, addresses in ((1e-3, 1), (1e-3, 200), (0.1, 10), (SECONDS, 20)):
+        assert addresses * took / (pause(took, addresses) + took) <= 0.1
+
+
+def test_who_has_answered_is_not_waited_for_so_long(network: Sounds, some: Soundings) -> None:
+    channel = Channel()
+    latest(some, channel)
+    eventually(lambda: latest(some, channel) and len(network.patience) > 1)
+    assert network.patience[0] == inf and network.patience[1] < SECONDS
+
+
+def test_who_answers_at_an_address_is_sounded_and_others_there_are_not(network: Sounds, some: Soundings) -> None:
+    honest, other = Channel(), Channel(port=2)
+    found(some, honest)
+    found(some, other)
+    eventually(lambda: latest(some, other) and network.met[Place("10.0.0.1", 1, b"")] > 5)
+    assert Place("10.0.0.1", 2, b"") not in network.met
+    with some._changed:
+        some._targets[honest].wanted_until = 0.0   # type: ignore[index]
+        some._changed.notify_all()
+    eventually(lambda: latest(some, other) and network.met[Place("10.0.0.1", 2, b"")] > 5)
 
 
 def test_it_ends_when_nobody_asks_any_more_and_goes_on_when_somebody_does(
@@ -117,7 +184,7 @@ def test_what_nobody_has_asked_about_for_a_long_time_is_forgotten(
     old = Channel()
     found(some, old)
     monkeypatch.setattr(soundings, "_KEPT_SECONDS", -soundings._WANTED_SECONDS - 1.0)
-    found(some, Channel(port=2))
+    found(some, Channel(2))
     assert [channel.name for channel in some._targets] == ["lab2"] and len(some._paths) == 1
 
 

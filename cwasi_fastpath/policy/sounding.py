@@ -13,8 +13,8 @@ FIRST_SECONDS = 3 * SECONDS
 """For the first one: its place is asked for, and others may be under way."""
 _SHARE = 0.1
 """Of the time, at most, for soundings;"""
-_OFTEN, _SELDOM = 0.25, 10.0
-"""and seconds between two of them, at least and at most."""
+_OFTEN = 0.25
+"""and seconds between two of them to one address, at least."""
 _ROUNDS, _IDLE_ROUNDS = 6, 3
 """Times there and back in one: in all, to connect, to greet, and for so many bytes; and for these, of which TCP sends a
 few at first, then twice as many, and so on.
@@ -25,14 +25,16 @@ _FAR_LESS = 3.0
 """Times that they would take longer where it would certainly have been."""
 
 
-def pause(took: float) -> float:
-    """Seconds from the end of one to the begin of the next."""
-    return min(_SELDOM, max(_OFTEN, took / _SHARE))
+def pause(took: float, among: int = 1) -> float:
+    """Seconds from the end of one to the begin of the next to the same address. among: so many addresses are sounded,
+    and have equal parts of the time.
+    """
+    return max(_OFTEN, among * took / _SHARE)
 
 
-def holds(took: float) -> float:
+def holds(took: float, among: int = 1) -> float:
     """Seconds for which the network counts as watched after one: until there is the next, or two."""
-    return 2 * (pause(took) + SECONDS)
+    return 2 * (pause(took, among) + SECONDS)
 
 
 def gives(took: float, answered: float, rtt: float) -> float | None:

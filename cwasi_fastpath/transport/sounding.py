@@ -14,6 +14,7 @@ import socket
 import struct
 import time
 from dataclasses import replace
+from math import inf
 from typing import NamedTuple
 from weakref import WeakSet
 
@@ -39,14 +40,18 @@ class Place(NamedTuple):
     key: bytes
 
 
-def sound(place: Place) -> Network:
-    """What is between here and there. Raises OSError, TcpUnavailable, Corrupted where nobody honest answers."""
-    until = time.monotonic() + SECONDS
-    with connect(place.host, place.port, SECONDS) as connection:
+def sound(place: Place, patience: float = inf) -> Network:
+    """What is between here and there. patience: seconds for the other side to greet us.
+
+    Raises OSError, TcpUnavailable, Corrupted where nobody honest answers.
+    """
+    begin = time.monotonic()
+    until, patience = begin + SECONDS, min(SECONDS, patience)
+    with connect(place.host, place.port, patience) as connection:
         _under_way.add(connection)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        answered = _greeted(connection, place, until)
+        answered = _greeted(connection, place, begin + patience)
         found = network_of(connection)
         if found is None or found.rtt_ns is None:
             raise OSError("the kernel does not tell how long there and back takes")
