@@ -241,3 +241,71 @@ def test_what_it_gives_by_messages_and_by_soundings() -> None:
     assert known.gives == 9e6, "so much is not seen where there and back takes long"
     known.sounded(seen(3e5), 43.0)
     assert known.gives is None
+
+
+def test_a_sounding_that_sees_less_is_believed_at_once() -> None:
+    known: KnownNetwork[Network] = KnownNetwork()
+    known.met(seen(4e6, 1e6), 10.0, True)
+    known.met(None, 11.0, True)
+    known.sounded(seen(3e5, 1e5), 12.0)
+    assert known.gives == 1e5
+    known.sounded(seen(3e5, 9e6), 13.0)
+    assert known.gives == 1e6, "what messages have shown still counts"
+
+
+@dataclass
+class Sender:
+    """Who leaves tcp where it shows a limit, and comes back where none is known."""
+
+    limit: Callable[[float], float | None]
+    """What the network gives to messages, by the time;"""
+    sounds: Callable[[float], float | None]
+    """and what soundings see."""
+    known: KnownNetwork[Network] = field(default_factory=KnownNetwork)
+    returns: list[float] = field(default_factory=list)
+
+    def run(self, begin: float, until: float) -> None:
+        direct = True
+        for now in range(round(begin), round(until)):
+            rate = self.limit(now)
+            told = None if rate is None else rate + now % 2   # one news after the other
+            self.known.met(seen(2e5, told) if direct else None, now, True)
+            if not direct:
+                self.known.sounded(seen(2e5, self.sounds(now)), now - 0.1)
+                if self.known.gives is None:
+                    self.returns.append(now)
+            direct = self.known.gives is None
+
+
+@pytest.mark.parametrize("sees", [None, 8e6])
+def test_a_network_that_gives_more_only_for_a_moment_is_seldom_believed(sees: float | None) -> None:
+    """A bucket of tokens, which every sounding finds full."""
+    sender = Sender(lambda now: 2e6, lambda now: None if sees is None or now % 60 > 30 else sees)
+    sender.run(10, 610)
+    assert 3 <= len(sender.returns) <= 5
+    sender.run(610, 10 * 3600)
+    hour = [one for one in sender.returns if one > 9 * 3600]
+    assert len(hour) <= 1
+    pauses = [after - before for before, after in pairwise(sender.returns)]
+    assert max(pauses) < 1.1 * 3600, "but again and again"
+
+
+def test_one_that_has_become_good_is_believed_as_before() -> None:
+    """What it was limited to, soundings have seen, too."""
+    def limit(now: float) -> float | None:
+        return 2e6 if now % 300 < 100 else None
+
+    sender = Sender(limit, limit)
+    sender.run(0, 3000)
+    assert [one % 300 for one in sender.returns] == [100] * 10
+
+
+def test_who_has_been_wrong_about_it_and_then_right_begins_anew() -> None:
+    """A bucket for ten minutes, a good network for two hours, a bucket again."""
+    def limit(now: float) -> float | None:
+        return None if 600 <= now < 7800 else 2e6
+
+    sender = Sender(limit, lambda now: None)
+    sender.run(0, 8400)
+    before, after = ([one for one in sender.returns if begin <= one < begin + 600] for begin in (0, 7800))
+    assert len(before) == len(after) and after[0] - 7800 <= 32

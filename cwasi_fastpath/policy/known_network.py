@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from .sounding import shows
 
-_GIVES_SECONDS = 30.0
-"""For which what a network gave is taken to be what it gives."""
+_GIVES_SECONDS, _LONGEST = 30.0, 3600.0
+"""For which what a network gave is taken to be what it gives; and at most, against soundings."""
 _AWAY_SECONDS = 600.0
 """For which a network is taken to be as it was, where a channel goes by another way."""
 
@@ -45,6 +45,14 @@ class KnownNetwork(Generic[Seen]):
     _measured_at: float = -inf
     """When, last, messages have shown how much it gives."""
     _watched_until: float = -inf
+    _shown: float | None = None
+    """What messages have shown it to give, as far as that counts."""
+    _holds: float = _GIVES_SECONDS
+    """For which that counts against soundings that see more. Twice as long each time that these were wrong."""
+    _doubted: bool = False
+    """Such soundings have just been believed."""
+    _direct_since: float | None = None
+    """Since when messages go through it; None where they do not."""
 
     def met(self, found: Seen | None, now: float, far: bool) -> Seen | None:
         """What is known, with one more look. found: what was seen on the way in use, if that goes through the network.
@@ -53,6 +61,7 @@ class KnownNetwork(Generic[Seen]):
         channel that has left a slow network for a server would come back at once, and leave it again. far: it goes
         from node to node, by whatever.
         """
+        self._goes(found is not None, now)
         if found is None and far and now - self._met_at < _AWAY_SECONDS:
             return self.seen
         self._met_at = now if found is not None else -inf
@@ -60,11 +69,24 @@ class KnownNetwork(Generic[Seen]):
         if found is not None and rate is not None and rate == self._told:   # the kernel tells it until there is another
             found = replace(found, bytes_per_second=None)
         elif rate is not None:
-            self.gives, self._measured_at = rate, now
+            self._shown, self._measured_at = rate, now
         if found is None or now - self._measured_at >= _GIVES_SECONDS:
-            self.gives = None
+            self._shown = None
+        self.gives = self._shown
         self.seen, self._told, self.by_sounding = found, rate, False
         return found
+
+    def _goes(self, direct: bool, now: float) -> None:
+        """Whether messages go through it. Who has come back, as soundings saw more than messages had shown, and has
+        soon left again, has believed them in vain: the network lets so many bytes through at once, and no more.
+        """
+        if direct and self._direct_since is None:
+            self._direct_since = now
+        elif not direct and self._direct_since is not None:
+            if self._doubted:
+                lasted = now - self._direct_since
+                self._holds = min(_LONGEST, 2 * self._holds) if lasted < self._holds else _GIVES_SECONDS
+            self._direct_since, self._doubted = None, False
 
     def watch(self, until: float) -> None:
         """By then a sounding will have found something, if one can."""
@@ -73,15 +95,16 @@ class KnownNetwork(Generic[Seen]):
     def sounded(self, found: Seen, at: float) -> None:
         """What a connection without messages has found.
 
-        What the network was known to give holds on where a sounding does not see so much; and for some time in any
-        case, if messages have shown it: a sounding is short, and a network may give more for a moment.
+        What the network was known to give holds on where a sounding does not see so much; and for some time, if
+        messages have shown it and the sounding shows more: it is short, and a network may give more for a moment.
         """
         if at <= self._met_at:
             return
         rate = found.bytes_per_second
-        hidden = self.gives is not None and rate is None and self.gives >= shows(found.srtt_ns or inf)
-        if not hidden and at - self._measured_at >= _GIVES_SECONDS:
-            self.gives = rate
+        if self.gives is None or rate is not None or self.gives < shows(found.srtt_ns or inf):
+            if self._shown is not None and at - self._measured_at >= self._holds and (rate or inf) > self._shown:
+                self._shown, self._doubted = None, True
+            self.gives = min((one for one in (self._shown, rate) if one is not None), default=None)
         self.seen, self.by_sounding = replace(found, bytes_per_second=None), True
         self._met_at = at
 
