@@ -26,6 +26,7 @@ from .endpoint import SENDER
 from .request import Body
 from .transport import Link, address
 from .transport.echo import echo_at
+from .transport.handshake import KEY_BYTES
 from .transport.redis_client import Address, close, connect, public, told
 from .transport.sounding import Place
 from .transport.tcp import PATIENCE, WINDOW, TcpLink
@@ -126,10 +127,23 @@ def echo(server: str) -> Body:
 def echo_of(said: object) -> Place:
     """Where the other one does. Raises Corrupted."""
     match said:
-        case {"host": str(host), "port": int(port), "key": str(key)} if _is_address(host) and 0 < port < 1 << 16:
+        case {"host": str(host), "port": int(port), "key": str(key)} if (
+            _is_far(host) and not isinstance(port, bool) and 0 < port < 1 << 16 and len(key) == 2 * KEY_BYTES
+        ):
             with suppress(ValueError):
-                return Place(host, port, bytes.fromhex(key))
+                place = Place(str(ipaddress.ip_address(host)), port, bytes.fromhex(key))
+                if len(place.key) == KEY_BYTES:   # it may have had blanks
+                    return place
     raise _dishonest()
+
+
+def _is_far(host: str) -> bool:
+    """Whether another node may have that address, and have it alone: we connect to it because a peer says so."""
+    try:
+        at = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return not (at.is_loopback or at.is_link_local or at.is_multicast or at.is_unspecified or at.is_reserved)
 
 
 # ---- redis ----

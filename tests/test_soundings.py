@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from channels import eventually
 
-from cwasi_fastpath import errors, soundings
+from cwasi_fastpath import errors, reach, soundings
 from cwasi_fastpath.policy.sounding import SECONDS, pause
 from cwasi_fastpath.soundings import FIRST_THREAD, THREAD, Sounded, Soundings, _Path, _Target
+from cwasi_fastpath.transport.handshake import KEY_BYTES
 from cwasi_fastpath.transport.sounding import Place
 from cwasi_fastpath.transport.tcp_info import Network
 
@@ -250,3 +251,33 @@ def test_nobody_waits_for_a_peer_that_does_not_answer(network: Sounds, some: Sou
     some.end()
     answers.set()
     eventually(lambda: not running())
+
+
+# ---- where a peer says that it echoes ----
+
+KEY = "5a" * KEY_BYTES
+
+
+def test_where_an_honest_peer_echoes() -> None:
+    place = reach.echo_of({"host": "10.1.2.3", "port": 65535, "key": KEY, "more": 1})
+    assert place == Place("10.1.2.3", 65535, bytes.fromhex(KEY))
+    assert reach.echo_of({"host": "FD00:0::1", "port": 1, "key": KEY}).host == "fd00::1", "one address, one name"
+
+
+@pytest.mark.parametrize("host", [
+    "127.0.0.1", "127.9.9.9", "::1", "169.254.169.254", "fe80::1", "fe80::1%lo", "224.0.0.1", "ff02::1", "0.0.0.0",
+    "::", "255.255.255.255", "::ffff:127.0.0.1", "::ffff:0.0.0.0", "localhost", "",
+])   # fmt: skip
+def test_nobody_is_sounded_at_an_address_that_others_do_not_have(host: str) -> None:
+    with pytest.raises(errors.Corrupted):
+        reach.echo_of({"host": host, "port": 80, "key": KEY})
+
+
+@pytest.mark.parametrize("odd", [
+    {"port": True}, {"port": 0}, {"port": -1}, {"port": 65536}, {"port": "80"}, {"port": 80.0}, {"key": ""},
+    {"key": KEY[:-2]}, {"key": KEY * 1000}, {"key": "zz" * KEY_BYTES}, {"key": KEY[:-2] + "  "}, {"key": 1},
+    {"host": None},
+], ids=str)   # fmt: skip
+def test_a_place_that_cannot_be(odd: dict[str, object]) -> None:
+    with pytest.raises(errors.Corrupted):
+        reach.echo_of({"host": "10.1.2.3", "port": 80, "key": KEY, **odd})
