@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from math import inf
+from pathlib import Path
 
 import pytest
 from channels import Fork, eventually, status_of
@@ -347,6 +348,36 @@ def test_a_forked_child_holds_nothing_of_it(
     assert status_of(pid) == 0
     for descriptor in (begun, begins, ended):
         os.close(descriptor)
+
+
+def test_a_forked_child_has_no_connection_that_is_just_being_made(fork: Fork, patient: None) -> None:
+    with socket.create_server((LOOPBACK, 0), backlog=0) as full, ExitStack() as others:
+        for _ in range(4):   # so that nobody else is connected
+            other = others.enter_context(socket.socket())
+            other.setblocking(False)
+            other.connect_ex(full.getsockname())
+        place = Place(*full.getsockname(), KEY)
+        thread = threading.Thread(target=lambda: dismiss(place))
+        thread.start()
+        [made] = eventually(lambda: [one for one in sounding._under_way if one.fileno() >= 0])
+        eventually(lambda: made.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\2")   # SYN_SENT
+        inode = os.fstat(made.fileno()).st_ino
+
+        def child() -> None:
+            assert made.fileno() == -1
+            assert not [one for one in Path("/proc/self/fd").iterdir() if inode_of(int(one.name)) == inode]
+
+        pid = fork(child)
+        assert status_of(pid) == 0
+        made.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def inode_of(descriptor: int) -> int | None:
+    try:
+        return os.fstat(descriptor).st_ino
+    except OSError:   # that by which they are listed
+        return None
 
 
 # ---- how often, and what it says ----

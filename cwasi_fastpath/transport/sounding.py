@@ -47,8 +47,7 @@ def sound(place: Place, patience: float = inf) -> Network:
     """
     begin = time.monotonic()
     until, patience = begin + SECONDS, min(SECONDS, patience)
-    with connect(place.host, place.port, patience) as connection:
-        _under_way.add(connection)
+    with connect(place.host, place.port, patience, _under_way.add) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         answered = _greeted(connection, place, begin + patience)
