@@ -162,11 +162,11 @@ class Soundings:
                     del self._threads[answered]
                     self._changed.notify_all()   # the other one ends, too
                     return None
-                mine = self._of_thread(wanted, answered)
-                late = [target for target in mine if self._due(target)[0] <= now]
+                mine = [(*self._due(target), target) for target in self._of_thread(wanted, answered)]
+                late = [((now - due) / waits, target) for due, waits, target in mine if due <= now]
                 if late:
-                    return max(late, key=lambda one: (now - self._due(one)[0]) / self._due(one)[1])
-                self._changed.wait(min([_WANTED_SECONDS, *(self._due(one)[0] - now for one in mine)]))
+                    return max(late, key=lambda one: one[0])[1]
+                self._changed.wait(min([_WANTED_SECONDS, *(due - now for due, _, _ in mine)]))
 
     def _of_thread(self, wanted: list[_Target], answered: bool) -> list[_Target]:
         """Who is not known to answer is not sounded, but where nobody else at its address is."""
@@ -195,9 +195,11 @@ class Soundings:
         now = time.monotonic()
         took = now - begin
         with self._changed:
-            target.failures, target.answered = 0, True
             self._paths[place.host] = _Path(Sounded(network, now, now + holds(took, self._among)), now, took)
-            self._changed.notify_all()
+            target.failures = 0
+            if not target.answered:
+                target.answered = True
+                self._changed.notify_all()   # it is the other thread's
 
     def _failed(self, target: _Target, why: str, begin: float) -> None:
         """It may echo elsewhere by now, and is asked again."""
