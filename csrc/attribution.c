@@ -9,7 +9,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -87,14 +90,28 @@ static void leave_slot(slot_map *map)
     }
 }
 
-/* Who truncates what we have mapped kills us with SIGBUS. A map of the kernel's has no type of a file, and its size stays;
- * all else must be sealed. */
+/* Whether it is an array of BPF, whose memory stays, and is never less than its size says. */
+static bool is_array_of_bpf(int fd)
+{
+    char path[64], found[512];
+    snprintf(path, sizeof path, "/proc/thread-self/fdinfo/%d", fd);
+    int info = open(path, O_RDONLY | O_CLOEXEC);
+    if (info < 0)
+        return false;
+    ssize_t length = read(info, found, sizeof found - 1);
+    close(info);
+    found[length < 0 ? 0 : length] = 0;
+    return strstr(found, "\nmap_type:\t2\n") != NULL;
+}
+
+/* Who truncates what we have mapped kills us with SIGBUS, or has mapped more than there is of it: so all else must be
+ * sealed, which only files in memory can be. */
 static int check_stays(int fd, uint64_t size)
 {
     struct stat st;
     if (fstat(fd, &st) < 0)
         return -errno;
-    if ((st.st_mode & S_IFMT) == 0)
+    if (is_array_of_bpf(fd))
         return 0;
     int seals = fcntl(fd, F_GET_SEALS);
     if (seals < 0 || !(seals & F_SEAL_SHRINK))

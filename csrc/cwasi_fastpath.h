@@ -188,7 +188,7 @@ void cwasi_wait_configure(int spinners, int64_t spin_ns);
 /* ---- attribution.c: which function runs on this thread ---- */
 /* Maps this process's slot map, {uint32_t tid, id}[slots], a power of two: a thread's slot is the first with its tid, of
  * `places` from tid % slots on. Again for the next tracer, and in a forked child, which has that of its parent at first.
- * -EPERM: somebody could truncate it. */
+ * -EPERM: it is no array of BPF, and somebody could truncate it. */
 int cwasi_attribution_map(int map_fd, uint64_t slots, uint32_t places);
 /* In a forked child, which may get no map: its parent's is not for it to write to. */
 void cwasi_attribution_leave(void);

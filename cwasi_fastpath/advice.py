@@ -134,7 +134,7 @@ class Advice:
             lacked=self._lacked_of(kept, now),
             queued=kept.queued,
             trouble=kept.trouble or _silence(kept, now),
-            network="" if kept.network is None or channel.transport is not Transport.TCP else str(kept.network),
+            network=_of_network(kept, now),
         )
         return explained(self._host.policy, self.request(kept, now), told, channel.decision)
 
@@ -149,3 +149,13 @@ class Advice:
 def _silence(kept: Kept, now: float) -> str:
     """Who does not tell what its ends have counted, in words: the last choice is held as long."""
     return "; ".join(kept.channel.lacks(now)) if isinstance(kept.channel, SpannedChannel) else ""
+
+
+def _of_network(kept: Kept, now: float) -> str:
+    """In words."""
+    if kept.network is None:
+        return ""
+    if kept.channel.transport is Transport.TCP:
+        return str(kept.network)
+    how = "sounded" if kept.known.by_sounding else "seen"
+    return f"{kept.network}, {how} {kept.known.age(now) or 0.0:.1f} s ago"

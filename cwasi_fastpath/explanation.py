@@ -282,7 +282,7 @@ def seen(observation: Observation) -> str:
         ("system calls took", observation.syscalls_ns, lambda value: f"{_us(value)} us a message"),
         ("the receivers ran", observation.woken_ns, lambda value: f"{_us(value)} us after being woken"),
         ("the network's round trip was", observation.srtt_ns, lambda value: f"{_us(value)} us"),
-        ("which was seen", observation.network_age, lambda value: f"{value:.0f} s ago"),
+        ("which was seen", observation.network_age, lambda value: f"{value:.1f} s ago"),
     ]
     return ", ".join(parts + [f"{name} {words(value)}" for name, value, words in told if value is not None])
 

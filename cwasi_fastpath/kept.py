@@ -90,8 +90,9 @@ class Kept:
 
     @property
     def network(self) -> Network | None:
-        """What is known of it."""
-        return self.known.seen
+        """What is known of it, for people."""
+        seen = self.known.seen
+        return None if seen is None else replace(seen, bytes_per_second=self.known.gives)
 
     def begins_to_wait(self, before: float) -> None:
         """Until its turn. before: when its ends had counted nothing new, if it did not wait by then."""

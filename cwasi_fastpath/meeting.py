@@ -34,6 +34,9 @@ _log = logging.getLogger(__name__)
 COUNTED = "counted"
 """The kind of request by which a sender learns what its receiver has counted."""
 
+ECHO = "echo"
+"""That by which it learns where the receiver's node echoes, to sound the network."""
+
 WAITING, OPEN, MOVING, PEER_GONE, CLOSED = "waiting", "open", "moving", "peer gone", "closed"
 
 

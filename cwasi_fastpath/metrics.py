@@ -139,7 +139,9 @@ class Observation:
     bytes_per_second: float | None = None
     """What the network between the nodes gives."""
     network_age: float | None = None
-    """Seconds since these two were seen, where nothing goes through that network now; else they are of this window."""
+    """Seconds since these two were seen, where nothing goes through that network now, and nobody sounds it; else they
+    are as good as of this window.
+    """
     syscalls_ns: float | None = None
     """In system calls, without the sleep in them, for one message, of that end for which it is more. This and what is
     below only a tracer knows.

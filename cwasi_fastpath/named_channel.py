@@ -2,7 +2,7 @@
 
     anybody -> sender, anybody -> receiver    explain (if) -> text, explanation, what_if
     receiver -> sender                        why (if) -> the same
-    sender -> receiver                        counted -> counts
+    sender -> receiver                        counted -> counts; across nodes echo -> host, port, key
 
 The sender's process decides what carries it, and knows why: its host's steward, where a guest has the end. That of the
 receiver asks there, also across nodes.
@@ -15,11 +15,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
+from . import reach
 from .connection import Connection
 from .description import printable
 from .errors import ChannelClosed, Corrupted, NoSuchChannel, PeerDied
 from .explanation import EXPLAIN, Explanation, WhatIf, answered, explained, what_if
-from .meeting import CLOSED, COUNTED, Meeting, NamedEnd
+from .meeting import CLOSED, COUNTED, ECHO, Meeting, NamedEnd, Tie
 from .modes import EdgeFacts, Mode, Transport
 from .observing import Counts
 from .placement import edge_facts
@@ -29,6 +30,7 @@ from .request import InTurn, Waiting, close_all
 from .request import Request as Asked
 from .switch_named import NamedSwitch
 from .transport import network
+from .transport.sounding import Place
 from .transport.tcp_info import Network
 
 _WHY = "why"
@@ -122,6 +124,17 @@ class NamedChannel:
     def network(self) -> Network | None:
         """What is known of the network between its ends, where it goes by one."""
         return network(self._meeting.link)
+
+    @property
+    def tie(self) -> Tie:
+        """To the process of its receiver."""
+        return self._meeting.connection
+
+    def echo(self, seconds: float) -> Place:
+        """Where the receiver's node echoes. Raises PeerDied, Timeout, RedisUnavailable, Corrupted, what it refuses."""
+        answer = self.tie.request(ECHO, channel=self.name, timeout=seconds)
+        close_all(answer.fds)   # there should be none
+        return reach.echo_of(answer.body)
 
     def change(self, decision: Decision, timeout: float) -> None:
         """Goes on as decided. Raises what Sender.switch raises; BadSpec also where the user has chosen meanwhile."""

@@ -14,7 +14,7 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,14 +25,18 @@ from ._native import lib
 from .endpoint import SENDER
 from .request import Body
 from .transport import Link, address
+from .transport.echo import echo_at
+from .transport.handshake import KEY_BYTES
 from .transport.redis_client import Address, close, connect, public, told
+from .transport.sounding import Place
 from .transport.tcp import PATIENCE, WINDOW, TcpLink
 from .transport.tls import TlsFiles
 
 ENVIRONMENT = "CWASI_ADDRESS"
 """The address of this machine, or its name, at which other nodes reach it."""
 TLS = "CWASI_TLS"
-"""Three files, with colons between them, as TlsFiles has them: then nothing goes between nodes by TCP without TLS."""
+"""Three files, with colons between them, as TlsFiles has them: then nothing goes between nodes by TCP without TLS,
+but for soundings, which carry nothing."""
 
 NOWHERE = f"the receiver's node has no address at which others reach it (set {ENVIRONMENT} there)"
 
@@ -52,15 +56,20 @@ def listening(server: str, host: str | None = None, port: int = 0) -> Link:
 
     Raises TcpUnavailable, BadSpec.
     """
-    at = host or os.environ.get(ENVIRONMENT) or _towards(server)
-    if at is None:
-        raise errors.TcpUnavailable(f"tcp: {NOWHERE}")
+    at = host or _at(server)
     try:
         return TcpLink.create(at, port, tls=_files())
     except errors.TcpUnavailable as error:
         if host is None and os.environ.get(ENVIRONMENT):
             raise errors.TcpUnavailable(f"{ENVIRONMENT}: {error}") from error
         raise
+
+
+def _at(server: str) -> str:
+    found = os.environ.get(ENVIRONMENT) or _towards(server)
+    if found is None:
+        raise errors.TcpUnavailable(f"tcp: {NOWHERE}")
+    return found
 
 
 def listening_if_possible(server: str) -> Link | None:
@@ -107,6 +116,34 @@ def reached(said: object, seconds: float | None = None) -> Link:
             raise
         raise errors.TcpUnavailable(f"tcp: nobody listens at {host} port {port}") from error
     return link
+
+
+def echo(server: str) -> Body:
+    """Where this node echoes, for another one that sounds the network. Raises TcpUnavailable, BadSpec."""
+    place = echo_at(_at(server))
+    return {"host": place.host, "port": place.port, "key": place.key.hex()}
+
+
+def echo_of(said: object) -> Place:
+    """Where the other one does. Raises Corrupted."""
+    match said:
+        case {"host": str(host), "port": int(port), "key": str(key)} if (
+            _is_far(host) and not isinstance(port, bool) and 0 < port < 1 << 16 and len(key) == 2 * KEY_BYTES
+        ):
+            with suppress(ValueError):
+                place = Place(str(ipaddress.ip_address(host)), port, bytes.fromhex(key))
+                if len(place.key) == KEY_BYTES:   # it may have had blanks
+                    return place
+    raise _dishonest()
+
+
+def _is_far(host: str) -> bool:
+    """Whether another node may have that address, and have it alone: we connect to it because a peer says so."""
+    try:
+        at = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return not (at.is_loopback or at.is_link_local or at.is_multicast or at.is_unspecified or at.is_reserved)
 
 
 # ---- redis ----

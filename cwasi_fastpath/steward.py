@@ -31,6 +31,7 @@ from .placing import Ran
 from .policy import Cores, Decision, EdgeHistory, Request, Way
 from .policy.decision import ruled_out_way
 from .rota import Rota
+from .soundings import Soundings
 from .spanned import SpannedChannel
 
 THREAD = "cwasi steward"
@@ -66,6 +67,7 @@ class Steward:
         self._life = threading.Condition()
         """Guards and announces changes of the thread, and of who needs it."""
         self._feed = Feed()
+        self._soundings = Soundings()
         self._needed = 0
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -133,6 +135,7 @@ class Steward:
                 kept.waits = False
                 with suppress(OSError):
                     self._cores.place(kept, Cores.FREE, self._active)
+            self._soundings.end()
             self._thread = None
             self._life.notify_all()
             return False
@@ -205,6 +208,7 @@ class Steward:
             return None
         sent, received = (before.sent, counted.sent), (before.received, counted.received)
         kept.met_network(kept.channel.network(), now, kept.far)
+        self._sound(kept, now)
         mine = [times[guest.name] for guest in kept.pair if guest.name in times]
         contention = others = cpu = None
         if len(mine) == len(kept.pair) > 0:
@@ -217,12 +221,24 @@ class Steward:
             return None
         if seen.latency_ns is not None:
             kept.counts_as_full(queued(seen))
-        if (network := kept.network) is not None:
+        if (network := kept.known.seen) is not None:
             seen = replace(
-                seen, srtt_ns=network.srtt_ns, bytes_per_second=network.bytes_per_second,
-                network_age=kept.known.age(now),
+                seen, srtt_ns=network.srtt_ns, bytes_per_second=kept.known.gives,
+                network_age=kept.known.unseen(now),
             )  # fmt: skip
         return seen
+
+    def _sound(self, kept: Kept, now: float) -> None:
+        """A network through which a channel might go, and does not."""
+        channel = kept.channel
+        if not isinstance(channel, NamedChannel) or not kept.far or channel.pinned:
+            return
+        if channel.transport is Transport.TCP or Transport.TCP in channel.missing or Transport.TCP not in kept.offered:
+            return
+        sounded = self._soundings.latest(channel, now)
+        kept.known.watch(sounded.until)
+        if sounded.network is not None:
+            kept.known.sounded(sounded.network, sounded.at)
 
     def _traced(self, busy: list[tuple[Kept, Observation]], guests: Mapping[str, Guest], now: float) -> Windows:
         """With what a tracer tells of their functions, where there is one."""

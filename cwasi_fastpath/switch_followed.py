@@ -14,7 +14,7 @@ from .announced import Announced
 from .cluster import FarTie
 from .connection import Connection
 from .door import Door
-from .meeting import CLOSED, COUNTED, Meeting, NamedEnd, Tie, placed
+from .meeting import CLOSED, COUNTED, ECHO, Meeting, NamedEnd, Tie, placed
 from .modes import Transport
 from .observing import counts
 from .placement import Placement
@@ -41,6 +41,7 @@ class NamedFollower:
         for kind, work in (("introduce", self._introduced), ("provide", self._provided)):
             named.listen(kind, turn.handler(work), far=True)
         named.listen(COUNTED, self._counted)
+        named.listen(ECHO, InTurn().handler(self._echoes), far=True)
         named.at_end(self._forget_heir)
 
     def _counted(self, request: Asked) -> None:
@@ -48,6 +49,11 @@ class NamedFollower:
         end = self._named.end
         found = None if end is None else counts(end)
         request.answer({} if found is None else {"counts": list(found)})
+
+    def _echoes(self, request: Asked, fds: list[int]) -> None:
+        if not isinstance(request.connection, FarTie):
+            raise errors.BadSpec(f"channel {self._named.name!r}: there is no network to who asks")
+        request.answer(reach.echo(request.connection.url))
 
     def _heard(self, handler: Callable[[Asked], None], request: Asked) -> None:
         """On the control thread: others than our sender do not get to wait before it."""

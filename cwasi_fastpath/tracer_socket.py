@@ -11,7 +11,7 @@ An AF_UNIX SOCK_SEQPACKET socket in the abstract namespace, so that no file is l
                            not of those that are unknown, or have not been looked at yet
     anything else          -> {"error": "..."}
 
-The map is a {u32 tid; u32 id}[N] to be mapped: one of the kernel's, or a sealed memfd, as whoever could truncate it
+The map is a {u32 tid; u32 id}[N] to be mapped: an array of BPF, or a sealed memfd, as whoever could truncate it
 could end the host. A thread's slot is the first with its tid from number tid % N on, of P; it claims one whose tid is
 0. The tid is that in the host's own pid namespace, which is what stat() has of its /proc/self/ns/pid: in a wrong one
 its threads are not found.

@@ -50,7 +50,7 @@ class Edge:
     def step(self, now: float, seen: Observation) -> None:
         current = self.request.current
         found = self.known.met(seen if current == TCP else None, now, True)
-        age = self.known.age(now) if self.tells else None
+        age = self.known.unseen(now) if self.tells else None
         srtt = None if found is None else found.srtt_ns
         request = replace(self.request, now=now, observation=replace(seen, srtt_ns=srtt, network_age=age))
         history, way = self.policy.step(request)
@@ -98,6 +98,31 @@ def test_after_a_network_was_good_for_some_time_pauses_are_short_again() -> None
     edge.run(104.0)
     again = [begin for begin, _ in edge.looks if begin > 100.0]
     assert len(again) >= 2 and again[0] < 103.0
+
+
+def test_what_is_watched_is_not_tried() -> None:
+    edge = Edge(bad_from(10.0))
+    edge.run(10.5)
+    edge.known.watch(30.0)
+    edge.run(30.0)
+    assert not list(edge.looks) and edge.request.current == REDIS
+    edge.run(40.0)
+    assert list(edge.looks), "nobody has sounded it meanwhile"
+
+
+def test_it_comes_back_when_a_sounding_finds_it_good() -> None:
+    edge = Edge(bad_from(10.0))
+    edge.run(12.0)
+    for second in range(12, 20):
+        edge.known.watch(second + 2.0)
+        edge.known.sounded(Observation(0, 0.0, 0.0, srtt_ns=BAD), second)
+        edge.run(second + 1.0)
+    assert edge.request.current == REDIS
+    edge.known.watch(25.0)
+    edge.known.sounded(Observation(0, 0.0, 0.0, srtt_ns=GOOD), 20.0)
+    edge.srtt = lambda now: GOOD
+    edge.run(20.5)
+    assert edge.request.current == TCP and edge.switches[-1][0] < 20.0 + 5 * WINDOW
 
 
 def test_what_is_told_as_new_is_not_doubted() -> None:
@@ -159,3 +184,128 @@ def test_windows_of_any_length(window: float) -> None:
     edge.run(120.0)
     assert edge.switches[-1][1] == TCP
     assert all(lasted < 1.5 * window for _, lasted in edge.looks)
+
+
+# ---- what is known, with soundings ----
+
+
+def seen(rtt: float, rate: float | None = None, least: float | None = None) -> Network:
+    return Network(rtt, rtt if least is None else least, rate, 0)
+
+
+def test_what_is_sounded_again_and_again_is_not_unseen() -> None:
+    known: KnownNetwork[Network] = KnownNetwork()
+    known.met(seen(4e6), 10.0, True)
+    known.met(None, 11.0, True)
+    assert known.unseen(11.0) == known.age(11.0) == 1.0
+    known.watch(20.0)
+    assert known.unseen(19.0) is None and known.age(19.0) == 9.0
+    known.watch(15.0)
+    assert known.unseen(19.0) is None and known.unseen(20.0) == 10.0
+
+
+def test_a_rate_that_the_kernel_goes_on_telling_is_no_news() -> None:
+    """It tells the last that it has measured, also when less is sent by now: so the round trip is what it is now."""
+    known: KnownNetwork[Network] = KnownNetwork()
+    for now in range(40):
+        known.met(seen(2e6 if now > 10 else 2e5, 5e6, 1e5), now, True)
+        assert known.seen is not None
+        assert known.seen.srtt_ns == (1e5 if now == 0 else 2e5 if now <= 10 else 2e6)
+        assert known.gives == (5e6 if now < 30 else None)
+    known.met(seen(2e6, 4e6, 1e5), 40.0, True)
+    assert known.seen is not None and known.seen.srtt_ns == 1e5 and known.gives == 4e6
+
+
+def test_a_sounding_is_what_is_known_then() -> None:
+    known: KnownNetwork[Network] = KnownNetwork()
+    known.met(seen(4e6), 10.0, True)
+    known.met(None, 11.0, True)
+    known.sounded(seen(3e5), 12.0)
+    assert known.seen == seen(3e5) and known.age(12.5) == 0.5 and known.by_sounding
+    known.sounded(seen(5e6), 11.5)
+    assert known.seen == seen(3e5), "an old one"
+    known.met(seen(1e6), 13.0, True)
+    known.sounded(seen(3e5), 12.5)
+    assert known.seen == seen(1e6) and known.age(13.0) is None and not known.by_sounding, "messages have since"
+
+
+def test_what_it_gives_by_messages_and_by_soundings() -> None:
+    known: KnownNetwork[Network] = KnownNetwork()
+    known.met(seen(4e6, 1e6), 10.0, True)
+    known.met(None, 11.0, True)
+    known.sounded(seen(3e5, 9e6), 39.0)
+    assert known.gives == 1e6, "it may have been for a moment"
+    known.sounded(seen(3e5, 9e6), 41.0)
+    assert known.gives == 9e6
+    known.sounded(seen(9e7), 42.0)
+    assert known.gives == 9e6, "so much is not seen where there and back takes long"
+    known.sounded(seen(3e5), 43.0)
+    assert known.gives is None
+
+
+def test_a_sounding_that_sees_less_is_believed_at_once() -> None:
+    known: KnownNetwork[Network] = KnownNetwork()
+    known.met(seen(4e6, 1e6), 10.0, True)
+    known.met(None, 11.0, True)
+    known.sounded(seen(3e5, 1e5), 12.0)
+    assert known.gives == 1e5
+    known.sounded(seen(3e5, 9e6), 13.0)
+    assert known.gives == 1e6, "what messages have shown still counts"
+
+
+@dataclass
+class Sender:
+    """Who leaves tcp where it shows a limit, and comes back where none is known."""
+
+    limit: Callable[[float], float | None]
+    """What the network gives to messages, by the time;"""
+    sounds: Callable[[float], float | None]
+    """and what soundings see."""
+    known: KnownNetwork[Network] = field(default_factory=KnownNetwork)
+    returns: list[float] = field(default_factory=list)
+
+    def run(self, begin: float, until: float) -> None:
+        direct = True
+        for now in range(round(begin), round(until)):
+            rate = self.limit(now)
+            told = None if rate is None else rate + now % 2   # one news after the other
+            self.known.met(seen(2e5, told) if direct else None, now, True)
+            if not direct:
+                self.known.sounded(seen(2e5, self.sounds(now)), now - 0.1)
+                if self.known.gives is None:
+                    self.returns.append(now)
+            direct = self.known.gives is None
+
+
+@pytest.mark.parametrize("sees", [None, 8e6])
+def test_a_network_that_gives_more_only_for_a_moment_is_seldom_believed(sees: float | None) -> None:
+    """A bucket of tokens, which every sounding finds full."""
+    sender = Sender(lambda now: 2e6, lambda now: None if sees is None or now % 60 > 30 else sees)
+    sender.run(10, 610)
+    assert 3 <= len(sender.returns) <= 5
+    sender.run(610, 10 * 3600)
+    hour = [one for one in sender.returns if one > 9 * 3600]
+    assert len(hour) <= 1
+    pauses = [after - before for before, after in pairwise(sender.returns)]
+    assert max(pauses) < 1.1 * 3600, "but again and again"
+
+
+def test_one_that_has_become_good_is_believed_as_before() -> None:
+    """What it was limited to, soundings have seen, too."""
+    def limit(now: float) -> float | None:
+        return 2e6 if now % 300 < 100 else None
+
+    sender = Sender(limit, limit)
+    sender.run(0, 3000)
+    assert [one % 300 for one in sender.returns] == [100] * 10
+
+
+def test_who_has_been_wrong_about_it_and_then_right_begins_anew() -> None:
+    """A bucket for ten minutes, a good network for two hours, a bucket again."""
+    def limit(now: float) -> float | None:
+        return None if 600 <= now < 7800 else 2e6
+
+    sender = Sender(limit, lambda now: None)
+    sender.run(0, 8400)
+    before, after = ([one for one in sender.returns if begin <= one < begin + 600] for begin in (0, 7800))
+    assert len(before) == len(after) and after[0] - 7800 <= 32

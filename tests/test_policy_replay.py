@@ -23,6 +23,8 @@ from cwasi_fastpath.policy.regret import regret
 from cwasi_fastpath.policy.replay import Replay, replay, with_adaptations
 from cwasi_fastpath.policy.trace import Block, Measured, Trace, lines_of, read
 
+REDIS = Way(Transport.REDIS)
+
 # ---- what a policy sees ----
 
 
@@ -95,6 +97,74 @@ def test_on_a_fast_way_a_block_lasts_as_long_as_it_did() -> None:
     replay(closed([{RING: in_halves(10.0, 8.0, 12.0), PIPE: in_halves(1e4)}] * 3), policy, "shown")
     assert [(seconds, now) for _, _, seconds, now, _ in policy.seen] == [(0.02, 0.02), (0.02, 0.04), (0.02, 0.06)]
     assert {latency for *_, latency in policy.seen} == {10.0}, "of all of the block"
+
+
+class Leaving(Policy):
+    """By the server from the third window on; remembers what it was told of the network."""
+
+    def __init__(self) -> None:
+        self.told: list[Observation] = []
+
+    def decide(self, request: Request) -> Decision:
+        return Decision.for_way(request, TCP, "")
+
+    def step(self, request: Request) -> tuple[EdgeHistory, Way | None]:
+        assert request.observation is not None
+        self.told.append(request.observation)
+        return EdgeHistory(), TCP if len(self.told) < 3 else REDIS
+
+
+def between_nodes(srtts: list[float], seconds: float, *ways: Way) -> Trace:
+    blocks = [
+        Block(
+            number * seconds, seconds, 10, 64.0, {way: Measured(1e5, 1e5, 0.5, 0.5) for way in ways},
+            EdgeFacts(Locality.ELSEWHERE), burst=0.0, others=1.0, srtt_ns=srtt, bytes_per_second=1e9,
+        )
+        for number, srtt in enumerate(srtts)
+    ]   # fmt: skip
+    return Trace("made by hand", COSTS, tuple(blocks), ())
+
+
+def test_of_a_network_it_knows_what_soundings_tell() -> None:
+    """Who has left it for a server: it is sounded as often as by a host, and what is found is told when it is over."""
+    policy = Leaving()
+    replay(between_nodes([1e6 + number for number in range(60)], 0.05, TCP, REDIS), policy, "leaving")
+    known = [round((seen.srtt_ns or 0.0) - 1e6) for seen in policy.told]
+    assert known[:3] == [0, 1, 2]
+    begins = sorted({number for number in known[3:]} - {2})
+    assert known[3:] == sorted(known[3:]) and begins == list(range(3, 60, 6)), "every quarter of a second, and a bit"
+    assert known.index(9) == 10, "it is over within a window"
+    assert all(seen.network_age is None for seen in policy.told), "it is seen again and again"
+
+
+def test_of_a_network_so_slow_that_no_sounding_is_over_in_time_it_knows_what_it_was() -> None:
+    policy = Leaving()
+    replay(between_nodes([1e6] * 3 + [1e9] * 17, 1.0, TCP, REDIS), policy, "leaving")
+    assert {seen.srtt_ns for seen in policy.told} == {1e6}
+    ages = [seen.network_age for seen in policy.told[3:]]
+    assert ages == [None] * 6 + [float(age) for age in range(7, 18)], "that it will be seen is hoped for so long"
+
+
+def test_of_a_receiver_on_another_node_it_knows_nothing() -> None:
+    """Its clock is another one, and nobody asks it what it has counted."""
+    policy = Leaving()
+    replay(between_nodes([1e6] * 5, 0.05, TCP, REDIS), policy, "leaving")
+    for seen in policy.told:
+        assert (seen.messages, seen.mean_bytes, seen.parked) == (10, 64.0, 0.0)
+        assert (seen.latency_ns, seen.cpu_ns, seen.contention, seen.others, seen.burst) == (None,) * 5
+
+
+def test_a_network_by_which_there_is_no_way_is_not_sounded() -> None:
+    class Staying(Leaving):
+        def decide(self, request: Request) -> Decision:
+            return Decision.for_way(request, REDIS, "")
+
+        def step(self, request: Request) -> tuple[EdgeHistory, Way | None]:
+            return super().step(request)[0], REDIS
+
+    policy = Staying()
+    replay(between_nodes([1e6] * 30, 0.05, REDIS), policy, "staying")
+    assert all(seen.srtt_ns is None and seen.network_age is None for seen in policy.told)
 
 
 def test_halves_come_one_after_the_other() -> None:

@@ -17,9 +17,11 @@ from operator import attrgetter
 from statistics import median
 
 from ..metrics import Observation
+from ..modes import Locality
 from .decision import Objective, Policy, Request, ruled_out_way
 from .history import EdgeHistory
 from .outlook import switch_ns
+from .told_network import ToldNetwork
 from .trace import Block, Measured, Trace
 from .way import Way
 
@@ -93,11 +95,13 @@ class Replay:
 
 
 def replay(trace: Trace, policy: Policy, name: str, objective: Objective | None = None) -> Replay:
-    """What the policy would have done. It sees only what was measured on the way that it is on."""
+    """What the policy would have done. It sees only what was measured on the way that it is on, and of the network what
+    a host would know there.
+    """
     wanted = objective or Objective()
     request = Request(trace.blocks[0].facts, objective=wanted)
     current: Way | None = None
-    stints, costs = [], []
+    stints, costs, network = [], [], ToldNetwork()
     switches = forced = refused = 0
     behind = 0.0   # seconds that slow ways have taken longer than the blocks they were taken in
     for number, block in enumerate(trace.blocks):
@@ -123,7 +127,8 @@ def replay(trace: Trace, policy: Policy, name: str, objective: Objective | None 
             more = done < block.messages
             price += stint_ns(block, stint, wanted)
             now = block.at + behind + spent
-            request = replace(request, now=now, observation=observed(block, stint))
+            seen = network.told(block, observed(block, stint), now, current)
+            request = replace(request, now=now, observation=seen)
             history, chosen = policy.step(request)
             if not isinstance(history, EdgeHistory) or not isinstance(chosen, Way | None):
                 raise TypeError(f"it answered {history!r:.80}, {chosen!r:.80}")
@@ -176,12 +181,18 @@ def _switched(request: Request, now: float, way: Way, *, forced: bool = False) -
 
 
 def observed(block: Block, stint: Stint) -> Observation:
-    """What the ends would have counted."""
+    """What the ends would have counted, and the network as it is. Of a receiver on another node nothing is known."""
     one = met(block, stint.way, stint.half)
-    return Observation(
-        stint.messages, block.size, min(1.0, one.parked), seconds=stint.seconds, latency_ns=one.latency_ns,
-        rate=stint.messages / stint.seconds if one.rate is None else one.rate, burst=block.burst, cpu_ns=one.cpu_ns,
-        contention=one.contention, others=block.others, srtt_ns=block.srtt_ns, bytes_per_second=block.bytes_per_second,
+    seen = Observation(
+        stint.messages, block.size, 0.0, seconds=stint.seconds,
+        rate=stint.messages / stint.seconds if one.rate is None else one.rate,
+        srtt_ns=block.srtt_ns, bytes_per_second=block.bytes_per_second,
+    )  # fmt: skip
+    if block.facts.locality is Locality.ELSEWHERE:
+        return seen
+    return replace(
+        seen, parked=min(1.0, one.parked), latency_ns=one.latency_ns, burst=block.burst, cpu_ns=one.cpu_ns,
+        contention=one.contention, others=block.others,
     )  # fmt: skip
 
 

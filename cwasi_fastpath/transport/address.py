@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+from collections.abc import Callable
 
 from ..errors import BadSpec, TcpUnavailable
 
@@ -43,10 +44,17 @@ def listens(descriptor: int) -> bool:
         return False
 
 
-def connect(host: str, port: int, timeout: float) -> socket.socket:
-    """A connected socket. Raises TcpUnavailable; ConnectionRefusedError where the node is there, but nobody listens."""
+def connect(
+    host: str, port: int, timeout: float, made: Callable[[socket.socket], object] | None = None
+) -> socket.socket:
+    """A connected socket. made: is told of it before.
+
+    Raises TcpUnavailable; ConnectionRefusedError where the node is there, but nobody listens.
+    """
     family, address = _resolved(host, port)
     connection = socket.socket(family, socket.SOCK_STREAM)
+    if made is not None:
+        made(connection)
     connection.settimeout(timeout)
     try:
         connection.connect(address)

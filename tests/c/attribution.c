@@ -2,6 +2,9 @@
  * a map of its own. */
 #include "test.h"
 
+#include <linux/io_uring.h>
+#include <linux/perf_event.h>
+#include <sys/eventfd.h>
 #include <sys/syscall.h>
 
 enum { SLOTS = 256, PLACES = 4 };
@@ -115,6 +118,29 @@ static void refuses_what_can_be_truncated(void)
     close(fd);
 }
 
+/* They have no type of a file, as maps of BPF, and less memory than we would map. */
+static void refuses_what_only_looks_like_a_map(void)
+{
+    struct perf_event_attr counts = {
+        .type = PERF_TYPE_SOFTWARE, .size = sizeof counts, .config = PERF_COUNT_SW_DUMMY,
+        .exclude_kernel = 1, .exclude_hv = 1,
+    };
+    struct io_uring_params none = {0};
+    int fds[] = {
+        (int)syscall(SYS_perf_event_open, &counts, 0, -1, -1, PERF_FLAG_FD_CLOEXEC),
+        (int)syscall(SYS_io_uring_setup, 8, &none),
+        eventfd(0, EFD_CLOEXEC),
+    };
+    for (unsigned i = 0; i < sizeof fds / sizeof *fds; i++) {
+        if (fds[i] < 0) {   /* not allowed here */
+            fprintf(stderr, "descriptor %u cannot be had\n", i);
+            continue;
+        }
+        CHECK_EQ(cwasi_attribution_map(fds[i], SLOTS, PLACES), -EPERM);
+        close(fds[i]);
+    }
+}
+
 int main(void)
 {
     test_begin(10);
@@ -123,6 +149,7 @@ int main(void)
     CHECK_EQ(cwasi_attribution_enter(4), 3);
 
     refuses_what_can_be_truncated();
+    refuses_what_only_looks_like_a_map();
     int fd = new_map(&map);
     CHECK_EQ(cwasi_attribution_map(fd, 0, PLACES), -EINVAL);
     CHECK_EQ(cwasi_attribution_map(fd, UINT64_MAX, PLACES), -EINVAL);
