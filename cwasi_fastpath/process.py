@@ -29,9 +29,10 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from . import errors
+from . import errors, final_report
 from .channel import Edge
 from .description import printable
+from .final_report import Outcome
 from .tally import Tally
 from .workflow import FunctionSpec
 
@@ -213,8 +214,19 @@ class HostProcess:
         except (ValueError, RecursionError):
             message = None
         if not isinstance(message, dict):
-            raise errors.HostDied(f"the host process of {', '.join(self.functions)} (pid {self.pid}) speaks nonsense")
+            raise self._nonsense("")
         return message
+
+    def outcome(self, message: dict[str, Any]) -> Outcome:
+        """Of the message with which it ends. Raises HostDied where that cannot be."""
+        try:
+            return final_report.read(message.get("done"), self.functions)
+        except ValueError as error:
+            raise self._nonsense(f" at its end: {printable(str(error))}") from None
+
+    def _nonsense(self, what: str) -> errors.HostDied:
+        who = f"the host process of {', '.join(self.functions)} (pid {self.pid})"
+        return errors.HostDied(f"{who} speaks nonsense{what}")
 
     def _how_it_ended(self) -> str:
         try:

@@ -5,20 +5,10 @@ from __future__ import annotations
 import selectors
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 from . import errors
-from .metrics import EndMetrics, EndReport
+from .final_report import Outcome
 from .process import GRACE_SECONDS, HostProcess, raise_error
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a host process reported at its end."""
-
-    ends: tuple[EndReport, ...] = ()
-    cpu_seconds: dict[str, float] = field(default_factory=dict)
 
 
 def run_all(processes: Sequence[HostProcess]) -> float:
@@ -82,7 +72,7 @@ class _Watch:
             process.deaf()
             self.alive.discard(process)
             self.ended_at = time.monotonic()
-            self.outcomes[process] = _outcome(message)
+            self.outcomes[process] = process.outcome(message)
             raise_error(message)
         except errors.Error as error:
             process.deaf()
@@ -93,19 +83,3 @@ class _Watch:
                 for neighbour, channel, edge in process.neighbours:
                     neighbour.peer_died(channel, edge)
         return True
-
-
-def _outcome(message: dict[str, Any]) -> Outcome:
-    done = message.get("done") or {}
-    ends = []
-    for row in done.get("ends", ()):
-        metrics, *sources = (_counted(plain) for plain in (row.pop("metrics"), *row.pop("sources")))
-        ends.append(EndReport(metrics=metrics, sources=tuple(sources), **row))
-    return Outcome(tuple(ends), done.get("cpu_seconds", {}))
-
-
-def _counted(plain: dict[str, Any]) -> EndMetrics:
-    latency = [0] * plain.pop("buckets")
-    for index, count in plain.pop("latency"):
-        latency[index] = count
-    return EndMetrics(latency=tuple(latency), **plain)

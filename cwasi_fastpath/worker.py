@@ -9,13 +9,11 @@ import socket
 import sys
 import threading
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
 
-from . import errors, tally, transport, watch
+from . import errors, final_report, tally, transport, watch
 from .endpoint import Endpoint
 from .host import Host
-from .metrics import EndReport
 from .policy import Policy
 from .process import MESSAGE_BYTES
 from .shield import shield
@@ -122,8 +120,8 @@ class _Child:
         guests = {guest.name: guest.cpu_seconds for guest in host.guests}
         channels = host.channels
         host.close()
-        rows = [_row(report) for channel in channels for report in channel.reports()]
-        done: dict[str, Any] = {"ends": rows, "cpu_seconds": guests}
+        ends = tuple(report for channel in channels for report in channel.reports())
+        done = final_report.plain(final_report.Outcome(ends, guests))
         self._report({"done": done} if error is None else {"done": done, "error": _described(error)})
 
     def _answer(self, number: int, error: Exception | None) -> None:
@@ -152,14 +150,6 @@ class _NoChoice(Policy):
 
     def decide(self, request: object) -> None:
         return None
-
-
-def _row(report: EndReport) -> dict[str, Any]:
-    row = asdict(report)
-    for counted in (row["metrics"], *row["sources"]):
-        counted["buckets"] = len(counted["latency"])
-        counted["latency"] = [(index, count) for index, count in enumerate(counted["latency"]) if count]
-    return row
 
 
 def _described(error: BaseException) -> dict[str, Any]:

@@ -26,6 +26,7 @@ LAYERS = [
     {"guest", "tracer_feed", "tracer_socket", "probes"},
     {"spanned"},
     {"named_channel", "process", "rendezvous"},
+    {"final_report"},
     {"handover", "successor"},
     {"switch_followed", "switch_named", "switch_moved", "switch_asked"},
     {"announced", "door", "heir"},
