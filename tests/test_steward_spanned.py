@@ -17,7 +17,7 @@ from typing import Any
 import lying_worker
 import psutil
 import pytest
-from channels import HANG, Start, eventually
+from channels import HANG, Start, eventually, is_of
 from test_steward import PIPE, REDIS, RING, TCP, Answer, Told, in_turn, stewards
 from test_switch_spanned import asked, workers
 
@@ -25,7 +25,7 @@ import cwasi_fastpath as cwasi
 from cwasi_fastpath import census, deployment, explanation_asked, process, runtime, switch_asked, switch_spanned
 from cwasi_fastpath.deployment import Options, RunReport, run
 from cwasi_fastpath.explanation import WhatIf
-from cwasi_fastpath.metrics import sane
+from cwasi_fastpath.metrics import Observation, sane
 from cwasi_fastpath.modes import Locality, Mode, Transport
 from cwasi_fastpath.observing import Counts
 from cwasi_fastpath.policy import CostPolicy, Costs, Decision, Request
@@ -102,7 +102,7 @@ def text_of(channel: str) -> str:
 
 def of_size(policy: Told, size: int) -> list[Request]:
     """What it was asked of the channel with such messages."""
-    return [one for one in list(policy.asked) if one.observation is not None and one.observation.mean_bytes == size]
+    return [one for one in list(policy.asked) if one.observation is not None and is_of(size, one.observation)]
 
 
 def fake_costs() -> Costs:
@@ -140,7 +140,7 @@ def test_what_the_policy_is_told(
     seen = [request.observation for request in policy.asked]
     assert all(one is not None and one == sane(one) for one in seen)
     told = [one for one in seen if one is not None]
-    assert {one.mean_bytes for one in told} == {SIZE} and all(one.rate and one.seconds for one in told)
+    assert all(is_of(SIZE, one) and one.rate and one.seconds for one in told)
     assert 0 < sum(one.messages for one in told) <= report.edges[0].metrics.sent
     for request in policy.asked:
         assert request.facts.locality is Locality.NODE and not request.facts.same_trust and not request.pinned
@@ -167,7 +167,8 @@ def test_it_is_explained(guests: Path, tmp_path: Path, start: Start, asks: Calla
     shell = subprocess.run(command, capture_output=True, text=True, timeout=HANG, check=True)
     (told,) = json.loads(shell.stdout)["told"]
     assert told["pid"] == os.getpid() and told["explanation"]["way"] == "pipe"
-    assert told["explanation"]["observation"]["mean_bytes"] == SIZE and told["what_if"]["if"] == {"size": "10x"}
+    assert is_of(SIZE, Observation(**told["explanation"]["observation"]))
+    assert told["what_if"]["if"] == {"size": "10x"}
     ways = {way["way"]: way for way in told["explanation"]["alternatives"]}
     assert "different trust domains" in ways["ring"]["ruled_out"] and ways["tcp"]["ruled_out"] is None
     with pytest.raises(cwasi.BadSpec, match="size 'large'"):
@@ -343,7 +344,7 @@ def test_a_process_that_hangs_keeps_no_other_channel(
     said, hanging = tmp_path / "said", []
 
     def answer(request: Request) -> Any:
-        if request.observation is None or request.observation.mean_bytes != SIZE:
+        if request.observation is None or not is_of(SIZE, request.observation):
             return other(request)
         met = sum(one.observation.messages for one in of_size(policy, SIZE) if one.observation is not None)
         if processes and met > 3000 and not hanging:   # enough for a change
