@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -81,6 +82,7 @@ class HostProcess:
                 pass_fds=passed,
                 stdin=subprocess.DEVNULL,
             )
+        self._death = os.pidfd_open(self._child.pid)
         self.tally = Tally(counting, repr(self)[1:-1])
         """What its ends have counted."""
         try:
@@ -98,9 +100,12 @@ class HostProcess:
         """The child's process id."""
         return self._child.pid
 
-    def fileno(self) -> int:
-        """The socket, for selectors."""
-        return self._socket.fileno()
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """One is readable when there is anything to hear. Its socket alone does not tell of its death: who was forked
+        there may hold the other end.
+        """
+        return self._socket.fileno(), self._death
 
     def join(self, message: dict[str, Any], exported: Sequence[tuple[dict[str, Any], list[int]]]) -> int:
         """Hands the child an end of a channel: the links of it, as they were exported. Which row of its tally tells
@@ -202,9 +207,23 @@ class HostProcess:
             return   # its death is reported where we read
 
     def receive(self) -> dict[str, Any]:
-        """The child's next message. Raises HostDied."""
+        """The child's next message, for which it waits. Raises HostDied."""
+        anything = select.poll()
+        for descriptor in self.descriptors:
+            anything.register(descriptor, select.POLLIN)
+        while (message := self.said()) is None:
+            anything.poll()
+        return message
+
+    def said(self) -> dict[str, Any] | None:
+        """The child's next message; None where there is none yet. Raises HostDied."""
+        dead = self._child.poll() is not None   # looked at first: what it said before counts
         try:
-            data = self._socket.recv(MESSAGE_BYTES)
+            data = self._socket.recv(MESSAGE_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            if not dead:
+                return None
+            data = b""
         except ConnectionResetError:
             data = b""
         if not data:
@@ -247,6 +266,9 @@ class HostProcess:
         except subprocess.TimeoutExpired:
             self._child.kill()
             self._child.wait()
+        if self._death >= 0:
+            os.close(self._death)
+            self._death = -1
 
 
 def raise_error(message: dict[str, Any]) -> None:

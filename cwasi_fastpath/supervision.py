@@ -52,22 +52,23 @@ class _Watch:
         with selectors.DefaultSelector() as selector:
             for process in self.alive:
                 process.listen()
-                selector.register(process.fileno(), selectors.EVENT_READ)
+                for descriptor in process.descriptors:
+                    selector.register(descriptor, selectors.EVENT_READ, process)
             while self.alive:
                 ready = selector.select(None if deadline is None else max(0.0, deadline - time.monotonic()))
                 if not ready:
                     names = ", ".join(sorted(name for process in self.alive for name in process.functions))
                     raise errors.GuestTimeout(f"still running when the time was up: {names}")
-                for key, _ in ready:
-                    process = next(process for process in self.alive if process.fileno() == key.fd)
+                for process in {key.data for key, _ in ready}:
                     if self._heard(process):
-                        selector.unregister(key.fd)
+                        for descriptor in process.descriptors:
+                            selector.unregister(descriptor)
 
     def _heard(self, process: HostProcess) -> bool:
         """Whether it has ended."""
         try:
-            message = process.receive()
-            if process.heard(message):
+            message = process.said()
+            if message is None or process.heard(message):
                 return False
             process.deaf()
             self.alive.discard(process)
