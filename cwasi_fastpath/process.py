@@ -24,6 +24,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -258,11 +259,19 @@ class HostProcess:
 
     def close(self) -> None:
         """Ends the child, by force if it does not go when its connection ends. Closing twice is safe."""
+        self.hang_up()
+        self.await_end(time.monotonic() + GRACE_SECONDS)
+
+    def hang_up(self) -> None:
+        """Asks the child to end. Twice is safe."""
         self.deaf()
         self._socket.close()
         self.tally.close()
+
+    def await_end(self, until: float) -> None:
+        """By force, if it still lives then. Twice is safe."""
         try:
-            self._child.wait(GRACE_SECONDS)
+            self._child.wait(max(0.0, until - time.monotonic()))
         except subprocess.TimeoutExpired:
             self._child.kill()
             self._child.wait()

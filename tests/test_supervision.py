@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import unruly_worker
 from channels import HANG, Start, eventually
 from test_process import WAIT, no_process_is_left
 
 import cwasi_fastpath as cwasi
-from cwasi_fastpath import process
+from cwasi_fastpath import process, supervision
 from cwasi_fastpath.deployment import Options, run
 from cwasi_fastpath.modes import Mode
 from cwasi_fastpath.process import HostProcess
+from cwasi_fastpath.supervision import end_all
 from cwasi_fastpath.workflow import EdgeSpec, FunctionSpec, Workflow
 
 __all__ = ["no_process_is_left"]
@@ -65,3 +69,38 @@ def test_a_process_dies_but_not_its_child(start: Start, unruly: Callable[[str], 
     running = start(run, circle(), Options(mode=Mode.PROXIMAL))
     with pytest.raises(cwasi.HostDied, match=r"of unruly \(pid \d+\) was killed by SIGKILL"):
         running.result(HANG)
+
+
+def test_all_are_ended_together(start: Start, guests: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for one that is stopped."""
+    monkeypatch.setattr(supervision, "GRACE_SECONDS", 2 * HANG)
+    stopped, other = (HostProcess([FunctionSpec(name, guests / "sink.wasm")], None) for name in ("stopped", "other"))
+    for one in (stopped, other):
+        one.await_ready()
+    os.kill(stopped.pid, signal.SIGSTOP)
+    ending = start(end_all, [stopped, other])
+    try:
+        eventually(lambda: psutil.Process(other.pid).status() == psutil.STATUS_ZOMBIE)
+        assert not ending.done()
+    finally:
+        os.kill(stopped.pid, signal.SIGCONT)
+    ending.result(HANG)
+    assert (stopped._child.returncode, other._child.returncode) == (0, 0)
+
+
+def test_those_that_do_not_go_are_waited_for_together(guests: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    wait = subprocess.Popen.wait
+
+    def noted(self: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+        waited.extend([] if timeout is None else [timeout])
+        return wait(self, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", noted)
+    monkeypatch.setattr(supervision, "GRACE_SECONDS", 0.5)
+    stopped = [HostProcess([FunctionSpec(name, guests / "sink.wasm")], None) for name in ("a", "b", "c")]
+    for one in stopped:
+        os.kill(one.pid, signal.SIGSTOP)
+    end_all(stopped)
+    assert [one._child.returncode for one in stopped] == [-signal.SIGKILL] * 3
+    assert len(waited) == 3 and sum(waited) <= 0.5
