@@ -65,13 +65,13 @@ class _Watch:
                     selector.register(descriptor, selectors.EVENT_READ, process)
             while self.alive:
                 ready = selector.select(None if deadline is None else max(0.0, deadline - time.monotonic()))
-                if not ready:
-                    names = ", ".join(sorted(name for process in self.alive for name in process.functions))
-                    raise errors.GuestTimeout(f"still running when the time was up: {names}")
                 for process in {key.data for key, _ in ready}:
                     if self._heard(process):
                         for descriptor in process.descriptors:
                             selector.unregister(descriptor)
+                if self.alive and deadline is not None and time.monotonic() >= deadline:   # whoever still speaks
+                    names = ", ".join(sorted(name for process in self.alive for name in process.functions))
+                    raise errors.GuestTimeout(f"still running when the time was up: {names}")
 
     def _heard(self, process: HostProcess) -> bool:
         """Whether it has ended."""

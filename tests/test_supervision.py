@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from cwasi_fastpath import process, supervision
 from cwasi_fastpath.deployment import Options, run
 from cwasi_fastpath.modes import Mode
 from cwasi_fastpath.process import HostProcess
-from cwasi_fastpath.supervision import end_all
+from cwasi_fastpath.supervision import end_all, supervise
 from cwasi_fastpath.workflow import EdgeSpec, FunctionSpec, Workflow
 
 __all__ = ["no_process_is_left"]
@@ -69,6 +71,22 @@ def test_a_process_dies_but_not_its_child(start: Start, unruly: Callable[[str], 
     running = start(run, circle(), Options(mode=Mode.PROXIMAL))
     with pytest.raises(cwasi.HostDied, match=r"of unruly \(pid \d+\) was killed by SIGKILL"):
         running.result(HANG)
+
+
+def test_the_time_is_up_for_who_never_ceases_to_speak(
+    start: Start, guests: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talker = HostProcess([FunctionSpec("talker", guests / "sink.wasm")], None)
+    talker._send({"ready": True})
+    assert select.select([talker.descriptors[0]], (), (), HANG)[0]   # what stays there, as if more always came
+    monkeypatch.setattr(HostProcess, "said", lambda self: {"answer": 0})
+    monkeypatch.setattr(supervision, "GRACE_SECONDS", 0.0)
+    try:
+        running = start(supervise, [talker], time.monotonic(), 0.0)
+        with pytest.raises(cwasi.GuestTimeout, match="still running when the time was up: talker"):
+            running.result(HANG)
+    finally:
+        talker.close()
 
 
 def test_all_are_ended_together(start: Start, guests: Path, monkeypatch: pytest.MonkeyPatch) -> None:

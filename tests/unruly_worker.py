@@ -36,9 +36,6 @@ class Unruly(worker._Child):
             self._socket.send(b"")
         elif does == "hangs up":
             self._socket.shutdown(socket.SHUT_WR)
-        elif does == "talks":
-            while True:
-                self._report({"answer": 0})
 
     def _outlive(self) -> None:
         """Holds our sockets open, until the parent has hung up; but not for ever."""
