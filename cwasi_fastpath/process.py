@@ -52,6 +52,10 @@ class NotRunning(errors.ChannelClosed):
     """A host process does not run its functions yet, or no more."""
 
 
+class HungUp(errors.HostDied):
+    """A host process says no more. How it ended may not be known yet, see HostProcess.death."""
+
+
 class HostProcess:
     """A host in a child process."""
 
@@ -212,12 +216,17 @@ class HostProcess:
         anything = select.poll()
         for descriptor in self.descriptors:
             anything.register(descriptor, select.POLLIN)
-        while (message := self.said()) is None:
-            anything.poll()
+        try:
+            while (message := self.said()) is None:
+                anything.poll()
+        except HungUp:
+            raise self.death(time.monotonic() + GRACE_SECONDS) from None
         return message
 
     def said(self) -> dict[str, Any] | None:
-        """The child's next message; None where there is none yet. Raises HostDied."""
+        """The child's next message; None where there is none yet. Does not wait. Raises HungUp, also where it says
+        nothing in a message, and HostDied.
+        """
         dead = self._child.poll() is not None   # looked at first: what it said before counts
         try:
             data = self._socket.recv(MESSAGE_BYTES, socket.MSG_DONTWAIT)
@@ -228,7 +237,7 @@ class HostProcess:
         except ConnectionResetError:
             data = b""
         if not data:
-            raise errors.HostDied(f"the host process of {', '.join(self.functions)} {self._how_it_ended()}")
+            raise HungUp(f"the host process of {', '.join(self.functions)} says no more")
         try:
             message = json.loads(data)
         except (ValueError, RecursionError):
@@ -248,9 +257,13 @@ class HostProcess:
         who = f"the host process of {', '.join(self.functions)} (pid {self.pid})"
         return errors.HostDied(f"{who} speaks nonsense{what}")
 
-    def _how_it_ended(self) -> str:
+    def death(self, until: float) -> errors.HostDied:
+        """Of one that has hung up: how it ended, for which it waits."""
+        return errors.HostDied(f"the host process of {', '.join(self.functions)} {self._how_it_ended(until)}")
+
+    def _how_it_ended(self, until: float) -> str:
         try:
-            status = self._child.wait(GRACE_SECONDS)
+            status = self._child.wait(max(0.0, until - time.monotonic()))
         except subprocess.TimeoutExpired:
             return f"(pid {self.pid}) closed its connection"
         if status < 0:

@@ -7,42 +7,25 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 import unruly_worker
 from channels import HANG, Start, eventually
-from test_process import WAIT, no_process_is_left
+from test_process import PROXIMAL, WAIT, no_process_is_left
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import process, supervision
 from cwasi_fastpath.deployment import Options, run
 from cwasi_fastpath.modes import Mode
 from cwasi_fastpath.process import HostProcess
-from cwasi_fastpath.supervision import end_all, supervise
+from cwasi_fastpath.spanned import SpannedChannel
+from cwasi_fastpath.supervision import end_all, run_all, supervise
 from cwasi_fastpath.workflow import EdgeSpec, FunctionSpec, Workflow
 
 __all__ = ["no_process_is_left"]
-
-Started = dict[str, HostProcess]
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
-    """The host processes by their first function. They end with the test."""
-    found: Started = {}
-    start = HostProcess.__init__
-
-    def noted(self: HostProcess, functions: list[FunctionSpec], *rest: object, **more: object) -> None:
-        start(self, functions, *rest, **more)   # type: ignore[arg-type]
-        found[functions[0].name] = self
-
-    monkeypatch.setattr(HostProcess, "__init__", noted)
-    yield found
-    for one in found.values():
-        one._child.kill()
 
 
 @pytest.fixture
@@ -87,6 +70,35 @@ def test_the_time_is_up_for_who_never_ceases_to_speak(
             running.result(HANG)
     finally:
         talker.close()
+
+
+@pytest.mark.parametrize("does", ["says nothing", "hangs up"])
+def test_nobody_waits_for_the_end_of_who_has_hung_up(
+    start: Start, unruly: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, does: str
+) -> None:
+    """Those to which it was connected learn that it is gone, and what they say is heard."""
+    unruly(f"run:{does}")
+    for module in (process, supervision):
+        monkeypatch.setattr(module, "GRACE_SECONDS", 2 * HANG)
+    heard, outcome = [], HostProcess.outcome
+    monkeypatch.setattr(HostProcess, "outcome", lambda self, told: (heard.append(self), outcome(self, told))[1])
+    workflow = circle()
+    processes = {function.name: HostProcess([function], None) for function in workflow.functions}
+    one, other = processes.values()
+    try:
+        for edge in workflow.edges:
+            ends = ((edge.sender, edge.sender_port),), ((edge.receiver, edge.receiver_port),)
+            channel = SpannedChannel(edge.channel, {(edge.sender, edge.receiver): PROXIMAL}, *ends)
+            channel.connect(processes, None, 1, None)
+        running = start(supervise, [one, other], run_all([one, other]), None)
+        eventually(lambda: heard == [other])
+        assert one._child.returncode is None and not running.done()
+        one._child.kill()
+        with pytest.raises(cwasi.HostDied, match=r"of unruly \(pid \d+\) was killed by SIGKILL"):
+            running.result(HANG)
+    finally:
+        one._child.kill()
+        end_all(list(processes.values()))
 
 
 def test_all_are_ended_together(start: Start, guests: Path, monkeypatch: pytest.MonkeyPatch) -> None:
