@@ -18,7 +18,7 @@ from .placement import Placement, edge_facts, here
 from .policy import CostPolicy, Decision, Policy
 from .process import HostProcess
 from .spanned import SpannedChannel
-from .supervision import run_all, supervise
+from .supervision import end_all, run_all, supervise
 from .workflow import End, FunctionSpec, Workflow
 
 if TYPE_CHECKING:
@@ -161,8 +161,7 @@ def _run_apart(workflow: Workflow, options: Options, groups: list[list[FunctionS
             with parent.looking_after(channels, by_function):
                 seconds, outcomes = supervise(processes, start, options.timeout)
         finally:
-            for process in processes:
-                process.close()
+            end_all(processes)
     decisions = {channel.name: channel.decisions for channel in sorted(channels, key=lambda one: one.private)}
     changes = {channel.name: channel.changes for channel in channels}
     ends = [report for outcome in outcomes for report in outcome.ends]

@@ -51,10 +51,12 @@ class Thread:
     def allowed(self) -> set[int]:
         """Where it might run if it was not placed."""
         with self._lock:
+            number = self._number or 0
             try:
-                return self._free(self._number or 0)
+                free, now = self._free(number), os.sched_getaffinity(number)
             except ProcessLookupError:
                 return set()
+            return free if free == now else free & _possible(free | now) or now
 
     def place(self, cores: set[int] | None) -> bool:
         """Keeps it to these cores; None: where it might run before. Whether it runs at all. Raises OSError."""
@@ -78,7 +80,32 @@ class Thread:
     def _free(self, number: int) -> set[int]:
         """Where it may run if we do not place it: who has moved it meanwhile, as taskset does, has chosen that."""
         now = os.sched_getaffinity(number)
-        return now if self._before is None or now != self._placed else set(self._before)
+        if self._before is None or (now != self._placed and not self._driven_out(self._before, now)):
+            return now
+        return set(self._before)
+
+    def _driven_out(self, before: set[int], now: set[int]) -> bool:
+        """Whether a cpuset has none of the cores left to which it was kept: then it may run on all that there are now,
+        and nobody has chosen that.
+        """
+        possible = _possible(before | self._placed | now)
+        return now == possible and not possible & self._placed
+
+
+def _possible(cores: set[int]) -> set[int]:
+    """On which of these, some of which are, threads of this process may run at all, as its cpuset is now."""
+    found: set[int] = set()
+
+    def ask() -> None:
+        with suppress(OSError):   # by now none of them
+            os.sched_setaffinity(0, cores)
+            found.update(os.sched_getaffinity(0))
+
+    thread = threading.Thread(target=ask)   # of its own: the kernel remembers what a thread has wished
+    with suppress(RuntimeError):   # there are too many
+        thread.start()
+        thread.join()
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -48,6 +50,10 @@ WORKER = "cwasi_fastpath.worker"
 
 class NotRunning(errors.ChannelClosed):
     """A host process does not run its functions yet, or no more."""
+
+
+class HungUp(errors.HostDied):
+    """A host process says no more. How it ended may not be known yet, see HostProcess.death."""
 
 
 class HostProcess:
@@ -81,6 +87,7 @@ class HostProcess:
                 pass_fds=passed,
                 stdin=subprocess.DEVNULL,
             )
+        self._death = os.pidfd_open(self._child.pid)
         self.tally = Tally(counting, repr(self)[1:-1])
         """What its ends have counted."""
         try:
@@ -98,9 +105,12 @@ class HostProcess:
         """The child's process id."""
         return self._child.pid
 
-    def fileno(self) -> int:
-        """The socket, for selectors."""
-        return self._socket.fileno()
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """One is readable when there is anything to hear. Its socket alone does not tell of its death: who was forked
+        there may hold the other end.
+        """
+        return self._socket.fileno(), self._death
 
     def join(self, message: dict[str, Any], exported: Sequence[tuple[dict[str, Any], list[int]]]) -> int:
         """Hands the child an end of a channel: the links of it, as they were exported. Which row of its tally tells
@@ -202,13 +212,32 @@ class HostProcess:
             return   # its death is reported where we read
 
     def receive(self) -> dict[str, Any]:
-        """The child's next message. Raises HostDied."""
+        """The child's next message, for which it waits. Raises HostDied."""
+        anything = select.poll()
+        for descriptor in self.descriptors:
+            anything.register(descriptor, select.POLLIN)
         try:
-            data = self._socket.recv(MESSAGE_BYTES)
+            while (message := self.said()) is None:
+                anything.poll()
+        except HungUp:
+            raise self.death(time.monotonic() + GRACE_SECONDS) from None
+        return message
+
+    def said(self) -> dict[str, Any] | None:
+        """The child's next message; None where there is none yet. Does not wait. Raises HungUp, also where it says
+        nothing in a message, and HostDied.
+        """
+        dead = self._child.poll() is not None   # looked at first: what it said before counts
+        try:
+            data = self._socket.recv(MESSAGE_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            if not dead:
+                return None
+            data = b""
         except ConnectionResetError:
             data = b""
         if not data:
-            raise errors.HostDied(f"the host process of {', '.join(self.functions)} {self._how_it_ended()}")
+            raise HungUp(f"the host process of {', '.join(self.functions)} says no more")
         try:
             message = json.loads(data)
         except (ValueError, RecursionError):
@@ -228,9 +257,13 @@ class HostProcess:
         who = f"the host process of {', '.join(self.functions)} (pid {self.pid})"
         return errors.HostDied(f"{who} speaks nonsense{what}")
 
-    def _how_it_ended(self) -> str:
+    def death(self, until: float) -> errors.HostDied:
+        """Of one that has hung up: how it ended, for which it waits."""
+        return errors.HostDied(f"the host process of {', '.join(self.functions)} {self._how_it_ended(until)}")
+
+    def _how_it_ended(self, until: float) -> str:
         try:
-            status = self._child.wait(GRACE_SECONDS)
+            status = self._child.wait(max(0.0, until - time.monotonic()))
         except subprocess.TimeoutExpired:
             return f"(pid {self.pid}) closed its connection"
         if status < 0:
@@ -239,14 +272,25 @@ class HostProcess:
 
     def close(self) -> None:
         """Ends the child, by force if it does not go when its connection ends. Closing twice is safe."""
+        self.hang_up()
+        self.await_end(time.monotonic() + GRACE_SECONDS)
+
+    def hang_up(self) -> None:
+        """Asks the child to end. Twice is safe."""
         self.deaf()
         self._socket.close()
         self.tally.close()
+
+    def await_end(self, until: float) -> None:
+        """By force, if it still lives then. Twice is safe."""
         try:
-            self._child.wait(GRACE_SECONDS)
+            self._child.wait(max(0.0, until - time.monotonic()))
         except subprocess.TimeoutExpired:
             self._child.kill()
             self._child.wait()
+        if self._death >= 0:
+            os.close(self._death)
+            self._death = -1
 
 
 def raise_error(message: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from . import observing
+from . import errors, observing
 from .advice import Advice, Stewarded
 from .channel import Channel
 from .endpoint import Endpoint
@@ -312,7 +312,8 @@ class Steward:
                 self._cores.place(kept, cores, self._active)
             kept.failures += 1
             kept.not_before = now + min(_BACK_OFF, 2.0**kept.failures)
-            self._trouble(kept, f"a change to {way} failed, and {kept.way} is held: {error}")
+            level = logging.INFO if isinstance(error, errors.ChannelClosed) else logging.WARNING   # it has ended
+            self._trouble(kept, f"a change to {way} failed, and {kept.way} is held: {error}", level)
             return
         kept.switched(way, now)
         kept.failures, kept.trouble = 0, ""
@@ -322,11 +323,11 @@ class Steward:
             kept.counted = None   # what its receiver says next may be of the way before
         _log.info("channel %r goes by %s now: %s", kept.channel.name, way, decision.reason)
 
-    def _trouble(self, kept: Kept, words: str) -> None:
+    def _trouble(self, kept: Kept, words: str, level: int = logging.WARNING) -> None:
         """Said once in the log, and to who asks for an explanation until it is over."""
         words = words[:_LONGEST_WORDS]
         if not kept.trouble:
-            _log.warning("channel %r: %s", kept.channel.name, words)
+            _log.log(level, "channel %r: %s", kept.channel.name, words)
         kept.trouble = words
 
 

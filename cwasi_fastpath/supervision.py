@@ -1,4 +1,4 @@
-"""Host processes are run, and watched until each has ended."""
+"""Host processes are run, watched until each has ended, and ended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from . import errors
 from .final_report import Outcome
-from .process import GRACE_SECONDS, HostProcess, raise_error
+from .process import GRACE_SECONDS, HostProcess, HungUp, raise_error
 
 
 def run_all(processes: Sequence[HostProcess]) -> float:
@@ -39,6 +39,15 @@ def supervise(processes: Sequence[HostProcess], start: float, timeout: float | N
     return seconds, [watch.outcomes[process] for process in processes]
 
 
+def end_all(processes: Sequence[HostProcess]) -> None:
+    """By force, if they do not go when their connections end: all within the time of one."""
+    until = time.monotonic() + GRACE_SECONDS
+    for process in processes:
+        process.hang_up()
+    for process in processes:
+        process.await_end(until)
+
+
 class _Watch:
     """Reads what the children say until each has ended."""
 
@@ -47,39 +56,59 @@ class _Watch:
         self.outcomes: dict[HostProcess, Outcome] = {}
         self.first_error: errors.Error | None = None
         self.ended_at = 0.0
+        self._hung_up: list[HostProcess] = []
 
     def until_all_ended(self, deadline: float | None) -> None:
         with selectors.DefaultSelector() as selector:
             for process in self.alive:
                 process.listen()
-                selector.register(process.fileno(), selectors.EVENT_READ)
+                for descriptor in process.descriptors:
+                    selector.register(descriptor, selectors.EVENT_READ, process)
             while self.alive:
                 ready = selector.select(None if deadline is None else max(0.0, deadline - time.monotonic()))
-                if not ready:
+                for process in {key.data for key, _ in ready}:
+                    if self._heard(process):
+                        for descriptor in process.descriptors:
+                            selector.unregister(descriptor)
+                if self.alive and deadline is not None and time.monotonic() >= deadline:   # whoever still speaks
                     names = ", ".join(sorted(name for process in self.alive for name in process.functions))
                     raise errors.GuestTimeout(f"still running when the time was up: {names}")
-                for key, _ in ready:
-                    process = next(process for process in self.alive if process.fileno() == key.fd)
-                    if self._heard(process):
-                        selector.unregister(key.fd)
+        self._learn_of_deaths()
 
     def _heard(self, process: HostProcess) -> bool:
         """Whether it has ended."""
         try:
-            message = process.receive()
-            if process.heard(message):
+            message = process.said()
+            if message is None or process.heard(message):
                 return False
-            process.deaf()
-            self.alive.discard(process)
-            self.ended_at = time.monotonic()
+            self._ended(process)
             self.outcomes[process] = process.outcome(message)
             raise_error(message)
+        except HungUp:
+            self._ended(process)
+            self._hung_up.append(process)
+            self._tell_neighbours(process)
         except errors.Error as error:
-            process.deaf()
-            self.alive.discard(process)
-            self.ended_at = time.monotonic()
-            self.first_error = min(self.first_error or error, error, key=errors.happened)
+            self._ended(process)
+            self._failed(error)
             if isinstance(error, errors.HostDied):
-                for neighbour, channel, edge in process.neighbours:
-                    neighbour.peer_died(channel, edge)
+                self._tell_neighbours(process)
         return True
+
+    def _ended(self, process: HostProcess) -> None:
+        process.deaf()
+        self.alive.discard(process)
+        self.ended_at = time.monotonic()
+
+    def _failed(self, error: errors.Error) -> None:
+        self.first_error = min(self.first_error or error, error, key=errors.happened)
+
+    def _tell_neighbours(self, process: HostProcess) -> None:
+        for neighbour, channel, edge in process.neighbours:
+            neighbour.peer_died(channel, edge)
+
+    def _learn_of_deaths(self) -> None:
+        """When nobody waits for it any more."""
+        until = time.monotonic() + GRACE_SECONDS
+        for process in self._hung_up:
+            self._failed(process.death(until))

@@ -25,11 +25,14 @@ import cwasi_fastpath as cwasi
 from cwasi_fastpath import census, deployment, explanation_asked, process, runtime, switch_asked, switch_spanned
 from cwasi_fastpath.deployment import Options, RunReport, run
 from cwasi_fastpath.explanation import WhatIf
+from cwasi_fastpath.kept import Steered
 from cwasi_fastpath.metrics import Observation, sane
 from cwasi_fastpath.modes import Locality, Mode, Transport
 from cwasi_fastpath.observing import Counts
+from cwasi_fastpath.parent import Parent
 from cwasi_fastpath.policy import CostPolicy, Costs, Decision, Request
 from cwasi_fastpath.policy.costs import Curve
+from cwasi_fastpath.process import HostProcess
 from cwasi_fastpath.redis_server import RedisServer
 from cwasi_fastpath.tally import STALE_SECONDS, Tally
 from cwasi_fastpath.workflow import EdgeSpec, FunctionSpec, Workflow
@@ -334,6 +337,33 @@ def test_a_process_is_killed_when_it_is_to_change(
     policy.answer = kill
     with pytest.raises(cwasi.HostDied, match="SIGKILL"):
         running.result(HANG)
+
+
+def test_the_functions_end_in_the_middle_of_a_change(
+    guests: Path, tmp_path: Path, asks: Callable[[Answer], OnPipes], monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """That is no failure of anything: nobody is warned."""
+    caplog.set_level("INFO")
+    asks(in_turn(PIPE, TCP))
+    ended: list[HostProcess] = []
+    change, deaf = Parent.change, HostProcess.deaf
+
+    def noted(self: HostProcess) -> None:
+        deaf(self)
+        ended.append(self)
+
+    def too_late(self: Parent, channel: Steered, decision: Decision, timeout: float) -> None:
+        change(self, channel, decision, timeout)
+        eventually(lambda: len(ended) == 2)   # they wanted no more than that
+        change(self, channel, Decision(Mode.PROXIMAL, Transport.PIPE, "for the test", ()), timeout)
+
+    monkeypatch.setattr(HostProcess, "deaf", noted)
+    monkeypatch.setattr(Parent, "change", too_late)
+    report = run(swelling(guests, tmp_path / "said", str(SIZE), REMOTE), Options())
+    assert all_came(report, tmp_path / "said")
+    said = [(record.levelname, record.getMessage()) for record in caplog.records if "frames" in record.getMessage()]
+    assert len(said) == 1 and said[0][0] == "INFO" and "does not run its functions yet, or no more" in said[0][1]
 
 
 @pytest.mark.parametrize("victim", ["a", "b"])
