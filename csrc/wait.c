@@ -25,6 +25,9 @@
 #include <unistd.h>
 
 enum { SPINS_PER_LOOK = 32 };   /* pauses between two looks at the clock */
+/* Pauses before the core is given away, and none while the peer has it: long enough for a spinner that has got what it
+ * waits for, as from us just now, to leave its place in the budget. */
+enum { SPINS_OF_GRACE = 8 };
 
 /* What a waiter learns stays between a 32nd of the budget of time and four times that. */
 enum { SHORTEST_SPIN = 32, LONGEST_SPIN = 4 };
@@ -193,11 +196,17 @@ static int give_turn(waiter *w)
     return 1;
 }
 
+static void spin(int (*ready)(void *), void *arg, int pauses)
+{
+    for (; pauses && !ready(arg); pauses--)
+        cpu_relax();
+}
+
 /* A spinner on the core that its peer needs would only keep it from its work: there, and beyond the budget of
  * spinners, the core is given away. */
 int wait_spin(waiter *w, int (*ready)(void *), void *arg, int64_t start, deadline until)
 {
-    int spinning = 0, done = 0;
+    int spinning = 0, done = 0, grace = 1;
     int64_t counted_from = account_clock();
     for (int64_t now = start; now < until.at && !spun_enough(w, start, now, spinning); now = now_ns()) {
         int beside = together(w);
@@ -205,9 +214,9 @@ int wait_spin(waiter *w, int (*ready)(void *), void *arg, int64_t start, deadlin
             spinning = stop_spinning();
         else if (!spinning && !beside)
             spinning = may_spin();
-        if (spinning) {
-            for (int i = 0; i < SPINS_PER_LOOK && !ready(arg); i++)
-                cpu_relax();
+        if (spinning || (grace && !beside)) {
+            spin(ready, arg, spinning ? SPINS_PER_LOOK : SPINS_OF_GRACE);
+            grace = spinning;
         } else if (!give_turn(w)) {
             break;
         }

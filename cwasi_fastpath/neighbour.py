@@ -19,16 +19,14 @@ while os.getppid() == int(sys.argv[1]): sum(range(100_000))
 
 
 @contextmanager
-def neighbours(cores: Sequence[int]) -> Iterator[None]:
-    """One on each of these cores, which are busy from now on. Raises Unavailable."""
+def neighbours(cores: Sequence[int]) -> Iterator[list[int]]:
+    """One on each of these cores, which are busy from now on: their pids. Raises Unavailable."""
     with ExitStack() as stack:
-        for core in cores:
-            stack.enter_context(_neighbour(core))
-        yield
+        yield [stack.enter_context(_neighbour(core)) for core in cores]
 
 
 @contextmanager
-def _neighbour(core: int) -> Iterator[None]:
+def _neighbour(core: int) -> Iterator[int]:
     argv = [sys.executable, "-S", "-c", _WORK, str(os.getpid())]
     try:
         # A group of its own: what Ctrl-C means is for us to say.
@@ -39,7 +37,7 @@ def _neighbour(core: int) -> Iterator[None]:
     with process:
         try:
             _begin(process, core)
-            yield
+            yield process.pid
         finally:
             process.kill()
 

@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import mean
 
 import psutil
 import pytest
@@ -18,6 +19,7 @@ from cwasi_fastpath.bench.wire import HERE, THERE, a_wire
 from cwasi_fastpath.capabilities import held, keep_only
 from cwasi_fastpath.cli.policy import _read
 from cwasi_fastpath.modes import EdgeFacts, Locality, Transport
+from cwasi_fastpath.neighbour import neighbours
 from cwasi_fastpath.policy import Cores, Way
 from cwasi_fastpath.policy.comparisons import policy_named
 from cwasi_fastpath.policy.oracle import oracle
@@ -145,6 +147,37 @@ def test_the_crowd_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RuntimeError, match="in the middle"):
         recording.record("contention", 0.1, WAYS)
     assert leftovers() == before
+
+
+def test_what_others_take_is_measured_of_each_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of runs during which somebody had a core, and of none after he has left."""
+    crowded, alone = recording.Phase(crowded=True), recording.Phase()
+    monkeypatch.setattr(recording, "SCENARIOS", {"contention": (crowded, alone)})
+    monkeypatch.setattr(recording.Busy, "unknown", lambda _: 0.125)   # it is a busy machine
+    trace = recording.record("contention", 1.0, WAYS)
+    beside = [block.at < (trace.changes or ())[0] for block in trace.blocks]
+    for way in WAYS:
+        measured = [block.measured[way] for block in trace.blocks]
+        halves = [[half.others for half in one.halves or ()] for one in measured]
+        assert [one.others for one in measured] == pytest.approx([mean(map(float, both)) for both in halves], abs=1e-3)
+        seen = [there for there, both in zip(beside, halves, strict=True) if both != [0.125, 0.125]]
+        assert seen and all(seen)
+        assert all(0.125 <= (half or 0.0) <= 1.5 for both in halves for half in both)
+
+
+def test_what_nobody_was_known_to_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what the kernel counts, over some looks; what we took ourselves, or a neighbour, is not in it."""
+    with neighbours([max(os.sched_getaffinity(0))]) as pids:
+        busy = recording.Busy(pids)
+        clock, ours, theirs = iter(range(0, 10**9, 10**8)), 2, 3
+        took = iter([0, 10, 30, 60, 100])
+        monkeypatch.setattr(time, "monotonic_ns", lambda: next(clock))
+        monkeypatch.setattr(time, "process_time_ns", lambda: ours)
+        monkeypatch.setattr(time, "clock_gettime_ns", lambda _: theirs)
+        monkeypatch.setattr("cwasi_fastpath.bench.busy.busy_ns", lambda: {
+            max(os.sched_getaffinity(0)): next(took) * 10**6 + ours + theirs, 4000: 10**9
+        })
+        assert [round(busy.unknown(), 6) for _ in range(5)] == [0.0, 0.1, 0.15, 0.2, 0.3]
 
 
 def test_ways_of_this_machine() -> None:

@@ -20,7 +20,7 @@ from cwasi_fastpath.policy.generate import SCENARIOS, generate
 from cwasi_fastpath.policy.noise import Noise
 from cwasi_fastpath.policy.oracle import oracle
 from cwasi_fastpath.policy.regret import regret
-from cwasi_fastpath.policy.replay import Replay, replay, with_adaptations
+from cwasi_fastpath.policy.replay import Replay, Stint, observed, replay, with_adaptations
 from cwasi_fastpath.policy.trace import Block, Measured, Trace, lines_of, read
 
 REDIS = Way(Transport.REDIS)
@@ -152,6 +152,14 @@ def test_of_a_receiver_on_another_node_it_knows_nothing() -> None:
     for seen in policy.told:
         assert (seen.messages, seen.mean_bytes, seen.parked) == (10, 64.0, 0.0)
         assert (seen.latency_ns, seen.cpu_ns, seen.contention, seen.others, seen.burst) == (None,) * 5
+
+
+def test_what_others_take_may_be_known_of_each_way() -> None:
+    """And of each half; else it is that of the block."""
+    one, half = Measured(1e3, rate=5e5, others=0.5), Measured(1e3, rate=5e5, others=0.75)
+    block = Block(0.0, 0.1, 10, 64.0, {RING: replace(one, halves=(one, half)), TCP: Measured(1e3)}, others=1.0)
+    stints = [Stint(0, RING, 10, 0.1), Stint(0, RING, 5, 0.1, half=1), Stint(0, TCP, 10, 0.1)]
+    assert [observed(block, stint).others for stint in stints] == [0.5, 0.75, 1.0]
 
 
 def test_a_network_by_which_there_is_no_way_is_not_sounded() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from functools import partial
 from statistics import median
 
 from .. import calibration
@@ -90,7 +91,6 @@ def record(scenario: str, seconds: float, ways: Sequence[Way], redis: str | None
         wire = stack.enter_context(a_wire()) if any(phase.network is not Network.NONE for phase in phases) else None
         usable = [way for way in ways if any(_leads(way, phase.place) for phase in phases)]
         roads = [stack.enter_context(road_of(way, redis)) for way in usable]
-        busy = Busy()
         costs = _calibrated(roads, sizes, redis)
         if wire is not None:
             roads = [_over(wire, road, sizes, stack) for road in roads]
@@ -102,7 +102,8 @@ def record(scenario: str, seconds: float, ways: Sequence[Way], redis: str | None
             taken = [road for road in roads if _leads(road.way, phase.place)]
             if wire is not None:
                 wire.becomes(*((_SLOW_DELAY, _SLOW_RATE) if phase.network is Network.SLOW else ()))
-            with neighbours([max(os.sched_getaffinity(0))] if phase.crowded else []):
+            with neighbours([max(os.sched_getaffinity(0))] if phase.crowded else []) as beside:
+                busy = Busy(beside)
                 if number:
                     changes.append(round(time.monotonic() - start, 6))
                 while not blocks or time.monotonic() < until or blocks[-1].at < (changes or [0.0])[-1]:
@@ -131,17 +132,25 @@ def _block(roads: Sequence[Road], phase: Phase, start: float, busy: Busy) -> Blo
     usually carries them.
     """
     begin = time.monotonic()
-    runs = [{road.way: road.run(phase.size, phase.pause) for road in roads} for _ in range(2)]
+    runs = [
+        {road.way: busy.beside(partial(road.run, phase.size, phase.pause)) for road in roads} for _ in range(2)
+    ]
     end = time.monotonic()
-    measured = {road.way: _both(*(run[road.way] for run in runs)) for road in roads}
+    unknown = busy.unknown()
+    measured = {road.way: _both(*(_beside(run[road.way], unknown) for run in runs)) for road in roads}
     rate = 1 / phase.pause if phase.pause else rate_of(min(road.usual_ns[phase.size] for road in roads))
     seen = next((found for road in roads if (found := road.network)), None) if phase.place is _FAR else None
     return Block(
         round(begin - start, 6), round(end - begin, 6), max(1, round((end - begin) * rate)), float(phase.size),
-        measured, EdgeFacts(phase.place), burst=0.0, others=busy.others(),
+        measured, EdgeFacts(phase.place), burst=0.0,
         srtt_ns=None if seen is None else seen.srtt_ns,
         bytes_per_second=None if seen is None else seen.bytes_per_second,
     )  # fmt: skip
+
+
+def _beside(one: Measured, unknown: float) -> Measured:
+    """With what others took that we have not started."""
+    return replace(one, others=round((one.others or 0.0) + unknown, 3))
 
 
 def _both(one: Measured, other: Measured) -> Measured:
@@ -152,6 +161,7 @@ def _both(one: Measured, other: Measured) -> Measured:
         contention=_mean(one.contention, other.contention, 3),
         parked=round((one.parked + other.parked) / 2, 3),
         rate=None if one.rate is None else rate_of(latency),
+        others=_mean(one.others, other.others, 3),
         halves=(one, other),
     )
 

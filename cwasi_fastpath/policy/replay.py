@@ -192,7 +192,7 @@ def observed(block: Block, stint: Stint) -> Observation:
         return seen
     return replace(
         seen, parked=min(1.0, one.parked), latency_ns=one.latency_ns, burst=block.burst, cpu_ns=one.cpu_ns,
-        contention=one.contention, others=block.others,
+        contention=one.contention, others=block.others if one.others is None else one.others,
     )  # fmt: skip
 
 

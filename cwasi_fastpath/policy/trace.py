@@ -34,6 +34,8 @@ class Measured:
     parked: float = 0.0
     rate: float | None = None
     """Messages a second, where these follow the way: each waits for the one before it."""
+    others: float | None = None
+    """Cores that others kept busy in the meantime, where that was measured of each way."""
     halves: tuple[Measured, Measured] | None = None
     """Of two runs, one after the other, of which this is the mean: the noise of one is not in the other."""
     modelled: bool = False
@@ -110,7 +112,7 @@ def lines_of(trace: Trace) -> Iterator[str]:
 
 _NEEDED = ("at", "seconds", "messages", "size")
 _OPTIONAL = ("burst", "others", "srtt_ns", "bytes_per_second")
-_FIGURES = ("latency_ns", "cpu_ns", "contention", "parked", "rate")
+_FIGURES = ("latency_ns", "cpu_ns", "contention", "parked", "rate", "others")
 
 
 def _line(plain: dict[str, Any]) -> str:
