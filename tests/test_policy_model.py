@@ -129,6 +129,13 @@ def test_where_the_ends_have_waited_for_a_core_they_do() -> None:
     assert ns(TWO, size=64.0, others=1.0, contention=0.0, way=TWO) == 300, "those may give way"
 
 
+@pytest.mark.parametrize("way", [ONE, TWO])
+def test_while_the_ends_wait_for_a_core_nothing_comes_where_each_message_is_answered(way: Way) -> None:
+    """Few messages meet it, so on average they take as much longer as the ends are kept from running."""
+    alone = ns(way, size=64.0, burst=0.0, way=way)
+    assert ns(way, size=64.0, burst=0.0, others=1.0, contention=0.4, way=way) == pytest.approx(alone / 0.65)
+
+
 def test_the_network_counts_between_nodes_only() -> None:
     tcp, redis = Way(Transport.TCP), Way(Transport.REDIS)
     assert ns(tcp, size=64.0, srtt=1e6, network=1e6, far=True) > ns(tcp, size=64.0) + 0.5e6

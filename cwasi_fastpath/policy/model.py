@@ -192,7 +192,7 @@ def estimate(costs: Costs, way: Way, conditions: Conditions, together: float | N
     if conditions.woken is not None and cores is not Cores.ONE:   # what is seen need not be guessed
         asleep = parked if spins else 1.0
         latency += asleep * max(0.0, conditions.woken - costs.wake)
-    if waits and (conditions.burst >= REGULAR or cores is Cores.TWO):
+    if waits and conditions.burst >= REGULAR:
         waited = waits * costs.slice / 2 * min(1.0, conditions.others if conditions.others is not None else 1.0)
         latency += (1 - asleep) * waited
     elif waits:   # who waits holds up no others, and gives the core to whom it waits for
