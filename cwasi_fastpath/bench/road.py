@@ -29,8 +29,9 @@ from .wire import HERE, THERE, Wire
 
 LARGEST = 1 << 20
 _LOOPBACK = "127.0.0.1"
-_RUN_SECONDS, _LONGEST_RUN = 0.003, 0.02
-"""Of one run: what it takes where nobody disturbs it, and at most, about."""
+_RUN_SECONDS, _LONGEST_RUN = 0.003, 0.1
+"""Of one run: what it takes where nobody disturbs it, and at most, about: who waits for a core before each of its parts
+is to come to as many messages as others."""
 _SMALLEST_PART, _LARGEST_PART = 8, 256
 """Messages there and back in a part of a run."""
 _SELDOM = 4
