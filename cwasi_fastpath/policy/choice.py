@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp, hypot
+from math import exp, hypot, inf, nextafter
 from typing import NamedTuple
 
 from .costs import SIZES
@@ -12,8 +12,8 @@ from .model import REGULAR
 from .outlook import Outlook, switch_ns
 from .trial import Trial, may_try
 from .unseen import hope
-from .untried import untried
-from .way import Way
+from .untried import untried, used
+from .way import FREE_RING, ONE_CORE, TWO_CORES, Way
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,7 @@ class Likely(NamedTuple):
 def likely(history: EdgeHistory, outlook: Outlook, now: float, current: Way | None) -> Likely:
     """The model, corrected by what was measured, and what may be where nobody has looked for some time."""
     costs, errors = _corrected(history, outlook, now, current)
+    _leave_to_the_kernel(history, outlook, costs, current)
     better = hope(history, outlook, costs, now, current) or untried(history, outlook, costs, now, current)
     if better is None:
         return Likely(costs, errors)
@@ -91,6 +92,16 @@ def _corrected(
         costs.append(ns * exp(factor) if factor else ns)
         errors.append(deviation)
     return costs, errors
+
+
+def _leave_to_the_kernel(history: EdgeHistory, outlook: Outlook, cost_ns: list[float], current: Way | None) -> None:
+    """Ends that the kernel places share a core or have two. So until it is seen what that comes to, messages of theirs
+    are not expected to cost less than on the better of both; where it is the same, the surer is taken.
+    """
+    free, one, two = map(outlook.place, (FREE_RING, ONE_CORE, TWO_CORES))
+    if free is None or one is None or two is None or current == FREE_RING or used(history, outlook, free):
+        return
+    cost_ns[free] = max(cost_ns[free], nextafter(min(cost_ns[one], cost_ns[two]), inf))
 
 
 def owed(history: EdgeHistory, found: Likely, current: int, messages: float) -> tuple[float, ...]:

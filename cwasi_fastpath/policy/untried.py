@@ -33,11 +33,12 @@ def untried(
         return None
     least, found = _TOO_HIGH * cost_ns[here], None
     for index, ns in enumerate(cost_ns):
-        if ns < least and index != here and outlook.ways[index] not in before and not _used(history, outlook, index):
+        if ns < least and index != here and outlook.ways[index] not in before and not used(history, outlook, index):
             least, found = ns, index
     return None if found is None else Hope(found, -log(_TOO_HIGH))
 
 
-def _used(history: EdgeHistory, outlook: Outlook, index: int) -> bool:
+def used(history: EdgeHistory, outlook: Outlook, index: int) -> bool:
+    """Whether messages were measured on that way, under such conditions."""
     way, kind = outlook.ways[index], outlook.kind_at(index)
     return any(record.kind == kind and record.way == way for record in history.records)
