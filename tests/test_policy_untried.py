@@ -111,3 +111,15 @@ def test_it_says_why() -> None:
     decision = policy.decide(request)
     assert decision is not None and decision.way == RING
     assert "tried for a moment, as it may have been measured too high" in decision.reason
+
+
+def test_the_kernel_is_not_expected_to_place_ends_better_than_they_can_be_placed() -> None:
+    """Where two cores take longer than was measured before, so do ends that the kernel may have there: they need not
+    be tried.
+    """
+    free = replace(COSTS.curves[ONE], latency_ns=COSTS.curves[TWO].latency_ns)
+    costs = replace(COSTS, curves=MappingProxyType({**COSTS.curves, RING: free}))
+    found = run(steady({TWO: 2.0, ONE: 1.0, RING: 4.0}, 60, costs))
+    assert found.ways[-1] == TWO and RING not in found.ways
+    first = run(steady({TWO: 2.0, RING: 1.0}, 60, costs))
+    assert RING in first.ways, "where one core is no choice"

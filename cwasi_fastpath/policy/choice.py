@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp, hypot, inf, nextafter
+from math import exp, hypot
 from typing import NamedTuple
 
 from .costs import SIZES
@@ -14,6 +14,9 @@ from .trial import Trial, may_try
 from .unseen import hope
 from .untried import untried, used
 from .way import FREE_RING, ONE_CORE, TWO_CORES, Way
+
+_SURER = 1.001
+"""Just so much that of two ways that cost the same that is taken of which more is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ def _leave_to_the_kernel(history: EdgeHistory, outlook: Outlook, cost_ns: list[f
     free, one, two = map(outlook.place, (FREE_RING, ONE_CORE, TWO_CORES))
     if free is None or one is None or two is None or current == FREE_RING or used(history, outlook, free):
         return
-    cost_ns[free] = max(cost_ns[free], nextafter(min(cost_ns[one], cost_ns[two]), inf))
+    cost_ns[free] = max(cost_ns[free], _SURER * min(cost_ns[one], cost_ns[two]))
 
 
 def owed(history: EdgeHistory, found: Likely, current: int, messages: float) -> tuple[float, ...]:
