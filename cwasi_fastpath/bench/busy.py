@@ -41,7 +41,7 @@ class Busy:
         return max(0.0, (took - before) / max(1, now - then))
 
     def _neighbours_ns(self) -> int:
-        """For how long they have run."""
+        """For how long they have run, as of the last tick of their cores: some milliseconds late."""
         return sum(map(time.clock_gettime_ns, self._clocks))
 
 
