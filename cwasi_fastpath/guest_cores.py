@@ -50,13 +50,17 @@ class GuestCores:
             number = guest.thread.number
             if number is None or (total := ran(number)) is None:
                 continue
-            found[name] = total.since(self._ran.get(name, total))
+            found[name] = total.since(self._ran.get(name, Ran(0, 0)))   # it may have begun since
             self._ran[name] = total
             core = last_core(number)
             if core in ours:
                 ours[core] += found[name].ran
         self._load.look(now, ours)
         return found
+
+    def forget_others(self) -> None:
+        """What they do is not seen any more, as nobody looks for some time."""
+        self._load = Load(self._usable)
 
     def pair(self, kept: Kept, pair: tuple[Guest, ...], active: Iterable[Kept]) -> None:
         """Its guests from now on; those before may run where they might."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from .policy import Cores
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _SMOOTH = 0.05
 """Seconds over which the load of a core is smoothed: the kernel counts in hundredths, and who leaves is soon missed."""
+_SHORTEST = 0.04
+"""Seconds: in less, these hundredths say nothing."""
 
 
 class Thread:
@@ -134,6 +137,9 @@ class Load:
 
     def __init__(self, cores: Iterable[int]) -> None:
         self._busy: dict[int, int] = {}
+        """How long each core was, when that was looked at last,"""
+        self._ours: Counter[int] = Counter()
+        """By core, what our own threads ran there since then, ns."""
         self._at = 0.0
         self._known = False
         self.others: dict[int, float] = dict.fromkeys(cores, 0.0)
@@ -141,14 +147,18 @@ class Load:
 
     def look(self, now: float, ours: Mapping[int, float]) -> None:
         """ours: by core, what our own threads ran there since the last look, ns."""
-        busy = busy_ns()
         seconds = now - self._at
+        self._ours.update(ours)
+        if self._busy and 0 <= seconds < _SHORTEST:
+            return
+        busy = busy_ns()
         if self._busy and seconds > 0:
             weight = seconds / (seconds + _SMOOTH) if self._known else 1.0
             self._known = True
-            for core, share in self._shares(busy, seconds * 1e9, ours).items():
+            for core, share in self._shares(busy, seconds * 1e9, self._ours).items():
                 self.others[core] += weight * (share - self.others[core])
         self._busy, self._at = busy, now
+        self._ours.clear()
 
     def _shares(self, busy: Mapping[int, int], ns: float, ours: Mapping[int, float]) -> dict[int, float]:
         """By core, what others took of it since the last look. A thread of ours that ran on two cores counts on one of

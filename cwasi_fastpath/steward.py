@@ -1,8 +1,7 @@
 """Asks the policy again while guests run, and does what it says: another transport, other cores.
 
-One thread a host, as long as guests of it run. It looks at what the ends have counted, several times a second while
-messages come, and takes no more than a 100th of a core for that. Nothing of it is on the path of a message. A channel
-is changed as a whole; one that the user has chosen something for is left alone.
+One thread a host, as long as guests of it run. It looks at what the ends have counted. Nothing of it is on the path of
+a message. A channel is changed as a whole; one that the user has chosen something for is left alone.
 """
 
 from __future__ import annotations
@@ -27,6 +26,8 @@ from .metrics import Observation, queued
 from .modes import Transport, mode_of
 from .named_channel import Counted, NamedChannel
 from .observing import Counts, total
+from .pace import Pace
+from .peeks import Peeks
 from .placing import Ran
 from .policy import Cores, Decision, EdgeHistory, Request, Way
 from .policy.decision import ruled_out_way
@@ -37,11 +38,6 @@ from .spanned import SpannedChannel
 THREAD = "cwasi steward"
 """The name of the thread."""
 
-QUICKEST, SLOWEST = 0.05, 1.0
-"""Seconds between two looks: while messages come, and while none do."""
-SHARE = 0.01
-"""Of a core, which it may take."""
-_LONGEST = 30.0
 _APART = 0.25
 """Seconds from one change of a channel to its next."""
 _SWITCH_SECONDS = 0.5
@@ -71,11 +67,14 @@ class Steward:
         self._needed = 0
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
+        self._news = threading.Event()
+        """Others need it, or nobody does."""
         self._active: list[Kept] = []
         """Those between guests that run."""
         self._leads = False
         """One of them decides on cores."""
         self._rota = Rota([])
+        self._peeks = Peeks()
         self._running: frozenset[str] = frozenset()
         self._looked_at: float | None = None
         self._cores = GuestCores()
@@ -88,6 +87,7 @@ class Steward:
         with self._life:
             self._needed += 1
             self._stop.clear()
+            self._news.set()
             self._life.notify_all()
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
@@ -107,26 +107,27 @@ class Steward:
             if thread is None:
                 return
             self._stop.set()
+            self._news.set()
             self._life.wait_for(lambda: self._needed or self._thread is None, _PATIENCE)
             if self._thread is thread:
                 return
         thread.join()
 
     def _run(self) -> None:
-        interval = QUICKEST
-        while self._goes_on(interval):
-            start = time.thread_time()
+        pace = Pace()
+        while self._goes_on():
+            start, busy = time.thread_time(), False
             try:
-                busy = self.look(time.monotonic(), self._stop)
+                busy = pace.wait(self._peeks, self._begin_windows, self._news)
+                self._news.clear()
+                if not self._stop.is_set():
+                    busy |= self.look(time.monotonic(), self._stop)
             except Exception:   # guests go on without us
                 _log.exception("the steward looks again later")
-                busy = False
-            cost = (time.thread_time() - start) / SHARE
-            interval = min(_LONGEST, max(cost, QUICKEST if busy else min(SLOWEST, 2 * interval)))
+            pace.looked(busy, time.thread_time() - start)
 
-    def _goes_on(self, interval: float) -> bool:
-        """After that time, or when nobody needs it any more: whether somebody does."""
-        self._stop.wait(interval)
+    def _goes_on(self) -> bool:
+        """Whether somebody needs it."""
         with self._life:
             if self._needed:
                 return True
@@ -135,6 +136,7 @@ class Steward:
                 kept.waits = False
                 with suppress(OSError):
                     self._cores.place(kept, Cores.FREE, self._active)
+            self._cores.forget_others()
             self._soundings.end()
             self._thread = None
             self._life.notify_all()
@@ -144,6 +146,21 @@ class Steward:
 
     def look(self, now: float, stop: threading.Event) -> bool:
         """Whether any message was sent since the last time."""
+        busy = self._windows(now)
+        self._peeks.looked(now)
+        for kept, seen in busy:
+            if stop.is_set():
+                break
+            kept.saw(replace(seen, burst=0.0) if answered(kept, seen, busy) else seen, now)
+            self._consider(kept, now)
+        return bool(busy)
+
+    def _begin_windows(self, now: float) -> None:
+        """What was until now is not what comes: it is left out."""
+        self._windows(now)
+
+    def _windows(self, now: float) -> Windows:
+        """What channels did until now: those that were busy, and had their turn."""
         guests = self._host.running()
         if frozenset(guests) != self._running or self._looked_at is None:
             self._learn(guests)
@@ -156,13 +173,7 @@ class Steward:
                 with suppress(OSError):   # then the kernel places them
                     self._cores.avoid_others(kept, self._active)
         windows = [(kept, self._observed(kept, counts, now, times)) for kept, counts in self._rota.next(before)]
-        busy = self._traced([(kept, seen) for kept, seen in windows if seen is not None], guests, now)
-        for kept, seen in busy:
-            if stop.is_set():
-                break
-            kept.saw(replace(seen, burst=0.0) if answered(kept, seen, busy) else seen, now)
-            self._consider(kept, now)
-        return bool(busy)
+        return self._traced([(kept, seen) for kept, seen in windows if seen is not None], guests, now)
 
     def _learn(self, guests: Mapping[str, Guest]) -> None:
         """Which channels there are between guests that run."""
@@ -187,6 +198,7 @@ class Steward:
                 kept.waits = False
                 self._cores.pair(kept, (), self._active)
         self._leads, self._rota = any(kept.leads for kept in self._active), Rota(self._active)
+        self._peeks = Peeks([end for kept in self._active for end in kept.ends[: kept.senders]])
 
     def _kept_of(self, sender: Endpoint, named: NamedChannel) -> Kept:
         """What is remembered of a channel whose receiver may be in another process. We decide: we have its sender."""

@@ -21,7 +21,7 @@ LAYERS = [
     {"worker"},
     {"switch_part"},
     {"host", "tracer"},
-    {"advice", "edges", "feed", "guest_cores", "kept", "published", "rota", "soundings", "steward",
+    {"advice", "edges", "feed", "guest_cores", "kept", "pace", "peeks", "published", "rota", "soundings", "steward",
      "switch_channel"},
     {"guest", "tracer_feed", "tracer_socket", "probes"},
     {"spanned"},

@@ -99,6 +99,24 @@ def test_on_a_fast_way_a_block_lasts_as_long_as_it_did() -> None:
     assert {latency for *_, latency in policy.seen} == {10.0}, "of all of the block"
 
 
+def test_a_rush_is_looked_at_sooner() -> None:
+    """As by a host, which sees it soon, and waits for a window of it."""
+    few, many, more = (in_halves(ns) for ns in (1e6, 2e4, 1e4))
+    policy = Shown(1_000_000)
+    replay(closed([{RING: one, PIPE: one} for one in (few, many, many, more)], 2000), policy, "shown")
+    seconds = [round(seconds, 9) for _, _, seconds, _, _ in policy.seen]
+    assert seconds == [*[0.05] * 80, 0.02, 0.03, 0.03, 0.04, 0.04, 0.04]
+
+
+def test_not_each_rush_is_looked_at_sooner() -> None:
+    """There is half a second in between at least."""
+    few, many = in_halves(1e5), in_halves(1e4)
+    policy = Shown(1_000_000)
+    replay(closed([{RING: one, PIPE: one} for one in [few, many] * 3], 2000), policy, "shown")
+    looks = [round(now, 9) for *_, now, latency in policy.seen if latency == 1e4]
+    assert looks == [0.42, 0.44, 0.88, 1.3, 1.32]
+
+
 class Leaving(Policy):
     """By the server from the third window on; remembers what it was told of the network."""
 

@@ -20,7 +20,8 @@ import pytest
 from channels import HANG, Start, eventually, is_of
 
 import cwasi_fastpath as cwasi
-from cwasi_fastpath import guest_cores, observing, placing, steward
+from cwasi_fastpath import guest_cores, observing, pace, placing, steward
+from cwasi_fastpath.bench.looking import MESSAGES, SECONDS, looking
 from cwasi_fastpath.guest_cores import GuestCores
 from cwasi_fastpath.kept import Kept
 from cwasi_fastpath.metrics import Observation, queued, sane
@@ -32,6 +33,7 @@ from cwasi_fastpath.policy import Cores, Decision, EdgeHistory, Limits, Objectiv
 RING, PIPE, TCP, REDIS = map(Way, Transport)
 ONE, TWO = Way(Transport.RING, Cores.ONE), Way(Transport.RING, Cores.TWO)
 CORES = sorted(os.sched_getaffinity(0))
+ENDS = ("source", "sink")
 SIZE = 100
 
 Answer = Callable[[Request], Any]
@@ -398,7 +400,7 @@ def test_of_a_policy_that_hangs_there_is_one_thread(
             run.running.result(HANG)
         [thread] = stewards()
         count, size = "2000000000", str(SIZE)
-        more = [host.load(guests / f"{name}.wasm", f"{name}2", arguments=(count, size)) for name in ("source", "sink")]
+        more = [host.load(guests / f"{name}.wasm", f"{name}2", arguments=(count, size)) for name in ENDS]
         host.connect("more", *more, ports=("out", "in"))
         running = start(lambda: host.run(*more))
         asked = len(policy.asked)
@@ -412,6 +414,39 @@ def test_of_a_policy_that_hangs_there_is_one_thread(
         with suppress(cwasi.GuestExit):
             running.result(HANG)
     assert not stewards()
+
+
+def test_guests_that_begin_are_noticed_at_once(
+    guests: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it is to the next look."""
+    with cwasi.Host(policy=Told()) as host:
+        run = Run(host, guests, start)
+        run.until(lambda: host._steward._running == {"source", "sink"})
+        monkeypatch.setattr(pace, "QUICKEST", 10 * HANG)
+        more = [host.load(guests / f"{name}.wasm", f"{name}2", arguments=("2000000000", "9")) for name in ENDS]
+        host.connect("more", *more, ports=("out", "in"))
+        looked = host._steward._looked_at
+        eventually(lambda: host._steward._looked_at != looked)   # the last for a long time
+        running = start(lambda: host.run(*more))
+        eventually(lambda: len(host._steward._running) == 4 or running.done())
+        host.stop()
+        with suppress(cwasi.GuestExit):
+            running.result(HANG)
+        with suppress(cwasi.GuestExit):
+            run.running.result(HANG)
+
+
+def test_what_came_before_a_rush_is_not_of_its_window() -> None:
+    policy = Told()
+    with looking(3) as looks:
+        looks.steward._host.policy = policy
+        looks.carry(1.0)
+        looks.steward._begin_windows(looks._now + 0.05)
+        looks.carry(1.0)
+        looks.look()
+    seen = [request.observation for request in policy.asked]
+    assert [one and (one.messages, round(one.seconds or 0.0, 3)) for one in seen] == [(MESSAGES, SECONDS - 0.05)] * 3
 
 
 def test_nothing_goes_on_when_the_host_is_closed_in_a_run(guests: Path, start: Start) -> None:
@@ -546,6 +581,27 @@ def test_the_load_of_others_is_known_from_the_first_look(monkeypatch: pytest.Mon
     assert load.others == pytest.approx({0: 1.0, 1: 0.0})
     load.look(1.2, {})
     assert 0 < load.others[0] < 1 and 0 < load.others[1] < 1, "from then on it is smoothed"
+
+
+def test_in_a_very_short_time_the_load_of_others_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel counts in hundredths of a second."""
+    looks = iter([{0: 0, 1: 0}, {0: 10**8, 1: 5 * 10**7}])
+    monkeypatch.setattr(placing, "busy_ns", lambda: next(looks))
+    load = Load([0, 1])
+    load.look(1.0, {})
+    load.look(1.01, {0: 1e7, 1: 1e7})
+    assert load.others == {0: 0.0, 1: 0.0}
+    load.look(1.1, {1: 4e7})
+    assert load.others == pytest.approx({0: 0.9, 1: 0.0}), "what ours did before is not forgotten"
+
+
+def test_what_a_guest_did_that_has_begun_since_is_not_taken_for_others() -> None:
+    mine = SimpleNamespace(thread=SimpleNamespace(number=threading.get_native_id()))
+    cores = GuestCores()
+    assert not cores.times({}, 1.0)
+    first = cores.times(cast(Any, {"mine": mine}), 1.1)["mine"]
+    assert first.ran > 0
+    assert 0 <= cores.times(cast(Any, {"mine": mine}), 1.2)["mine"].ran < first.ran, "since then"
 
 
 def test_a_thread_of_ours_that_ran_on_two_cores_is_not_taken_for_others(monkeypatch: pytest.MonkeyPatch) -> None:

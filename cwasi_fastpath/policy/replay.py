@@ -21,6 +21,7 @@ from ..modes import Locality
 from .decision import Objective, Policy, Request, ruled_out_way
 from .history import EdgeHistory
 from .outlook import switch_ns
+from .rush import PEEK_SECONDS, Rushes, rushes
 from .told_network import ToldNetwork
 from .trace import Block, Measured, Trace
 from .way import Way
@@ -29,7 +30,9 @@ GOOD = 1.05
 """A way on which a message costs at most so many times what it does on the best is as good."""
 ADAPTED_SECONDS, ADAPTED_MESSAGES = 0.1, 1000
 LOOK_SECONDS = 0.05
-"""A policy is asked again after so long, as by a host."""
+"""A policy is asked again after so long, as by a host;"""
+RUSH_SECONDS = 2 * PEEK_SECONDS
+"""and after so long where suddenly far more messages come: until that is seen, and for a window of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ def replay(trace: Trace, policy: Policy, name: str, objective: Objective | None 
     wanted = objective or Objective()
     request = Request(trace.blocks[0].facts, objective=wanted)
     current: Way | None = None
-    stints, costs, network = [], [], ToldNetwork()
+    stints, costs, network, looks = [], [], ToldNetwork(), _Looks()
     switches = forced = refused = 0
     behind = 0.0   # seconds that slow ways have taken longer than the blocks they were taken in
     for number, block in enumerate(trace.blocks):
@@ -121,7 +124,8 @@ def replay(trace: Trace, policy: Policy, name: str, objective: Objective | None 
                 current, request = way, _switched(request, now, way, forced=True)
         done, more = 0, True
         while more:
-            stint = _stint(number, block, current, done, spent)
+            look = looks.seconds(block, current, block.at + behind + spent, request.observation)
+            stint = _stint(number, block, current, done, spent, look)
             stints.append(stint)
             done, spent = done + stint.messages, spent + stint.seconds
             more = done < block.messages
@@ -144,18 +148,35 @@ def replay(trace: Trace, policy: Policy, name: str, objective: Objective | None 
     return Replay(name, tuple(stints), tuple(costs), switches, forced, refused)
 
 
-def _stint(number: int, block: Block, way: Way, done: int, spent: float) -> Stint:
-    """What comes after `done` messages, which took `spent` seconds, until the next look. The last lasts as long as the
-    block at least: its messages were not there sooner.
+class _Looks:
+    """When a host looks."""
+
+    def __init__(self) -> None:
+        self._rushes = Rushes()
+
+    def seconds(self, block: Block, way: Way, now: float, before: Observation | None) -> float:
+        """From now to the next time. before: what it has seen in the last window."""
+        rate = block.measured[way].rate
+        if rate is None or before is None or before.rate is None or not self._rushes.due(now):
+            return LOOK_SECONDS
+        if not rushes(rate, before.rate):
+            return LOOK_SECONDS
+        self._rushes.answer(now)
+        return RUSH_SECONDS
+
+
+def _stint(number: int, block: Block, way: Way, done: int, spent: float, look: float) -> Stint:
+    """What comes after `done` messages, which took `spent` seconds, until the next look, after so many seconds. The
+    last lasts as long as the block at least: its messages were not there sooner.
     """
     one, left, half = block.measured[way], block.messages - done, None
-    if one.halves is not None and (done or _seconds(one, left) > LOOK_SECONDS):
+    if one.halves is not None and (done or _seconds(one, left) > look):
         half = int(done >= middle_of(block))
         one, left = one.halves[half], (block.messages if half else middle_of(block)) - done
     takes = _seconds(one, left)
-    looks = ceil(takes / LOOK_SECONDS)
-    if looks > 1:
-        count = ceil(left / looks)
+    parts = takes / look if look < LOOK_SECONDS else ceil(takes / look)   # what is left after a rush comes later
+    if parts > 1:
+        count = ceil(left / parts)
         return Stint(number, way, count, takes * count / left, half)
     last = done + left >= block.messages
     return Stint(number, way, left, max(takes, block.seconds - spent) if last else takes, half)

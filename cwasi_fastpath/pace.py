@@ -1,0 +1,55 @@
+"""When a steward looks: several times a second while messages come, seldom while none do, and soon when they begin to,
+or to rush. It takes no more than a 100th of a core.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from .peeks import Peeks
+from .policy.rush import PEEK_SECONDS
+
+QUICKEST, SLOWEST = 0.05, 1.0
+"""Seconds between two looks: while messages come, and while none do."""
+SHARE = 0.01
+"""Of a core, which it may take."""
+_LONGEST = 30.0
+
+
+class Pace:
+    """Of one steward's thread."""
+
+    def __init__(self) -> None:
+        self._interval = self._least = QUICKEST
+        """Seconds to the next look; and the same if messages come."""
+
+    def wait(self, peeks: Peeks, rush: Callable[[float], None], news: threading.Event) -> bool:
+        """Until it is time for a look, or there is news: whether there is. rush: told of one when it is seen; then it
+        is time as soon as there is a window of it.
+        """
+        until = time.monotonic() + self._interval
+        pause = self._pause(peeks)
+        while not news.wait(min(pause, max(0.0, until - time.monotonic()))):
+            now = time.monotonic()
+            if now >= until:
+                return False
+            came, rushed = peeks.peek(now)
+            if rushed:
+                rush(now)
+                until = now + PEEK_SECONDS
+            elif came:
+                until = min(until, now + self._least)
+        return True
+
+    def _pause(self, peeks: Peeks) -> float:
+        """Seconds from one peek to the next. Whose looks take long is not looked at more often."""
+        if self._least > QUICKEST or not peeks.worthwhile():
+            return self._interval
+        return min(QUICKEST, max(PEEK_SECONDS, self._interval / 5))
+
+    def looked(self, busy: bool, took: float) -> None:
+        """busy: messages had come, or there was news. took: seconds of CPU, since the look before."""
+        self._least = min(_LONGEST, max(QUICKEST, took / SHARE))
+        self._interval = max(self._least, QUICKEST if busy else min(SLOWEST, 2 * self._interval))

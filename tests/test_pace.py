@@ -1,0 +1,123 @@
+"""When a steward looks. The clock and the waiting are the tests'."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from cwasi_fastpath import pace
+from cwasi_fastpath.pace import Pace
+from cwasi_fastpath.peeks import Peeks
+
+
+class Seen(Peeks):
+    """Sees what the test says, by the time since it began, ms."""
+
+    def __init__(self, what: Callable[[int], tuple[bool, bool]] = lambda ms: (False, False)) -> None:
+        super().__init__()
+        self.what, self.at = what, list[int]()
+
+    def worthwhile(self) -> bool:
+        return True
+
+    def peek(self, now: float) -> tuple[bool, bool]:
+        self.at.append(round(1000 * now))
+        return self.what(self.at[-1])
+
+
+class Clock(threading.Event):
+    """Waiting is what makes it go on; and for nothing else."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.now = 0.0
+        monkeypatch.setattr(pace.time, "monotonic", lambda: self.now)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        self.now += timeout
+        return self.is_set()
+
+    @property
+    def ms(self) -> int:
+        return round(1000 * self.now)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def idle(looks: int) -> Pace:
+    """After so many looks at which nothing had come."""
+    found = Pace()
+    for _ in range(looks):
+        found.looked(False, 0.0)
+    return found
+
+
+def unexpected(now: float) -> None:
+    raise AssertionError(f"a rush at {now}")
+
+
+def test_nothing_new(clock: Clock) -> None:
+    seen, one = Seen(), Pace()
+    assert not one.wait(seen, unexpected, clock) and clock.ms == 50
+    assert seen.at == [10, 20, 30, 40]
+
+
+def test_it_looks_less_often_while_nothing_comes_and_does_not_count_more_often_for_that(clock: Clock) -> None:
+    seen, one = Seen(), idle(1)
+    one.wait(seen, unexpected, clock)
+    assert clock.ms == 100 and seen.at == [20, 40, 60, 80]
+    clock.now = 0.0
+    one = idle(9)
+    seen.at.clear()
+    one.wait(seen, unexpected, clock)
+    assert clock.ms == 1000 and seen.at == list(range(50, 1000, 50))
+
+
+def test_messages_after_a_pause_are_looked_at_soon(clock: Clock) -> None:
+    one = idle(9)
+    assert not one.wait(Seen(lambda ms: (ms >= 300, False)), unexpected, clock)
+    assert clock.ms == 350
+
+
+def test_messages_that_came_all_the_time_change_nothing(clock: Clock) -> None:
+    one = Pace()
+    one.looked(True, 0.0)
+    one.wait(Seen(lambda ms: (True, False)), unexpected, clock)
+    assert clock.ms == 50
+
+
+@pytest.mark.parametrize("looks, seen, looked", [(0, 20, 30), (0, 40, 50), (9, 300, 310)])
+def test_a_rush_is_looked_at_after_a_window_of_it(clock: Clock, looks: int, seen: int, looked: int) -> None:
+    told: list[int] = []
+    one = idle(looks)
+    one.wait(Seen(lambda ms: (ms >= seen, ms == seen)), lambda now: told.append(round(1000 * now)), clock)
+    assert told == [seen] and clock.ms == looked
+
+
+def test_whose_looks_take_long_is_looked_at_seldom(clock: Clock) -> None:
+    """Whatever happens."""
+    one = Pace()
+    one.looked(True, 0.002)
+    seen = Seen(lambda ms: (True, True))
+    one.wait(seen, unexpected, clock)
+    assert clock.ms == 200 and not seen.at
+    one.looked(False, 1.0)
+    clock.now = 0.0
+    one.wait(seen, unexpected, clock)
+    assert clock.ms == 30_000 and not seen.at
+
+
+def test_nothing_is_counted_where_nothing_can_rush(clock: Clock) -> None:
+    Pace().wait(Peeks(), unexpected, clock)
+    assert clock.ms == 50
+
+
+def test_news_is_looked_at_once(clock: Clock) -> None:
+    clock.set()
+    assert idle(9).wait(Seen(), unexpected, clock)
