@@ -30,7 +30,15 @@ def costs(redis: str | None = None) -> Costs:
     machine is in now, if it has. redis: a server's URL. Raises RedisUnavailable.
     """
     parts = _parts()
-    found = calibrated.suiting(calibrated.load()[0], parts.hop, redis)
+    return _costs(parts, calibrated.suiting(calibrated.load()[0], parts.hop, redis), redis)
+
+
+def costs_by(found: Calibration, redis: str | None = None) -> Costs:
+    """As costs(), with this, whatever is kept. Raises RedisUnavailable."""
+    return _costs(_parts(), found, redis)
+
+
+def _costs(parts: Any, found: Calibration | None, redis: str | None) -> Costs:
     return Costs(
         syscall=parts.syscall,
         copy_byte=parts.copy_byte,

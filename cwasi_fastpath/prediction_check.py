@@ -1,14 +1,17 @@
 """How far the cost model is off on this machine: at sizes that were not calibrated, and at rates, for each way.
 
-Everything is measured twice: no prediction can be nearer than two measurements are to each other.
+Machines are not the same from one second to the next. So in each of several rounds the machine is calibrated anew, and
+then measured; what counts are the medians. No prediction can be nearer than two measurements are to each other: how far
+apart those of every other round are is told, too, and how far off predictions are by what was calibrated before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean, median
 
-from . import paced_ways, timed_ways
+from . import calibration, paced_ways, timed_ways
 from .policy import Conditions, Cores, Costs, Way
 from .policy.model import estimate
 from .policy.way import FREE_RING, TWO_CORES
@@ -21,6 +24,8 @@ RATED_SIZES = (256, 8 << 10, 64 << 10)
 RATES = (1_000, 5_000, 20_000)
 """Messages a second: at the lowest receivers sleep in between."""
 
+ROUNDS = 6
+
 _BUSIEST = 0.5
 """Of what the way can carry; above that the queue is what counts, and it is never the same twice."""
 _PACED, _PACED_SECONDS, _FEWEST = 400, 0.05, 3
@@ -30,18 +35,23 @@ _TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One prediction, and what was measured; ns."""
+    """One prediction, and what was measured; ns, medians of the rounds."""
 
     way: str
     size: int
     rate: int
     """Messages a second; 0: one at a time, to and fro."""
     predicted: float
+    """By what was calibrated in the same round."""
+    kept: float
+    """By what was calibrated before."""
     measured: float
+    once: float
+    """What was measured in every other round;"""
     again: float
-    """What was measured the second time."""
+    """and in the others."""
     parked: float = 0.0
-    """How often (0 to 1) the receiver slept, the first time; a prediction is told."""
+    """How often (0 to 1) the receiver slept; predictions are told."""
 
     @property
     def error(self) -> float:
@@ -54,9 +64,14 @@ class Case:
         return (self.predicted - self.measured) / self.measured
 
     @property
+    def error_kept(self) -> float:
+        """The error by what was calibrated before."""
+        return abs(self.kept - self.measured) / self.measured
+
+    @property
     def noise(self) -> float:
         """How far off the second measurement is, as a prediction of the first."""
-        return abs(self.again - self.measured) / self.measured
+        return abs(self.again - self.once) / self.once
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +83,46 @@ class _Seen:
     together: float | None = None
     """Of ends that the kernel places: for what part (0 to 1) they shared a core."""
 
+    @property
+    def way(self) -> Way:
+        assert self.conditions.way is not None
+        return self.conditions.way
 
-def check(costs: Costs, redis: str | None = None) -> list[Case]:
-    """What others have disturbed is left out. Raises what calibrate raises."""
-    ways = timed_ways.ways(redis)
-    rounds = []
-    for _ in range(2):
+    @property
+    def size(self) -> int:
+        return int(self.conditions.size)
+
+    @property
+    def rate(self) -> int:
+        return int(self.conditions.rate)
+
+    def predicted(self, costs: Costs) -> float:
+        """What it should have been."""
+        return estimate(costs, self.way, self.conditions, self.together).latency
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """A measurement, and what was predicted, ns."""
+
+    round: int
+    seen: _Seen
+    fresh: float
+    kept: float
+
+
+def check(kept: Costs, redis: str | None = None, rounds: Iterable[object] = range(ROUNDS)) -> list[Case]:
+    """kept: what was calibrated before. rounds: two at least. What others have disturbed in each round is left out.
+    Raises what calibrate raises.
+    """
+    ways, cells = timed_ways.ways(redis), dict[tuple[Way, int, int], list[_Compared]]()
+    for number, _ in enumerate(rounds):
+        fresh = calibration.costs_by(calibration.calibrate(redis), redis)
         with timed_ways.all_sides(ways, redis, max(SIZES)) as sides:
-            rounds.append([*_at_sizes(sides), *_at_rates(sides, costs)])
-    return [_case(costs, one, again) for one, again in zip(*rounds, strict=True) if one and again]
+            for seen in (*_at_sizes(sides), *_at_rates(sides, kept)):
+                cell = cells.setdefault((seen.way, seen.size, seen.rate), [])
+                cell.append(_Compared(number, seen, seen.predicted(fresh), seen.predicted(kept)))
+    return [case for cell in cells.values() if (case := _case(cell)) is not None]
 
 
 def _at_sizes(sides: timed_ways.Sides) -> Iterator[_Seen]:
@@ -85,15 +131,17 @@ def _at_sizes(sides: timed_ways.Sides) -> Iterator[_Seen]:
             yield _seen(way, size, message.latency.ns, message.parked, message.together)
 
 
-def _at_rates(sides: timed_ways.Sides, costs: Costs) -> Iterator[_Seen | None]:
+def _at_rates(sides: timed_ways.Sides, costs: Costs) -> Iterator[_Seen]:
     for way, pair in sides.items():
         if way.cores is Cores.ONE or TWO_CORES not in sides:   # who keeps time there keeps the receiver from its core
             continue
         for size in RATED_SIZES:
             paced_ways.warm(*pair, size)
             for rate in RATES:
-                if rate * estimate(costs, way, Conditions(float(size))).stream < _BUSIEST * 1e9:
-                    yield _at_rate(way, pair, size, rate)
+                if rate * estimate(costs, way, Conditions(float(size))).stream >= _BUSIEST * 1e9:
+                    continue
+                if (seen := _at_rate(way, pair, size, rate)) is not None:
+                    yield seen
 
 
 def _at_rate(way: Way, pair: tuple[Side, Side], size: int, rate: int) -> _Seen | None:
@@ -112,8 +160,16 @@ def _seen(way: Way, size: int, ns: float, parked: float, together: float, rate: 
     return _Seen(ns, conditions, together if way == FREE_RING else None)
 
 
-def _case(costs: Costs, one: _Seen, again: _Seen) -> Case:
-    seen = one.conditions
-    assert seen.way is not None
-    predicted = estimate(costs, seen.way, seen, one.together).latency
-    return Case(str(seen.way), int(seen.size), int(seen.rate), predicted, one.ns, again.ns, seen.parked)
+def _case(cell: Sequence[_Compared]) -> Case | None:
+    """None where there are not two measurements."""
+    once, again = ([one.seen.ns for one in cell if one.round % 2 == half] for half in (0, 1))
+    if not once or not again:
+        return None
+    seen = cell[0].seen
+    return Case(
+        str(seen.way), seen.size, seen.rate,
+        predicted=median(one.fresh for one in cell),
+        kept=median(one.kept for one in cell),
+        measured=median([*once, *again]), once=median(once), again=median(again),
+        parked=fmean(one.seen.conditions.parked for one in cell),
+    )  # fmt: skip

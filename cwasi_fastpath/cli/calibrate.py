@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--redis", metavar="URL", help="Measure this server, too.")
 @click.option("--force", is_flag=True, help="Measure also where something that suits is kept.")
-@click.option("--check", is_flag=True, help="Also measure how far predictions are off, in some seconds.")
+@click.option("--check", is_flag=True, help="Also measure how far predictions are off, in half a minute.")
 @click.option("-o", "--html", type=click.Path(dir_okay=False, path_type=Path),
               help="Write a page with plots of that to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
@@ -92,15 +92,24 @@ def _print(found: Calibration, when: str) -> None:
 
 
 def _checked(redis: str | None) -> list[Case]:
-    from .. import calibration, prediction_check
+    from rich.progress import track
 
-    return prediction_check.check(calibration.costs(redis), redis)
+    from .. import calibration, prediction_check
+    from . import console
+
+    shown = console(sys.stderr)
+    rounds = track(range(prediction_check.ROUNDS), "checking", console=shown, transient=True,
+                   disable=not shown.is_terminal)  # fmt: skip
+    return prediction_check.check(calibration.costs(redis), redis, rounds)
 
 
 def _cases(cases: list[Case]) -> dict[str, Any]:
     from dataclasses import asdict
 
-    return {"cases": [{**asdict(case), "error": case.error, "noise": case.noise} for case in cases]} if cases else {}
+    def plain(case: Case) -> dict[str, Any]:
+        return {**asdict(case), "error": case.error, "error_kept": case.error_kept, "noise": case.noise}
+
+    return {"cases": list(map(plain, cases))} if cases else {}
 
 
 def _print_errors(cases: list[Case]) -> None:
@@ -117,10 +126,11 @@ def _print_errors(cases: list[Case]) -> None:
     for row in _quartiles(cases):
         table.add_row(*row)
     console(sys.stdout).print(table)
+    click.echo("before: half, by what was calibrated before; the others by what was calibrated at the same time")
     click.echo("noise: half of what was measured twice differs by more; no prediction can be better")
 
 
-_HEADINGS = ("way", "cases", "a quarter below", "half", "three quarters", "the worst", "too much by", "noise")
+_HEADINGS = ("way", "cases", "a quarter below", "half", "three quarters", "the worst", "too much by", "before", "noise")
 
 
 def _quartiles(cases: Sequence[Case]) -> Iterator[tuple[str, ...]]:
@@ -131,8 +141,8 @@ def _quartiles(cases: Sequence[Case]) -> Iterator[tuple[str, ...]]:
         those = [case for case in cases if way in (case.way, "all")]
         errors = [case.error for case in those]
         cuts = quantiles(errors, n=4, method="inclusive") if len(errors) > 1 else 3 * errors
-        bias, noise = median(case.deviation for case in those), median(case.noise for case in those)
-        yield way, str(len(those)), *(f"{part:.0%}" for part in (*cuts, max(errors), bias, noise))
+        more = zip(*((case.deviation, case.error_kept, case.noise) for case in those), strict=True)
+        yield way, str(len(those)), *(f"{part:.0%}" for part in (*cuts, max(errors), *map(median, more)))
 
 
 def _page(found: Calibration, cases: Sequence[Case]) -> str:

@@ -29,8 +29,9 @@ def page(
     return document(
         "How far predictions are off",
         f"{facts(told)}{table(headings, rows)}"
-        '<p class="dim">Errors are parts of what was measured. Noise: everything is measured twice, and half of the '
-        "second measurements are farther than this from the first.</p>"
+        '<p class="dim">Errors are parts of what was measured. All figures are medians of several rounds, in each of '
+        "which the machine was calibrated and then measured. Before: half of the errors by what was calibrated before. "
+        "Noise: half of what was measured in every other round is farther than this from what was in the others.</p>"
         f"<h2>Predicted against measured</h2>{names}{_scatter(ways)}"
         '<p class="dim">A message one way. Up: predicted; to the right: measured. '
         f"Grey: off by no more than {_BAND:.0%}.</p>"
