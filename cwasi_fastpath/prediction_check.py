@@ -24,7 +24,7 @@ RATED_SIZES = (256, 8 << 10, 64 << 10)
 RATES = (1_000, 5_000, 20_000)
 """Messages a second: at the lowest receivers sleep in between."""
 
-ROUNDS = 6
+ROUNDS = 8
 
 _BUSIEST = 0.5
 """Of what the way can carry; above that the queue is what counts, and it is never the same twice."""

@@ -120,7 +120,7 @@ def _print_errors(cases: list[Case]) -> None:
 
     title = "How far predictions are off, at sizes and rates that were not calibrated"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column(_HEADINGS[0])
+    table.add_column(_HEADINGS[0], no_wrap=True)
     for heading in _HEADINGS[1:]:
         table.add_column(heading, justify="right")
     for row in _quartiles(cases):
