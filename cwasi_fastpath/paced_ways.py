@@ -33,7 +33,7 @@ _SLEEPS = 0.9
 _BUSIEST = 0.5
 """Of a pause: with less of it left, the next message waits for the one before."""
 _STALLED_NS = 250_000.0
-"""No wake takes so long: who is that much later waited for a core that others had, for a part of their slice."""
+"""No wakes take so long: who is that much later waited for a core that others had, for a part of their slice."""
 _UNDISTURBED = 0.75
 """Of the messages at least, or others had the cores."""
 _WARM_BYTES = 3 << 20
@@ -118,4 +118,5 @@ def _more(way: Way, pair: tuple[Side, Side], size: int, pause: int, count: int, 
         return None
     if way == FREE_RING and seen.together:
         return None
-    return max(0.0, seen.ns - ready)
+    more = max(0.0, seen.ns - ready)
+    return more if more <= _STALLED_NS else None

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from channels import HANG
@@ -243,6 +243,18 @@ def test_who_waited_for_a_core_does_not_count_and_where_most_did_nothing_is_know
     assert paced_ways.undisturbed([1000.0] * 9 + [3e6]) == 1000.0
     assert paced_ways.undisturbed([500.0] * 9 + [40_000.0]) == 4450.0, "a sleeper does"
     assert paced_ways.undisturbed([1000.0, 1000.0, 3e6, 3e6]) is None
+
+
+def test_a_pause_after_which_others_had_the_cores_each_time_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a server has to wait for the core of who keeps time."""
+    took = {1024: 250e3, 96 << 10: 260e3}
+    monkeypatch.setattr(paced_ways, "warm", lambda *args: None)
+    monkeypatch.setattr(paced_ways, "paced", lambda *args: paced_ways.Paced(took[args[2]], 1.0, 0.0))
+    sides = cast(timed_ways.Sides, {Way(Transport.REDIS): (None, None)})
+    found = paced_ways.rest_times(sides, lambda way, size: 100e3)[Way(Transport.REDIS)]
+    assert [(rest.pause, rest.ns) for rest in found] == [(3e5, 150e3), (2e6, 150e3)]
+    took[1024] = 2.2e6
+    assert not paced_ways.rest_times(sides, lambda way, size: 100e3)
 
 
 def test_two_ends_pass_messages_with_pauses() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -70,8 +71,22 @@ class Edge:
                 yield begin, end - begin
 
 
+def _always(srtt: float, now: float) -> float:
+    return srtt
+
+
 def bad_from(begin: float, end: float = 1e9) -> Callable[[float], float]:
     return lambda now: BAD if begin <= now < end else GOOD
+
+
+def test_a_network_that_was_seen_is_no_guess() -> None:
+    """Though nothing of this machine was measured but its parts, and nobody tells what messages take."""
+    for srtt in (5e6, 100e6):
+        edge = Edge(partial(_always, srtt), CostPolicy(replace(COSTS, curves={})))
+        edge.run(0.5)
+        assert [way for _, way in edge.switches] == [REDIS]
+        history = edge.request.history
+        assert history is not None and not history.trials, "it was sure"
 
 
 def test_a_network_that_stays_bad_is_tried_a_window_at_a_time_and_less_and_less() -> None:

@@ -43,7 +43,9 @@ REGULAR = 0.25
 
 _ERROR_OF_WAITS = 0.3
 """How wrong what is not the service itself may be, one standard deviation, as a part of it: wakes, queues, contention,
-the network."""
+a network of which nothing was seen;"""
+_ERROR_OF_TOLD = 0.1
+"""and one of which was seen how long it takes there and back, or how much it gives."""
 
 _RHO = 0.98
 """Above this the queue is what the transport holds."""
@@ -200,10 +202,13 @@ def estimate(costs: Costs, way: Way, conditions: Conditions, together: float | N
     stream /= 1 - waits
     if transport is not Transport.RING and conditions.receivers > 1:
         latency += (conditions.receivers - 1) / 2 * stream   # sent to one after the other, also by a server
+    told = 0.0
     if conditions.far:
-        latency += _network(transport, conditions)
+        network, told = _network(transport, conditions)
+        latency += network
     if latency > served:
-        error = hypot(error, _ERROR_OF_WAITS * (latency - served) / latency)
+        guessed = latency - served - told
+        error = hypot(error * served, _ERROR_OF_WAITS * guessed, _ERROR_OF_TOLD * told) / latency
     if spins and rate:
         cpu += 2 * min(SPIN_NS, max(0.0, 1e9 / rate - stream))
     if not isfinite(latency + stream + cpu):
@@ -275,13 +280,14 @@ def crowded(share: float) -> int:
     return next((level for level, (bound, _) in enumerate(_CROWDED) if share < bound), len(_CROWDED) - 1)
 
 
-def _network(transport: Transport, conditions: Conditions) -> float:
-    """What was observed is the direct path; the one by way of a server is another."""
+def _network(transport: Transport, conditions: Conditions) -> tuple[float, float]:
+    """What it adds, and what of that was observed. That is of the direct path; the one by way of a server is another."""
     srtt = bandwidth = None
     if transport is Transport.TCP:
         srtt, bandwidth = conditions.srtt, conditions.network
-    latency = (_ASSUMED_SRTT if srtt is None else srtt) / 2
-    return latency + 1e9 * conditions.size / max(1.0, bandwidth or _ASSUMED_NETWORK)
+    half = (_ASSUMED_SRTT if srtt is None else srtt) / 2
+    carried = 1e9 * conditions.size / max(1.0, bandwidth or _ASSUMED_NETWORK)
+    return half + carried, (0.0 if srtt is None else half) + (carried if bandwidth else 0.0)
 
 
 def ways_of(ways: frozenset[Way]) -> list[Way]:
