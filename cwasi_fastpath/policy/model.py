@@ -281,7 +281,7 @@ def crowded(share: float) -> int:
 
 
 def _network(transport: Transport, conditions: Conditions) -> tuple[float, float]:
-    """What it adds, and what of that was observed. That is of the direct path; the one by way of a server is another."""
+    """What it adds, and what of that was seen: of the direct path; the one by way of a server is another."""
     srtt = bandwidth = None
     if transport is Transport.TCP:
         srtt, bandwidth = conditions.srtt, conditions.network
