@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ..steward import QUICKEST, SHARE
+from ..pace import QUICKEST, SHARE
 from .attended import message_ns
 from .decisions import Deciding
 from .goals import Goal
