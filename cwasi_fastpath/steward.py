@@ -122,7 +122,7 @@ class Steward:
             try:
                 busy = pace.wait(self._peeks, self._begin_windows, self._news)
                 self._news.clear()
-                if not self._stop.is_set():
+                if not self._stop.wait(pace.rest() if busy else 0.0):
                     busy |= self.look(time.monotonic(), self._stop)
             except Exception:   # guests go on without us
                 _log.exception("the steward looks again later")
