@@ -445,7 +445,8 @@ def test_guests_that_begin_one_after_the_other_are_looked_at_as_often_as_others(
     with cwasi.Host(policy=policy) as host:
         run = Run(host, guests, start)
         run.until(lambda: host._steward._looked_at is not None and not host._steward._news.is_set())
-        looked, brief = host._steward._looked_at, module('(module (memory (export "memory") 1) (func (export "_start")))')
+        looked = host._steward._looked_at
+        brief = module('(module (memory (export "memory") 1) (func (export "_start")))')
         host.run(host.load(brief, "more"))
         eventually(lambda: not host._steward._news.is_set())
         host.run(host.load(brief, "one"))
@@ -477,7 +478,8 @@ def test_what_seemed_a_rush_and_was_all_is_not_lost() -> None:
         looks.carry(0.34)
         looks.look()
         asked = [request.observation for request in policy.asked]
-        assert sorted(one.seconds for one in asked if one and one.seconds) == pytest.approx([0.05, 0.05, SECONDS - 0.05])
+        seconds = sorted(one.seconds for one in asked if one and one.seconds)
+        assert seconds == pytest.approx([0.05, 0.05, SECONDS - 0.05])
         assert sum(one.messages for one in asked if one) == 3 * MESSAGES
         looks.look()
         assert len(policy.asked) == 3
