@@ -148,10 +148,7 @@ class Steward:
 
     def look(self, now: float, stop: threading.Event) -> bool:
         """Whether any message was sent since the last time."""
-        busy = self._windows(now)
-        later = {id(kept) for kept, _ in busy}
-        busy += [(kept, seen) for kept, seen in self._cut if id(kept) not in later]   # what seemed a rush was all
-        self._cut = []
+        busy = self._with_cut(self._windows(now))
         self._peeks.looked(now)
         for kept, seen in busy:
             if stop.is_set():
@@ -161,8 +158,18 @@ class Steward:
         return bool(busy)
 
     def _begin_windows(self, now: float) -> None:
-        """What was until now is not what comes: it is left out, but where nothing comes."""
+        """What was until now is not what comes: it is left out, but where more was than comes."""
         self._cut = self._windows(now)
+
+    def _with_cut(self, later: Windows) -> Windows:
+        """The same, but for channels of which what seemed a rush was all."""
+        cut, self._cut = self._cut, []
+        found = {id(kept): (kept, seen) for kept, seen in later}
+        for kept, seen in cut:
+            _, after = found.get(id(kept), (kept, None))
+            if after is None or (after.rate or 0.0) < (seen.rate or 0.0):
+                found[id(kept)] = kept, seen
+        return list(found.values())
 
     def _windows(self, now: float) -> Windows:
         """What channels did until now: those that were busy, and had their turn."""

@@ -485,6 +485,19 @@ def test_what_seemed_a_rush_and_was_all_is_not_lost() -> None:
         assert len(policy.asked) == 3
 
 
+def test_a_rush_that_ends_as_it_is_seen_is_not_lost() -> None:
+    """What comes after it is little."""
+    policy = Told()
+    with looking(3) as looks:
+        looks.steward._host.policy = policy
+        for _ in range(50):
+            looks.carry(0.34)
+        looks.steward._begin_windows(looks._now + 0.05)
+        looks.carry(0.34)
+        looks.look()
+    assert [one.observation and one.observation.messages for one in policy.asked] == [50 * MESSAGES]
+
+
 def test_nothing_goes_on_when_the_host_is_closed_in_a_run(guests: Path, start: Start) -> None:
     policy = Told(in_turn(RING, PIPE, ONE))
     host = cwasi.Host(policy=policy)
