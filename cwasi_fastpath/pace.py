@@ -24,6 +24,10 @@ class Pace:
     def __init__(self) -> None:
         self._interval = self._least = QUICKEST
         """Seconds to the next look; and the same if messages come."""
+        self._looked_at = self._soonest = time.monotonic()
+        """When it looked last, or began; and when it may look, however much is new."""
+        self._owed = 0.0
+        """Seconds of CPU that it took more than its share."""
 
     def wait(self, peeks: Peeks, rush: Callable[[float], None], news: threading.Event) -> bool:
         """Until it is time for a look, or there is news: whether there is. rush: told of one when it is seen; then it
@@ -38,7 +42,7 @@ class Pace:
             came, rushed = peeks.peek(now)
             if rushed:
                 rush(now)
-                until = now + PEEK_SECONDS
+                until = self._soonest = now + PEEK_SECONDS
             elif came:
                 until = min(until, now + self._least)
         return True
@@ -49,7 +53,14 @@ class Pace:
             return self._interval
         return min(QUICKEST, max(PEEK_SECONDS, self._interval / 5))
 
+    def rest(self) -> float:
+        """Seconds until it may look, however much is new: a window of less says nothing, and looks take time."""
+        return max(0.0, self._soonest - time.monotonic())
+
     def looked(self, busy: bool, took: float) -> None:
         """busy: messages had come, or there was news. took: seconds of CPU, since the look before."""
-        self._least = min(_LONGEST, max(QUICKEST, took / SHARE))
+        now = time.monotonic()
+        self._owed = min(SHARE * _LONGEST, max(0.0, self._owed + took - SHARE * (now - self._looked_at)))
+        self._least = max(QUICKEST, self._owed / SHARE)
         self._interval = max(self._least, QUICKEST if busy else min(SLOWEST, 2 * self._interval))
+        self._looked_at, self._soonest = now, now + self._least

@@ -4,6 +4,7 @@ come, and that far more of them come than before.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from .endpoint import Endpoint
@@ -26,9 +27,9 @@ class Peeks:
         self._at = 0.0
         self._looked = [0] * len(senders)
         """and at the last look."""
-        self._looked_at = 0.0
+        self._looked_at: float | None = None
         self._rates = [0.0] * len(senders)
-        """Messages a second, between the last two looks."""
+        """Messages a second, between the last two looks; infinite where that is not known."""
         self._answered = Rushes()
 
     def worthwhile(self) -> bool:
@@ -38,8 +39,9 @@ class Peeks:
     def looked(self, now: float) -> None:
         """A window ends, and the next one begins."""
         self._count()
-        seconds = now - self._looked_at
-        if seconds > 0:
+        if self._looked_at is None:
+            self._rates = [math.inf if sent else 0.0 for sent in self._sent]
+        elif (seconds := now - self._looked_at) > 0:
             self._rates = [(new - old) / seconds for new, old in zip(self._sent, self._looked, strict=True)]
         self._looked, self._at, self._looked_at = self._sent.copy(), now, now
 

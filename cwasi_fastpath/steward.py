@@ -75,6 +75,8 @@ class Steward:
         """One of them decides on cores."""
         self._rota = Rota([])
         self._peeks = Peeks()
+        self._cut: Windows = []
+        """What channels did until a rush, since the look before it."""
         self._running: frozenset[str] = frozenset()
         self._looked_at: float | None = None
         self._cores = GuestCores()
@@ -120,7 +122,7 @@ class Steward:
             try:
                 busy = pace.wait(self._peeks, self._begin_windows, self._news)
                 self._news.clear()
-                if not self._stop.is_set():
+                if not self._stop.wait(pace.rest() if busy else 0.0):
                     busy |= self.look(time.monotonic(), self._stop)
             except Exception:   # guests go on without us
                 _log.exception("the steward looks again later")
@@ -146,18 +148,28 @@ class Steward:
 
     def look(self, now: float, stop: threading.Event) -> bool:
         """Whether any message was sent since the last time."""
-        busy = self._windows(now)
+        busy = self._with_cut(self._windows(now))
         self._peeks.looked(now)
         for kept, seen in busy:
             if stop.is_set():
                 break
-            kept.saw(replace(seen, burst=0.0) if answered(kept, seen, busy) else seen, now)
+            kept.saw(seen, now)
             self._consider(kept, now)
         return bool(busy)
 
     def _begin_windows(self, now: float) -> None:
-        """What was until now is not what comes: it is left out."""
-        self._windows(now)
+        """What was until now is not what comes: it is left out, but where more was than comes."""
+        self._cut = self._windows(now)
+
+    def _with_cut(self, later: Windows) -> Windows:
+        """The same, but for channels of which what seemed a rush was all."""
+        cut, self._cut = self._cut, []
+        found = {id(kept): (kept, seen) for kept, seen in later}
+        for kept, seen in cut:
+            _, after = found.get(id(kept), (kept, None))
+            if after is None or (after.rate or 0.0) < (seen.rate or 0.0):
+                found[id(kept)] = kept, seen
+        return list(found.values())
 
     def _windows(self, now: float) -> Windows:
         """What channels did until now: those that were busy, and had their turn."""
@@ -173,11 +185,14 @@ class Steward:
                 with suppress(OSError):   # then the kernel places them
                     self._cores.avoid_others(kept, self._active)
         windows = [(kept, self._observed(kept, counts, now, times)) for kept, counts in self._rota.next(before)]
-        return self._traced([(kept, seen) for kept, seen in windows if seen is not None], guests, now)
+        busy = self._traced([(kept, seen) for kept, seen in windows if seen is not None], guests, now)
+        return [
+            (kept, replace(seen, burst=0.0) if answered(kept, seen, busy) else seen) for kept, seen in busy
+        ]
 
     def _learn(self, guests: Mapping[str, Guest]) -> None:
         """Which channels there are between guests that run."""
-        self._running, before, self._active = frozenset(guests), self._active, []
+        self._running, before, self._active, self._cut = frozenset(guests), self._active, [], []
         pairs, led = pairs_among(self._host.channels, guests), set()
         self._active += [self._kept_of(sender, named) for sender, named in sent_by_name(guests.values())]
         self._active += [kept for one in self._spanned if (kept := self.advice.known(one)) is not None]

@@ -113,6 +113,43 @@ def test_whose_looks_take_long_is_looked_at_seldom(clock: Clock) -> None:
     assert clock.ms == 30_000 and not seen.at
 
 
+def test_what_a_look_takes_is_paid_by_the_time_before_it(clock: Clock) -> None:
+    """Who looks seldom can count messages in between all the same, and look soon when they come."""
+    one = idle(9)
+    one.wait(Seen(), unexpected, clock)
+    one.looked(False, 0.009)
+    seen = Seen()
+    one.wait(seen, unexpected, clock)
+    assert clock.ms == 2000 and seen.at == list(range(1050, 2000, 50))
+    one.looked(True, 0.012)
+    seen.at.clear()
+    one.wait(seen, unexpected, clock)
+    assert clock.ms == 2200 and not seen.at, "it took more than that"
+    one.looked(True, 0.0)
+    one.wait(seen, unexpected, clock)
+    assert clock.ms == 2250 and seen.at[:4] == [2210, 2220, 2230, 2240]
+
+
+def test_there_is_some_time_between_two_looks_whatever_is_new(clock: Clock) -> None:
+    one = Pace()
+    assert one.rest() == 0.0
+    one.looked(True, 0.0)
+    assert one.rest() == 0.05
+    clock.now = 0.02
+    one.looked(True, 0.002)
+    assert one.rest() == pytest.approx(0.18)
+    clock.now = 1.0
+    assert one.rest() == 0.0
+
+
+def test_a_rush_has_its_window_whatever_is_new(clock: Clock) -> None:
+    one = idle(9)
+
+    assert one.wait(Seen(lambda ms: (True, True)), lambda now: clock.set(), clock)
+    clock.now = 0.052   # it was told at once
+    assert one.rest() == pytest.approx(0.008)
+
+
 def test_nothing_is_counted_where_nothing_can_rush(clock: Clock) -> None:
     Pace().wait(Peeks(), unexpected, clock)
     assert clock.ms == 50

@@ -69,6 +69,23 @@ def test_it_is_a_rush_by_what_came_before(pairs: list[Pair]) -> None:
     assert peeks.peek(1.12) == (True, True), "41,000 a second"
 
 
+def test_of_who_has_sent_before_it_is_not_known_how_much_that_was(pairs: list[Pair]) -> None:
+    """The guests that run have changed, and what they send has not."""
+    carry(pairs[0], 500)
+    peeks = Peeks([sender for sender, _ in pairs])
+    peeks.looked(1.0)
+    carry(pairs[0], 200)
+    assert peeks.peek(1.01) == (True, False)
+    carry(pairs[1], 200)
+    assert peeks.peek(1.02) == (True, True), "it has just begun"
+    peeks.looked(1.1)
+    assert peeks.worthwhile()
+    carry(pairs[0], 400)
+    assert peeks.peek(1.61) == (True, False)
+    carry(pairs[0], 400)
+    assert peeks.peek(1.62) == (True, True)
+
+
 def test_there_are_times_at_which_none_can_be_seen(pairs: list[Pair]) -> None:
     """By then it takes no time to look."""
     sender, _ = pairs[0]

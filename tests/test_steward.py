@@ -8,6 +8,7 @@ import os
 import random
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -18,6 +19,7 @@ from typing import Any, cast
 
 import pytest
 from channels import HANG, Start, eventually, is_of
+from conftest import WriteModule
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import guest_cores, observing, pace, placing, steward
@@ -416,25 +418,42 @@ def test_of_a_policy_that_hangs_there_is_one_thread(
     assert not stewards()
 
 
-def test_guests_that_begin_are_noticed_at_once(
-    guests: Path, start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_guests_that_begin_are_noticed(guests: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long it is to the next look."""
+    monkeypatch.setattr(pace.Pace, "wait", lambda self, peeks, rush, news: news.wait(10 * HANG))
     with cwasi.Host(policy=Told()) as host:
         run = Run(host, guests, start)
         run.until(lambda: host._steward._running == {"source", "sink"})
-        monkeypatch.setattr(pace, "QUICKEST", 10 * HANG)
         more = [host.load(guests / f"{name}.wasm", f"{name}2", arguments=("2000000000", "9")) for name in ENDS]
         host.connect("more", *more, ports=("out", "in"))
-        looked = host._steward._looked_at
-        eventually(lambda: host._steward._looked_at != looked)   # the last for a long time
         running = start(lambda: host.run(*more))
         eventually(lambda: len(host._steward._running) == 4 or running.done())
+        assert not running.done()
         host.stop()
         with suppress(cwasi.GuestExit):
             running.result(HANG)
         with suppress(cwasi.GuestExit):
             run.running.result(HANG)
+
+
+def test_guests_that_begin_one_after_the_other_are_looked_at_as_often_as_others(
+    guests: Path, start: Start, module: WriteModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What there is in a window of a moment says nothing; and looks take time."""
+    monkeypatch.setattr(pace, "QUICKEST", 10 * HANG)
+    policy = Told()
+    with cwasi.Host(policy=policy) as host:
+        run = Run(host, guests, start)
+        run.until(lambda: host._steward._looked_at is not None and not host._steward._news.is_set())
+        looked = host._steward._looked_at
+        brief = module('(module (memory (export "memory") 1) (func (export "_start")))')
+        host.run(host.load(brief, "more"))
+        eventually(lambda: not host._steward._news.is_set())
+        host.run(host.load(brief, "one"))
+        time.sleep(0.2)
+        assert host._steward._looked_at == looked and not policy.asked
+        run.end()
+    assert not stewards()
 
 
 def test_what_came_before_a_rush_is_not_of_its_window() -> None:
@@ -447,6 +466,36 @@ def test_what_came_before_a_rush_is_not_of_its_window() -> None:
         looks.look()
     seen = [request.observation for request in policy.asked]
     assert [one and (one.messages, round(one.seconds or 0.0, 3)) for one in seen] == [(MESSAGES, SECONDS - 0.05)] * 3
+
+
+def test_what_seemed_a_rush_and_was_all_is_not_lost() -> None:
+    """Of those of which nothing more comes; and once."""
+    policy = Told()
+    with looking(3) as looks:
+        looks.steward._host.policy = policy
+        looks.carry(1.0)
+        looks.steward._begin_windows(looks._now + 0.05)
+        looks.carry(0.34)
+        looks.look()
+        asked = [request.observation for request in policy.asked]
+        seconds = sorted(one.seconds for one in asked if one and one.seconds)
+        assert seconds == pytest.approx([0.05, 0.05, SECONDS - 0.05])
+        assert sum(one.messages for one in asked if one) == 3 * MESSAGES
+        looks.look()
+        assert len(policy.asked) == 3
+
+
+def test_a_rush_that_ends_as_it_is_seen_is_not_lost() -> None:
+    """What comes after it is little."""
+    policy = Told()
+    with looking(3) as looks:
+        looks.steward._host.policy = policy
+        for _ in range(50):
+            looks.carry(0.34)
+        looks.steward._begin_windows(looks._now + 0.05)
+        looks.carry(0.34)
+        looks.look()
+    assert [one.observation and one.observation.messages for one in policy.asked] == [50 * MESSAGES]
 
 
 def test_nothing_goes_on_when_the_host_is_closed_in_a_run(guests: Path, start: Start) -> None:
