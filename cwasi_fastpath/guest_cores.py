@@ -14,8 +14,9 @@ from contextlib import suppress
 from .channel import Channel
 from .guest import Guest
 from .kept import Kept, pairs_of
-from .placing import Load, Ran, last_core, ran, sets
+from .placing import Load, sets
 from .policy import Cores
+from .thread_watch import Ran, Watch
 
 _THREADS = 64
 """Whose time in the run queue is looked at; with more guests than that it is not."""
@@ -29,8 +30,10 @@ class GuestCores:
     def __init__(self) -> None:
         self._usable = sorted(os.sched_getaffinity(os.getpid()))   # not of this thread alone
         self._load = Load(self._usable)
-        self._ran: dict[str, Ran] = {}
+        self._watches: dict[str, Watch] = {}
         """By guest."""
+        self._looked = False
+        """Not long ago: who is new since then has begun since."""
 
     def __len__(self) -> int:
         """How many there are."""
@@ -44,23 +47,34 @@ class GuestCores:
     def times(self, guests: Mapping[str, Guest], now: float) -> dict[str, Ran]:
         """What the thread of each guest did since the last look; and how busy the cores are with other things."""
         if len(guests) > _THREADS:
+            self.rest()
             return {}
+        for name in self._watches.keys() - guests.keys():
+            self._watches.pop(name).close()
         found, ours = {}, dict.fromkeys(self._usable, 0.0)
         for name, guest in guests.items():
             number = guest.thread.number
-            if number is None or (total := ran(number)) is None:
+            if number is None:
                 continue
-            found[name] = total.since(self._ran.get(name, Ran(0, 0)))   # it may have begun since
-            self._ran[name] = total
-            core = last_core(number)
+            new = name not in self._watches
+            watch = self._watches.setdefault(name, Watch(number))
+            did = watch.since()
+            if did is None or (new and not self._looked):
+                continue
+            found[name] = did
+            core = watch.last_core()
             if core in ours:
-                ours[core] += found[name].ran
+                ours[core] += did.ran
+        self._looked = True
         self._load.look(now, ours)
         return found
 
-    def forget_others(self) -> None:
-        """What they do is not seen any more, as nobody looks for some time."""
-        self._load = Load(self._usable)
+    def rest(self) -> None:
+        """Nobody looks for some time."""
+        for watch in self._watches.values():
+            watch.close()
+        self._load.close()
+        self._watches, self._load, self._looked = {}, Load(self._usable), False
 
     def pair(self, kept: Kept, pair: tuple[Guest, ...], active: Iterable[Kept]) -> None:
         """Its guests from now on; those before may run where they might."""

@@ -9,13 +9,15 @@ import time
 from collections.abc import Callable
 
 from .peeks import Peeks
-from .policy.rush import PEEK_SECONDS
+from .policy.rush import PEEK_SECONDS, WINDOW_SECONDS
 
 QUICKEST, SLOWEST = 0.05, 1.0
 """Seconds between two looks: while messages come, and while none do."""
 SHARE = 0.01
 """Of a core, which it may take."""
 _LONGEST = 30.0
+_WORTH = 0.1
+"""Whose looks take so much that they have to be farther apart is not looked at sooner."""
 
 
 class Pace:
@@ -42,14 +44,14 @@ class Pace:
             came, rushed = peeks.peek(now)
             if rushed:
                 rush(now)
-                until = self._soonest = now + PEEK_SECONDS
+                until = self._soonest = now + WINDOW_SECONDS
             elif came:
                 until = min(until, now + self._least)
         return True
 
     def _pause(self, peeks: Peeks) -> float:
         """Seconds from one peek to the next. Whose looks take long is not looked at more often."""
-        if self._least > QUICKEST or not peeks.worthwhile():
+        if self._least > _WORTH or not peeks.worthwhile():
             return self._interval
         return min(QUICKEST, max(PEEK_SECONDS, self._interval / 5))
 

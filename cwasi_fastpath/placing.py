@@ -12,12 +12,12 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 
 from .core_pair import pair, topology
 from .policy import Cores
+from .proc_file import ProcFile
 
+STAT = "/proc/stat"
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _SMOOTH = 0.05
 """Seconds over which the load of a core is smoothed: the kernel counts in hundredths, and who leaves is soon missed."""
@@ -111,31 +111,11 @@ def _possible(cores: set[int]) -> set[int]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What a thread did since it began, ns."""
-
-    ran: int
-    waited: int
-    """It could have run, but others had the core."""
-
-    def since(self, before: Ran) -> Ran:
-        return Ran(max(0, self.ran - before.ran), max(0, self.waited - before.waited))
-
-
-def ran(thread: int) -> Ran | None:
-    """Of a thread of this process; None where it is gone, or the kernel does not count this."""
-    try:
-        fields = Path(f"/proc/self/task/{thread}/schedstat").read_bytes().split()
-        return Ran(int(fields[0]), int(fields[1]))
-    except (OSError, ValueError, IndexError):
-        return None
-
-
 class Load:
     """How busy each core is, with what is not ours."""
 
     def __init__(self, cores: Iterable[int]) -> None:
+        self._stat = ProcFile(STAT)
         self._busy: dict[int, int] = {}
         """How long each core was, when that was looked at last,"""
         self._ours: Counter[int] = Counter()
@@ -151,7 +131,7 @@ class Load:
         self._ours.update(ours)
         if self._busy and 0 <= seconds < _SHORTEST:
             return
-        busy = busy_ns()
+        busy = busy_ns(self._stat)
         if self._busy and seconds > 0:
             weight = seconds / (seconds + _SMOOTH) if self._known else 1.0
             self._known = True
@@ -170,33 +150,31 @@ class Load:
         whole = sum(shares.values())
         return {core: share * min(1.0, most / whole) if whole else 0.0 for core, share in shares.items()}
 
+    def close(self) -> None:
+        """Nobody looks any more."""
+        self._stat.close()
+
     def freest(self, taken: Mapping[int, int]) -> Sequence[int]:
         """The cores, those first on which fewest of ours were placed, then those with the least else to do."""
         return sorted(self.others, key=lambda core: (taken.get(core, 0), round(self.others[core], 1), core))
 
 
-def busy_ns() -> dict[int, int]:
-    """By core, for how long it did anything since the machine started; empty where that cannot be seen."""
+def busy_ns(stat: ProcFile) -> dict[int, int]:
+    """By core, for how long it did anything since the machine started; empty where that cannot be seen. stat:
+    /proc/stat.
+    """
+    found = {}
     try:
-        lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+        for line in stat.read().split(b"\n"):
+            name, *fields = line.split() or [b""]
+            if not name.startswith(b"cpu"):
+                break   # they come first
+            if name[3:].isdigit() and len(fields) >= 8:
+                user, nice, system, _idle, _io, interrupts, soft, steal = map(int, fields[:8])
+                found[int(name[3:])] = (user + nice + system + interrupts + soft + steal) * _TICK_NS
     except (OSError, ValueError):
         return {}
-    found = {}
-    for line in lines:
-        name, *fields = line.split() or [""]
-        if name.startswith("cpu") and name[3:].isdigit() and len(fields) >= 8:
-            user, nice, system, _idle, _io, interrupts, soft, steal = map(int, fields[:8])
-            found[int(name[3:])] = (user + nice + system + interrupts + soft + steal) * _TICK_NS
     return found
-
-
-def last_core(thread: int) -> int | None:
-    """On which a thread of this process ran last."""
-    try:
-        text = Path(f"/proc/self/task/{thread}/stat").read_text(encoding="ascii", errors="replace")
-        return int(text.rpartition(")")[2].split()[36])
-    except (OSError, ValueError, IndexError):
-        return None
 
 
 def sets(cores: Cores, usable: Sequence[int]) -> tuple[set[int], set[int]] | None:

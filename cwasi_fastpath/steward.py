@@ -28,12 +28,12 @@ from .named_channel import Counted, NamedChannel
 from .observing import Counts, total
 from .pace import Pace
 from .peeks import Peeks
-from .placing import Ran
 from .policy import Cores, Decision, EdgeHistory, Request, Way
 from .policy.decision import ruled_out_way
 from .rota import Rota
 from .soundings import Soundings
 from .spanned import SpannedChannel
+from .thread_watch import Ran
 
 THREAD = "cwasi steward"
 """The name of the thread."""
@@ -138,7 +138,7 @@ class Steward:
                 kept.waits = False
                 with suppress(OSError):
                     self._cores.place(kept, Cores.FREE, self._active)
-            self._cores.forget_others()
+            self._cores.rest()
             self._soundings.end()
             self._thread = None
             self._life.notify_all()

@@ -41,6 +41,8 @@ LAYERS = [
     {"transport"},
     {"sender", "receiver", "tidy"},
     {"endpoint", "watch", "attribution", "host_functions", "observing", "placing", "tally"},
+    {"thread_watch"},
+    {"proc_file"},
     {"host_statistics"},
     {"census", "explanation_asked"},
     {"registry", "description"},

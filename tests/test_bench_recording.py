@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from statistics import mean
 
@@ -182,14 +182,13 @@ def test_what_others_take_is_measured_of_each_way(monkeypatch: pytest.MonkeyPatc
 
 def test_what_nobody_was_known_to_take(monkeypatch: pytest.MonkeyPatch) -> None:
     """By what the kernel counts, over some looks; what we took ourselves, or a neighbour, is not in it."""
-    with neighbours([max(os.sched_getaffinity(0))]) as pids:
-        busy = recording.Busy(pids)
+    with neighbours([max(os.sched_getaffinity(0))]) as pids, closing(recording.Busy(pids)) as busy:
         clock, ours, theirs = iter(range(0, 10**9, 10**8)), 2, 3
         took = iter([0, 10, 30, 60, 100])
         monkeypatch.setattr(time, "monotonic_ns", lambda: next(clock))
         monkeypatch.setattr(time, "process_time_ns", lambda: ours)
         monkeypatch.setattr(time, "clock_gettime_ns", lambda _: theirs)
-        monkeypatch.setattr("cwasi_fastpath.bench.busy.busy_ns", lambda: {
+        monkeypatch.setattr("cwasi_fastpath.bench.busy.busy_ns", lambda stat: {
             max(os.sched_getaffinity(0)): next(took) * 10**6 + ours + theirs, 4000: 10**9
         })
         assert [round(busy.unknown(), 6) for _ in range(5)] == [0.0, 0.1, 0.15, 0.2, 0.3]

@@ -623,7 +623,7 @@ def test_the_load_of_others_is_smoothed_and_bounded() -> None:
 
 def test_the_load_of_others_is_known_from_the_first_look(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = iter([{0: 0, 1: 0}, {0: 10**8, 1: 5 * 10**7}, {0: 10**8, 1: 15 * 10**7}])
-    monkeypatch.setattr(placing, "busy_ns", lambda: next(looks))
+    monkeypatch.setattr(placing, "busy_ns", lambda stat: next(looks))
     load = Load([0, 1])
     load.look(1.0, {})
     load.look(1.1, {1: 5e7})
@@ -635,7 +635,7 @@ def test_the_load_of_others_is_known_from_the_first_look(monkeypatch: pytest.Mon
 def test_in_a_very_short_time_the_load_of_others_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel counts in hundredths of a second."""
     looks = iter([{0: 0, 1: 0}, {0: 10**8, 1: 5 * 10**7}])
-    monkeypatch.setattr(placing, "busy_ns", lambda: next(looks))
+    monkeypatch.setattr(placing, "busy_ns", lambda stat: next(looks))
     load = Load([0, 1])
     load.look(1.0, {})
     load.look(1.01, {0: 1e7, 1: 1e7})
@@ -655,7 +655,7 @@ def test_what_a_guest_did_that_has_begun_since_is_not_taken_for_others() -> None
 
 def test_a_thread_of_ours_that_ran_on_two_cores_is_not_taken_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = iter([{0: 0, 1: 0}, {0: 6 * 10**7, 1: 6 * 10**7}, {0: 16 * 10**7, 1: 16 * 10**7}])
-    monkeypatch.setattr(placing, "busy_ns", lambda: next(looks))
+    monkeypatch.setattr(placing, "busy_ns", lambda stat: next(looks))
     load = Load([0, 1])
     load.look(1.0, {})
     load.look(1.1, {0: 0.0, 1: 1e8})
@@ -667,7 +667,7 @@ def test_a_thread_of_ours_that_ran_on_two_cores_is_not_taken_for_others(monkeypa
 @pytest.mark.skipif(len(CORES) < 2, reason="it takes two cores")
 def test_who_shares_a_core_with_others_leaves_it_for_a_free_one(monkeypatch: pytest.MonkeyPatch) -> None:
     busy = dict.fromkeys(CORES, 0)
-    monkeypatch.setattr(placing, "busy_ns", lambda: dict(busy))
+    monkeypatch.setattr(placing, "busy_ns", lambda stat: dict(busy))
     monkeypatch.setattr(random, "random", lambda: chance)
     cores, chance = GuestCores(), 0.0
     kept = cast(Kept, SimpleNamespace(pair=(), cores=Cores.FREE, places=()))

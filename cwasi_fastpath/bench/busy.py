@@ -8,8 +8,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ..placing import busy_ns
+from ..placing import STAT, busy_ns
 from ..policy.trace import Measured
+from ..proc_file import ProcFile
 
 _LOOKS = 4
 """The kernel counts in hundredths of a second, so over some blocks: about as smooth as what a host sees."""
@@ -23,7 +24,12 @@ class Busy:
         """neighbours: processes that want a core each, and are there from now on."""
         self._clocks = [_cpu_clock(pid) for pid in neighbours]
         self._cores = os.sched_getaffinity(0)
+        self._stat = ProcFile(STAT)
         self._looks: deque[tuple[int, int]] = deque(maxlen=_LOOKS)
+
+    def close(self) -> None:
+        """Nobody asks any more."""
+        self._stat.close()
 
     def beside(self, run: Callable[[], Measured]) -> Measured:
         """A run, with what the neighbours took of the cores during it: not the same on every way."""
@@ -34,7 +40,7 @@ class Busy:
 
     def unknown(self) -> float:
         """What anybody else took, lately."""
-        busy = busy_ns()
+        busy = busy_ns(self._stat)
         took = sum(busy.get(core, 0) for core in self._cores) - time.process_time_ns() - self._neighbours_ns()
         self._looks.append((time.monotonic_ns(), took))
         (then, before), (now, took) = self._looks[0], self._looks[-1]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import partial
@@ -102,8 +102,8 @@ def record(scenario: str, seconds: float, ways: Sequence[Way], redis: str | None
             taken = [road for road in roads if _leads(road.way, phase.place)]
             if wire is not None:
                 wire.becomes(*((_SLOW_DELAY, _SLOW_RATE) if phase.network is Network.SLOW else ()))
-            with neighbours([max(os.sched_getaffinity(0))] if phase.crowded else []) as beside:
-                busy = Busy(beside)
+            others = neighbours([max(os.sched_getaffinity(0))] if phase.crowded else [])
+            with others as beside, closing(Busy(beside)) as busy:
                 if number:
                     changes.append(round(time.monotonic() - start, 6))
                 while not blocks or time.monotonic() < until or blocks[-1].at < (changes or [0.0])[-1]:

@@ -11,18 +11,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 from .._native import check, ffi, lib
 from ..channel import open_channel
 from ..endpoint import RECEIVER, SENDER, Endpoint
 from ..modes import Transport
-from ..placing import Ran, ran
 from ..policy import Cores, Way
 from ..policy.trace import Measured
 from ..receiver import Receiver
 from ..sender import Sender
+from ..thread_watch import Ran, Watch
 from ..transport.tcp import TcpLink
 from ..transport.tcp_info import Network
 from .wire import HERE, THERE, Wire
@@ -56,7 +56,7 @@ class Road:
         """link: what carries the messages there, by tcp."""
         self.way, self._link = way, link
         self._threads, self._ends = threads, ends
-        self._numbers = [thread.submit(threading.get_native_id).result() for thread in threads]
+        self._watches = [Watch(thread.submit(threading.get_native_id).result()) for thread in threads]
         self.usual_ns: dict[int, float] = {}
         """What a message usually takes, by size, where that is known."""
         self._parts: dict[int, int] = {}
@@ -70,6 +70,11 @@ class Road:
     def knows(self, size: int, latency_ns: float) -> None:
         """What messages of this size usually take: a run has as many of them from now on as fit into it."""
         self.usual_ns[size] = latency_ns
+
+    def close(self) -> None:
+        """Its channels and threads are others' to end."""
+        for watch in self._watches:
+            watch.close()
 
     @property
     def network(self) -> Network | None:
@@ -150,7 +155,7 @@ class Road:
         return time.thread_time_ns() - begin
 
     def _ran(self) -> list[Ran | None]:
-        return [ran(number) for number in self._numbers]
+        return [watch.ran() for watch in self._watches]
 
     def _contention(self, before: Sequence[Ran | None]) -> float | None:
         """What of the time that they could run since then both threads waited for a core."""
@@ -184,7 +189,7 @@ def road_of(way: Way, redis: str | None, wire: Wire | None = None) -> Iterator[R
             there, back = (list(open_channel(f"recording.{name}", target)) for name in ("there", "back"))
             for end in (*there, *back):
                 stack.enter_context(end)
-        yield Road(way, (one, other), [[there[0], back[1]], [back[0], there[1]]], link)
+        yield stack.enter_context(closing(Road(way, (one, other), [[there[0], back[1]], [back[0], there[1]]], link)))
 
 
 def _by_tcp(name: str, wire: Wire | None, stack: ExitStack) -> tuple[Sender, Receiver, TcpLink]:

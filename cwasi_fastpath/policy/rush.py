@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-PEEK_SECONDS = 0.01
-"""Between two looks, from one time that messages are only counted to the next."""
+PEEK_SECONDS, WINDOW_SECONDS = 0.02, 0.01
+"""Between two looks, from one time that messages are only counted to the next; and how long a rush is watched."""
 _TIMES, _FEW = 8.0, 10_000.0
 """So many times as many as before; and messages a second for which the next look is soon enough."""
 _APART = 0.5
