@@ -18,6 +18,8 @@ SHARE = 0.01
 _LONGEST = 30.0
 _WORTH = 0.1
 """Whose looks take so much that they have to be farther apart is not looked at sooner."""
+_FARTHEST = 0.08
+"""From one peek to the next, while none come: what is done about a rush is to be done in a tenth of a second."""
 
 
 class Pace:
@@ -31,29 +33,32 @@ class Pace:
         self._owed = 0.0
         """Seconds of CPU that it took more than its share."""
 
-    def wait(self, peeks: Peeks, rush: Callable[[float], None], news: threading.Event) -> bool:
-        """Until it is time for a look, or there is news: whether there is. rush: told of one when it is seen; then it
-        is time as soon as there is a window of it.
+    def wait(self, peeks: Peeks, begin: Callable[[float], None], news: threading.Event) -> bool:
+        """Until it is time for a look, or there is news: whether there is. begin: told of messages after a pause, and
+        of a rush, when they are seen; a look follows as soon as there is a window of them.
         """
         until = time.monotonic() + self._interval
         pause = self._pause(peeks)
+        begun = self._interval <= self._least   # with the last look
         while not news.wait(min(pause, max(0.0, until - time.monotonic()))):
             now = time.monotonic()
             if now >= until:
                 return False
-            came, rushed = peeks.peek(now)
-            if rushed:
-                rush(now)
+            came, rush = peeks.peek(now)
+            if rush:
                 until = self._soonest = now + WINDOW_SECONDS
-            elif came:
+            elif came and not begun:
                 until = min(until, now + self._least)
+            if rush or (came and not begun):
+                begin(now)
+                begun = True
         return True
 
     def _pause(self, peeks: Peeks) -> float:
         """Seconds from one peek to the next. Whose looks take long is not looked at more often."""
         if self._least > _WORTH or not peeks.worthwhile():
             return self._interval
-        return min(QUICKEST, max(PEEK_SECONDS, self._interval / 5))
+        return min(_FARTHEST, max(PEEK_SECONDS, self._interval / 10))
 
     def rest(self) -> float:
         """Seconds until it may look, however much is new: a window of less says nothing, and looks take time."""

@@ -159,7 +159,7 @@ class Steward:
 
     def _begin_windows(self, now: float) -> None:
         """What was until now is not what comes: it is left out, but where more was than comes."""
-        self._cut = self._windows(now)
+        self._cut = self._with_cut(self._windows(now))
 
     def _with_cut(self, later: Windows) -> Windows:
         """The same, but for channels of which what seemed a rush was all."""

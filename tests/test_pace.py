@@ -76,13 +76,24 @@ def test_it_looks_less_often_while_nothing_comes_and_does_not_count_more_often_f
     one = idle(9)
     seen.at.clear()
     one.wait(seen, unexpected, clock)
-    assert clock.ms == 1000 and seen.at == list(range(50, 1000, 50))
+    assert clock.ms == 1000 and seen.at == list(range(80, 1000, 80))
 
 
-def test_messages_after_a_pause_are_looked_at_soon(clock: Clock) -> None:
-    one = idle(9)
-    assert not one.wait(Seen(lambda ms: (ms >= 300, False)), unexpected, clock)
-    assert clock.ms == 350
+@pytest.mark.parametrize("looks, came, looked", [(9, 320, 370), (1, 40, 90), (1, 60, 100)])
+def test_messages_after_a_pause_are_looked_at_when_there_is_a_window_of_them(
+    clock: Clock, looks: int, came: int, looked: int
+) -> None:
+    told: list[int] = []
+    one = idle(looks)
+    assert not one.wait(Seen(lambda ms: (ms >= came, False)), lambda now: told.append(round(1000 * now)), clock)
+    assert clock.ms == looked and told == [came]
+
+
+def test_messages_after_a_pause_may_become_a_rush(clock: Clock) -> None:
+    told: list[int] = []
+    one = idle(1)
+    one.wait(Seen(lambda ms: (ms >= 20, ms == 60)), lambda now: told.append(round(1000 * now)), clock)
+    assert told == [20, 60] and clock.ms == 70
 
 
 def test_messages_that_came_all_the_time_change_nothing(clock: Clock) -> None:
@@ -92,7 +103,7 @@ def test_messages_that_came_all_the_time_change_nothing(clock: Clock) -> None:
     assert clock.ms == 50
 
 
-@pytest.mark.parametrize("looks, seen, looked", [(0, 20, 30), (0, 40, 50), (9, 300, 310)])
+@pytest.mark.parametrize("looks, seen, looked", [(0, 20, 30), (0, 40, 50), (9, 320, 330)])
 def test_a_rush_is_looked_at_after_a_window_of_it(clock: Clock, looks: int, seen: int, looked: int) -> None:
     told: list[int] = []
     one = idle(looks)
@@ -128,7 +139,7 @@ def test_what_a_look_takes_is_paid_by_the_time_before_it(clock: Clock) -> None:
     one.looked(False, 0.009)
     seen = Seen()
     one.wait(seen, unexpected, clock)
-    assert clock.ms == 2000 and seen.at == list(range(1050, 2000, 50))
+    assert clock.ms == 2000 and seen.at == list(range(1080, 2000, 80))
     one.looked(True, 0.012)   # more than the time since then pays
     seen.at.clear()
     one.wait(seen, unexpected, clock)
@@ -154,7 +165,7 @@ def test_a_rush_has_its_window_whatever_is_new(clock: Clock) -> None:
     one = idle(9)
 
     assert one.wait(Seen(lambda ms: (True, True)), lambda now: clock.set(), clock)
-    clock.now = 0.052   # it was told at once
+    clock.now = 0.082   # it was told at once
     assert one.rest() == pytest.approx(0.008)
 
 

@@ -105,7 +105,7 @@ def test_a_rush_is_looked_at_sooner() -> None:
     policy = Shown(1_000_000)
     replay(closed([{RING: one, PIPE: one} for one in (few, many, many, more)], 2000), policy, "shown")
     seconds = [round(seconds, 9) for _, _, seconds, _, _ in policy.seen]
-    assert seconds == [*[0.05] * 80, 0.02, 0.03, 0.03, 0.04, 0.04, 0.04]
+    assert seconds == [*[0.05] * 80, 0.025, 0.0275, 0.0275, 0.04, 0.04, 0.04]
 
 
 def test_not_each_rush_is_looked_at_sooner() -> None:
@@ -114,7 +114,7 @@ def test_not_each_rush_is_looked_at_sooner() -> None:
     policy = Shown(1_000_000)
     replay(closed([{RING: one, PIPE: one} for one in [few, many] * 3], 2000), policy, "shown")
     looks = [round(now, 9) for *_, now, latency in policy.seen if latency == 1e4]
-    assert looks == [0.42, 0.44, 0.88, 1.3, 1.32]
+    assert looks == [0.425, 0.44, 0.88, 1.305, 1.32]
 
 
 class Leaving(Policy):

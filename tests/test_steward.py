@@ -485,6 +485,17 @@ def test_what_seemed_a_rush_and_was_all_is_not_lost() -> None:
         assert len(policy.asked) == 3
 
 
+def test_what_came_after_a_pause_and_was_no_rush_yet_is_not_lost() -> None:
+    policy = Told()
+    with looking(3) as looks:
+        looks.steward._host.policy = policy
+        for at, part in ((0.02, 1.0), (0.04, 0.34)):
+            looks.carry(part)
+            looks.steward._begin_windows(looks._now + at)
+        looks.look()
+    assert sum(one.observation.messages for one in policy.asked if one.observation) == 3 * MESSAGES
+
+
 def test_a_rush_that_ends_as_it_is_seen_is_not_lost() -> None:
     """What comes after it is little."""
     policy = Told()

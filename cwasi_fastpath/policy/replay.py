@@ -21,7 +21,7 @@ from ..modes import Locality
 from .decision import Objective, Policy, Request, ruled_out_way
 from .history import EdgeHistory
 from .outlook import switch_ns
-from .rush import PEEK_SECONDS, WINDOW_SECONDS, Rushes, rushes
+from .rush import Rushes, rushes
 from .told_network import ToldNetwork
 from .trace import Block, Measured, Trace
 from .way import Way
@@ -31,8 +31,10 @@ GOOD = 1.05
 ADAPTED_SECONDS, ADAPTED_MESSAGES = 0.1, 1000
 LOOK_SECONDS = 0.05
 """A policy is asked again after so long, as by a host;"""
-RUSH_SECONDS = PEEK_SECONDS / 2 + WINDOW_SECONDS
-"""and after so long where suddenly far more messages come: until that is seen, on average, and for a window of it."""
+RUSH_SECONDS = 0.025
+"""and after so long where suddenly far more messages come: half of the time from peek to peek, a window, and what it was
+seen to take on top of that.
+"""
 
 
 @dataclass(frozen=True, slots=True)
