@@ -32,8 +32,8 @@ ADAPTED_SECONDS, ADAPTED_MESSAGES = 0.1, 1000
 LOOK_SECONDS = 0.05
 """A policy is asked again after so long, as by a host;"""
 RUSH_SECONDS = 0.025
-"""and after so long where suddenly far more messages come: half of the time from peek to peek, a window, and what it was
-seen to take on top of that.
+"""and after so long where suddenly far more messages come: half of the time from peek to peek, a window, and what that
+was seen to take longer.
 """
 
 
