@@ -56,8 +56,7 @@ class GuestCores:
             number = guest.thread.number
             if number is None:
                 continue
-            new = name not in self._watches
-            watch = self._watches.setdefault(name, Watch(number))
+            watch, new = self._watch(name, number)
             did = watch.since()
             if did is None or (new and not self._looked):
                 continue
@@ -68,6 +67,16 @@ class GuestCores:
         self._looked = True
         self._load.look(now, ours)
         return found
+
+    def _watch(self, name: str, thread: int) -> tuple[Watch, bool]:
+        """Of the thread of a guest; and whether it is new."""
+        watch = self._watches.get(name)
+        if watch is not None and watch.thread == thread:
+            return watch, False
+        if watch is not None:   # of another guest, that had this name
+            watch.close()
+        watch = self._watches[name] = Watch(thread)
+        return watch, True
 
     def rest(self) -> None:
         """Nobody looks for some time."""

@@ -1,5 +1,5 @@
-"""Counts a host's messages between two looks at its channels, which takes some microseconds: to see soon that they
-come, and that far more of them come than before.
+"""Counts a host's messages between two looks at its channels, which takes much less: to see soon that they come,
+and that far more of them come than before.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ class Watch:
     """Of one thread, while it runs."""
 
     def __init__(self, thread: int) -> None:
+        self.thread = thread
         self._clock = (~thread << 3) | _CLOCK
         self._schedstat, self._stat = (ProcFile(f"/proc/self/task/{thread}/{name}") for name in ("schedstat", "stat"))
         self._before = Ran(0, 0)

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from queue import Queue
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -662,6 +663,30 @@ def test_what_a_guest_did_that_has_begun_since_is_not_taken_for_others() -> None
     first = cores.times(cast(Any, {"mine": mine}), 1.1)["mine"]
     assert first.ran > 0
     assert 0 <= cores.times(cast(Any, {"mine": mine}), 1.2)["mine"].ran < first.ran, "since then"
+
+
+def test_a_guest_that_has_the_name_of_one_before_is_another() -> None:
+    numbers, cores = Queue[int](), GuestCores()
+    over = threading.Event()
+
+    def work() -> None:
+        numbers.put(threading.get_native_id())
+        over.wait()
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        first, second = (SimpleNamespace(thread=SimpleNamespace(number=numbers.get())) for _ in threads)
+        assert not cores.times(cast(Any, {"one": first}), 1.0), "it may be old"
+        assert cores.times(cast(Any, {"one": first}), 1.1)["one"].ran == 0
+        assert cores.times(cast(Any, {"one": second}), 1.2)["one"].ran > 0, "all that it did"
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert not cores.times(cast(Any, {"one": second}), 1.3)
+    cores.rest()
 
 
 def test_a_thread_of_ours_that_ran_on_two_cores_is_not_taken_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
