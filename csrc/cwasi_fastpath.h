@@ -163,6 +163,9 @@ typedef struct {
 /* rows: of each end what was seen the last time, and is seen now. changed: which are others than before, by number, with
  * room for all; how many these are. NULL for an end that is gone, whose row is all ones. */
 unsigned cwasi_observe(cwasi_channel *const *ends, unsigned count, cwasi_observed *rows, unsigned *changed);
+/* sent: of each end the messages that it had counted the last time, so many seconds ago, and has now. most: how many
+ * a second are no rush. 1: any has counted more; 2: any has more than that; or both. An end that is gone is NULL. */
+unsigned cwasi_peek(cwasi_channel *const *ends, unsigned count, uint64_t *sent, const double *most, double seconds);
 
 /* ---- tcp.c: what the keeper of an end over TCP does, from a thread of its own; it may outlive the channel ---- */
 /* Gives the end a connected and authenticated stream socket, in place of the one before; a duplicate is kept.

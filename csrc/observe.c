@@ -32,3 +32,19 @@ unsigned cwasi_observe(cwasi_channel *const *ends, unsigned count, cwasi_observe
     }
     return news;
 }
+
+unsigned cwasi_peek(cwasi_channel *const *ends, unsigned count, uint64_t *sent, const double *most, double seconds)
+{
+    unsigned found = 0;
+    for (unsigned i = 0; i < count; i++) {
+        if (!ends[i])
+            continue;
+        uint64_t messages = observed(ends[i]).messages, more = messages - sent[i];
+        sent[i] = messages;
+        if (more)
+            found |= 1;
+        if ((double)more > most[i] * seconds)
+            found |= 2;
+    }
+    return found;
+}

@@ -9,7 +9,7 @@ import pytest
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath.peeks import Peeks
-from cwasi_fastpath.policy.rush import PEEK_SECONDS, Rushes, rushes
+from cwasi_fastpath.policy.rush import PEEK_SECONDS, Rushes, most
 
 Pair = tuple[cwasi.Sender, cwasi.Receiver]
 
@@ -30,9 +30,8 @@ def carry(pair: Pair, messages: int) -> None:
         pair[1].recv()
 
 
-def test_what_is_a_rush() -> None:
-    assert rushes(10_001.0, 0.0) and not rushes(10_000.0, 0.0), "few are none"
-    assert rushes(80_001.0, 10_000.0) and not rushes(80_000.0, 10_000.0)
+def test_what_is_no_rush() -> None:
+    assert most(0.0) == most(100.0) == 10_000.0 and most(10_000.0) == 80_000.0
 
 
 def test_rushes_are_answered_now_and_then() -> None:

@@ -21,7 +21,7 @@ from ..modes import Locality
 from .decision import Objective, Policy, Request, ruled_out_way
 from .history import EdgeHistory
 from .outlook import switch_ns
-from .rush import Rushes, rushes
+from .rush import Rushes, most
 from .told_network import ToldNetwork
 from .trace import Block, Measured, Trace
 from .way import Way
@@ -161,7 +161,7 @@ class _Looks:
         rate = block.measured[way].rate
         if rate is None or before is None or before.rate is None or not self._rushes.due(now):
             return LOOK_SECONDS
-        if not rushes(rate, before.rate):
+        if rate <= most(before.rate):
             return LOOK_SECONDS
         self._rushes.answer(now)
         return RUSH_SECONDS

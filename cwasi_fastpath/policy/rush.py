@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-PEEK_SECONDS, WINDOW_SECONDS = 0.02, 0.01
+PEEK_SECONDS, WINDOW_SECONDS = 0.01, 0.005
 """Between two looks, from one time that messages are only counted to the next; and how long a rush is watched."""
 _TIMES, _FEW = 8.0, 10_000.0
 """So many times as many as before; and messages a second for which the next look is soon enough."""
@@ -10,9 +10,9 @@ _APART = 0.5
 """Seconds from one rush to the next: who sends in bursts is not to be looked at all the time."""
 
 
-def rushes(rate: float, before: float) -> bool:
-    """Whether so many messages a second, after so many, are a rush."""
-    return rate > max(_FEW, _TIMES * before)
+def most(before: float) -> float:
+    """Messages a second that are no rush, after so many."""
+    return max(_FEW, _TIMES * before)
 
 
 class Rushes:

@@ -1,5 +1,6 @@
 /* Another thread looks at many ends at once while their counters change, and is told of those that are new. */
 #include "test.h"
+#include <math.h>
 #include <string.h>
 
 enum { COUNT = 5000, BUSY = 2, ENDS = 2 * BUSY + 3 };
@@ -15,9 +16,35 @@ static void check_told(const cwasi_observed *rows, const cwasi_observed *before,
     }
 }
 
+/* What was sent since, by whom, and whether it is much; a thread closes no end meanwhile. */
+static void check_peek(void)
+{
+    pair one = open_pair(0), other = open_pair(0);
+    cwasi_channel *ends[] = {one.tx, NULL, other.tx};
+    uint64_t sent[3] = {0};
+    const double most[3] = {100, 0, INFINITY};
+    series sends = {one.tx, 10}, receives = {one.rx, 10}, more = {other.tx, 10}, rest = {other.rx, 10};
+    CHECK_EQ(cwasi_peek(ends, 3, sent, most, 0.0), 0);
+    for (int round = 0; round < 2; round++) {
+        pthread_t thread = start(recv_series, &receives);
+        send_series(&sends);
+        join(thread);
+        CHECK_EQ(cwasi_peek(ends, 3, sent, most, round ? 0.1 : 0.099), round ? 1 : 3);
+        CHECK_EQ(sent[0], 10 * (round + 1));
+    }
+    pthread_t thread = start(recv_series, &rest);
+    send_series(&more);
+    join(thread);
+    CHECK_EQ(cwasi_peek(ends, 3, sent, most, 1e-9), 1);
+    CHECK_EQ(sent[1] + sent[2], 10);
+    free_pair(one);
+    free_pair(other);
+}
+
 int main(void)
 {
     test_begin(30);
+    check_peek();
     for (int transport = 0; transport < TRANSPORTS; transport++) {
         pair busy[BUSY], quiet = open_pair(transport);
         series sends[BUSY], receives[BUSY];
