@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-import queue
 import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -37,6 +35,7 @@ from .output import Output
 from .placement import edge_facts, here
 from .policy import CostPolicy, Decision, Limits, Objective, Policy
 from .published import Published
+from .runs import Runs
 from .steward import Steward
 from .switch import left, until_of
 from .switch_channel import switch_channel
@@ -76,15 +75,6 @@ def _shared_output() -> Output | None:
     except OSError:
         return None
     return None if os.isatty(_STDOUT) else Output(_STDOUT)
-
-
-def _failure_of(guest: Guest) -> BaseException | None:
-    """Runs it. In a frame of its own, which does not hold the error that holds it."""
-    try:
-        guest.run()
-    except BaseException as error:
-        return error
-    return None
 
 
 def _listed(guests: Guest | Sequence[Guest]) -> list[Guest]:
@@ -156,13 +146,8 @@ class Host:
         self._switching = threading.Lock()
         """One switch at a time."""
         self._steward = Steward(self)
+        self._runs = Runs(timeout, self._engine.increment_epoch)
         self._closed = False
-        self._changed = threading.Condition()
-        """Guards and announces changes of the sets below."""
-        self._started: set[Guest] = set()
-        self._running: set[Guest] = set()
-        self._stuck: set[Guest] = set()
-        """Of the running ones, those that could not be ended."""
 
     def load(
         self,
@@ -334,8 +319,7 @@ class Host:
 
     def running(self) -> dict[str, Guest]:
         """The guests that run, by name."""
-        with self._changed:
-            return {guest.name: guest for guest in self._running}
+        return {guest.name: guest for guest in self._runs.running}
 
     @contextmanager
     def changing(self, channel: str, timeout: float | None) -> Iterator[Channel]:
@@ -410,14 +394,13 @@ class Host:
             raise errors.BadSpec(f"function {guest.name} has ended, or has ends that others cannot find by name")
         until = until_of(timeout)
         guest.stop_between()
-        with self._changed:
-            if not self._changed.wait_for(lambda: guest not in self._running, left(until)):
-                guest.stop_between(False)
-                raise errors.Timeout(f"function {guest.name} computes on, and waits for no message")
+        if not self._runs.wait_for(guest, left(until)):
+            guest.stop_between(False)
+            raise errors.Timeout(f"function {guest.name} computes on, and waits for no message")
         try:
             hand_over_all(guest.ends, until)
         except BaseException:
-            if guest not in self._started:
+            if not self._runs.began(guest):
                 guest.stop_between(False)
             raise
 
@@ -434,47 +417,10 @@ class Host:
         Raises GuestTrap, GuestExit, GuestTimeout, BadModule, BadSpec.
         """
         chosen = guests or self.guests
-        self._admit(chosen)
-        ended: queue.SimpleQueue[tuple[Guest, BaseException | None]] = queue.SimpleQueue()
-        waiting = set(chosen)
-        failures: list[BaseException] = []
-        until = None if self.timeout is None else time.monotonic() + self.timeout
+        for guest in chosen:
+            self._check_mine(guest)
         stewarded = isinstance(self.policy, Policy) and not self.switcher
-        try:
-            if stewarded:
-                self._steward.begin()
-            for guest in chosen:
-                threading.Thread(target=self._run_guest, args=(guest, ended), name=guest.name, daemon=True).start()
-            while waiting:
-                guest, error = ended.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
-                waiting.discard(guest)
-                if error is not None:
-                    failures.append(error)
-        except queue.Empty:
-            self._cancel(waiting)
-            names = ", ".join(sorted(guest.name for guest in waiting))
-            failures = failures or [errors.GuestTimeout(f"after {self.timeout:g} s still running: {names}")]
-        except BaseException:
-            self._cancel(waiting)
-            raise
-        finally:
-            if stewarded:
-                self._steward.end()
-        try:
-            if failures:
-                raise min(failures, key=errors.happened)
-        finally:
-            del failures   # which the error would hold, and with it all guests
-
-    def _admit(self, guests: Sequence[Guest]) -> None:
-        """A store takes one thread, and its channels end with the run."""
-        with self._changed:
-            for guest in guests:
-                self._check_mine(guest)
-                if guest in self._started or guests.count(guest) > 1:
-                    raise errors.BadSpec(f"function {guest.name} runs once; load it again for another run")
-            self._started.update(guests)
-            self._running.update(guests)
+        self._runs.run(chosen, self._steward.at_work() if stewarded else nullcontext())
 
     def _check_mine(self, guest: Guest) -> None:
         if self._guests.get(guest.name) is not guest:
@@ -487,31 +433,13 @@ class Host:
                 f"function {guest.name} ({guest.path}) imports nothing from cwasi_v1: it cannot use channel {channel!r}"
             )
 
-    def _run_guest(self, guest: Guest, ended: queue.SimpleQueue[tuple[Guest, BaseException | None]]) -> None:
-        failure = _failure_of(guest)
-        with self._changed:
-            self._running.discard(guest)
-            self._changed.notify_all()
-        ended.put((guest, failure))
-
-    def _cancel(self, guests: Set[Guest]) -> None:
-        """Ends the waits of these guests, and all loops where they can be interrupted."""
-        for guest in guests:
-            guest.stop()
-        if self.timeout is not None:
-            self._engine.increment_epoch()
-        with self._changed:
-            self._changed.wait_for(lambda: self._running.isdisjoint(guests), _STOP_SECONDS)
-            self._stuck |= self._running & guests
-
     def trust_of(self, function: str) -> str:
         """The label of the trust domain of a function that is loaded here."""
         return self._guests[function].trust
 
     def stop(self) -> None:
         """Ends the waits of all guests with Cancelled, from any thread."""
-        for guest in list(self._running):
-            guest.stop()
+        self._runs.stop()
 
     def peer_died(self, channel: str, edge: Edge) -> None:
         """Tells our end of this edge of `channel` that the process of the other one is gone."""
@@ -533,16 +461,16 @@ class Host:
         until the process ends.
         """
         if not self._closed:
-            self._cancel(self._running - self._stuck)
+            self._runs.end()
         self._closed = True
         self._published.end()
         for guest in self._guests.values():
-            if guest not in self._running:
+            if guest not in self._runs.running:
                 guest.close()
         self._guests.clear()
         # A switch ends soon now; what it has gone to shall be closed as well.
         ended = self._switching.acquire(timeout=_STOP_SECONDS)
-        if not self._running:
+        if not self._runs.running:
             for channel in self._channels.values():
                 channel.close()
             self._engine.close()

@@ -77,11 +77,8 @@ class Parent:
             self._switches.append(switch)
             self._listen("switch-to", partial(_switch, channel, switch), channel.name)
             self._listen(EXPLAIN, partial(_explain, channel, steward), channel.name)
-        steward.begin()
-        try:
+        with steward.at_work():
             yield
-        finally:
-            steward.end()
 
     def _listen(self, kind: str, work: Any, channel: str) -> None:
         handler = InTurn().handler(work)   # of its own: whoever hangs keeps nobody else waiting

@@ -10,8 +10,8 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from . import errors, observing
@@ -84,8 +84,16 @@ class Steward:
 
     # ---- its life ----
 
-    def begin(self) -> None:
-        """Guests begin to run. For each begin() an end() follows."""
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """While guests run, some of which may have begun before."""
+        self._begin()
+        try:
+            yield
+        finally:
+            self._end()
+
+    def _begin(self) -> None:
         with self._life:
             self._needed += 1
             self._stop.clear()
@@ -99,9 +107,9 @@ class Steward:
                 except RuntimeError as error:
                     _log.warning("what was chosen stays: %s", error)
 
-    def end(self) -> None:
-        """They have ended. With the last of them the thread ends, before this returns. One whose policy hangs is left
-        to end when that answers; there is no other one meanwhile.
+    def _end(self) -> None:
+        """With the last of them the thread ends, before this returns. One whose policy hangs is left to end when that
+        answers; there is no other one meanwhile.
         """
         with self._life:
             self._needed -= 1

@@ -609,7 +609,7 @@ def test_close_while_guests_wait(module: WriteModule) -> None:
     host.connect("back", b, a, ports=("out", "in"))
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(host.run)
-        while not all(guest in host._running for guest in (a, b)):
+        while not all(guest.name in host.running() for guest in (a, b)):
             time.sleep(0.001)
         time.sleep(0.1)
         host.close()

@@ -653,7 +653,7 @@ def test_a_guest_that_cannot_move(start: Start, module: Callable[..., Path], gue
             host.move_out(spin, 0.1)
         host.attach(computes, rx)
         running = start(host.run, computes)
-        while not host._running:
+        while not host.running():
             time.sleep(0.001)
         with pytest.raises(cwasi.Timeout, match="function computes computes on"):
             host.move_out(computes, 0.1)
