@@ -16,7 +16,7 @@ QUICKEST, SLOWEST = 0.05, 1.0
 SHARE = 0.01
 """Of a core, which it may take."""
 _LONGEST = 30.0
-_WORTH = 0.1
+_WORTH = 0.3
 """Whose looks take so much that they have to be farther apart is not looked at sooner."""
 _FARTHEST = 0.08
 """From one peek to the next, while none come: what is done about a rush is to be done in a tenth of a second."""

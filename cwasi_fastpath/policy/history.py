@@ -289,6 +289,8 @@ class EdgeHistory(NamedTuple):
         if held.burst >= REGULAR or self.windows > _PROBATION:
             return self._replace(rate_before=None), False
         share = (held.rate if self.previous is None else self.previous.rate) / before
+        if share >= 1.0:   # fewer later are for another reason
+            return self._replace(rate_before=None), False
         fewer = self.fewer + 1 if share < _FEWER else 0
         if fewer >= _SURE or share < _COLLAPSED:
             return self._replace(rate_before=None), True
