@@ -27,7 +27,9 @@ class Runs:
         self._started: set[Guest] = set()
         self._running: set[Guest] = set()
         self._stuck: set[Guest] = set()
-        """Of the running ones, those that could not be ended."""
+        """Of the running ones, those that could not be ended;"""
+        self._due: set[Guest] = set()
+        """and those whose threads have not begun yet."""
 
     @property
     def running(self) -> set[Guest]:
@@ -40,10 +42,10 @@ class Runs:
 
         Then the error of the one that failed first is raised. Raises BadSpec for one that has run.
         """
-        self._admit(guests)
         ended: _Ended = queue.SimpleQueue()
         waiting = set(guests)
         failures: list[BaseException] = []
+        self._admit(guests)
         until = None if self._timeout is None else time.monotonic() + self._timeout
         with ExitStack() as stack:
             try:
@@ -60,6 +62,7 @@ class Runs:
                 names = ", ".join(sorted(guest.name for guest in waiting))
                 failures = failures or [errors.GuestTimeout(f"after {self._timeout:g} s still running: {names}")]
             except BaseException:
+                self._withdraw(waiting)
                 self._cancel(waiting)
                 raise
         try:
@@ -95,8 +98,21 @@ class Runs:
                     raise errors.BadSpec(f"function {guest.name} runs once; load it again for another run")
             self._started.update(guests)
             self._running.update(guests)
+            self._due.update(guests)
+
+    def _withdraw(self, guests: Set[Guest]) -> None:
+        """Who has no thread yet gets none: of Ctrl-C, or as there are too many."""
+        with self._changed:
+            never = self._due & guests
+            self._due -= never
+            self._running -= never
+            self._changed.notify_all()
 
     def _run(self, guest: Guest, ended: _Ended) -> None:
+        with self._changed:
+            if guest not in self._due:
+                return
+            self._due.remove(guest)
         failure = _failure_of(guest)
         with self._changed:
             self._running.discard(guest)

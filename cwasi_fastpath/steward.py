@@ -64,7 +64,8 @@ class Steward:
         """Guards and announces changes of the thread, and of who needs it."""
         self._feed = Feed()
         self._soundings = Soundings()
-        self._needed = 0
+        self._needed: set[object] = set()
+        """By whom."""
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._news = threading.Event()
@@ -87,15 +88,16 @@ class Steward:
     @contextmanager
     def at_work(self) -> Iterator[None]:
         """While guests run, some of which may have begun before."""
-        self._begin()
-        try:
+        user = object()
+        try:   # Ctrl-C may come as it begins
+            self._begin(user)
             yield
         finally:
-            self._end()
+            self._end(user)
 
-    def _begin(self) -> None:
+    def _begin(self, user: object) -> None:
         with self._life:
-            self._needed += 1
+            self._needed.add(user)
             self._stop.clear()
             self._news.set()
             self._life.notify_all()
@@ -107,13 +109,13 @@ class Steward:
                 except RuntimeError as error:
                     _log.warning("what was chosen stays: %s", error)
 
-    def _end(self) -> None:
+    def _end(self, user: object) -> None:
         """With the last of them the thread ends, before this returns. One whose policy hangs is left to end when that
         answers; there is no other one meanwhile.
         """
         with self._life:
-            self._needed -= 1
-            thread = self._thread if self._needed == 0 else None
+            self._needed.discard(user)
+            thread = None if self._needed else self._thread
             if thread is None:
                 return
             self._stop.set()

@@ -30,7 +30,7 @@ class Watch:
         self.thread = thread
         self._clock = (~thread << 3) | _CLOCK
         self._schedstat, self._stat = (ProcFile(f"/proc/self/task/{thread}/{name}") for name in ("schedstat", "stat"))
-        self._before = Ran(0, 0)
+        self._before: Ran | None = Ran(0, 0)
 
     def ran(self) -> Ran | None:
         """Until now; None where it is gone, or the kernel does not count this."""
@@ -41,12 +41,9 @@ class Watch:
             return None
 
     def since(self) -> Ran | None:
-        """The same, since this was asked the last time, or since it began."""
-        total, before = self.ran(), self._before
-        if total is None:
-            return None
-        self._before = total
-        return total.since(before)
+        """The same, since this was asked the last time, or since it began; None also where that was None."""
+        before, self._before = self._before, self.ran()
+        return None if before is None or self._before is None else self._before.since(before)
 
     def last_core(self) -> int | None:
         """On which it ran last."""

@@ -85,8 +85,14 @@ class Side:
 
 
 def both(one: Future[int], other: Future[int]) -> int:
-    """The sum of what they return."""
-    return one.result(LATEST) + other.result(LATEST)
+    """The sum of what they return. Raises Unavailable where that takes too long."""
+    try:
+        return one.result(LATEST) + other.result(LATEST)
+    except TimeoutError as error:
+        raise Unavailable(
+            f"messages that take less than a second did not come in {LATEST:g} s; where there is a Redis server, look "
+            "whether it answers"
+        ) from error
 
 
 def together(first: Side, second: Side) -> float:

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +16,7 @@ from typing import Any, cast
 import pytest
 from channels import HANG
 
-from cwasi_fastpath import calibrated, calibration, paced_ways, prediction_check, timed_ways
+from cwasi_fastpath import calibrated, calibration, paced_ways, prediction_check, timed_ways, two_sides
 from cwasi_fastpath.cache import ENVIRONMENT
 from cwasi_fastpath.calibrated import Calibration, Message, Rest, Timed
 from cwasi_fastpath.cli.calibrate_page import page, shares
@@ -255,6 +256,13 @@ def test_a_pause_after_which_others_had_the_cores_each_time_tells_nothing(monkey
     assert [(rest.pause, rest.ns) for rest in found] == [(3e5, 150e3), (2e6, 150e3)]
     took[1024] = 2.2e6
     assert not paced_ways.rest_times(sides, lambda way, size: 100e3)
+
+
+def test_a_side_that_waits_without_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a server that does not answer."""
+    monkeypatch.setattr(two_sides, "LATEST", 0.01)
+    with pytest.raises(Unavailable, match=r"did not come in 0\.01 s"):
+        two_sides.both(Future(), Future())
 
 
 def test_two_ends_pass_messages_with_pauses() -> None:

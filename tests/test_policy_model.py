@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import inf, isfinite, nan
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cwasi_fastpath import errors
@@ -160,19 +160,20 @@ figures = st.floats() | st.sampled_from([nan, inf, -inf, -1.0, 0.0, 1e308, 5e-32
 
 @settings(deadline=None)
 @given(st.sampled_from(EVERY), st.lists(figures, min_size=6, max_size=6), figures, figures, figures)
+@example(Way(Transport.TCP), [64.0, 0.0, 0.0, 1.0, 0.0, 0.0], 0.0, inf, 1e9)
 def test_no_conditions_break_it(way: Way, values: list[float], others: float, srtt: float, network: float) -> None:
     size, _, rate, burst, contention, apart = values
     conditions = Conditions(size, 0.5, abs(rate), burst, others, contention, apart, srtt, network, ONE, 3, True)
     for costs in (COSTS, RESTED):
         found = estimate(costs, way, conditions)
-        assert all(isfinite(value) and value >= 0 for value in found[:3])
+        assert all(isfinite(value) and value >= 0 for value in found[:4])
 
 
 @settings(deadline=None)
 @given(st.builds(Costs, *[figures] * 6), st.sampled_from(EVERY), st.floats(0, 2**31))
 def test_no_costs_break_it(costs: Costs, way: Way, size: float) -> None:
     found = estimate(costs, way, Conditions(size, rate=1000.0, others=1.0))
-    assert all(isfinite(value) and value >= 0 for value in found[:3])
+    assert all(isfinite(value) and value >= 0 for value in found[:4])
 
 
 # ---- what is believed of an observation ----

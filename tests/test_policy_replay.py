@@ -352,6 +352,8 @@ LINES = list(lines_of(generate("link", seconds=0.2)))
         (damaged(LINES, 1, {"measured": {"tcp": {"latency_ns": 1, "halves": [{}]}}}), "line 2: halves are two"),
         (damaged(LINES, 1, {"measured": {"tcp": {"latency_ns": 1, "halves": [{}, {}]}}}), "latency_ns was not"),
         (damaged(LINES, 1, {"measured": {"tcp": {"latency_ns": 1, "halves": [1, 2]}}}), "is an object of JSON"),
+        (damaged(LINES, 1, {"measured": {"tcp": {"latency_ns": 1, "rate": 1e9, "halves": 2 * [{"latency_ns": 1}]}}}),
+         "rate is of each half"),
         (damaged(LINES, 1, {"facts": ["mars", True, True]}), r"line 2: facts are \[process or node or elsewhere"),
         (damaged(LINES, 1, {"facts": 7}), "line 2: facts are"),
     ],

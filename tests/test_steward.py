@@ -685,7 +685,8 @@ def test_a_guest_that_has_the_name_of_one_before_is_another() -> None:
         over.set()
         for thread in threads:
             thread.join()
-    assert not cores.times(cast(Any, {"one": second}), 1.3)
+    # Python is done with it sooner than the kernel.
+    eventually(lambda: not cores.times(cast(Any, {"one": second}), 1.3))
     cores.rest()
 
 

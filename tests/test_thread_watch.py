@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from channels import eventually
 
 from cwasi_fastpath import proc_file
 from cwasi_fastpath.placing import STAT, busy_ns
@@ -33,6 +35,8 @@ def a_thread() -> Iterator[int]:
     finally:
         over.set()
         thread.join()
+        # Python is done with it sooner than the kernel.
+        eventually(lambda: not Path(f"/proc/self/task/{thread.native_id}").exists())
 
 
 def test_a_thread_that_runs_and_one_that_sleeps() -> None:
@@ -46,6 +50,23 @@ def test_a_thread_that_runs_and_one_that_sleeps() -> None:
         other = Watch(number)
         assert other.since() is not None and other.since() == Ran(0, 0)
         other.close()
+
+
+def test_what_was_not_seen_is_not_taken_for_what_came_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where no more files could be opened."""
+
+    def fails(file: ProcFile) -> bytes:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    mine = Watch(threading.get_native_id())
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(ProcFile, "read", fails)
+            assert mine.since() is None
+        assert mine.since() is None, "since when it is not known"
+        again, whole = mine.since(), mine.ran()
+        assert again is not None and whole is not None and 0 < again.ran < whole.ran
+    mine.close()
 
 
 def test_a_thread_that_is_gone() -> None:

@@ -206,13 +206,13 @@ def estimate(costs: Costs, way: Way, conditions: Conditions, together: float | N
     if conditions.far:
         network, told = _network(transport, conditions)
         latency += network
-    if latency > served:
+    if latency > max(0.0, served):
         guessed = latency - served - told
         error = hypot(error * served, _ERROR_OF_WAITS * guessed, _ERROR_OF_TOLD * told) / latency
     if spins and rate:
         cpu += 2 * min(SPIN_NS, max(0.0, 1e9 / rate - stream))
-    if not isfinite(latency + stream + cpu):
-        return Estimate(_HIGHEST, _HIGHEST, _HIGHEST, error, level)
+    if not isfinite(latency + stream + cpu + error):
+        return Estimate(_HIGHEST, _HIGHEST, _HIGHEST, _ERROR_OF_WAITS, level)
     return Estimate(_clamped(latency), _clamped(stream), _clamped(cpu), error, level)
 
 

@@ -220,6 +220,8 @@ def _measured(plain: object, *, whole: bool = True) -> Measured:
         if not isinstance(halves, list) or len(halves) != 2:
             raise BadSpec("halves are two: what was measured in each of two runs")
         found["halves"] = tuple(_measured(half, whole=False) for half in halves)
+        if "rate" in found and any(half.rate is None for half in found["halves"]):
+            raise BadSpec("rate is of each half, too, where it is of the whole")
     return Measured(**found)
 
 
