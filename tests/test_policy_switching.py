@@ -401,6 +401,33 @@ def test_many_messages_after_few_are_believed_where_one_window_of_them_pays(mess
     assert [edge.window(many, seconds=0.05) for _ in range(windows)] == [*[ONE] * (windows - 1), TWO]
 
 
+def test_what_changes_after_a_switch_is_answered_at_once() -> None:
+    """Else a way is not left within three windows."""
+    seldom = replace(ASKED, messages=25, rate=500.0, seconds=0.05, latency_ns=20_000.0, parked=1.0, others=None)
+    edge = settled(observation=seldom, ways=frozenset({ONE, TWO}))
+    assert edge.way == ONE and edge.request.history is not None
+    seldom = replace(seldom, latency_ns=1800.0, parked=0.0)
+    for _ in range(10):
+        edge.window(seldom, seconds=0.05)
+    just = edge.request.history.switched(edge.request.now, ONE)
+    assert not just.changed_since()
+    edge.request = replace(edge.request, history=just)
+    assert edge.window(seldom, seconds=0.05) == ONE
+    assert edge.window(replace(ASKED, latency_ns=1800.0, others=None), seconds=0.05) == TWO
+
+
+def test_a_switch_after_which_as_many_messages_came_was_no_mistake() -> None:
+    """Though soon after that there are few, which wait for a core: the load became less."""
+    edge = Edge(CostPolicy(COSTS), PIPE)
+    while edge.way == PIPE:
+        edge.window(replace(ASKED, latency_ns=28_000.0))
+    assert edge.way == TWO and edge.window(replace(ASKED, cpu_ns=20_000.0)) == TWO
+    for _ in range(3):
+        edge.window(replace(ASKED, rate=4e3, messages=80, cpu_ns=20_000.0, contention=0.9))
+    history = edge.request.history
+    assert history is not None and not [trial for trial in history.trials if trial.barred]
+
+
 def test_fewer_messages_of_ends_that_wait_for_nothing_are_no_mistake() -> None:
     """The load became less just then."""
     edge = Edge(CostPolicy(COSTS), PIPE)

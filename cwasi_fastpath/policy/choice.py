@@ -31,7 +31,7 @@ class Caution:
     hope: float = 2.0
     """The same of what a way that was not measured is to save, in those of the way in use alone, for it to be tried."""
     settle: int = 3
-    """Windows on a way before it is left again."""
+    """Windows on a way before it is left again, if nothing else changes."""
     between: float = 2.0
     """Seconds from one trial to the next; four times as long each time."""
     pause: float = 10.0
@@ -134,7 +134,7 @@ def choose(
         return Choice(current, "best", current, 0.0, 0.0)
     saves, sure = _saves(found, here, best)
     looks = _looks(caution, history, current, now)
-    if history.switches and history.windows < caution.settle and not looks:
+    if history.switches and history.windows < caution.settle and not looks and not history.changed_since():
         return Choice(current, "new", ways[best], saves, sure)
     rate = outlook.conditions.rate
     chosen, why = here, "small"

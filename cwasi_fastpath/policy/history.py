@@ -263,6 +263,10 @@ class EdgeHistory(NamedTuple):
             owed=(), patience=0, rate_before=held.rate if held is not None and follows else None, fewer=0,
         )  # fmt: skip
 
+    def changed_since(self) -> bool:
+        """Whether something has changed since the last switch."""
+        return self.changed is not None and self.since is not None and self.changed > self.since
+
     def bars(self, way: Way | None, now: float) -> bool:
         """Whether the last switch to it was a mistake, not long ago."""
         return any(trial.barred and trial.way == way and trial.stands(self.held, now) for trial in self.trials)
