@@ -387,6 +387,16 @@ def test_pauses_are_no_slowness() -> None:
     assert len(kinds) > 1, "what was learnt before is not mixed with this"
 
 
+def test_so_few_messages_that_none_was_timed_come_after_pauses() -> None:
+    """And not as fast as the way carries them, though each of them is answered."""
+    edge = settled(observation=replace(ASKED, latency_ns=600.0))
+    for rate, pauses in ((1e6, False), (4.0, True)):
+        for _ in range(3):
+            edge.window(replace(ASKED, messages=1, rate=rate, seconds=0.25, latency_ns=None, parked=1.0), seconds=0.25)
+        history = edge.request.history
+        assert history is not None and history.held is not None and (history.held.burst == 1.0) is pauses
+
+
 @pytest.mark.parametrize(("messages", "windows"), [(10_000, 1), (50, 2)])
 def test_many_messages_after_few_are_believed_where_one_window_of_them_pays(messages: int, windows: int) -> None:
     """Though they take no longer than those few did, and though on one core it cannot be seen what waits on two."""

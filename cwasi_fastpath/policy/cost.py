@@ -26,6 +26,8 @@ _STRIKING = 0.5
 _LASTING, _OVERWHELMING = 3, 10.0
 """Windows in a row in which the ends wait for their cores until that counts, as any condition that one odd window does
 not change; and how many times longer than expected messages take where a single one is enough."""
+_UNTIMED_NS = 1e6
+"""What a message takes at most, where none was timed: of few messages none may be."""
 _BUSY = 0.25
 """Of the time, that messages and answers to them take where each waits for the one before it."""
 
@@ -228,10 +230,10 @@ def _conditions(
     """proved: the way in use is known to be no slower than that before it: see EdgeHistory.proved()."""
     far = request.facts.locality is Locality.ELSEWHERE
     found = Conditions.of(observation, request.current, request.receivers, far, held, gone)
-    if found.burst >= REGULAR or observation is None or observation.latency_ns is None:
+    if found.burst >= REGULAR or observation is None:
         return found
     # There and back, and not much else; where there is, it is not the way that their number follows.
-    under_way = 2e-9 * observation.latency_ns * found.rate
+    under_way = 2e-9 * (_UNTIMED_NS if observation.latency_ns is None else observation.latency_ns) * found.rate
     if observation.contention is not None and found.contention is not None and observation.cpu_ns is not None:
         # Few messages come where the ends wait for a core, and those of them that were timed may not have.
         waited = found.contention / max(1.0 - found.contention, 1e-3)
