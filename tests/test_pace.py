@@ -37,7 +37,7 @@ class Clock(threading.Event):
 
     def wait(self, timeout: float | None = None) -> bool:
         assert timeout is not None
-        self.now = round(self.now + timeout, 9)
+        self.now = round(self.now + timeout, 9) + 1e-9   # never a little too early
         return self.is_set()
 
     @property
@@ -122,10 +122,10 @@ def test_whose_looks_take_a_little_longer_is_looked_at_a_little_later(clock: Clo
 def test_whose_looks_take_long_is_looked_at_seldom(clock: Clock) -> None:
     """Whatever happens."""
     one = Pace()
-    one.looked(True, 0.002)
+    one.looked(True, 0.004)
     seen = Seen(lambda ms: (True, True))
     one.wait(seen, unexpected, clock)
-    assert clock.ms == 200 and not seen.at
+    assert clock.ms == 400 and not seen.at
     one.looked(False, 1.0)
     clock.now = 0.0
     one.wait(seen, unexpected, clock)
@@ -140,13 +140,26 @@ def test_what_a_look_takes_is_paid_by_the_time_before_it(clock: Clock) -> None:
     seen = Seen()
     one.wait(seen, unexpected, clock)
     assert clock.ms == 2000 and seen.at == list(range(1080, 2000, 80))
-    one.looked(True, 0.012)   # more than the time since then pays
+    one.looked(True, 0.014)   # more than the time since then pays
     seen.at.clear()
     one.wait(seen, unexpected, clock)
-    assert clock.ms == 2200 and not seen.at, "it took more than that"
+    assert clock.ms == 2400 and not seen.at, "it took more than that"
     one.looked(True, 0.0)
     one.wait(seen, unexpected, clock)
-    assert clock.ms == 2250 and seen.at == [2210, 2220, 2230, 2240]
+    assert clock.ms == 2450 and seen.at == [2410, 2420, 2430, 2440]
+
+
+def test_a_rush_may_take_more_than_the_share(clock: Clock) -> None:
+    """Not time and again: what was not taken is not added up."""
+    one = Pace()
+    one.looked(True, 0.001)
+    for _ in range(3):
+        one.wait(Seen(lambda ms: (True, True)), lambda now: None, clock)
+    for took, ms in ((0.001, 50), (0.002, 50), (0.003, 55), (0.001, 100)):
+        one.looked(True, took)
+        begin = clock.ms
+        one.wait(Seen(), unexpected, clock)
+        assert clock.ms - begin == ms
 
 
 def test_there_is_some_time_between_two_looks_whatever_is_new(clock: Clock) -> None:
