@@ -1,5 +1,5 @@
 """When a steward looks: several times a second while messages come, seldom while none do, and soon when they begin to,
-or to rush. It takes no more than a 100th of a core, and a little for each rush.
+or to rush. It takes no more than a 100th of a core.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ QUICKEST, SLOWEST = 0.05, 1.0
 SHARE = 0.01
 """Of a core, which it may take."""
 _LONGEST = 30.0
-_MORE = 0.004
-"""Seconds of CPU that it may take for a rush besides: it is to be looked at again soon after that is answered."""
 _WORTH = 0.3
 """Whose looks take so much that they have to be farther apart is not looked at sooner."""
 _FARTHEST = 0.08
@@ -33,7 +31,7 @@ class Pace:
         self._looked_at = self._soonest = time.monotonic()
         """When it looked last, or began; and when it may look, however much is new."""
         self._owed = 0.0
-        """Seconds of CPU that it took more than its share; below 0, that it may take more."""
+        """Seconds of CPU that it took more than its share."""
 
     def wait(self, peeks: Peeks, begin: Callable[[float], None], news: threading.Event) -> bool:
         """Until it is time for a look, or there is news: whether there is. begin: told of messages after a pause, and
@@ -49,7 +47,6 @@ class Pace:
             came, rush = peeks.peek(now)
             if rush:
                 until = self._soonest = now + WINDOW_SECONDS
-                self._owed = max(-_MORE, self._owed - _MORE)
             elif came and not begun:
                 until = min(until, now + self._least)
             if rush or (came and not begun):
@@ -70,8 +67,7 @@ class Pace:
     def looked(self, busy: bool, took: float) -> None:
         """busy: messages had come, or there was news. took: seconds of CPU, since the look before."""
         now = time.monotonic()
-        owed = self._owed + took - SHARE * (now - self._looked_at)
-        self._owed = min(SHARE * _LONGEST, max(owed, min(self._owed, 0.0)))
+        self._owed = min(SHARE * _LONGEST, max(0.0, self._owed + took - SHARE * (now - self._looked_at)))
         self._least = max(QUICKEST, self._owed / SHARE)
         self._interval = max(self._least, QUICKEST if busy else min(SLOWEST, 2 * self._interval))
         self._looked_at, self._soonest = now, now + self._least

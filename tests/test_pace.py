@@ -149,19 +149,6 @@ def test_what_a_look_takes_is_paid_by_the_time_before_it(clock: Clock) -> None:
     assert clock.ms == 2450 and seen.at == [2410, 2420, 2430, 2440]
 
 
-def test_a_rush_may_take_more_than_the_share(clock: Clock) -> None:
-    """Not time and again: what was not taken is not added up."""
-    one = Pace()
-    one.looked(True, 0.001)
-    for _ in range(3):
-        one.wait(Seen(lambda ms: (True, True)), lambda now: None, clock)
-    for took, ms in ((0.001, 50), (0.002, 50), (0.003, 55), (0.001, 100)):
-        one.looked(True, took)
-        begin = clock.ms
-        one.wait(Seen(), unexpected, clock)
-        assert clock.ms - begin == ms
-
-
 def test_there_is_some_time_between_two_looks_whatever_is_new(clock: Clock) -> None:
     one = Pace()
     assert one.rest() == 0.0
