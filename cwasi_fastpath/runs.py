@@ -22,8 +22,11 @@ class Runs:
     def __init__(self, timeout: float | None, interrupt: Callable[[], None]) -> None:
         """timeout: seconds of each run. interrupt: ends the loops of all guests, where a timeout is given."""
         self._timeout, self._interrupt = timeout, interrupt
-        self._changed = threading.Condition()
-        """Guards and announces changes of the sets below."""
+        self._lock = threading.RLock()
+        """Guards the sets below. Taken by itself: Ctrl-C may come in `with` a condition when that has its lock, and
+        nobody would give that back."""
+        self._changed = threading.Condition(self._lock)
+        """Announces changes of these."""
         self._started: set[Guest] = set()
         self._running: set[Guest] = set()
         self._stuck: set[Guest] = set()
@@ -34,7 +37,7 @@ class Runs:
     @property
     def running(self) -> set[Guest]:
         """Those that run now."""
-        with self._changed:
+        with self._lock:
             return set(self._running)
 
     def run(self, guests: Sequence[Guest], attended: AbstractContextManager[object]) -> None:
@@ -73,12 +76,12 @@ class Runs:
 
     def began(self, guest: Guest) -> bool:
         """Whether it runs, or has run."""
-        with self._changed:
+        with self._lock:
             return guest in self._started
 
     def wait_for(self, guest: Guest, seconds: float | None) -> bool:
         """Whether it runs no more, at the latest then."""
-        with self._changed:
+        with self._lock:
             return self._changed.wait_for(lambda: guest not in self._running, seconds)
 
     def stop(self) -> None:
@@ -92,7 +95,7 @@ class Runs:
 
     def _admit(self, guests: Sequence[Guest]) -> None:
         """A store takes one thread, and its channels end with the run."""
-        with self._changed:
+        with self._lock:
             for guest in guests:
                 if guest in self._started or guests.count(guest) > 1:
                     raise errors.BadSpec(f"function {guest.name} runs once; load it again for another run")
@@ -102,19 +105,19 @@ class Runs:
 
     def _withdraw(self, guests: Set[Guest]) -> None:
         """Who has no thread yet gets none: of Ctrl-C, or as there are too many."""
-        with self._changed:
+        with self._lock:
             never = self._due & guests
             self._due -= never
             self._running -= never
             self._changed.notify_all()
 
     def _run(self, guest: Guest, ended: _Ended) -> None:
-        with self._changed:
+        with self._lock:
             if guest not in self._due:
                 return
             self._due.remove(guest)
         failure = _failure_of(guest)
-        with self._changed:
+        with self._lock:
             self._running.discard(guest)
             self._changed.notify_all()
         ended.put((guest, failure))
@@ -125,7 +128,7 @@ class Runs:
             guest.stop()
         if self._timeout is not None:
             self._interrupt()
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: self._running.isdisjoint(guests), _STOP_SECONDS)
             self._stuck |= self._running & guests
 

@@ -60,8 +60,11 @@ class Steward:
         """spanned: channels between processes that this one has started."""
         self._host = host
         self._spanned = spanned
-        self._life = threading.Condition()
-        """Guards and announces changes of the thread, and of who needs it."""
+        self._lock = threading.RLock()
+        """Guards the thread, and who needs it. Taken by itself: Ctrl-C may come in `with` a condition when that has its
+        lock, and nobody would give that back."""
+        self._life = threading.Condition(self._lock)
+        """Announces changes of these."""
         self._feed = Feed()
         self._soundings = Soundings()
         self._needed: set[object] = set()
@@ -96,7 +99,7 @@ class Steward:
             self._end(user)
 
     def _begin(self, user: object) -> None:
-        with self._life:
+        with self._lock:
             self._needed.add(user)
             self._stop.clear()
             self._news.set()
@@ -113,7 +116,7 @@ class Steward:
         """With the last of them the thread ends, before this returns. One whose policy hangs is left to end when that
         answers; there is no other one meanwhile.
         """
-        with self._life:
+        with self._lock:
             self._needed.discard(user)
             thread = None if self._needed else self._thread
             if thread is None:
@@ -140,7 +143,7 @@ class Steward:
 
     def _goes_on(self) -> bool:
         """Whether somebody needs it."""
-        with self._life:
+        with self._lock:
             if self._needed:
                 return True
             self._looked_at = None

@@ -87,3 +87,19 @@ def test_ctrl_c_while_the_steward_begins(
         eventually(lambda: not stewards())
         host.run(host.load(module(EMPTY), "b"))
         assert not stewards()
+
+
+class Interrupted(threading.Condition):
+    """Ctrl-C comes when `with` has taken its lock, and is not in the block yet."""
+
+    def __enter__(self) -> bool:
+        super().__enter__()
+        raise KeyboardInterrupt
+
+
+def test_no_lock_is_kept_by_who_was_interrupted_as_it_was_taken(module: WriteModule) -> None:
+    with cwasi.Host() as host:
+        host._steward._life = Interrupted(host._steward._lock)
+        host._runs._changed = Interrupted(host._runs._lock)
+        host.run(host.load(module(EMPTY), "a"))
+    assert not stewards()
