@@ -3,6 +3,21 @@
 
 #include <string.h>
 
+/* Whoever is kept from running while he reads has counters of different times: so they are read again while messages
+ * are counted, a few times, as there may always be more. */
+static cwasi_stats counted_at_once(cwasi_channel *end)
+{
+    cwasi_stats counted, again;
+    cwasi_channel_stats(end, &counted);
+    for (int tries = 0; tries < 4; tries++) {
+        cwasi_channel_stats(end, &again);
+        if (again.messages == counted.messages)
+            break;
+        counted = again;
+    }
+    return counted;
+}
+
 static cwasi_observed observed(cwasi_channel *end)
 {
     cwasi_observed row;
@@ -10,8 +25,7 @@ static cwasi_observed observed(cwasi_channel *end)
         memset(&row, 0xff, sizeof row);
         return row;
     }
-    cwasi_stats counted;
-    cwasi_channel_stats(end, &counted);
+    cwasi_stats counted = counted_at_once(end);
     row = (cwasi_observed){
         counted.messages, counted.bytes, counted.waits, counted.parks, counted.timed, channel_timed_ns(end),
     };
