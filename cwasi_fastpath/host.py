@@ -464,8 +464,9 @@ class Host:
             self._runs.end()
         self._closed = True
         self._published.end()
+        running = self._runs.running
         for guest in self._guests.values():
-            if guest not in self._runs.running:
+            if guest not in running:
                 guest.close()
         self._guests.clear()
         # A switch ends soon now; what it has gone to shall be closed as well.

@@ -8,9 +8,9 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from conftest import WriteModule
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import guest_cores, observing, pace, steward
-from cwasi_fastpath.bench.looking import MESSAGES, SECONDS, looking
+from cwasi_fastpath.bench.looking import MESSAGES, SECONDS, Looking, looking
 from cwasi_fastpath.metrics import Observation, queued, sane
 from cwasi_fastpath.modes import Locality, Transport, mode_of
 from cwasi_fastpath.observing import Counts
@@ -451,10 +451,17 @@ def test_guests_that_begin_one_after_the_other_are_looked_at_as_often_as_others(
     assert not stewards()
 
 
-def test_what_came_before_a_rush_is_not_of_its_window() -> None:
-    policy = Told()
+@contextmanager
+def looks_for(policy: Told) -> Iterator[Looking]:
+    """At three channels."""
     with looking(3) as looks:
         looks.steward._host.policy = policy
+        yield looks
+
+
+def test_what_came_before_a_rush_is_not_of_its_window() -> None:
+    policy = Told()
+    with looks_for(policy) as looks:
         looks.carry(1.0)
         looks.steward._begin_windows(looks._now + 0.05)
         looks.carry(1.0)
@@ -466,8 +473,7 @@ def test_what_came_before_a_rush_is_not_of_its_window() -> None:
 def test_what_seemed_a_rush_and_was_all_is_not_lost() -> None:
     """Of those of which nothing more comes; and once."""
     policy = Told()
-    with looking(3) as looks:
-        looks.steward._host.policy = policy
+    with looks_for(policy) as looks:
         looks.carry(1.0)
         looks.steward._begin_windows(looks._now + 0.05)
         looks.carry(0.34)
@@ -482,8 +488,7 @@ def test_what_seemed_a_rush_and_was_all_is_not_lost() -> None:
 
 def test_what_came_after_a_pause_and_was_no_rush_yet_is_not_lost() -> None:
     policy = Told()
-    with looking(3) as looks:
-        looks.steward._host.policy = policy
+    with looks_for(policy) as looks:
         for at, part in ((0.02, 1.0), (0.04, 0.34)):
             looks.carry(part)
             looks.steward._begin_windows(looks._now + at)
@@ -494,8 +499,7 @@ def test_what_came_after_a_pause_and_was_no_rush_yet_is_not_lost() -> None:
 def test_a_rush_that_ends_as_it_is_seen_is_not_lost() -> None:
     """What comes after it is little."""
     policy = Told()
-    with looking(3) as looks:
-        looks.steward._host.policy = policy
+    with looks_for(policy) as looks:
         for _ in range(50):
             looks.carry(0.34)
         looks.steward._begin_windows(looks._now + 0.05)
