@@ -23,7 +23,6 @@ from .policy import Decision, Limits, Objective, Policy, Request, Way
 from .policy.decision import available
 from .spanned import SpannedChannel
 
-_ELSEWHERE = "its ends are in other processes: what waits for a core, and what a tracer or TCP sees, is not told"
 _CLOCKS = "two nodes have two clocks: how long a message took is not seen, but for the network's part"
 
 
@@ -112,8 +111,6 @@ class Advice:
         )
 
     def _lacked_of(self, kept: Kept, now: float) -> tuple[str, ...]:
-        if isinstance(kept.channel, SpannedChannel):
-            return (_ELSEWHERE,)
         return (*self._lacks(now, kept.functions), *((_CLOCKS,) if kept.far else ()))
 
     def explain(self, channel: Steered) -> Explanation | None:

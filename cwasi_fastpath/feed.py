@@ -1,5 +1,5 @@
-"""What a tracer tells a steward of the functions of its host, as long as that is new and makes sense; and what it adds
-to an observation.
+"""What a tracer tells a steward of functions, as long as that is new and makes sense; and what it adds to an
+observation.
 
 The tracer counts in sums: what came between two answers is what a policy is told, for one message by how many came in a
 second. Nobody waits for a tracer, and nothing of it is on the path of a message.
@@ -7,15 +7,17 @@ second. Nobody waits for a tracer, and nothing of it is on the path of a message
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
 
 from . import attribution
-from .attribution import Told
 from .channel import Channel
 from .figures import Figures, Spent
+from .kept import functions_of
 from .metrics import Observation
 from .modes import Transport
+from .spanned import SpannedChannel
 
 _PACE = 0.25
 """Seconds between two questions."""
@@ -23,6 +25,60 @@ STALE_SECONDS = 5.0
 """For so long the last figures of a function count."""
 _SHORTEST, _SKEW = 0.001, 5.0
 """Seconds by which the tracer's clock goes on between two answers: at least, and at most more than ours."""
+
+
+class Told(NamedTuple):
+    """Of one function, which may be anything."""
+
+    tracer: object
+    """Who tells it: sums of another one are others."""
+    at: object
+    """When that looked, ns by a clock of its own,"""
+    figures: object
+    """and what it saw."""
+
+
+class Source(Protocol):
+    """Who is told by tracers."""
+
+    def figures(self, names: Iterable[str]) -> Mapping[str, Told] | None:
+        """What was told of these functions; asks for more. Does not wait. None while that cannot be said."""
+
+    def untold(self, names: Iterable[str]) -> str:
+        """Why nothing is told of them, if so."""
+
+
+class Here:
+    """This process."""
+
+    def figures(self, names: Iterable[str]) -> Mapping[str, Told] | None:
+        found = attribution.figures(names)
+        if found is None:
+            return None
+        tracer, told = found
+        return {name: Told(tracer, *one) for name, one in told.items()}
+
+    def untold(self, names: Iterable[str]) -> str:
+        return attribution.untold()
+
+
+class Elsewhere:
+    """Processes that this one has started, by what they say: each is believed for its own functions."""
+
+    def __init__(self, channels: Sequence[SpannedChannel]) -> None:
+        """channels: between them."""
+        self._channels = channels
+
+    def figures(self, names: Iterable[str]) -> Mapping[str, Told]:
+        wanted = set(names)
+        return {
+            name: Told(did.tracer, *did.told)
+            for channel in self._channels if wanted & functions_of(channel)
+            for name, did in channel.did().items() if did.told is not None and name in wanted
+        }  # fmt: skip
+
+    def untold(self, names: Iterable[str]) -> str:
+        return "" if self.figures(names) else attribution.NO_TRACER
 
 
 @dataclass(slots=True)
@@ -44,8 +100,8 @@ class _Function:
 class Feed:
     """Of one steward, who alone uses it; lack() may be called from any thread."""
 
-    def __init__(self) -> None:
-        self._tracer: object = None
+    def __init__(self, source: Source) -> None:
+        self._source = source
         self._functions: dict[str, _Function] = {}
         self._heard: float | None = None
         """When anything new was."""
@@ -54,19 +110,18 @@ class Feed:
     def latest(self, names: Iterable[str], now: float) -> dict[str, Spent]:
         """What functions did lately, by name; and asks for newer figures. now: of any clock, seconds."""
         due = self._asked is None or abs(now - self._asked) >= _PACE
-        found = attribution.figures(names) if due else None
-        if found is not None:
+        told = self._source.figures(names) if due else None
+        if told is not None:
             paused = self._asked is not None and now - self._asked > STALE_SECONDS
             self._asked = now
-            tracer, told = found
-            if tracer is not self._tracer:
-                self._tracer, self._functions, self._heard = tracer, {}, None
             if paused:   # what is told now it has seen long ago
                 self._functions = {name: _Function(one, now) for name, one in told.items()}
             for name, one in told.items():
                 self._hear(name, one, now)
             if len(self._functions) > len(told):   # the others have ended
                 self._functions = {name: one for name, one in self._functions.items() if name in told}
+            if not told:
+                self._heard = None
         return {
             name: one.spent for name, one in self._functions.items()
             if one.spent is not None and now - one.heard <= STALE_SECONDS
@@ -83,20 +138,26 @@ class Feed:
             if name in self._functions:
                 self._functions[name].messages += count
 
+    def forget(self, names: Iterable[str]) -> None:
+        """Functions of some messages of which it is not known how many they were: what is told of them begins anew."""
+        for name in names:
+            self._functions.pop(name, None)
+
     def rates(self) -> dict[str, float]:
         """Messages a second, in the time that the last figures are of."""
         return {name: one.rate for name, one in self._functions.items()}
 
     def lack(self, now: float, names: Iterable[str]) -> tuple[str, ...]:
         """What is not told of functions, in words."""
-        if untold := attribution.untold():
+        names = sorted(names)
+        if untold := self._source.untold(names):
             return (untold,)
         heard = self._heard
         if heard is None:
             return ("the tracer has told nothing of these functions yet",)
         if now - heard > STALE_SECONDS:
             return (f"the tracer has told nothing new for {now - heard:.0f} s, and what it told counts no more",)
-        return tuple(dict.fromkeys(words for name in sorted(names) for words in self._lack_of(name, now)))
+        return tuple(dict.fromkeys(words for name in names for words in self._lack_of(name, now)))
 
     def _lack_of(self, name: str, now: float) -> list[str]:
         """Of one of them, while the tracer tells something."""
@@ -116,46 +177,50 @@ class Feed:
 
     def _hear(self, name: str, told: Told, now: float) -> None:
         before = self._functions.get(name)
-        if before is not None and told[0] == before.told[0]:
+        if before is not None and told.tracer != before.told.tracer:
+            before = None
+        if before is not None and told.at == before.told.at:
             return   # it has not looked again
         heard = self._functions[name] = _Function(told, now)
         self._heard = now
         try:
-            _check_time(told[0])
-            heard.figures = Figures.parsed(told[1])
+            at = _time(told.at)
+            heard.figures = Figures.parsed(told.figures)
             if before is not None and before.figures is not None:
-                heard.spent = Spent(_seconds(before, heard), heard.figures.since(before.figures))
+                seconds = _seconds(_time(before.told.at), at, now - before.heard)
+                heard.spent = Spent(seconds, heard.figures.since(before.figures))
                 heard.rate = before.messages / (now - before.heard) if now > before.heard else 0.0
         except ValueError as error:
             heard.nonsense = f"the tracer told what cannot be of {name}, which was left out: {error}"
 
 
-def _check_time(at: object) -> None:
+def _time(at: object) -> int:
     """Raises ValueError."""
     if type(at) is not int or not 0 <= at < 1 << 63:
         raise ValueError(f"its time is {at!r:.40}")
+    return at
 
 
-def _seconds(before: _Function, now: _Function) -> float:
-    """Between two answers that make sense, by the clock of the tracer. Raises ValueError."""
-    seconds = (now.told[0] - before.told[0]) / 1e9
-    if not _SHORTEST <= seconds <= max(0.0, now.heard - before.heard) + _SKEW:
+def _seconds(before: int, at: int, ours: float) -> float:
+    """Between two answers that make sense, by the clock of the tracer. ours: by our own. Raises ValueError."""
+    seconds = (at - before) / 1e9
+    if not _SHORTEST <= seconds <= max(0.0, ours) + _SKEW:
         raise ValueError(f"its clock went on by {seconds:.3g} s")
     return seconds
 
 
 def with_told(
-    seen: Observation, channel: Channel, spent: Mapping[str, Spent], rates: Mapping[str, float]
+    seen: Observation, channel: Channel | SpannedChannel, spent: Mapping[str, Spent], rates: Mapping[str, float]
 ) -> Observation:
     """With what was told of the functions at its ends, if it was of all of them. What is known already stays.
 
     rates: by function, the messages a second of all its channels: its time is that of all of them.
     """
-    names = {*channel.senders, *channel.receivers}
+    names = functions_of(channel)
     told = {name: spent[name] for name in names if name in spent and rates.get(name)}
     if len(told) < len(names):
         return seen
-    woken = [told[name].woken_ns for name in channel.receivers]
+    woken = [told[receiver].woken_ns for _, receiver in channel.decisions]
     srtt = [one.srtt_ns for one in told.values()] if channel.transport is Transport.TCP else []
     return replace(
         seen,

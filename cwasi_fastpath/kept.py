@@ -171,7 +171,7 @@ def functions_of(channel: Channel | SpannedChannel) -> frozenset[str]:
     return frozenset(name for edge in channel.decisions for name in edge)
 
 
-def pairs_of(channels: Iterable[Channel]) -> set[frozenset[str]]:
+def pairs_of(channels: Iterable[Channel | SpannedChannel]) -> set[frozenset[str]]:
     """Two functions each, which have channels with each other and with nobody else."""
     together = {functions_of(channel) for channel in channels}
     met = Counter(name for one in together for name in one)

@@ -29,6 +29,7 @@ from .policy.decision import available
 from .request import InTurn, Waiting, close_all
 from .request import Request as Asked
 from .switch_named import NamedSwitch
+from .thread_watch import Ran
 from .transport import network
 from .transport.sounding import Place
 from .transport.tcp_info import Network
@@ -50,6 +51,8 @@ class Counted(NamedTuple):
     at: float
     sent: Counts
     received: Counts
+    ran: Ran | None = None
+    """What the threads of its functions did, where another process tells that."""
 
 
 class Adviser(Protocol):

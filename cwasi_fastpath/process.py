@@ -11,7 +11,7 @@ and while the functions run, for a switch (see switch_spanned), with a number th
     parent -> child   attach, leave (both with descriptors), detach
     child -> parent   answer, perhaps with an error
 
-What its ends have counted it tells by a socket of its own, see tally.
+What its ends have counted, and its functions did, it tells by a socket of its own, see tally.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ class HostProcess:
                 stdin=subprocess.DEVNULL,
             )
         self._death = os.pidfd_open(self._child.pid)
-        self.tally = Tally(counting, repr(self)[1:-1])
-        """What its ends have counted."""
+        self.tally = Tally(counting, repr(self)[1:-1], self.functions)
+        """What its ends have counted, and its functions did."""
         try:
             plain = [_as_plain(function) for function in functions]
             self._send({"load": plain, "timeout": timeout, "switcher": switcher, "shielded": shielded})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from . import errors, transport
 from .channel import Edge, too_long_for
+from .doings import Did
 from .endpoint import RECEIVER, SENDER
 from .modes import EdgeFacts, Mode, Transport
 from .named_channel import Counted
@@ -16,6 +17,7 @@ from .observing import total
 from .policy import Decision
 from .process import HostProcess
 from .tally import Told
+from .thread_watch import together
 from .workflow import End
 
 if TYPE_CHECKING:
@@ -164,7 +166,17 @@ class SpannedChannel:
         sent, received = total(counts[: len(self.senders)]), total(counts[len(self.senders) :])
         if sent is None or received is None:
             return None
-        return Counted(max(told.at for told in found[: len(self.senders)]), sent, received)
+        at = max(told.at for told in found[: len(self.senders)])
+        return Counted(at, sent, received, together(did.thread for did in self.did().values()))
+
+    def did(self) -> dict[str, Did]:
+        """What its functions did, by what their processes told last; without those of which nothing was told."""
+        functions = [function for function, _ in (*self.senders, *self.receivers)]
+        return {
+            function: told.did[function]
+            for function, (process, _) in zip(functions, self._rows, strict=True)
+            if (told := process.tally.told) is not None
+        }
 
     def lacks(self, now: float) -> tuple[str, ...]:
         """Which processes have not told, or nothing that can be, in words."""

@@ -13,15 +13,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import chain
 
 from . import errors, observing
 from .advice import Advice, Stewarded
 from .channel import Channel
 from .endpoint import Endpoint
-from .feed import Feed, with_told
+from .feed import Elsewhere, Feed, Here, with_told
 from .guest import Guest
 from .guest_cores import GuestCores, pairs_among
-from .kept import Kept, answered, functions_of
+from .kept import Kept, answered, functions_of, pairs_of
 from .metrics import Observation, queued
 from .modes import Transport, mode_of
 from .named_channel import Counted, NamedChannel
@@ -33,7 +34,7 @@ from .policy.decision import ruled_out_way
 from .rota import Rota
 from .soundings import Soundings
 from .spanned import SpannedChannel
-from .thread_watch import Ran
+from .thread_watch import Ran, together
 
 THREAD = "cwasi steward"
 """The name of the thread."""
@@ -65,7 +66,8 @@ class Steward:
         lock, and nobody would give that back."""
         self._life = threading.Condition(self._lock)
         """Announces changes of these."""
-        self._feed = Feed()
+        self._feed = Feed(Elsewhere(spanned) if spanned else Here())
+        self._alone = pairs_of(spanned)
         self._soundings = Soundings()
         self._needed: set[object] = set()
         """By whom."""
@@ -249,13 +251,10 @@ class Steward:
         sent, received = (before.sent, counted.sent), (before.received, counted.received)
         kept.met_network(kept.channel.network(), now, kept.far)
         self._sound(kept, now)
-        mine = [times[guest.name] for guest in kept.pair if guest.name in times]
-        contention = others = cpu = None
-        if len(mine) == len(kept.pair) > 0:
-            cpu = float(sum(one.ran for one in mine))
-            waited = sum(one.waited for one in mine)
-            contention = waited / (cpu + waited) if cpu + waited else 0.0
-            others = self._cores.others
+        did = _did(kept, before, counted, times)
+        others = self._cores.others if did is not None and kept.pair else None
+        cpu = did.ran if did is not None and (kept.pair or kept.functions in self._alone) else None
+        contention = None if did is None else did.contention
         seen = observing.observation(sent, received, counted.at - before.at, contention, others, cpu)
         if seen is None:
             return None
@@ -282,21 +281,22 @@ class Steward:
 
     def _traced(self, busy: list[tuple[Kept, Observation]], guests: Mapping[str, Guest], now: float) -> Windows:
         """With what a tracer tells of their functions, where there is one."""
-        spent = self._feed.latest(guests, now)
+        spanned = (kept.functions for kept in self._active if isinstance(kept.channel, SpannedChannel))
+        spent = self._feed.latest({*guests, *chain(*spanned)}, now)
         if self._feed.silent:
             return busy
         messages: Counter[str] = Counter()
         for kept, seen in busy:
-            if isinstance(kept.channel, Channel):
-                messages.update(dict.fromkeys(functions_of(kept.channel), seen.messages))
+            messages.update(dict.fromkeys(kept.functions, seen.messages))
         rates = self._feed.rates()
         self._feed.sent(messages)
         # Of a guest with other ends, or with messages that were not looked at, it is not known how many its time went
         # into.
         ends = {id(end) for kept in self._active if not kept.waits for end in kept.ends}
-        spent = {name: one for name, one in spent.items() if all(id(end) in ends for end in guests[name].ends)}
+        others = {name for name, guest in guests.items() if any(id(end) not in ends for end in guest.ends)}
+        spent = {name: one for name, one in spent.items() if name not in others}
         return [
-            (kept, with_told(seen, kept.channel, spent, rates) if isinstance(kept.channel, Channel) else seen)
+            (kept, seen if isinstance(kept.channel, NamedChannel) else with_told(seen, kept.channel, spent, rates))
             for kept, seen in busy
         ]
 
@@ -361,6 +361,7 @@ class Steward:
         kept.began_at, kept.met = now, 0
         if not isinstance(kept.channel, Channel):
             kept.counted = None   # what its receiver says next may be of the way before
+            self._feed.forget(kept.functions)
         _log.info("channel %r goes by %s now: %s", kept.channel.name, way, decision.reason)
 
     def _trouble(self, kept: Kept, words: str, level: int = logging.WARNING) -> None:
@@ -388,3 +389,10 @@ def _counted(kept: Kept, counts: Sequence[Counts | None], now: float) -> Counted
         return kept.channel.counted(sent, now)
     received = total(counts[kept.senders :])
     return None if received is None else Counted(now, sent, received)
+
+
+def _did(kept: Kept, before: Counted, counted: Counted, times: Mapping[str, Ran]) -> Ran | None:
+    """What the threads at the ends of a channel did in a window; None where it is not known of one. times: by guest."""
+    if before.ran is not None and counted.ran is not None:
+        return counted.ran.since(before.ran)
+    return together(times.get(guest.name) for guest in kept.pair) if kept.pair else None

@@ -1,7 +1,7 @@
-"""What the ends in a host process have counted, as the process learns it that has started it.
+"""What the ends in a host process have counted and its functions did, as the process learns it that has started it.
 
     parent -> child   a byte
-    child -> parent   a row for each end that it has joined, in that order
+    child -> parent   a row for each end that it has joined, then one for each of its functions, in those orders
 
 Over a socket of its own: nobody waits for the other, and whoever hangs, or answers nonsense, keeps nothing else from
 going on. Nothing of it is on the path of a message.
@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
+from . import doings
+from .doings import Did, Doings
 from .endpoint import Endpoint
 from .observing import ROW_BYTES, Counts, Ends, of_rows
 
@@ -34,15 +36,18 @@ class Told(NamedTuple):
     """When that was so: not before it was asked, nor before a look at which it had not been told yet."""
     counts: Sequence[Counts | None]
     """Of each end; None for one that was closed."""
+    did: Mapping[str, Did]
+    """By function."""
 
 
 class Tally:
     """In the parent."""
 
-    def __init__(self, connection: socket.socket, whose: str) -> None:
-        """Owns it. whose: the child in words."""
+    def __init__(self, connection: socket.socket, whose: str, functions: Sequence[str]) -> None:
+        """Owns it. whose: the child in words. functions: its own."""
         connection.setblocking(False)
         self._whose = whose
+        self._functions = functions
         self._socket = connection
         self._ends = 0
         self._looked_at: float | None = None
@@ -50,7 +55,8 @@ class Tally:
         """When, if it has not been answered yet;"""
         self._not_yet = 0.0
         """and the last look at which it was not."""
-        self._told: Told | None = None
+        self.told: Told | None = None
+        """What it has told last."""
         self._nonsense = False
 
     def joined(self) -> int:
@@ -59,7 +65,7 @@ class Tally:
         return self._ends - 1
 
     def latest(self, now: float) -> Told | None:
-        """What it has told last; and asks again, once for each `now`. Does not wait."""
+        """The same; and asks again, once for each `now`. Does not wait."""
         if now != self._looked_at and not self._nonsense:
             self._looked_at = now
             with suppress(OSError):   # it has nothing to say yet, or is gone, which others tell
@@ -67,7 +73,7 @@ class Tally:
                     self._hear()
                 self._ask(now)
             self._not_yet = now
-        return self._told
+        return self.told
 
     def lack(self, now: float) -> str:
         """What is wrong with it, in words, if anything is."""
@@ -80,11 +86,14 @@ class Tally:
 
     def _hear(self) -> None:
         """Raises BlockingIOError where there is no answer yet."""
-        rows = self._socket.recv(self._ends * ROW_BYTES + 1)
-        if len(rows) == self._ends * ROW_BYTES:
-            self._told, self._asked = Told(self._not_yet, of_rows(rows)), None
+        of_ends = self._ends * ROW_BYTES
+        expected = of_ends + len(self._functions) * doings.ROW_BYTES
+        rows = self._socket.recv(expected + 1)
+        if len(rows) == expected:
+            did = dict(zip(self._functions, doings.of_rows(rows[of_ends:]), strict=True))
+            self.told, self._asked = Told(self._not_yet, of_rows(rows[:of_ends]), did), None
         elif rows:
-            self._told, self._nonsense = None, True
+            self.told, self._nonsense = None, True
             _log.warning("%s", self.lack(self._not_yet))
 
     def _ask(self, now: float) -> None:
@@ -97,10 +106,10 @@ class Tally:
         self._socket.close()
 
 
-def tell(connection: socket.socket, ends: Sequence[Endpoint], longest: int) -> None:
+def tell(connection: socket.socket, ends: Sequence[Endpoint], did: Doings, longest: int) -> None:
     """In the child: answers until the parent is gone. longest: bytes in an answer."""
     told = Ends(ends)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, longest)
     with connection, suppress(OSError):   # it hangs up, or there are so many that nothing can be told of them
         while connection.recv(1):
-            connection.send(told.rows())
+            connection.send(told.rows() + did.rows())

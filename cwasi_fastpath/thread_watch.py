@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .proc_file import ProcFile
@@ -21,6 +22,21 @@ class Ran:
 
     def since(self, before: Ran) -> Ran:
         return Ran(max(0, self.ran - before.ran), max(0, self.waited - before.waited))
+
+    @property
+    def contention(self) -> float:
+        """The part of the time in which it could have run that it waited."""
+        return self.waited / (self.ran + self.waited) if self.waited else 0.0
+
+
+def together(threads: Iterable[Ran | None]) -> Ran | None:
+    """What they all did; None where it is not known of one."""
+    ran = waited = 0
+    for one in threads:
+        if one is None:
+            return None
+        ran, waited = ran + one.ran, waited + one.waited
+    return Ran(ran, waited)
 
 
 class Watch:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from . import errors, final_report, tally, transport, watch
+from .doings import Doings
 from .endpoint import Endpoint
 from .host import Host
 from .policy import Policy
@@ -77,7 +78,8 @@ class _Child:
         elif "run" in message:
             self._worker = threading.Thread(target=self._run, args=(host,), daemon=True)
             self._worker.start()
-            told = (self._counting, self._ends, MESSAGE_BYTES)
+            did = Doings({guest.name: guest.thread for guest in host.guests})
+            told = (self._counting, self._ends, did, MESSAGE_BYTES)
             threading.Thread(target=tally.tell, args=told, name=tally.THREAD, daemon=True).start()
         elif "peer_died" in message:
             host.peer_died(message["peer_died"], tuple(message["edge"]))

@@ -40,7 +40,7 @@ LAYERS = [
     {"cluster"},
     {"transport"},
     {"sender", "receiver", "tidy"},
-    {"endpoint", "watch", "attribution", "host_functions", "observing", "placing", "tally"},
+    {"endpoint", "watch", "attribution", "host_functions", "observing", "placing", "doings", "tally"},
     {"thread_watch"},
     {"proc_file"},
     {"host_statistics"},

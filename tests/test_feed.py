@@ -14,7 +14,7 @@ from tracing import attached
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import attribution, feed
-from cwasi_fastpath.feed import Feed, with_told
+from cwasi_fastpath.feed import Feed, Here, with_told
 from cwasi_fastpath.figures import Figures, Spent
 from cwasi_fastpath.metrics import Observation
 
@@ -51,7 +51,7 @@ def sums(number: int) -> list[int | None]:
 
 
 def test_what_came_between_two_answers(tracer: Tracer) -> None:
-    told = Feed()
+    told = Feed(Here())
     assert told.latest(["f"], 7.0) == {} and "nothing of these functions yet" in told.lack(7.0, ["f"])[0]
     tracer.tells(50 * SECOND, sums(1))
     assert told.latest(["f"], 8.0) == {} and told.lack(8.0, ["f"]) == ()
@@ -63,7 +63,7 @@ def test_what_came_between_two_answers(tracer: Tracer) -> None:
 
 
 def test_figures_that_are_not_renewed_count_no_more(tracer: Tracer) -> None:
-    told = Feed()
+    told = Feed(Here())
     for number in (1, 2):
         tracer.tells(number * SECOND, sums(number))
         told.latest(["f"], float(number))
@@ -99,7 +99,7 @@ def test_figures_that_are_not_renewed_count_no_more(tracer: Tracer) -> None:
 )
 def test_nonsense_is_left_out_and_said(tracer: Tracer, at: Any, figures: Any) -> None:
     """And what makes sense again is used again."""
-    told = Feed()
+    told = Feed(Here())
     for number in (1, 2):
         tracer.tells(number * SECOND, sums(number))
         told.latest(["f"], float(number))
@@ -114,7 +114,7 @@ def test_nonsense_is_left_out_and_said(tracer: Tracer, at: Any, figures: Any) ->
 
 
 def test_after_an_answer_without_a_time_there_is_no_time_of_nothing(tracer: Tracer) -> None:
-    told = Feed()
+    told = Feed(Here())
     for number, at in enumerate(("noon", SECOND, "noon", 2 * SECOND), 1):
         tracer.tells(at, sums(number))
         assert told.latest(["f"], float(number)) == {}
@@ -124,7 +124,7 @@ def test_after_an_answer_without_a_time_there_is_no_time_of_nothing(tracer: Trac
 
 def test_after_a_pause_old_answers_are_nothing_new(tracer: Tracer) -> None:
     """Nor is a tracer to blame whose clock has gone on meanwhile."""
-    told = Feed()
+    told = Feed(Here())
     for number in (1, 2):
         tracer.tells(number * SECOND, sums(number))
         told.latest(["f"], float(number))
@@ -139,7 +139,7 @@ def test_after_a_pause_old_answers_are_nothing_new(tracer: Tracer) -> None:
 
 def test_messages_are_those_of_the_same_time(tracer: Tracer) -> None:
     """What was done for a million messages is not divided by the few that come since."""
-    told = Feed()
+    told = Feed(Here())
     assert told.silent
     for number, messages in ((1, 1000), (2, 10)):
         tracer.tells(number * SECOND, sums(number))
@@ -164,7 +164,7 @@ def test_who_may_have_slept_all_the_time_is_not_said_to_have_run() -> None:
 
 
 def test_another_tracer_begins_anew(tracer: Tracer) -> None:
-    told = Feed()
+    told = Feed(Here())
     for number in (3, 4):
         tracer.tells(number * SECOND, sums(number))
         told.latest(["f"], float(number))
@@ -174,7 +174,7 @@ def test_another_tracer_begins_anew(tracer: Tracer) -> None:
 
 
 def test_a_host_clock_that_jumps(tracer: Tracer) -> None:
-    told = Feed()
+    told = Feed(Here())
     for number, now in ((1, 1000.0), (2, 1001.0), (3, 2.0), (4, 3.0)):
         tracer.tells(number * SECOND, sums(number))
         assert bool(told.latest(["f"], now)) is (number > 1)
@@ -183,7 +183,7 @@ def test_a_host_clock_that_jumps(tracer: Tracer) -> None:
 
 def test_what_is_lacked_is_that_of_the_functions_asked_for(tracer: Tracer) -> None:
     """Whatever is wrong with others."""
-    told = Feed()
+    told = Feed(Here())
     for number in (1, 2):
         tracer.told = {"f": (number * SECOND, sums(number)), "wrong": (number * SECOND, "x"), "old": (1, sums(1)),
                        "blind": (number * SECOND, [None, None, *sums(1)[2:]])}  # fmt: skip
@@ -197,7 +197,7 @@ def test_what_is_lacked_is_that_of_the_functions_asked_for(tracer: Tracer) -> No
 
 
 def test_what_is_not_counted_is_said(tracer: Tracer) -> None:
-    told = Feed()
+    told = Feed(Here())
     tracer.tells(SECOND, [None, None, *sums(1)[2:]])
     told.latest(["f"], 1.0)
     assert told.lack(1.0, ["f"]) == ("the tracer counts no system calls",)
@@ -214,7 +214,7 @@ BUSY = Spent(1.0, Figures(5, SECOND // 2, SECOND // 4, SECOND // 4, 100, SECOND 
 
 def test_what_is_added_and_what_stays(transport: str) -> None:
     tx, rx = cwasi.open_channel("lab", transport)
-    channel: Any = type("Channel", (), {"senders": {"a": tx}, "receivers": {"b": rx}, "transport": tx.transport})
+    channel: Any = type("Channel", (), {"decisions": {("a", "b"): None}, "transport": tx.transport})
     spent, rates = {"a": BUSY, "b": Spent(0.5, BUSY.figures)}, {"a": 1000.0, "b": 2000.0}
     with tx, rx:
         found = with_told(SEEN, channel, spent, rates)

@@ -22,12 +22,14 @@ from test_steward import PIPE, REDIS, RING, TCP, Answer, Told, in_turn, stewards
 from test_switch_spanned import asked, workers
 
 import cwasi_fastpath as cwasi
-from cwasi_fastpath import census, deployment, explanation_asked, process, runtime, switch_asked, switch_spanned
+from cwasi_fastpath import census, deployment, doings, explanation_asked, process, runtime, switch_asked, switch_spanned
+from cwasi_fastpath.attribution import NO_TRACER
 from cwasi_fastpath.deployment import Options, RunReport, run
 from cwasi_fastpath.explanation import WhatIf
 from cwasi_fastpath.kept import Steered
 from cwasi_fastpath.metrics import Observation, sane
 from cwasi_fastpath.modes import Locality, Mode, Transport
+from cwasi_fastpath.neighbour import neighbours
 from cwasi_fastpath.observing import Counts
 from cwasi_fastpath.parent import Parent
 from cwasi_fastpath.policy import CostPolicy, Costs, Decision, Request
@@ -35,6 +37,7 @@ from cwasi_fastpath.policy.costs import Curve
 from cwasi_fastpath.process import HostProcess
 from cwasi_fastpath.redis_server import RedisServer
 from cwasi_fastpath.tally import STALE_SECONDS, Tally
+from cwasi_fastpath.thread_watch import Ran
 from cwasi_fastpath.workflow import EdgeSpec, FunctionSpec, Workflow
 
 SIZE = 3000
@@ -147,9 +150,29 @@ def test_what_the_policy_is_told(
     assert 0 < sum(one.messages for one in told) <= report.edges[0].metrics.sent
     for request in policy.asked:
         assert request.facts.locality is Locality.NODE and not request.facts.same_trust and not request.pinned
-        assert "what a tracer or TCP sees, is not told" in request.lacked[-1]
+        assert request.lacked == (NO_TRACER,)
     words = [record.getMessage() for record in caplog.records if record.name == "cwasi_fastpath.steward"]
     assert "channel 'frames' goes by tcp now: the policy chose it" in words
+
+
+def test_who_waits_for_a_core(guests: Path, tmp_path: Path, start: Start, asks: Callable[[Answer], OnPipes]) -> None:
+    """Beside a busy neighbour, on the only core that they have."""
+    policy, core = asks(lambda request: request.current), max(os.sched_getaffinity(0))
+    running = start(run, swelling(guests, tmp_path / "said", str(SIZE), REMOTE), Options())
+    for worker in eventually(workers).values():
+        for thread in worker.threads():
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(thread.id, {core})
+
+    def waited() -> list[Observation]:
+        seen = [request.observation for request in list(policy.asked) if request.observation is not None]
+        return [one for one in seen if (one.contention or 0.0) > 0.25]
+
+    with neighbours([core]):
+        eventually(waited)
+    assert all(one.cpu_ns and one.others is None for one in waited())
+    policy.answer = lambda request: TCP
+    assert all_came(running.result(HANG), tmp_path / "said")   # type: ignore[arg-type]
 
 
 def test_by_a_server(
@@ -404,7 +427,7 @@ def test_a_process_that_hangs_keeps_no_other_channel(
         running.result(HANG)
 
 
-@pytest.mark.parametrize("lie", ["garbage", "too long", "back", "most", "silence"])
+@pytest.mark.parametrize("lie", ["garbage", "too long", "back", "most", "deeds", "silence"])
 def test_a_process_that_lies_about_its_ends(
     guests: Path, tmp_path: Path, start: Start, asks: Callable[[Answer], OnPipes], monkeypatch: pytest.MonkeyPatch,
     lie: str, capfd: pytest.CaptureFixture[str],
@@ -429,20 +452,22 @@ def test_a_process_that_lies_about_its_ends(
 def test_a_tally_that_is_not_told() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        tally = Tally(ours, "it")
+        tally = Tally(ours, "it", ["f", "g"])
         tally.joined()
         assert tally.latest(1.0) is None and tally.lack(1.0 + STALE_SECONDS) == ""
         assert tally.latest(2.0) is None and theirs.recv(9) == b"?", "it is asked once"
         assert tally.lack(2.0 + STALE_SECONDS) == "it has not told for 6 s what its ends have counted"
-        theirs.send(bytes(48))
+        theirs.send(bytes(48 + 2 * doings.ROW_BYTES))
         assert tally.latest(2.0) is None, "it was looked at"
         told = tally.latest(3.0)
         assert told is not None and told.at == 2.0 and told.counts[0] == Counts() and tally.lack(99.0) == (
             "it has not told for 96 s what its ends have counted"
         )
-        theirs.send(b"\xff" * 48)
+        assert told.did.keys() == {"f", "g"} and told.did["g"].thread == Ran(0, 0)
+        theirs.send(b"\xff" * (48 + 2 * doings.ROW_BYTES))
         again = tally.latest(4.0)
         assert again is not None and list(again.counts) == [None] and again.at == 3.0
+        assert again.did["f"].thread is again.did["f"].told is None
         theirs.send(b"?")
         assert tally.latest(5.0) is None and tally.latest(6.0) is None
         assert tally.lack(6.0) == "it has told what cannot be of its ends, and is not asked any more"

@@ -211,7 +211,7 @@ import cwasi_fastpath as cwasi
 from cwasi_fastpath import feed
 
 feed.STALE_SECONDS = 1.0
-told = feed.Feed()
+told = feed.Feed(feed.Here())
 with cwasi.function("f"):
     for _ in sys.stdin:
         found = told.latest(["f"], time.monotonic())
