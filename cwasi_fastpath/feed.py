@@ -7,7 +7,7 @@ second. Nobody waits for a tracer, and nothing of it is on the path of a message
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -18,6 +18,7 @@ from .kept import functions_of
 from .metrics import Observation
 from .modes import Transport
 from .spanned import SpannedChannel
+from .tally import Tally
 
 _PACE = 0.25
 """Seconds between two questions."""
@@ -65,17 +66,14 @@ class Here:
 class Elsewhere:
     """Processes that this one has started, by what they say: each is believed for its own functions."""
 
-    def __init__(self, channels: Sequence[SpannedChannel]) -> None:
-        """channels: between them."""
-        self._channels = channels
+    def __init__(self, tallies: Mapping[str, Tally]) -> None:
+        """tallies: by function."""
+        self._tallies = tallies
 
     def figures(self, names: Iterable[str]) -> Mapping[str, Told]:
-        wanted = set(names)
-        return {
-            name: Told(did.tracer, *did.told)
-            for channel in self._channels if wanted & functions_of(channel)
-            for name, did in channel.did().items() if did.told is not None and name in wanted
-        }  # fmt: skip
+        told = {name: self._tallies[name].told for name in names}
+        dids = {name: one.did[name] for name, one in told.items() if one is not None}
+        return {name: Told(did.tracer, *did.told) for name, did in dids.items() if did.told is not None}
 
     def untold(self, names: Iterable[str]) -> str:
         return "" if self.figures(names) else attribution.NO_TRACER

@@ -5,24 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from . import errors, transport
 from .channel import Edge, too_long_for
-from .doings import Did
 from .endpoint import RECEIVER, SENDER
 from .modes import EdgeFacts, Mode, Transport
 from .named_channel import Counted
 from .observing import total
 from .policy import Decision
 from .process import HostProcess
-from .tally import Told
+from .tally import Tally, Told
 from .thread_watch import together
 from .workflow import End
 
 if TYPE_CHECKING:
     from .transport.tcp_info import Network
     from .transport.tls import TlsFiles
+
+T = TypeVar("T")
 
 
 class Changer(Protocol):
@@ -167,16 +168,17 @@ class SpannedChannel:
         if sent is None or received is None:
             return None
         at = max(told.at for told in found[: len(self.senders)])
-        return Counted(at, sent, received, together(did.thread for did in self.did().values()))
+        ran = together(told.did[name].thread for name, told in self._by_name(found).items())
+        return Counted(at, sent, received, ran)
 
-    def did(self) -> dict[str, Did]:
-        """What its functions did, by what their processes told last; without those of which nothing was told."""
-        functions = [function for function, _ in (*self.senders, *self.receivers)]
-        return {
-            function: told.did[function]
-            for function, (process, _) in zip(functions, self._rows, strict=True)
-            if (told := process.tally.told) is not None
-        }
+    @property
+    def tallies(self) -> dict[str, Tally]:
+        """By function, what its process tells."""
+        return {name: process.tally for name, (process, _) in self._by_name(self._rows).items()}
+
+    def _by_name(self, of_ends: Sequence[T]) -> Mapping[str, T]:
+        """By function, of what is one for each end."""
+        return {name: one for (name, _), one in zip((*self.senders, *self.receivers), of_ends, strict=True)}
 
     def lacks(self, now: float) -> tuple[str, ...]:
         """Which processes have not told, or nothing that can be, in words."""

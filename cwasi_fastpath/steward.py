@@ -66,7 +66,8 @@ class Steward:
         lock, and nobody would give that back."""
         self._life = threading.Condition(self._lock)
         """Announces changes of these."""
-        self._feed = Feed(Elsewhere(spanned) if spanned else Here())
+        tallies = {name: tally for channel in spanned for name, tally in channel.tallies.items()}
+        self._feed = Feed(Elsewhere(tallies) if spanned else Here())
         self._alone = pairs_of(spanned)
         self._soundings = Soundings()
         self._needed: set[object] = set()

@@ -16,6 +16,7 @@ from cwasi_fastpath.doings import ROW_BYTES, Did, Doings, of_rows
 from cwasi_fastpath.feed import STALE_SECONDS, Elsewhere, Feed
 from cwasi_fastpath.figures import Figures
 from cwasi_fastpath.placing import Thread
+from cwasi_fastpath.tally import Told
 
 SECOND = 1_000_000_000
 
@@ -99,47 +100,45 @@ def test_any_bytes_are_rows() -> None:
         assert len(of_rows(rows)) == 3
 
 
-class Between:
-    """Two functions, as Elsewhere needs them."""
+class Processes:
+    """The one of f and that of g."""
 
     def __init__(self) -> None:
-        self.decisions = {("f", "g"): None}
-        self.told: dict[str, Did] = {}
-
-    def did(self) -> dict[str, Did]:
-        return self.told
+        self.told: Told | None = None
+        self.feed = Feed(Elsewhere(dict.fromkeys("fg", self)))   # type: ignore[arg-type]
 
     def tells(self, tracer: int, number: int, *names: str) -> None:
-        self.told = {name: Did(None, tracer, (number * SECOND, sums(number))) for name in names}
+        did = {name: Did(None, tracer, (number * SECOND, sums(number)) if name in names else None) for name in "fg"}
+        self.told = Told(float(number), [], did)
 
 
 def test_a_feed_of_other_processes() -> None:
-    channel: Any = Between()
-    feed = Feed(Elsewhere([channel]))
+    processes = Processes()
+    feed = processes.feed
     assert feed.latest(["f", "g"], 0.0) == {} and feed.lack(0.0, ["f", "g"]) == (attribution.NO_TRACER,)
     for number in (1, 2):
-        channel.tells(1, number, "f", "g")
+        processes.tells(1, number, "f", "g")
         found = feed.latest(["f", "g"], float(number))
     assert found.keys() == {"f", "g"} and found["f"].figures.calls == 10 and feed.lack(2.0, ["f", "g"]) == ()
-    channel.tells(1, 3, "f")
+    processes.tells(1, 3, "f")
     assert feed.latest(["f", "g"], 3.0).keys() == {"f"}
     assert feed.lack(3.0, ["f", "g"]) == ("the tracer has told nothing of g",)
-    channel.tells(2, 4, "f")
+    processes.tells(2, 4, "f")
     assert feed.latest(["f", "g"], 4.0) == {}, "sums of another tracer are others"
-    channel.tells(2, 5, "f")
+    processes.tells(2, 5, "f")
     assert feed.latest(["f", "g"], 5.0).keys() == {"f"}
     assert feed.latest(["f", "g"], 5.5 + STALE_SECONDS) == {}
 
 
 def test_functions_that_are_forgotten_begin_anew() -> None:
     """Not all of their messages were counted."""
-    channel: Any = Between()
-    feed = Feed(Elsewhere([channel]))
+    processes = Processes()
+    feed = processes.feed
     for number in (1, 2):
-        channel.tells(1, number, "f", "g")
+        processes.tells(1, number, "f", "g")
         assert bool(feed.latest(["f", "g"], float(number))) is (number == 2)
     feed.forget(["f", "nobody"])
-    channel.tells(1, 3, "f", "g")
+    processes.tells(1, 3, "f", "g")
     assert feed.latest(["f", "g"], 3.0).keys() == {"g"}
-    channel.tells(1, 4, "f", "g")
+    processes.tells(1, 4, "f", "g")
     assert feed.latest(["f", "g"], 4.0).keys() == {"f", "g"}

@@ -434,7 +434,7 @@ def test_a_process_that_lies_about_its_ends(
 ) -> None:  # fmt: skip
     """What it says changes nothing but its own channel: no other one, not the run, and not what the channel carries."""
     monkeypatch.setattr(process, "WORKER", "lying_worker")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
     monkeypatch.setenv(lying_worker.ENVIRONMENT, lie)
     policy, honest = asks(in_turn(PIPE, TCP)), tmp_path / "honest"
     lies = swelling(guests, tmp_path / "said", "64", "9", name="lies")
