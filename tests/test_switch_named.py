@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import pytest
 import redis
-from channels import HANG, Fork, Start, status_of
+from channels import HANG, Fork, Start, eventually, status_of
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import meeting
@@ -63,6 +63,7 @@ def test_under_load(fork: Fork, start: Start, redis_server: RedisServer, transpo
         done = threading.Event()
         sending = start(send_on, tx, done, 0.02 if remote else 0)
         try:
+            eventually(lambda: tx.messages)   # else all switches may be over before the first one
             for number in range(6 if remote else SWITCHES):
                 tx.switch(targets[number % len(targets)], timeout=HANG)
         finally:
@@ -86,8 +87,11 @@ def test_a_slow_receiver_keeps_what_it_has_not_read(fork: Fork) -> None:
         tx.send(b"old")
         tx.switch("pipe")
         tx.send(b"new")
-        with pytest.raises(cwasi.Timeout, match="has not read to the last switch yet"):
-            tx.switch("ring", timeout=0.05)
+        told = ""
+        while "has not read to the last switch yet" not in told:   # on a busy machine it may be late to say so
+            with pytest.raises(cwasi.Timeout) as caught:
+                tx.switch("ring", timeout=0.05)
+            told = str(caught.value)
         os.write(go_on, b"x")
         tx.switch("ring", timeout=HANG)
         tx.send(b"newest")
@@ -238,13 +242,16 @@ def test_a_sender_that_is_killed_in_mid_switch(fork: Fork) -> None:
     for attempt in range(4):
         pid = fork(send)
         with cwasi.open_receiver("lab", timeout=HANG) as rx:
-            threading.Timer(0.05 + 0.02 * attempt, os.kill, (pid, signal.SIGKILL)).start()
-            number = 0
+            assert rx.recv(HANG) == message(0)   # it has begun
+            killer = threading.Timer(0.05 + 0.02 * attempt, os.kill, (pid, signal.SIGKILL))
+            killer.start()
+            number = 1
             with pytest.raises(cwasi.PeerDied):
                 while True:
                     assert rx.recv(HANG) == message(number)
                     number += 1
-            assert number > 0 and status_of(pid) == -signal.SIGKILL
+            killer.join()
+            assert status_of(pid) == -signal.SIGKILL
 
 
 def test_many_switches_leave_nothing(fork: Fork) -> None:
@@ -268,9 +275,10 @@ def test_many_switches_leave_nothing(fork: Fork) -> None:
                 tx.send(b"x")
             if round_ == 0:
                 before, before_there = held(), other.num_fds()
-        after = held()
-        assert after[0] <= before[0] + 2 and after[1] <= before[1] + 2 and after[2] <= before[2] + 8
-        assert other.num_fds() <= before_there + 4
+        most = before[0] + 2, before[1] + 2, before[2] + 8
+        # Either side may be late to free what the last switch has left.
+        eventually(lambda: all(now <= bound for now, bound in zip(held(), most, strict=True)))
+        eventually(lambda: other.num_fds() <= before_there + 4)
     assert status_of(pid) == 0
 
 
