@@ -21,6 +21,9 @@ from cwasi_fastpath.placement import here, started
 from cwasi_fastpath.process_facts import facts_of
 
 OWN = Path("/proc/self/ns/net")
+DEVICE = f"cwasi-{os.getpid()}"
+WIRE = f"10.213.{os.getpid() % 256}"
+"""Of this process: the tests may run elsewhere, too, and our side of the cable is where all are."""
 
 HOLD = """
 import json, sys
@@ -40,21 +43,21 @@ def ip(*words: str) -> None:
 
 @pytest.fixture
 def node() -> Iterator[str]:
-    """A network namespace at the end of a cable, 10.213.9.2; we are 10.213.9.1."""
+    """A network namespace at the end of a cable, .2 on the wire; we are .1."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("network namespaces need root, and ip (apt install iproute2)")
     name = f"cwasi-net-{os.getpid()}"
     ip("netns", "add", name)
     try:
-        ip("link", "add", "cwasi-net", "type", "veth", "peer", "name", "theirs", "netns", name)
-        ip("address", "add", "10.213.9.1/24", "dev", "cwasi-net")
-        ip("link", "set", "cwasi-net", "up")
-        ip("-n", name, "address", "add", "10.213.9.2/24", "dev", "theirs")
+        ip("link", "add", DEVICE, "type", "veth", "peer", "name", "theirs", "netns", name)
+        ip("address", "add", f"{WIRE}.1/24", "dev", DEVICE)
+        ip("link", "set", DEVICE, "up")
+        ip("-n", name, "address", "add", f"{WIRE}.2/24", "dev", "theirs")
         ip("-n", name, "link", "set", "theirs", "up")
         yield name
     finally:
         subprocess.run(["ip", "netns", "delete", name], check=False)
-        subprocess.run(["ip", "link", "delete", "cwasi-net"], check=False, capture_output=True)
+        subprocess.run(["ip", "link", "delete", DEVICE], check=False, capture_output=True)
 
 
 @pytest.fixture
@@ -83,10 +86,10 @@ def test_two_at_the_ends_of_a_cable(node: str, inside: subprocess.Popen[bytes]) 
     mine, theirs = OWN.stat().st_ino, Path(f"/proc/{inside.pid}/ns/net").stat().st_ino
     first, second = networks({mine: os.getpid(), theirs: inside.pid})
     assert second == Network(
-        theirs, node, True, ("10.213.9.2",), "", (Way(mine, "10.213.9.1", "theirs", "10.213.9.2", ""),)
+        theirs, node, True, (f"{WIRE}.2",), "", (Way(mine, f"{WIRE}.1", "theirs", f"{WIRE}.2", ""),)
     )
-    assert "10.213.9.1" in first.addresses
-    assert first.ways == (Way(theirs, "10.213.9.2", "cwasi-net", "10.213.9.1", ""),)
+    assert f"{WIRE}.1" in first.addresses
+    assert first.ways == (Way(theirs, f"{WIRE}.2", DEVICE, f"{WIRE}.1", ""),)
 
 
 def test_a_cable_that_is_cut(node: str, inside: subprocess.Popen[bytes]) -> None:
@@ -117,7 +120,7 @@ print(json.dumps([asdict(one) for one in networks({int(number): int(pid) for num
     done = subprocess.run([sys.executable, "-c", program, asked], capture_output=True, text=True, timeout=HANG)
     first, second = json.loads(done.stdout)
     assert done.stderr == ""
-    assert (first["seen"], second["seen"]) == (True, False) and "10.213.9.1" in first["addresses"]
+    assert (first["seen"], second["seen"]) == (True, False) and f"{WIRE}.1" in first["addresses"]
 
 
 def test_in_words() -> None:
@@ -177,9 +180,9 @@ def test_inspect_shows_both_sides_of_a_cable(node: str, runtime_directory: Path)
     numbers = {end["role"]: end["placement"]["network"] for end in told["ends"]}
     assert {process["pid"] for process in told["processes"]} == {process.pid for process in held.values()}
     found = {network["number"]: network for network in told["networks"]}
-    assert found.keys() == set(numbers.values()) and found[numbers["receiver"]]["addresses"] == ["10.213.9.2"]
+    assert found.keys() == set(numbers.values()) and found[numbers["receiver"]]["addresses"] == [f"{WIRE}.2"]
     assert [way["to"] for way in found[numbers["sender"]]["ways"]] == [numbers["receiver"]]
-    assert f"network namespace {numbers['receiver']} ({node}): 10.213.9.2" in words
+    assert f"network namespace {numbers['receiver']} ({node}): {WIRE}.2" in words
     assert f"process {pids['sender']}: " in words and f"process {pids['receiver']}: " in words
     ticks = {end["role"]: end["placement"]["started"] for end in told["ends"]}
     assert ticks["sender"] > 0 and ticks["receiver"] > 0
