@@ -44,7 +44,10 @@ COMMANDS = {
     "cwasi-switch": [["switch"]],
     "cwasi-trace": [],
 }
-SECONDS = 60
+SECONDS = 240
+RUNS = 5
+CHANGED = "times while it ran)"
+"""What `cwasi run` says where the policy has chosen anew."""
 
 
 # ---- reading ----
@@ -240,7 +243,10 @@ def test_block(block: Block, sessions: dict[Path, Session]) -> None:
     if reason:
         pytest.skip(f"{block}: {reason}")
     session.failed = block
-    printed = session.run(block)
+    for _ in range(RUNS):   # on a busy machine one may last so long that the policy comes into it
+        printed = session.run(block)
+        if CHANGED not in printed or CHANGED in block.text:
+            break
     shown_is_printed(block, printed)
     session.failed = None
 
