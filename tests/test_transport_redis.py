@@ -59,7 +59,8 @@ def test_more_than_the_backlog_goes_through(ends: Ends, client: redis.Redis) -> 
         sending = pool.submit(lambda: [tx.send(content(i, size)) for i in range(count)])
         time.sleep(0.5)
         assert not sending.done()
-        assert int(client.info("memory")["used_memory"]) < 2 * BACKLOG
+        (key,) = client.keys()
+        assert client.memory_usage(key, samples=0) < BACKLOG + size   # besides, answers may be on their way
         for i in range(count):
             assert rx.recv(timeout=HANG) == content(i, size)
         sending.result(HANG)
@@ -167,7 +168,7 @@ def test_our_own_server_takes_what_others_refuse(ends: Ends) -> None:
     message = bytes(8) * (65 << 20) + b"the end"
     with ThreadPoolExecutor(1) as pool:
         sending = pool.submit(tx.send, message)
-        received = rx.recv(timeout=HANG)
+        received = rx.recv(timeout=4 * HANG)   # a tenth of that, on a machine that has nothing else to do
         sending.result(HANG)
     assert len(received) == len(message) and received.endswith(b"\0the end")
 
