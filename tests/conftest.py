@@ -23,9 +23,7 @@ from cwasi_fastpath.redis_server import RedisServer
 pytest_plugins = ("asking", "nodes")
 
 # A slow machine is no fault.
-hypothesis.settings.register_profile(
-    "unhurried", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
+hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
 REPOSITORY = Path(__file__).parent.parent

@@ -36,11 +36,7 @@ def test_in_order(ends: Ends, start: Start) -> None:
     assert (tx.metrics().messages, tx.metrics().bytes) == (rx.metrics().messages, rx.metrics().bytes)
 
 
-@settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sizes=st.lists(st.integers(0, 300) | st.integers(0, 70_000) | st.sampled_from([16384, 131048]), max_size=40),
     seed=st.integers(0, 2**32),
