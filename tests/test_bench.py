@@ -453,6 +453,7 @@ def one_regime(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_redis
+@needs_two_cores
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl (apt install openssl)")
 @pytest.mark.usefixtures("one_regime")
 def test_the_command_measures_every_transport(tmp_path: File) -> None:
@@ -505,6 +506,7 @@ def _plausible(sample: dict[str, Any]) -> bool:
     return sample["messages"] > 0 and all(value >= 0 for value in sample["figures"].values())
 
 
+@needs_two_cores
 @pytest.mark.usefixtures("one_regime")
 def test_the_command_prints_tables() -> None:
     arguments = ["--rounds", "1", "--seconds", "0.5", "--size", "64", "--only", "latency/c/", "--only", "mp-pipe"]
