@@ -76,6 +76,12 @@ def eventually(look: Callable[[], T]) -> T:
     return found
 
 
+def descriptors() -> int:
+    """That this process has open, but for those of what nobody holds any more: such is closed at any time."""
+    gc.collect()
+    return psutil.Process().num_fds()
+
+
 def shared_memory() -> set[str]:
     """The names in it, but for those that are mapped by processes that we have not started."""
     found = {path.name for path in Path("/dev/shm").iterdir()}

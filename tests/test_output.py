@@ -16,7 +16,7 @@ from unittest.mock import Mock
 
 import psutil
 import pytest
-from channels import eventually
+from channels import descriptors, eventually
 from conftest import WriteModule
 
 from cwasi_fastpath import errors
@@ -44,10 +44,6 @@ PRINTS_IN_PIECES = """(module
 
 def threads() -> int:
     return psutil.Process().num_threads()
-
-
-def descriptors() -> int:
-    return psutil.Process().num_fds()
 
 
 def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import os
 import platform
 import subprocess
@@ -113,6 +114,7 @@ def test_a_signal_is_no_reason_to_reject_a_program(loaded: Loaded, monkeypatch: 
 
 
 def test_close_leaves_nothing(loaded: Loaded) -> None:
+    gc.collect()   # what other tests have left
     before = set(Path("/proc/self/fd").iterdir())
     other = Loaded(Compiled(MAPS, {"good": RETURN_0}))
     other.attach("sys_enter", "good")
@@ -133,6 +135,7 @@ def test_what_was_compiled_is_not_compiled_again(
     monkeypatch.delenv("BCC_KERNEL_SOURCE", raising=False)
     monkeypatch.setenv(ENVIRONMENT, str(tmp_path / "cache"))
     import_bcc()   # which opens what it keeps
+    gc.collect()
     before = set(Path("/proc/self/fd").iterdir())
     Tracer(light=True).close()
     assert len(list((tmp_path / "cache").iterdir())) == 1
