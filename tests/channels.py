@@ -7,7 +7,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -65,6 +65,32 @@ def in_child(body: Callable[[], object]) -> int:
 def status_of(pid: int) -> int:
     """Waits for a child; its exit status, or the negative signal that killed it."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended, though nobody may have waited for it yet."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:   # which it may become at any time
+        return True
+
+
+def by_age(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Processes that were started one after another, by their pids: after the last one the kernel begins anew."""
+    found = sorted(processes, key=lambda process: process.pid)
+    most = int(Path("/proc/sys/kernel/pid_max").read_text())
+    return sorted(found, key=lambda process: process.pid + most * (found[-1].pid - process.pid > most // 2))
+
+
+def held() -> set[object]:
+    """The threads and the descriptors of this process. What is there later, too, and was not before, was left by who
+    ran meanwhile; a number would not tell, as what others have left may end in that time.
+    """
+    found: set[object] = set(threading.enumerate())
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):   # that of this directory is closed by now
+            found.add((link.name, str(link.readlink())))
+    return found
 
 
 def eventually(look: Callable[[], T]) -> T:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from channels import HANG, eventually
+from channels import HANG, eventually, is_gone
 from test_cli_policy import Page
 
 from cwasi_fastpath.live.script import DEFAULT
@@ -111,7 +111,7 @@ def test_what_it_started_ends_with_it(endless: Path, how: signal.Signals) -> Non
         _, said = child.communicate(timeout=2 * HANG)
     assert child.returncode == (130 if how is signal.SIGINT else -how), said
     assert "Traceback" not in said
-    eventually(lambda: not any(one.is_running() and one.status() != "zombie" for one in (*other, *busy)))
+    eventually(lambda: all(is_gone(one.pid) for one in (*other, *busy)))
 
 
 def test_the_other_process_is_killed(endless: Path) -> None:

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from channels import HANG, by_age, held
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath.deployment import Options, run
@@ -26,7 +26,6 @@ from cwasi_fastpath.spanned import SpannedChannel
 from cwasi_fastpath.supervision import run_all, supervise
 from cwasi_fastpath.workflow import EdgeSpec, FunctionSpec, Workflow
 
-HANG = 60.0
 WAIT = Path(__file__).parent / "guests/wait.wat"
 PROXIMAL = Decision(Mode.PROXIMAL, Transport.RING, "for the test")
 
@@ -219,7 +218,7 @@ def host_processes(count: int) -> list[psutil.Process]:
             with suppress(psutil.Error):
                 found += [child] if "cwasi_fastpath.worker" in " ".join(child.cmdline()) else []
         if len(found) == count:
-            return sorted(found, key=lambda child: child.pid)
+            return by_age(found)
         time.sleep(0.01)
     raise AssertionError("they never started")
 
@@ -313,6 +312,6 @@ except KeyboardInterrupt:
 
 
 def test_threads_end_with_the_run(guests: Path) -> None:
-    before = threading.active_count(), psutil.Process().num_fds()
+    before = held()
     run(pair(guests), Options(mode=Mode.PROXIMAL))
-    assert (threading.active_count(), psutil.Process().num_fds()) == before
+    assert not held() - before

@@ -8,26 +8,15 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 import redis
+from channels import HANG, eventually, is_gone
 
 from cwasi_fastpath import RedisUnavailable
 from cwasi_fastpath.redis_server import RedisServer
-
-HANG = 60.0
-
-
-def gone(pid: int) -> bool:
-    until = time.monotonic() + HANG
-    while time.monotonic() < until:
-        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-            return True
-        time.sleep(0.01)
-    return False
 
 
 def test_it_answers_and_ends() -> None:
@@ -39,7 +28,7 @@ def test_it_answers_and_ends() -> None:
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         assert (config["port"], config["save"], config["appendonly"]) == ("0", "", "no")
         assert psutil.Process(pid).net_connections("inet") == [], "nobody else can reach it"
-    assert gone(pid) and not path.parent.exists()
+    assert is_gone(pid) and not path.parent.exists()
     server.close()
     with pytest.raises(RedisUnavailable, match="closed"):
         _ = server.pid
@@ -60,8 +49,10 @@ def test_a_long_message_fits() -> None:
         assert int(client.config_get("proto-max-bulk-len")["proto-max-bulk-len"]) >= 1 << 30
 
 
-def test_it_dies_with_its_maker() -> None:
+def test_it_dies_with_its_maker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even by SIGKILL, when nobody is left to end it."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))   # where nobody else tidies up
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     program = (
         "import os, time\nfrom cwasi_fastpath.redis_server import RedisServer\n"
         "server = RedisServer()\nprint(server.pid, server.url, flush=True)\ntime.sleep(60)"
@@ -71,7 +62,7 @@ def test_it_dies_with_its_maker() -> None:
         pid, url = maker.stdout.readline().split()
         assert psutil.pid_exists(int(pid))
         maker.send_signal(signal.SIGKILL)
-    assert gone(int(pid))
+    eventually(lambda: is_gone(int(pid)))
     directory = Path(url.removeprefix("unix://")).parent   # what SIGKILL leaves: an empty socket's directory
     assert directory.is_dir()
     os.utime(directory, (0, 0))
@@ -102,16 +93,16 @@ def test_no_server_is_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("script", "reason"),
+    ("script", "patience", "reason"),
     [
-        ("echo it hurts; exit 3", r"ended at once \(status 3\): it hurts"),
-        ("exit 1", "it left no message"),
-        ("printf 'first\\n\\033[31mlast\\007\\n'; exit 1", r"\[31mlast$"),
-        ("exec sleep 60", "does not answer after"),
+        ("echo it hurts; exit 3", HANG, r"ended at once \(status 3\): it hurts"),
+        ("exit 1", HANG, "it left no message"),
+        ("printf 'first\\n\\033[31mlast\\007\\n'; exit 1", HANG, r"\[31mlast$"),
+        ("exec sleep 60", 0.5, "does not answer after"),
     ],
 )
 def test_a_server_that_does_not_serve(
-    script: str, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    script: str, patience: float, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     fake = tmp_path / "redis-server"
     fake.write_text(f"#!/bin/sh\n{script}\n")
@@ -119,7 +110,7 @@ def test_a_server_that_does_not_serve(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(RedisUnavailable, match=reason) as caught:
-        RedisServer(timeout=0.5)
+        RedisServer(timeout=patience)
     assert str(caught.value).isprintable()
     assert list(tmp_path.iterdir()) == [fake], "nothing is left"
 
