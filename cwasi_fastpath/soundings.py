@@ -189,13 +189,15 @@ class Soundings:
     def _found(self, target: _Target, place: Place) -> None:
         with self._changed:
             target.place = place
-            self._paths.setdefault(place.host, _Path())
+            if self._targets.get(target.channel) is target:
+                self._paths.setdefault(place.host, _Path())
 
     def _sounded(self, target: _Target, place: Place, network: Network, begin: float) -> None:
         now = time.monotonic()
         took = now - begin
         with self._changed:
-            self._paths[place.host] = _Path(Sounded(network, now, now + holds(took, self._among)), now, took)
+            if place.host in self._paths:   # nobody has forgotten it meanwhile
+                self._paths[place.host] = _Path(Sounded(network, now, now + holds(took, self._among)), now, took)
             target.failures = 0
             if not target.answered:
                 target.answered = True
@@ -209,7 +211,8 @@ class Soundings:
             target.failures += 1
             target.due = now + target.back_off
             if target.place is not None:
-                path = self._paths.setdefault(target.place.host, _Path())
-                path.ended, path.took = now, now - begin
+                path = self._paths.get(target.place.host)
+                if path is not None:
+                    path.ended, path.took = now, now - begin
                 target.place, target.answered = None, False
                 self._changed.notify_all()

@@ -20,10 +20,19 @@ SAFE = ("--appendonly", "yes", "--appendfsync", "always")
 """What a durable channel wants."""
 
 
+_given: set[int] = set()
+"""Ports, of which a server may still have to take its."""
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Another one each time."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 def on_loopback(port: int) -> tuple[str, ...]:

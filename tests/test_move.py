@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from channels import HANG, Fork, Start, status_of
+from channels import HANG, Fork, Start, eventually, status_of
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import control, meeting, registry
@@ -277,21 +277,23 @@ def test_a_name_that_is_kept_is_busy(fork: Fork, gates: Gates, start: Start) -> 
 
 
 def test_another_trust_domain(fork: Fork, gates: Gates, start: Start) -> None:
+    """It is refused, and one of the same goes on with it all the same."""
+
     def child() -> None:
         gates.wait(1)
         with pytest.raises(cwasi.BadSpec, match="the receiver of channel 'lab' is of trust domain 'default'"):
             cwasi.open_receiver("lab", timeout=HANG, trust="other", successor=True)
+        with cwasi.open_receiver("lab", timeout=HANG, successor=True) as rx:
+            assert rx.recv(HANG) == b"x"
 
     pid = fork(child)
     opening = start(cwasi.open_sender, "lab", timeout=HANG)
     with cwasi.open_receiver("lab", timeout=HANG) as rx, opening.result(HANG) as tx:   # type: ignore[attr-defined]
-        moving = start(rx.hand_over, 2.0)
+        moving = start(rx.hand_over, HANG)
+        tx.send(b"x")
         gates.open(1)
         assert status_of(pid) == 0
-        with pytest.raises(cwasi.Timeout):
-            moving.result(HANG)
-        tx.send(b"x")
-        assert rx.recv(HANG) == b"x"
+        moving.result(HANG)
 
 
 def test_the_receiver_is_gone(fork: Fork, start: Start) -> None:
@@ -425,6 +427,7 @@ def test_a_sender_that_is_killed_while_it_hands_over(
     fork: Fork, gates: Gates, step: str, after: bool
 ) -> None:
     """What it had sent comes; then the end of it all, or what its successor sends if that knows that it is one."""
+    goes_on = step.endswith("_give_name")
 
     def first() -> None:
         tx = cwasi.open_sender("lab", timeout=HANG)
@@ -436,7 +439,7 @@ def test_a_sender_that_is_killed_while_it_hands_over(
 
     def second() -> None:
         gates.wait(1)
-        with cwasi.open_sender("lab", timeout=5, successor=True) as tx:
+        with cwasi.open_sender("lab", timeout=HANG if goes_on else 5, successor=True) as tx:
             tx.send(message(3))
 
     pids = fork(first), fork(second)
@@ -444,7 +447,7 @@ def test_a_sender_that_is_killed_while_it_hands_over(
         for number in range(3):
             assert rx.recv(HANG) == message(number)
         assert status_of(pids[0]) == -signal.SIGKILL
-        if step.endswith("_give_name"):
+        if goes_on:
             assert list(rx) == [message(3)]
             assert status_of(pids[1]) == 0
         else:
@@ -473,7 +476,6 @@ def test_a_receiver_that_is_killed_while_it_hands_over(
             cwasi.Sender.forward = some   # type: ignore[method-assign]
         else:
             dies_at("handover._ReceiverMove._give_name", after=True)
-        gates.open(1)
         rx.hand_over(HANG)
 
     def second() -> None:
@@ -491,6 +493,8 @@ def test_a_receiver_that_is_killed_while_it_hands_over(
         with pytest.raises((cwasi.PeerDied, cwasi.ChannelClosed)):
             for number in range(1_000_000):
                 tx.send(message(number), HANG)
+                if number == 100:
+                    gates.open(1)   # now there are more than it comes to pass on
         assert status_of(pids[0]) == -signal.SIGKILL
         assert status_of(pids[1]) == 0
 
@@ -573,9 +577,11 @@ def test_nothing_is_left(fork: Fork, start: Start) -> None:
             assert rx.recv(HANG) == message(number)
             while tx.epoch < 2 * number + 2:
                 time.sleep(0.001)
-            held = psutil.Process().num_fds(), threading.active_count()
-            before = before or (held if number == 3 else None)
-        assert before is not None and held[0] <= before[0] + 4 and held[1] <= before[1] + 1
+            if number == 3:
+                before = psutil.Process().num_fds(), threading.active_count()
+        assert before is not None
+        descriptors, threads = before[0] + 4, before[1] + 1   # what is on its way out takes a moment
+        eventually(lambda: psutil.Process().num_fds() <= descriptors and threading.active_count() <= threads)
         assert status_of(pid) == 0
         rx.close()
 

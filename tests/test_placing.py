@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from channels import HANG
+from channels import HANG, eventually
 
 CORES = sorted(os.sched_getaffinity(0))
 GROUPS = Path("/sys/fs/cgroup")
@@ -56,7 +57,14 @@ def cpuset() -> Iterator[Path]:
     except OSError as error:
         pytest.skip(f"no control group with cpusets: {error}")
     yield group
-    group.rmdir()
+    eventually(lambda: removed(group))
+
+
+def removed(group: Path) -> bool:
+    """Who was in it has ended, but the kernel may not have taken note yet."""
+    with suppress(OSError):
+        group.rmdir()
+    return not group.exists()
 
 
 def test_a_cpuset_is_narrowed_and_widened(cpuset: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
-from channels import HANG, eventually
+from channels import HANG, by_age, eventually
 
 from cwasi_fastpath import census
 
@@ -65,13 +65,16 @@ def workers(command: subprocess.Popen[str], count: int) -> list[psutil.Process]:
     found: list[psutil.Process] = []
 
     def there() -> bool:
-        found[:] = [p for p in in_session(command.pid) if "cwasi_fastpath.worker" in " ".join(p.cmdline())]
+        found.clear()
+        for process in in_session(command.pid):
+            with suppress(psutil.Error):   # it has just ended
+                found.extend([process] if "cwasi_fastpath.worker" in " ".join(process.cmdline()) else [])
         return len(found) == count
 
     eventually(there)
     eventually(lambda: all(len(process.threads()) > 1 for process in found))
     time.sleep(0.5)
-    return sorted(found, key=lambda process: process.pid)
+    return by_age(found)
 
 
 def flows() -> bool:

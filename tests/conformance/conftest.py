@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import redis
-from channels import FOREIGN, HANG, Ends, shared_memory
+from channels import FOREIGN, HANG, Ends, held, shared_memory
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import tidy, transport, watch
@@ -169,18 +168,13 @@ def gone(case: Case, link: Link, end: Endpoint, peer: int = 0) -> None:
 # ---- nothing is left ----
 
 
-def _threads() -> int:
-    """Without the two that a process has for all its channels."""
-    return len([thread for thread in threading.enumerate() if thread.name not in (watch.THREAD, tidy.THREAD)])
-
-
-def _usage() -> dict[str, object]:
+def _usage() -> set[object]:
+    """Descriptors, mapped rings by their inodes, and threads without the two that a process has for all channels."""
     gc.collect()
-    return {
-        "descriptors": psutil.Process().num_fds(),
-        "threads": _threads(),
-        "maps": Path("/proc/self/maps").read_text().count("cwasi-ring"),
-    }
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    rings = {("ring", line.split()[4]) for line in lines if "cwasi-ring" in line}
+    always = {thread for thread in threading.enumerate() if thread.name in (watch.THREAD, tidy.THREAD)}
+    return rings | held() - always
 
 
 @pytest.fixture
@@ -190,12 +184,9 @@ def clean(case: Case, url: str | None) -> Iterator[None]:
     before, names = _usage(), shared_memory()
     yield
     until = time.monotonic() + FOREIGN
-    while True:
-        after, left = _usage(), shared_memory() - names   # others may just be making some: one look decides
-        if (after == before and not left) or time.monotonic() > until:
-            break
+    while (left := (_usage() - before) | (shared_memory() - names)) and time.monotonic() < until:
         time.sleep(0.01)
-    assert after == before and not left
+    assert not left
     if url is not None:
         with redis.Redis.from_url(url) as client:
             assert client.keys() == []
