@@ -38,7 +38,9 @@ def keep(key: str, compiled: Compiled) -> None:
     """For the next time, if that is possible."""
     text = compiled.to_json()
     with suppress(OSError):
-        cache.write(f"{key}{_SUFFIX}", f"{key_of(key, text)}\n{text}")
-        oldest_last = sorted(cache.directory().glob(f"*{_SUFFIX}"), key=lambda path: -path.lstat().st_mtime_ns)
-        for path in oldest_last[_MOST:]:
+        name = f"{key}{_SUFFIX}"
+        cache.write(name, f"{key_of(key, text)}\n{text}")
+        # By the clock of files, which goes on in steps, others may be as new.
+        others = [path for path in cache.directory().glob(f"*{_SUFFIX}") if path.name != name]
+        for path in sorted(others, key=lambda path: -path.lstat().st_mtime_ns)[_MOST - 1 :]:
             path.unlink()

@@ -6,7 +6,7 @@ import gc
 import os
 import threading
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 
 import psutil
@@ -22,9 +22,9 @@ from cwasi_fastpath.live.pair import CHANNELS
 from cwasi_fastpath.live.play import kept_to, some_cores
 from cwasi_fastpath.live.played import Played, as_plain
 from cwasi_fastpath.live.table import HEADINGS, compared, rows
-from cwasi_fastpath.modes import Transport
+from cwasi_fastpath.modes import Mode, Transport
 from cwasi_fastpath.neighbour import neighbours
-from cwasi_fastpath.policy import EdgeHistory, Request, Way
+from cwasi_fastpath.policy import Decision, EdgeHistory, Request, Way
 from cwasi_fastpath.policy.comparisons import StaticPolicy
 
 SHORT = """
@@ -107,6 +107,25 @@ def test_what_is_made_of_it() -> None:
     assert words.count("by the rule static, which is on ring: predicted ") == 3 and words.count("measured ") == 3
     text = page(runs, CHANNELS[0], {"cpu": "<b>"}, HEADINGS, table)
     assert Page(text).plots == 2 and "&lt;b&gt;" in text
+
+
+def test_a_way_and_its_mode_are_those_of_one_moment() -> None:
+    """Though a switch may come at any time."""
+
+    class Switches:
+        decisions = cycle((Decision(Mode.LOCAL, Transport.RING, ""), Decision(Mode.PROXIMAL, Transport.PIPE, "")))
+
+        @property
+        def decision(self) -> Decision:
+            return next(self.decisions)
+
+        @property
+        def mode(self) -> Mode:
+            return self.decision.mode
+
+    both = pair.Pair.__new__(pair.Pair)
+    both._channels = dict.fromkeys(CHANNELS, Switches())   # type: ignore[arg-type]
+    assert set(both.ways().values()) == {("ring", "local"), ("pipe", "proximal")}
 
 
 def test_a_policy_that_fails_changes_nothing() -> None:

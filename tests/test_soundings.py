@@ -133,7 +133,7 @@ def test_who_has_waited_longest_for_its_pause_is_next(some: Soundings) -> None:
     some._paths["10.0.0.1"].ended = now - 2.0 * pause(1e-3, 2)
     some._threads = dict.fromkeys((True, False), threading.current_thread())
     assert some._next(True) is quick
-    some._paths["10.0.0.2"].ended = now - 3.0 * pause(SECONDS, 2)
+    some._paths["10.0.0.2"].ended = now - 1000.0 * pause(SECONDS, 2)   # quick waits longer and longer, too
     assert some._next(True) is slow
     some._targets[new.channel] = new
     assert some._next(False) is new
@@ -155,7 +155,7 @@ def test_who_answers_at_an_address_is_sounded_and_others_there_are_not(network: 
     honest, other = Channel(), Channel(port=2)
     found(some, honest)
     found(some, other)
-    eventually(lambda: latest(some, other) and network.met[Place("10.0.0.1", 1, b"")] > 5)
+    eventually(lambda: latest(some, honest) and latest(some, other) and network.met[Place("10.0.0.1", 1, b"")] > 5)
     assert Place("10.0.0.1", 2, b"") not in network.met
     with some._changed:
         some._targets[honest].wanted_until = 0.0   # type: ignore[index]
@@ -187,6 +187,31 @@ def test_what_nobody_has_asked_about_for_a_long_time_is_forgotten(
     monkeypatch.setattr(soundings, "_KEPT_SECONDS", -soundings._WANTED_SECONDS - 1.0)
     found(some, Channel(2))
     assert [channel.name for channel in some._targets] == ["lab2"] and len(some._paths) == 1
+
+
+@pytest.mark.parametrize("error", [None, TimeoutError()], ids=["found", "failed"])
+def test_nothing_stays_of_what_is_forgotten_while_it_is_sounded(
+    some: Soundings, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def sound(place: Place, patience: float) -> Network:
+        if place.host == "10.0.0.1":
+            begun.set()
+            goes_on.wait()
+            if error is not None:
+                raise error
+        return FOUND
+
+    monkeypatch.setattr(soundings, "sound", sound)
+    latest(some, Channel())
+    begun.wait()
+    monkeypatch.setattr(soundings, "_KEPT_SECONDS", -soundings._WANTED_SECONDS - 1.0)
+    other = Channel(2)
+    latest(some, other)
+    goes_on.set()
+    found(some, other)
+    assert some._paths.keys() == {"10.0.0.2"}
 
 
 def test_who_has_failed_is_not_waited_for(network: Sounds, some: Soundings) -> None:

@@ -57,7 +57,8 @@ class Pair:
 
     def ways(self) -> dict[str, tuple[str, str]]:
         """Of each channel: the way in use, and the mode."""
-        return {name: (str(one.decision.way), str(one.mode)) for name, one in self._channels.items()}
+        decisions = {name: one.decision for name, one in self._channels.items()}   # a switch may come at any time
+        return {name: (str(one.way), str(one.mode)) for name, one in decisions.items()}
 
     def prepare(self, receiver: str) -> None:
         """For place(), what takes its time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,17 @@ def test_where_nothing_can_be_kept_nothing_is_said(directory: Path) -> None:
     directory.write_text("in the way")
     kept.keep("k", COMPILED)
     assert kept.find("k") is None
+
+
+def test_what_is_just_kept_makes_no_room(directory: Path) -> None:
+    """Though others seem as new, or newer, by the clock of files."""
+    kept.keep("k", COMPILED)
+    soon = (directory / "k.probes").stat().st_mtime_ns + 10**12
+    for number in range(16):
+        kept.keep(f"k{number}", COMPILED)
+        os.utime(directory / f"k{number}.probes", ns=(soon, soon))
+    kept.keep("latest", COMPILED)
+    assert kept.find("latest") == COMPILED
 
 
 def test_the_oldest_make_room(directory: Path) -> None:
