@@ -63,8 +63,14 @@ def played(text: str, policy: str, make: Callable[..., cwasi.Policy] | None = No
     return play.play(script.parse(text, "test"), policy, make=make)
 
 
+@pytest.fixture(scope="module")
+def once() -> None:
+    """What a process makes once and keeps."""
+    played("first seconds=0.05", "static")
+
+
+@pytest.mark.usefixtures("once")
 def test_a_run_goes_as_its_script_says() -> None:
-    played("first seconds=0.05", "static")   # what is made once a process
     before = leftovers()
     told: list[tuple[str, float]] = []
     lines = script.parse(SHORT, "test")
@@ -137,6 +143,7 @@ def test_a_policy_that_fails_changes_nothing() -> None:
     assert [change.way for change in found.changes] == ["ring", "ring"] and found.messages > 0
 
 
+@pytest.mark.usefixtures("once")
 def test_a_message_that_is_wrong_is_noticed(module: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """The guest that answers changes a word of each."""
     text = pair.MODULE.read_text()
@@ -150,6 +157,7 @@ def test_a_message_that_is_wrong_is_noticed(module: Callable[..., Path], monkeyp
     assert nothing_is_left(before)
 
 
+@pytest.mark.usefixtures("once")
 def test_an_error_in_the_middle_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     before = leftovers()
 
