@@ -16,7 +16,8 @@ from test_cli_policy import Page
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import errors
-from cwasi_fastpath.live import pair, play, script
+from cwasi_fastpath.live import moving, pair, play, script
+from cwasi_fastpath.live.elsewhere import Elsewhere
 from cwasi_fastpath.live.page import page
 from cwasi_fastpath.live.pair import CHANNELS
 from cwasi_fastpath.live.play import kept_to, some_cores
@@ -132,6 +133,20 @@ def test_a_way_and_its_mode_are_those_of_one_moment() -> None:
     both = pair.Pair.__new__(pair.Pair)
     both._channels = dict.fromkeys(CHANNELS, Switches())   # type: ignore[arg-type]
     assert set(both.ways().values()) == {("ring", "local"), ("pipe", "proximal")}
+
+
+@pytest.mark.usefixtures("swept_directory")
+def test_another_process_that_ends_before_it_goes_on_is_said_to_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    hear = Elsewhere.hear
+
+    def last_heard(elsewhere: Elsewhere, word: str) -> None:
+        hear(elsewhere, word)
+        elsewhere.kill()
+        monkeypatch.setattr(moving, "SECONDS", 0.5)   # nobody else comes
+
+    monkeypatch.setattr(Elsewhere, "hear", last_heard)
+    with pytest.raises(errors.HostDied, match="the other process of a live run ended with status -9"):
+        played("one seconds=60 receiver=process", "static")
 
 
 def test_a_policy_that_fails_changes_nothing() -> None:

@@ -64,12 +64,17 @@ class MovingPair(Pair):
             self._elsewhere.hear("ready")
 
     def place(self, receiver: str) -> None:
-        if self._elsewhere is None:
+        elsewhere = self._elsewhere
+        if elsewhere is None:
             return
-        if receiver == "process" and self._reply is not None:
-            self._away(self._elsewhere, self._reply)
-        elif receiver == "here":
-            self._home(self._elsewhere)
+        try:
+            if receiver == "process" and self._reply is not None:
+                self._away(elsewhere, self._reply)
+            elif receiver == "here":
+                self._home(elsewhere)
+        except errors.Error:
+            elsewhere.check()   # that may be why
+            raise
 
     def _away(self, elsewhere: Elsewhere, reply: Guest) -> None:
         self.host.move_out(reply, SECONDS)
