@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -119,9 +120,15 @@ def test_a_server_that_is_killed_again_and_again(server: Server, start: Start) -
 
 
 def test_in_two_processes(server: Server, fork: Fork, start: Start, runtime_directory: Path) -> None:
+    counts, counted = os.pipe()
+
     def receive() -> None:
+        number = 0
         with cwasi.open_receiver("lab", timeout=HANG) as rx:
-            receive_all(rx, COUNT)
+            for data in rx:
+                assert data == message(number), number
+                number += 1
+        os.write(counted, number.to_bytes(8, "little"))
 
     targets = [f"{server.url}?durable=1", "pipe"]
     pid = fork(receive)
@@ -135,14 +142,18 @@ def test_in_two_processes(server: Server, fork: Fork, start: Start, runtime_dire
                 time.sleep(0.2)
                 server.start()
 
-        killing, switched = start(kill), 0
-        for number in range(COUNT):
+        killing, number, switched, until = start(kill), 0, 0, time.monotonic() + HANG
+        while (number < COUNT or switched < 3) and time.monotonic() < until:
             tx.send(message(number), HANG)
             if number % 300 == 0:
                 with suppress(cwasi.Timeout, cwasi.RedisUnavailable):
                     tx.switch(targets[switched % 2], timeout=2.0)
                     switched += 1
+            number += 1
         done.set()
         killing.result(HANG)
     assert status_of(pid) == 0 and switched > 2
+    assert int.from_bytes(os.read(counts, 8), "little") == number
+    for descriptor in (counts, counted):
+        os.close(descriptor)
     control_ended()
