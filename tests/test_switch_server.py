@@ -143,14 +143,16 @@ def test_in_two_processes(server: Server, fork: Fork, start: Start, runtime_dire
                 server.start()
 
         killing, number, switched, until = start(kill), 0, 0, time.monotonic() + HANG
-        while (number < COUNT or switched < 3) and time.monotonic() < until:
-            tx.send(message(number), HANG)
-            if number % 300 == 0:
-                with suppress(cwasi.Timeout, cwasi.RedisUnavailable):
-                    tx.switch(targets[switched % 2], timeout=2.0)
-                    switched += 1
-            number += 1
-        done.set()
+        try:
+            while (number < COUNT or switched < 3) and time.monotonic() < until:
+                tx.send(message(number), HANG)
+                if number % 300 == 0:
+                    with suppress(cwasi.Timeout, cwasi.RedisUnavailable):
+                        tx.switch(targets[switched % 2], timeout=2.0)
+                        switched += 1
+                number += 1
+        finally:
+            done.set()
         killing.result(HANG)
     assert status_of(pid) == 0 and switched > 2
     assert int.from_bytes(os.read(counts, 8), "little") == number
