@@ -19,6 +19,7 @@ import os
 import select
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -113,7 +114,8 @@ class _Control:
     def __init__(self) -> None:
         self._directory = runtime.directory()
         self._connections: dict[int, Connection] = {}
-        self._paused = False
+        self._resumes: float | None = None
+        """When it listens again, where no descriptor was left."""
         self._epoll = select.epoll()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         try:
@@ -166,7 +168,8 @@ class _Control:
 
     def _run(self) -> None:
         while True:
-            ready = self._epoll.poll(_PAUSE if self._paused else None)
+            pause = None if self._resumes is None else max(0.0, self._resumes - time.monotonic())
+            ready = self._epoll.poll(pause)
             with _lock:
                 if _current is not self:
                     return
@@ -196,7 +199,7 @@ class _Control:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
                 _log.warning("%s: connections must wait", error.strerror)
                 self._epoll.modify(self._listener, 0)
-                self._paused = True
+                self._resumes = time.monotonic() + _PAUSE
             return
         connection = self._adopt(sock)
         connection.stranger = True
@@ -213,8 +216,8 @@ class _Control:
         return None
 
     def _listen_again(self) -> None:
-        if self._paused:
-            self._paused = False
+        if self._resumes is not None and time.monotonic() >= self._resumes:
+            self._resumes = None
             self._epoll.modify(self._listener, select.EPOLLIN)
 
     # ---- the end ----
