@@ -150,7 +150,7 @@ def test_a_fork_while_another_thread_is_about_to_close() -> None:
     inside.wait(HANG)
 
     def child() -> None:
-        signal.alarm(10)
+        signal.alarm(int(HANG))
         tx.abandon()
 
     assert status_of(in_child(child)) == 0

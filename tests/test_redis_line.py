@@ -88,11 +88,12 @@ def test_a_line_that_is_cut_and_comes_back(tmp_path: Path, line: Line) -> None:
 
 
 def test_a_line_that_stays_cut(tmp_path: Path, line: Line) -> None:
-    with line.server(tmp_path / "redis"):
+    with line.server(tmp_path / "redis") as server, server.client() as client:
         url = f"redis://{line.address}:{PORT}?socket_timeout=0.5&socket_connect_timeout=0.5&patience=1"
         tx, rx = cwasi.durable_sender("lab", url), cwasi.durable_receiver("lab", url)
         tx.send(b"x")
         assert rx.recv(timeout=HANG) == b"x"
+        client.ping()   # by then it has told the sender, too
         line.set("down")
         with pytest.raises(cwasi.PeerDied, match="1 s of patience: does not answer"):
             rx.recv(timeout=HANG)

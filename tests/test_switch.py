@@ -203,8 +203,11 @@ def test_a_task_that_waits_follows() -> None:
             waiting = asyncio.create_task(rx.arecv(HANG))
             await asyncio.sleep(0.02)
             await asyncio.to_thread(tx.switch, "ring")
-            await asyncio.sleep(0.02)
-            assert rx.epoch == 1 and not waiting.done()
+            until = time.monotonic() + HANG
+            while rx.epoch != 1:
+                assert time.monotonic() < until, "it does not follow"
+                await asyncio.sleep(0.01)
+            assert not waiting.done()
             tx.send(b"new")
             assert await waiting == b"new"
 
@@ -266,20 +269,25 @@ def run_guests(host: cwasi.Host, guests: Path, output: Path, count: int) -> cwas
 
 
 def test_guests_notice_nothing(guests: Path, tmp_path: Path, start: Start) -> None:
-    output = tmp_path / "out"
-    with cwasi.Host() as host:
-        channel = run_guests(host, guests, output, 400_000)
-        running = start(host.run)
-        done = 0
-        while not running.done():
-            with suppress(cwasi.Timeout, cwasi.ChannelClosed, cwasi.PeerDied):
-                host.switch("frames", ["pipe", "tcp", "ring"][done % 3], timeout=0.5)
-                done += 1
-        running.result(HANG)
-        assert channel.metrics().received == 400_000 and channel.metrics().sent == 400_000
-        assert output.read_text() == "sink: 400000 messages ok\n"
-        assert done > 3 and channel.sender is not None and channel.sender.epoch >= done - 1
-        assert channel.transport == channel.decision.transport
+    def switches(count: int) -> int:
+        output = tmp_path / str(count)
+        with cwasi.Host() as host:
+            channel = run_guests(host, guests, output, count)
+            running = start(host.run)
+            done = 0
+            while not running.done():
+                with suppress(cwasi.Timeout, cwasi.ChannelClosed, cwasi.PeerDied):
+                    host.switch("frames", ["pipe", "tcp", "ring"][done % 3], timeout=0.5)
+                    done += 1
+            running.result(HANG)
+            assert channel.metrics().received == count and channel.metrics().sent == count
+            assert output.read_text() == f"sink: {count} messages ok\n"
+            assert channel.sender is not None and channel.sender.epoch >= done - 1
+            assert channel.transport == channel.decision.transport
+            return done
+
+    # On a busy machine a short run may be over before there were some.
+    assert any(switches(count) > 3 for count in (400_000, 2_000_000, 10_000_000))
 
 
 def test_what_a_host_cannot_switch(guests: Path, tmp_path: Path) -> None:
@@ -355,6 +363,7 @@ def test_a_host_that_closes_waits_for_the_switch(
     host = cwasi.Host()
     channel = run_guests(host, guests, tmp_path / "out", 3)
     monkeypatch.setattr("cwasi_fastpath.host.switch_channel", slow)
+    monkeypatch.setattr("cwasi_fastpath.host._STOP_SECONDS", HANG)
     monkeypatch.setattr(channel, "close", lambda: order.append("closed"))
     switching = start(host.switch, "frames", "pipe", None)
     assert inside.wait(HANG)

@@ -50,6 +50,7 @@ def no_second(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_who_has_gone_comes_back(channel: Channel, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     no_second(monkeypatch)
+    monkeypatch.setattr(module, "_BACK_SECONDS", HANG)
     receiver = channel.receivers["c"]
     coming = start(lambda: [receiver.recv(HANG) for _ in range(4)])   # it follows
     for sender in channel.senders.values():
