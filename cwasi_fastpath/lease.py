@@ -266,13 +266,15 @@ class Watch:
         self._bye = bye
         self._gone = gone
         self._seen = time.monotonic()
+        self._away = self._seen
+        """When the server did not answer, the last time."""
         self.over = False
         _keep(self._look)
 
     def _look(self) -> bool:
         if self.over:
             return False
-        died, patience = True, SECONDS
+        died, patience, since = True, SECONDS, self._seen
         try:
             for key in self._keys:
                 found = self._server.get(key)
@@ -281,9 +283,10 @@ class Watch:
                     return True
             died = self._server.get(self._bye) is None
             patience = _RENEWALS * _RENEW if died and found is None else 0.0
+            since = max(since, self._away)   # from then on it can renew it
         except RedisUnavailable:
-            pass
-        if time.monotonic() - self._seen < patience:
+            self._away = time.monotonic()
+        if time.monotonic() - since < patience:
             return True
         self._gone(died)
         return False

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -389,3 +390,35 @@ def test_ps_tells_of_the_far_peer(server: Server, redis_server: RedisServer, els
         assert "a process of node" in done.stdout
     os.kill(pid, signal.SIGKILL)
     status_of(pid)
+
+
+class Answers:
+    """Of a server, one for each look."""
+
+    def __init__(self, *found: bytes | None) -> None:
+        self.found = [*found]
+
+    def get(self, key: str) -> bytes | None:
+        if key == "bye":
+            return None
+        if self.found[0] == b"away":
+            raise cwasi.RedisUnavailable("away")
+        return self.found[0]
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["stays away", "comes back"])
+def test_a_peer_has_time_to_come_back_to_a_server_that_was_away_and_forgot(
+    monkeypatch: pytest.MonkeyPatch, back: bool
+) -> None:
+    """However long that was away, if only for less than a lease lasts."""
+    now, gone = [100.0], list[bool]()
+    monkeypatch.setattr(lease, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(lease, "_keep", lambda look: None)
+    server = Answers(b"it")
+    watch = lease.Watch(server, ["name"], b"it", "bye", gone.append)   # type: ignore[arg-type]
+    patience = lease._RENEWALS * lease._RENEW
+    for seconds, found in ((0.0, b"it"), (0.4, b"away"), (1.6, b"away"), (2.0, None), (1.6 + patience - 0.01, None)):
+        now[0], server.found = 100.0 + seconds, [found]
+        assert watch._look() and not gone
+    now[0], server.found = 100.0 + 1.6 + patience, [b"it" if back else None]
+    assert watch._look() is back and gone == ([] if back else [True])
