@@ -22,6 +22,7 @@ from conftest import WriteModule
 import cwasi_fastpath as cwasi
 from cwasi_fastpath import guest_cores, observing, pace, steward
 from cwasi_fastpath.bench.looking import MESSAGES, SECONDS, Looking, looking
+from cwasi_fastpath.explanation import Explanation
 from cwasi_fastpath.metrics import Observation, queued, sane
 from cwasi_fastpath.modes import Locality, Transport, mode_of
 from cwasi_fastpath.observing import Counts
@@ -98,14 +99,25 @@ def test_it_goes_from_way_to_way_while_guests_run(guests: Path, start: Start) ->
     assert not stewards()
 
 
+def contended(request: Request) -> bool:
+    """Whether it is known how long its ends waited for a core."""
+    return request.observation is not None and request.observation.contention is not None
+
+
+def timed(explained: Explanation | None) -> Explanation | None:
+    """If any message of its last window was: where the receiver had no core meanwhile, none was."""
+    return explained if explained is not None and explained.observation.get("latency_ns") is not None else None
+
+
 def test_what_the_policy_is_told(guests: Path, start: Start) -> None:
     policy = Told()
     with cwasi.Host(policy=policy) as host:
         run = Run(host, guests, start)
         for end in (*run.channel.senders.values(), *run.channel.receivers.values()):
             end.sample(1)
-        run.until(lambda: len(policy.asked) > 3)
-        explained = host.explain("lab")
+        run.until(lambda: sum(contended(request) for request in policy.asked) > 3)
+        asked = len(policy.asked)
+        explained = eventually(lambda: timed(host.explain("lab")))
         run.end()
         sent = run.channel.metrics().sent
     seen = [request.observation for request in policy.asked]
@@ -115,10 +127,13 @@ def test_what_the_policy_is_told(guests: Path, start: Start) -> None:
     assert all(is_of(SIZE, one) for one in told) and {one.burst for one in told} == {None}
     for one in told:
         assert one.seconds and one.rate and math.isclose(one.rate, one.messages / one.seconds)
+    # The source may send before the sink's thread has begun, of which nothing is known then; and never again.
+    begun = [*map(contended, policy.asked)].index(True)
+    for one in told[begun:asked]:
         assert one.contention is not None and one.others is not None and one.cpu_ns is not None
     queued = [one for one, asked in zip(told, policy.asked, strict=True) if asked.objective.throughput]
     assert {one.latency_ns for one in queued} <= {None}, "that is the queue's"
-    assert explained is not None and explained.observation["latency_ns"] > 0
+    assert explained.observation["latency_ns"] > 0
     times = [request.now for request in policy.asked]
     assert times == sorted(times)
     for request in policy.asked:
@@ -191,13 +206,20 @@ def test_a_change_that_fails_is_tried_again_later(guests: Path, start: Start, tm
     policy = Told(lambda request: REDIS)
     with cwasi.Host(policy=policy, redis=f"unix://{tmp_path}/none.sock") as host:
         run = Run(host, guests, start)
-        run.until(lambda: "  held: " in run.channel.explain())
-        asked, text = len(policy.asked), run.channel.explain()
-        assert "a change to redis failed, and ring is held" in text and "none.sock" in text
+        words = "  held: a change to redis failed, and ring is held: "
+        run.until(lambda: words in (text := run.channel.explain()) and "none.sock" in text)
+        asked = len(policy.asked)
         run.until(lambda: len(policy.asked) > asked + 2)
         run.end()
 
 
+@pytest.fixture
+def unmoved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guests that share a core stay there, whatever others do on it meanwhile."""
+    monkeypatch.setattr(guest_cores, "_MUCH", math.inf)
+
+
+@pytest.mark.usefixtures("unmoved")
 def test_a_change_for_which_there_is_no_thread_is_tried_again_later(
     guests: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +238,7 @@ def test_a_change_for_which_there_is_no_thread_is_tried_again_later(
         run.end()
 
 
+@pytest.mark.usefixtures("unmoved")
 def test_who_is_moved_by_others_stays_there(guests: Path, start: Start) -> None:
     """As by taskset."""
     policy = Told(lambda request: ONE)
@@ -270,6 +293,7 @@ def test_messages_of_several_to_several_are_not_too_long_for_what_is_chosen(gues
             running.result(HANG)
 
 
+@pytest.mark.usefixtures("unmoved")
 def test_cores_are_those_of_the_threads_and_given_back(guests: Path, start: Start) -> None:
     policy = Told(lambda request: ONE)
     with cwasi.Host(policy=policy) as host:
@@ -369,7 +393,12 @@ def test_of_calls_one_channel_decides_on_the_cores(guests: Path, start: Start) -
         answer = host.load(guests / "answer.wasm", stderr=Path(os.devnull))
         host.connect("questions", ask, answer, calls=True)
         running = start(host.run)
-        eventually(lambda: any(request.current == ONE for request in policy.asked) or running.done())
+
+        def both() -> bool:
+            ways = {ONE in request.ways for request in list(policy.asked)}
+            return len(ways) == 2 and any(request.current == ONE for request in list(policy.asked))
+
+        eventually(lambda: both() or running.done())
         host.stop()
         with suppress(cwasi.GuestExit):
             running.result(HANG)
@@ -614,7 +643,8 @@ def test_in_a_full_queue_the_stream_counts(guests: Path, start: Start, module: C
         channel.senders["source"].sample(1)
         running = start(host.run)
         eventually(lambda: any(request.objective.throughput for request in policy.asked) or running.done())
-        assert "its messages wait in a queue" in channel.explain()
+        eventually(lambda: "its messages wait in a queue" in channel.explain() or running.done())
+        assert not running.done()
         host.stop()
         with suppress(cwasi.GuestExit):
             running.result(HANG)
