@@ -280,14 +280,14 @@ Ends = tuple[Process, Process]
 
 @pytest.fixture
 def open_ends(nodes: Nodes, request: pytest.FixtureRequest) -> Iterator[Callable[..., Ends]]:
-    """A sender near and a receiver far, that have exchanged some messages. Their leases last as the test's module says;
-    long ones where no lease has to run out, since a slow machine may be late to renew them.
+    """A sender near and a receiver far, that have exchanged some messages. Their leases last as the test or its module
+    says; long ones where no lease has to run out, since a slow machine may be late to renew them.
     """
     common = {"lease": getattr(request.module, "LEASE", 60.0)}
     running: list[Process] = []
 
     def start(more: dict[str, str] | None = None, transport: str | None = "tcp", **settings: Any) -> Ends:
-        settings |= common
+        settings = common | settings
         options = {} if transport is None else {"transport": transport}
         tx, rx = nodes.near.run(SENDER, **options, **settings), nodes.far.run(RECEIVER, more, **settings)
         running.extend((tx, rx))

@@ -13,6 +13,8 @@ from nodes import Ends, Nodes, finish, switch, switched, switched_in_the_end, un
 pytestmark = unable
 
 LEASE = 3.0
+LONG = 60.0
+"""Where none has to run out."""
 
 
 # ---- deaths ----
@@ -54,7 +56,7 @@ def test_an_end_is_killed_in_a_switch(open_ends: Callable[..., Ends], target: st
 
 def test_the_server_is_killed_and_comes_back(nodes: Nodes, open_ends: Callable[..., Ends]) -> None:
     """What goes by tcp goes on; meanwhile nobody can be asked for a switch, and then again."""
-    ends = open_ends()
+    ends = open_ends(lease=LONG)
     nodes.server.kill()
     told = switch(ends, "redis")
     assert (told.get("error"), told.get("transport")) == ("RedisUnavailable", "tcp"), told
@@ -81,7 +83,7 @@ def test_the_server_stays_away(nodes: Nodes, open_ends: Callable[..., Ends]) -> 
 @pytest.mark.parametrize("pause", [0.0, 0.005, 0.02])
 def test_the_server_is_killed_in_a_switch(nodes: Nodes, open_ends: Callable[..., Ends], pause: float) -> None:
     """From tcp to tcp nothing depends on it but the agreement."""
-    ends = open_ends()
+    ends = open_ends(lease=LONG)
     ends[0].say("switch", "tcp", HANG)
     time.sleep(pause)   # any moment will do
     nodes.server.kill()
@@ -114,7 +116,7 @@ def test_the_cable_is_pulled_in_a_switch_and_put_back(
 ) -> None:
     """Whatever becomes of the switch: nothing is lost or doubled, and a later one succeeds."""
     before = "redis" if target == "tcp" else "tcp"
-    ends = open_ends(transport=before)
+    ends = open_ends(transport=before, lease=LONG)
     node = nodes.near if cut == "near" else nodes.far
     node.cable("down")
     ends[0].say("switch", target, 1.0)
