@@ -196,7 +196,8 @@ def test_in_a_file(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_later(tmp_path: Path, worker: Worker) -> None:
     directory = tmp_path / "there"
     directory.mkdir()
-    argv = [*TRACE, "--json", "--openmetrics", str(directory / "it"), "-i", "0.05", "-p", str(worker.pid)]
+    # Not so often that the lines that nobody reads fill a pipe before the directory is gone.
+    argv = [*TRACE, "--json", "--openmetrics", str(directory / "it"), "-i", "0.5", "-p", str(worker.pid)]
     with subprocess.Popen(
         argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:

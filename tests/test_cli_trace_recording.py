@@ -146,7 +146,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     disk, copy = tmp_path / "disk", tmp_path / "copy"
     disk.mkdir()
     script = (
-        f"mount -t tmpfs -o size=64k cwasi-test {disk} && "
+        f"mount -t tmpfs -o size=24k cwasi-test {disk} && "
         f"{sys.executable} -m cwasi_fastpath.cli.trace --json --record {disk}/it -i 0.05 -- "
         f"{sys.executable} -c '{FILLING}'; status=$?; cp {disk}/it {copy}; exit $status"
     )

@@ -84,7 +84,7 @@ def test_the_way_before_dies_with_messages_in_it(readers: int) -> None:
 
 def test_a_server_that_dies_with_messages_on_their_way_to_it(tmp_path: Path) -> None:
     with Server(tmp_path / "redis", *SAFE) as server:
-        tx, rx = cwasi.open_channel("lab", f"{server.url}?patience=1")
+        tx, rx = cwasi.open_channel("lab", f"{server.url}?patience=3")
         tx.send(b"came")
         assert rx.recv(HANG) == b"came"
         server.kill()
