@@ -22,17 +22,7 @@ from test_steward import PIPE, REDIS, RING, TCP, Answer, Told, in_turn, stewards
 from test_switch_spanned import asked, workers
 
 import cwasi_fastpath as cwasi
-from cwasi_fastpath import (
-    census,
-    deployment,
-    doings,
-    explanation_asked,
-    process,
-    runtime,
-    steward,
-    switch_asked,
-    switch_spanned,
-)
+from cwasi_fastpath import census, deployment, doings, explanation_asked, process, runtime, switch_asked, switch_spanned
 from cwasi_fastpath.attribution import NO_TRACER
 from cwasi_fastpath.deployment import Options, RunReport, run
 from cwasi_fastpath.explanation import WhatIf
@@ -396,7 +386,7 @@ def test_the_functions_end_in_the_middle_of_a_change(
         eventually(lambda: len(ended) == 2)   # they wanted no more than that
         change(self, channel, Decision(Mode.PROXIMAL, Transport.PIPE, "for the test", ()), timeout)
 
-    monkeypatch.setattr(steward, "_SWITCH_SECONDS", HANG)   # the first change succeeds
+    monkeypatch.setattr("cwasi_fastpath.steward._SWITCH_SECONDS", HANG)   # the first change succeeds
     monkeypatch.setattr(HostProcess, "deaf", noted)
     monkeypatch.setattr(Parent, "change", too_late)
     report = run(swelling(guests, tmp_path / "said", str(SIZE), REMOTE), Options())
