@@ -61,6 +61,22 @@ def nothing_stays(runtime_directory: Path) -> Iterator[None]:
     assert not list(runtime_directory.iterdir())
 
 
+@pytest.fixture(autouse=True)
+def none_goes_on(start: Start) -> Iterator[None]:
+    """A test that fails would wait for its run, which may have no end."""
+    yield
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if "worker" in " ".join(child.cmdline()):
+                child.kill()
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may take longer for a switch than a steward allows, who tries again later and later then."""
+    monkeypatch.setattr("cwasi_fastpath.steward._SWITCH_SECONDS", HANG)
+
+
 @pytest.fixture
 def asks(monkeypatch: pytest.MonkeyPatch) -> Callable[[Answer], OnPipes]:
     """Has runs ask a policy that answers so."""
@@ -134,6 +150,7 @@ def test_messages_grow(guests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert report.as_dict()["edges"][0]["changes"] == 2   # type: ignore[index]
 
 
+@pytest.mark.usefixtures("patient")
 def test_what_the_policy_is_told(
     guests: Path, tmp_path: Path, asks: Callable[[Answer], OnPipes], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -155,6 +172,7 @@ def test_what_the_policy_is_told(
     assert "channel 'frames' goes by tcp now: the policy chose it" in words
 
 
+@pytest.mark.usefixtures("patient")
 def test_who_waits_for_a_core(guests: Path, tmp_path: Path, start: Start, asks: Callable[[Answer], OnPipes]) -> None:
     """Beside a busy neighbour, on the only core that they have."""
     policy, core = asks(lambda request: request.current), max(os.sched_getaffinity(0))
@@ -175,6 +193,7 @@ def test_who_waits_for_a_core(guests: Path, tmp_path: Path, start: Start, asks: 
     assert all_came(running.result(HANG), tmp_path / "said")   # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("patient")
 def test_by_a_server(
     guests: Path, tmp_path: Path, asks: Callable[[Answer], OnPipes], redis_server: RedisServer
 ) -> None:
@@ -367,6 +386,7 @@ def test_a_process_is_killed_when_it_is_to_change(
         running.result(HANG)
 
 
+@pytest.mark.usefixtures("patient")
 def test_the_functions_end_in_the_middle_of_a_change(
     guests: Path, tmp_path: Path, asks: Callable[[Answer], OnPipes], monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -386,7 +406,6 @@ def test_the_functions_end_in_the_middle_of_a_change(
         eventually(lambda: len(ended) == 2)   # they wanted no more than that
         change(self, channel, Decision(Mode.PROXIMAL, Transport.PIPE, "for the test", ()), timeout)
 
-    monkeypatch.setattr("cwasi_fastpath.steward._SWITCH_SECONDS", HANG)   # the first change succeeds
     monkeypatch.setattr(HostProcess, "deaf", noted)
     monkeypatch.setattr(Parent, "change", too_late)
     report = run(swelling(guests, tmp_path / "said", str(SIZE), REMOTE), Options())
