@@ -20,6 +20,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from . import errors
@@ -208,8 +209,8 @@ class Mail:
         thread, self._thread = self._thread, None
         if thread is None or thread is threading.current_thread() or self._owner != os.getpid():
             return
-        try:
-            self._server.push(self._key(self._mine, self._theirs), b"", _MOST + 1)   # wakes it
-        except errors.RedisUnavailable:
-            return   # then it does not wait there
-        thread.join(_PATIENCE)
+        key = self._key(self._mine, self._theirs)
+        with suppress(errors.RedisUnavailable):   # then it does not wait there
+            self._server.push(key, b"", _MOST + 1)   # wakes it
+            thread.join(_PATIENCE)
+            self._server.drop(key)   # it may have gone just before

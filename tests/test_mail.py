@@ -308,6 +308,17 @@ def test_who_waits_when_the_peer_is_gone(redis_server: RedisServer, start: Start
     threads_end()
 
 
+def test_a_mailbox_is_not_left_by_who_wakes_a_thread_that_has_gone(ends: Ends, redis_server: RedisServer) -> None:
+    mail_ = ends.ties[0]._mail
+    reads = mail_._thread
+    assert reads is not None
+    mail_.end("as if it had just seen that")
+    reads.join(HANG)
+    ends.ties[0].close()
+    with redis_servers.redis.Redis.from_url(redis_server.url) as client:
+        assert not client.exists(ends.box(0))
+
+
 def test_a_forked_copy(ends: Ends) -> None:
     ends.handlers[1]["echo"] = echo
 
