@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import threading
 from pathlib import Path
 
-import psutil
 import pytest
 from conftest import WriteModule
+from test_host import descriptors
 
 import cwasi_fastpath as cwasi
 from cwasi_fastpath.modes import Transport
@@ -190,8 +189,7 @@ def test_a_call_that_is_never_answered(guests: Path, module: WriteModule) -> Non
 
 
 def test_what_cannot_be_connected(guests: Path) -> None:
-    gc.collect()   # what earlier tests have left
-    before = psutil.Process().num_fds(), threading.active_count()
+    before, threads = descriptors(), set(threading.enumerate())
     with cwasi.Host() as host:
         a, b, c = sources(host, guests, 3)
         with pytest.raises(cwasi.BadSpec, match="one function that answers"):
@@ -207,7 +205,7 @@ def test_what_cannot_be_connected(guests: Path) -> None:
         host.connect("c", a, [b, c])
         with pytest.raises(cwasi.BadSpec, match="there is a channel 'c' already"):
             host.connect("c", b, c)
-    assert (psutil.Process().num_fds(), threading.active_count()) == before
+    assert descriptors() == before and set(threading.enumerate()) <= threads
 
 
 def test_several_receivers_in_several_domains(guests: Path) -> None:

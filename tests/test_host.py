@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import psutil
 import pytest
+from channels import eventually
 from conftest import WriteModule
 
 import cwasi_fastpath as cwasi
@@ -241,12 +243,17 @@ def test_an_exit_status_that_no_process_can_have_is_an_error_all_the_same(module
 
 
 def test_a_loop_is_interrupted_when_the_time_is_up(guests: Path) -> None:
-    with cwasi.Host(timeout=0.2) as host:
-        host.load(guests / "spin.wasm")
-        host.load(guests / "writer.wasm", arguments=["1"], stdout=os.devnull)
-        with pytest.raises(cwasi.GuestTimeout, match=r"after 0\.2 s still running: spin$") as caught:
-            host.run()
-        assert caught.value.exit_code == 124
+    """Who has ended by then is not named; on a busy machine that takes longer."""
+    for seconds in (0.2, 2, 20):
+        with cwasi.Host(timeout=seconds) as host:
+            host.load(guests / "spin.wasm")
+            host.load(guests / "writer.wasm", arguments=["1"], stdout=os.devnull)
+            with pytest.raises(cwasi.GuestTimeout) as caught:
+                host.run()
+        said = str(caught.value)
+        if "writer" not in said:
+            break
+    assert said == f"after {seconds:g} s still running: spin" and caught.value.exit_code == 124
 
 
 def test_a_wait_is_ended_when_the_time_is_up() -> None:
@@ -276,9 +283,10 @@ def test_a_guest_that_ignores_the_cancellation_is_interrupted(module: WriteModul
         host.connect("d", receiver, sender, ports=(None, "in"))
         with pytest.raises(cwasi.GuestTimeout):
             host.run()
-        before = threading.active_count()
-        assert control.THREAD in {thread.name for thread in threading.enumerate()}
-    assert threading.active_count() == before - 1, "the control thread has ended, and nothing is added"
+        before = set(threading.enumerate())   # those of guests that have ended, for a moment more
+        listens = {thread for thread in before if thread.name == control.THREAD}
+        assert listens
+    assert set(threading.enumerate()) <= before - listens, "the control thread has ended, and nothing is added"
 
 
 def test_a_host_goes_on_after_a_time_out(guests: Path) -> None:
@@ -286,8 +294,16 @@ def test_a_host_goes_on_after_a_time_out(guests: Path) -> None:
         spin = host.load(guests / "spin.wasm")
         with pytest.raises(cwasi.GuestTimeout):
             host.run(spin)
-        writer = host.load(guests / "writer.wasm", arguments=["3"], stdout=os.devnull)
-        host.run(writer)
+        numbers = count()
+
+        def writes() -> bool:
+            writer = host.load(guests / "writer.wasm", f"w{next(numbers)}", arguments=["3"], stdout=os.devnull)
+            with suppress(cwasi.GuestTimeout):   # the machine is busy
+                host.run(writer)
+                return True
+            return False
+
+        eventually(writes)
 
 
 # ---- errors spread, and the cause is named ----
@@ -605,18 +621,18 @@ def test_close_while_guests_wait(module: WriteModule) -> None:
     before = descriptors()
     host = cwasi.Host()
     a, b = (host.load(WATS / "wait.wat", name) for name in "ab")
-    host.connect("there", a, b, ports=("out", "in"), transport="pipe")
-    host.connect("back", b, a, ports=("out", "in"))
+    there = host.connect("there", a, b, ports=("out", "in"), transport="pipe")
+    back = host.connect("back", b, a, ports=("out", "in"))
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(host.run)
-        while not all(guest.name in host.running() for guest in (a, b)):
-            time.sleep(0.001)
-        time.sleep(0.1)
+        waits = (there.receivers["b"], back.receivers["a"])
+        eventually(lambda: all(end.metrics().waits > 0 for end in waits))
+        assert host.running() == {"a": a, "b": b}
         host.close()
         with pytest.raises(cwasi.GuestExit, match="ended with status 3"):
             running.result(HANG)
         del running   # a trap keeps its module
-    assert descriptors() == before
+    eventually(lambda: descriptors() == before)   # and so does its thread, for a moment more
 
 
 def test_stop_is_told_to_the_guests(tmp_path: Path, guests: Path) -> None:
@@ -625,15 +641,16 @@ def test_stop_is_told_to_the_guests(tmp_path: Path, guests: Path) -> None:
         source = host.load(guests / "source.wasm", arguments=["1000000000", "1000"], stderr=said)
         slow = host.load(WATS / "wait.wat", "slow")
         third = host.load(WATS / "wait.wat", "third")
-        host.connect("a", source, third, ports=("out", "in"))
-        host.connect("b", slow, third, ports=("out", None))
+        filled = host.connect("a", source, third, ports=("out", None))
+        host.connect("b", slow, third, ports=("out", "in"))
         host.connect("c", third, slow, ports=("out", "in"))
         running = pool.submit(host.run)
-        time.sleep(0.3)
+        eventually(lambda: filled.senders["source"].metrics().waits > 0)
         host.stop()
         with pytest.raises(cwasi.GuestExit):
             running.result(HANG)
-    assert said.read_text() in ("source: send: -11\n", "source: send: -64\n")
+    # The latter where its receiver was told first.
+    assert said.read_text() in ("source: send: -11\n", "source: send: -15\n")
 
 
 def test_hosts_leave_no_descriptors_and_no_threads(guests: Path) -> None:
@@ -643,10 +660,11 @@ def test_hosts_leave_no_descriptors_and_no_threads(guests: Path) -> None:
             host.run()
 
     cycle()
-    before = descriptors(), threading.active_count()
+    before, threads = descriptors(), set(threading.enumerate())
     for _ in range(20):
         cycle()
-    assert (descriptors(), threading.active_count()) == before
+    # Python is done with a guest's thread a moment after its run.
+    eventually(lambda: set(threading.enumerate()) <= threads and descriptors() == before)
 
 
 def test_a_connection_that_is_refused_leaves_nothing(guests: Path, module: WriteModule) -> None:
@@ -655,10 +673,10 @@ def test_a_connection_that_is_refused_leaves_nothing(guests: Path, module: Write
         source = host.load(guests / "source.wasm", arguments=("3", "10"))
         sink = host.load(guests / "sink.wasm", arguments=("3", "10"), stdout=Path(os.devnull))
         other = host.load(mute)
-        before = psutil.Process().num_fds()
+        before = descriptors()
         for pair in ((other, sink), (source, other)):
             with pytest.raises(cwasi.BadSpec, match="mute"):
                 host.connect("lab", *pair)
-        assert psutil.Process().num_fds() == before and host.channels == ()
+        assert descriptors() == before and host.channels == ()
         host.connect("lab", source, sink, ports=("out", "in"))
         host.run()
