@@ -305,8 +305,9 @@ def test_nothing_is_left_when_the_interpreter_ends(runtime_directory: Path) -> N
         "threading.Thread(target=cwasi.open_sender, args=('lab',), daemon=True).start()\n"
         "rx = cwasi.open_receiver('lab')\n"
         "threading.Thread(target=cwasi.open_sender, args=('waits',), daemon=True).start()\n"
-        "import os, time\n"
-        "while not os.path.exists(os.environ['CWASI_RUNTIME_DIR'] + '/waits:sender'): time.sleep(0.001)\n"
+        "import time\n"
+        "from cwasi_fastpath.registry import holder\n"
+        "while holder('waits', 1) is None: time.sleep(0.001)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=HANG)
     assert (done.returncode, done.stderr) == (0, "")
