@@ -167,8 +167,8 @@ class Lease:
         self._renewed = time.monotonic()
         self._given_up = False
         self._owner = os.getpid()
-        self._place = threading.Lock()
-        """Held while it changes its key, and by the keeper."""
+        self._place = threading.RLock()
+        """Held while it changes its key or is released, and by the keeper."""
         self._wants: str | None = None
         """A name that may be ours before we know."""
         self._passing = False
@@ -192,7 +192,7 @@ class Lease:
         """Gives it free. Twice is safe; a server that does not answer forgets it in time."""
         self._given_up = True
         if self._owner == os.getpid():
-            with suppress(RedisUnavailable):
+            with self._place, suppress(RedisUnavailable):   # the keeper might put it there again, else
                 self.server.delete(self.key, self.value)
             self.server.close()
 
