@@ -205,7 +205,7 @@ def test_what_cannot_be_connected(guests: Path) -> None:
         host.connect("c", a, [b, c])
         with pytest.raises(cwasi.BadSpec, match="there is a channel 'c' already"):
             host.connect("c", b, c)
-    assert descriptors() == before and set(threading.enumerate()) <= threads
+    assert descriptors() <= before and set(threading.enumerate()) <= threads
 
 
 def test_several_receivers_in_several_domains(guests: Path) -> None:

@@ -632,7 +632,7 @@ def test_close_while_guests_wait(module: WriteModule) -> None:
         with pytest.raises(cwasi.GuestExit, match="ended with status 3"):
             running.result(HANG)
         del running   # a trap keeps its module
-    eventually(lambda: descriptors() == before)   # and so does its thread, for a moment more
+    eventually(lambda: descriptors() <= before)   # and so does its thread, for a moment more
 
 
 def test_stop_is_told_to_the_guests(tmp_path: Path, guests: Path) -> None:
@@ -663,8 +663,8 @@ def test_hosts_leave_no_descriptors_and_no_threads(guests: Path) -> None:
     before, threads = descriptors(), set(threading.enumerate())
     for _ in range(20):
         cycle()
-    # Python is done with a guest's thread a moment after its run.
-    eventually(lambda: set(threading.enumerate()) <= threads and descriptors() == before)
+    # A guest's thread is there for a moment after its run, also of what was before.
+    eventually(lambda: set(threading.enumerate()) <= threads and descriptors() <= before)
 
 
 def test_a_connection_that_is_refused_leaves_nothing(guests: Path, module: WriteModule) -> None:
@@ -677,6 +677,6 @@ def test_a_connection_that_is_refused_leaves_nothing(guests: Path, module: Write
         for pair in ((other, sink), (source, other)):
             with pytest.raises(cwasi.BadSpec, match="mute"):
                 host.connect("lab", *pair)
-        assert descriptors() == before and host.channels == ()
+        assert descriptors() <= before and host.channels == ()
         host.connect("lab", source, sink, ports=("out", "in"))
         host.run()

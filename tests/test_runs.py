@@ -53,7 +53,7 @@ def test_who_never_began_holds_nothing_up(
         with pytest.raises(cwasi.BadSpec, match="runs once"):
             host.run(guests[1])
         host.run(host.load(module(EMPTY), "c"))
-    eventually(lambda: descriptors() == before)   # a thread holds its guest for a moment more
+    eventually(lambda: descriptors() <= before)   # a thread holds its guest for a moment more
 
 
 def test_who_begins_after_all_was_called_off_does_not_run(
