@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from channels import eventually
 from tracing import HOST, attached, calls, owner_name, traced, traced_host
 
 from cwasi_fastpath.trace_report import Process, TraceReport
@@ -102,6 +104,8 @@ def test_a_call_is_charged_to_who_entered_it(tracer: Tracer) -> None:
     report = traced_host(
         tracer,
         """
+import time
+READ = {"x86_64": "0"}.get(os.uname().machine, "63")
 a, b = (ask({"function": name})["id"] for name in ("entered", "left"))
 out, into = os.pipe()
 
@@ -110,7 +114,12 @@ def change(tid):
     os.write(into, b"0123456789")
 
 enter(a)
-other = threading.Timer(0.1, change, [threading.get_native_id()])
+def change_when_inside(tid):
+    while open(f"/proc/self/task/{tid}/syscall").read().split()[0] != READ:
+        time.sleep(0.001)
+    change(tid)
+
+other = threading.Thread(target=change_when_inside, args=[threading.get_native_id()])
 enter(0)
 other.start()
 enter(a)
@@ -319,11 +328,11 @@ def test_bytes_are_those_of_calls_that_move_some(tracer: Tracer) -> None:
 
 
 def test_close_leaves_nothing(tracer: Tracer) -> None:
-    before = set(Path("/proc/self/fd").iterdir())
+    before = _descriptors()
     other = Tracer()
     other.close()
     other.close()
-    assert set(Path("/proc/self/fd").iterdir()) == before
+    eventually(lambda: _descriptors() <= before)   # those of hosts that have left may go meanwhile
     with pytest.raises(ValueError, match="closed"):
         other.spawn(["true"])
     with pytest.raises(ValueError, match="closed"):
@@ -379,6 +388,16 @@ for line in sys.stdin:
         assert process.stderr.readline() == "goes on\n"
     _wait_until_gone(held)
     assert _pinned() == pinned
+
+
+def _descriptors() -> set[tuple[str, str]]:
+    """Of this process: the number of each, and what it is of."""
+    gc.collect()
+    found = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):   # that by which we look, and what others close
+            found.add((descriptor.name, str(descriptor.readlink())))
+    return found
 
 
 def _held(pid: int) -> set[tuple[str, int]]:
