@@ -15,8 +15,10 @@ import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+from channels import eventually
 from test_cli_trace_running import SECONDS, TRACE, Worker, needs_tracing, worker
 
 __all__ = ["needs_tracing", "worker"]
@@ -122,10 +124,15 @@ def test_ends_by_ctrl_c(worker: Worker) -> None:
 
 
 @pytest.mark.parametrize("key", [b"q", b"\x03"])
-def test_of_a_command_ends_the_command(key: bytes) -> None:
-    body = "import signal, time\nsignal.alarm(300)\nprint('no' + 'ise')\nwhile True: time.sleep(0.01)"
-    with terminal("--top", "-i", "0.1", "--", sys.executable, "-c", body) as screen:
+def test_of_a_command_ends_the_command(key: bytes, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    body = (
+        "import pathlib, signal, sys, time\nsignal.alarm(300)\nprint('no' + 'ise')\n"
+        "pathlib.Path(sys.argv[1]).touch()\nwhile True: time.sleep(0.01)"
+    )
+    with terminal("--top", "-i", "0.1", "--", sys.executable, "-c", body, str(begun)) as screen:
         screen.until(r"\[python\S*\] +[1-9][\d,]* ")
+        eventually(begun.exists)   # before that, Python may end in another way
         screen.types(key)
         rest = screen.ends()
         assert screen.process.returncode == 128 + signal.SIGINT
