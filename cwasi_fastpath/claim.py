@@ -12,6 +12,7 @@ import errno
 import fcntl
 import json
 import os
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -19,8 +20,13 @@ from typing import Any, Self
 _BYTES = 4096
 """The most that is read of a file."""
 
+_PATIENCE = 1.0
+"""Seconds for other threads, when the interpreter ends."""
+
 _all: set[Claim] = set()
 """Those that this process holds."""
+_taking = threading.RLock()
+"""Held while a file is open that may become one of them, so that neither a fork nor the end comes in between."""
 
 
 class Claim:
@@ -34,7 +40,7 @@ class Claim:
     @classmethod
     def take(cls, path: Path, contents: dict[str, Any]) -> Self | None:
         """Claims the name, and tells in the file who has it; None while another process holds it. Raises OSError."""
-        while (claim := cls._locked(path)) is not None:
+        while (claim := cls._locked(path, os.O_RDWR | os.O_CREAT)) is not None:
             try:
                 if claim._fresh():
                     claim._write(json.dumps(contents).encode())
@@ -49,13 +55,9 @@ class Claim:
     def of_the_dead(cls, path: Path) -> Self | None:
         """A claim whose holder died, to be released; None where there is none. Raises OSError."""
         try:
-            descriptor = _open(path, os.O_RDWR)
+            return cls._locked(path, os.O_RDWR)
         except FileNotFoundError:
             return None
-        if _lock(descriptor):
-            return cls(path, descriptor)
-        os.close(descriptor)
-        return None
 
     @classmethod
     def inherited(cls, path: Path, descriptor: int, contents: dict[str, Any]) -> Self | None:
@@ -80,12 +82,13 @@ class Claim:
         return self._descriptor
 
     @classmethod
-    def _locked(cls, path: Path) -> Self | None:
-        descriptor = _open(path, os.O_RDWR | os.O_CREAT)
-        if _lock(descriptor):
-            return cls(path, descriptor)
-        os.close(descriptor)
-        return None
+    def _locked(cls, path: Path, flags: int) -> Self | None:
+        with _taking:
+            descriptor = _open(path, flags)
+            if _lock(descriptor):
+                return cls(path, descriptor)
+            os.close(descriptor)
+            return None
 
     def _fresh(self) -> bool:
         return _is_named(self._descriptor, self.path) and os.fstat(self._descriptor).st_size == 0
@@ -155,16 +158,29 @@ def _is_named(descriptor: int, path: Path) -> bool:
 
 
 def _release_all() -> None:
-    """When the interpreter ends."""
+    """When the interpreter ends: no other thread takes one from then on."""
+    _taking.acquire(timeout=_PATIENCE)
     for claim in list(_all):
         with suppress(OSError):
             claim.release()
 
 
+def _before_fork() -> None:
+    _taking.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    _taking.release()
+
+
 def _after_fork_in_child() -> None:
+    global _taking
+    _taking = threading.RLock()
     for claim in list(_all):
         claim.forget()
 
 
 atexit.register(_release_all)
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)

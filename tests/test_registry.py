@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from multiprocessing import Barrier, Process, Queue
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 from channels import HANG, control_ended, in_child, status_of
 
 import cwasi_fastpath as cwasi
+from cwasi_fastpath import claim as claims
 from cwasi_fastpath import control, registry, runtime
 from cwasi_fastpath.claim import Claim, contents
 from cwasi_fastpath.endpoint import RECEIVER, SENDER
@@ -230,6 +233,30 @@ def test_a_fork_does_not_keep_the_name(presence: control.Presence) -> None:
     os.close(write)
 
 
+def test_a_fork_has_no_part_in_what_another_thread_is_taking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As before: it would keep the lock."""
+    taken: list[Claim | None] = []
+    lock, opened = claims._lock, threading.Event()
+
+    def late(descriptor: int) -> bool:
+        opened.set()
+        time.sleep(0.2)
+        return lock(descriptor)
+
+    def child() -> None:
+        links = {str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.exists()}
+        assert str(tmp_path / "lab:sender") not in links
+
+    monkeypatch.setattr(claims, "_lock", late)
+    taking = threading.Thread(target=lambda: taken.append(Claim.take(tmp_path / "lab:sender", {})))
+    taking.start()
+    opened.wait(HANG)
+    assert status_of(in_child(child)) == 0
+    taking.join()
+    assert taken[0] is not None
+    taken[0].release()
+
+
 def test_the_second_claimer_is_told_who_holds_it(presence: control.Presence) -> None:
     claim = registry.claim("lab", RECEIVER, presence.address)
     with pytest.raises(cwasi.Busy, match=rf"channel 'lab' has a receiver already: process {os.getpid()};"):
@@ -300,14 +327,17 @@ def test_a_process_that_is_killed_leaves_nothing_that_harms(runtime_directory: P
 
 
 def test_nothing_is_left_when_the_interpreter_ends(runtime_directory: Path) -> None:
+    """Nor by a thread that was just taking a name."""
     script = (
         "import cwasi_fastpath as cwasi, threading\n"
         "threading.Thread(target=cwasi.open_sender, args=('lab',), daemon=True).start()\n"
         "rx = cwasi.open_receiver('lab')\n"
+        "from cwasi_fastpath import claim\n"
+        "import os, time\n"
+        "lock = claim._lock\n"
+        "claim._lock = lambda descriptor: (time.sleep(0.2), lock(descriptor))[1]\n"
         "threading.Thread(target=cwasi.open_sender, args=('waits',), daemon=True).start()\n"
-        "import time\n"
-        "from cwasi_fastpath.registry import holder\n"
-        "while holder('waits', 1) is None: time.sleep(0.001)\n"
+        "while not os.path.exists(os.environ['CWASI_RUNTIME_DIR'] + '/waits:sender'): time.sleep(0.001)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=HANG)
     assert (done.returncode, done.stderr) == (0, "")
