@@ -42,6 +42,13 @@ def dismiss(place: Place) -> None:
         sound(place)
 
 
+def sounds(place: Place) -> bool:
+    """Once: who comes where there are too many may be the one who is dropped, before it is known."""
+    with suppress(OSError, errors.Error):
+        return sound(place).rtt_ns is not None
+    return False
+
+
 def echoes() -> list[threading.Thread]:
     return [one for one in threading.enumerate() if one.name == echo.THREAD]
 
@@ -212,7 +219,7 @@ def test_strangers_do_not_keep_others_away(patient: None) -> None:
     strangers = [connected(place) for _ in range(CALLERS_MAX + 7)]
     try:
         eventually(lambda: callers() == CALLERS_MAX)
-        assert sound(place).rtt_ns
+        eventually(lambda: sounds(place))
         assert callers() <= CALLERS_MAX
     finally:
         for one in strangers:
