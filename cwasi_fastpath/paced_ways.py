@@ -26,7 +26,9 @@ how many messages of either size are sent. The long ones first: while a core was
 """
 
 _SETTLES = 150
-"""Messages with the shorter pause before any count: cores that were busy just now are woken sooner for some time."""
+"""Messages with the shorter pause before any count: cores that were busy just now are woken sooner for some time. Not
+again before the shorter pauses, as the longer ones have done that: what was measured then was the same.
+"""
 
 _SLEEPS = 0.9
 """Of the messages at least, or nothing is learnt of what a sleeper costs."""
@@ -82,9 +84,9 @@ def rest_times(sides: Sides, ready: Callable[[Way, int], float]) -> dict[Way, tu
     """
     found: dict[Way, list[Rest]] = {}
     until = time.monotonic() + LONGEST
+    if TWO_CORES in sides:
+        paced(*sides[TWO_CORES], SIZES[0], min(PAUSES), _SETTLES)
     for pause, counts in PAUSES.items():
-        if TWO_CORES in sides:
-            paced(*sides[TWO_CORES], SIZES[0], min(PAUSES), _SETTLES)
         for way, pair in sides.items():
             in_time(until)
             rest = None if way.cores is Cores.ONE else _rest(way, pair, pause, counts, ready)
