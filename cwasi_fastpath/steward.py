@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from itertools import chain
 
 from . import errors, observing
 from .advice import Advice, Stewarded
@@ -85,6 +84,9 @@ class Steward:
         self._cut: Windows = []
         """What channels did until a rush, since the look before it."""
         self._running: frozenset[str] = frozenset()
+        """Guests,"""
+        self._functions: frozenset[str] = frozenset()
+        """and with these the functions in other processes of ours."""
         self._looked_at: float | None = None
         self._cores = GuestCores()
         self.advice = Advice(host, len(self._cores), self._feed.lack)
@@ -228,6 +230,8 @@ class Steward:
             if kept not in self._active:
                 kept.waits = False
                 self._cores.pair(kept, (), self._active)
+        spanned = (kept.functions for kept in self._active if isinstance(kept.channel, SpannedChannel))
+        self._functions = self._running.union(*spanned)
         self._leads, self._rota = any(kept.leads for kept in self._active), Rota(self._active)
         self._peeks = Peeks([end for kept in self._active for end in kept.ends[: kept.senders]])
 
@@ -282,8 +286,7 @@ class Steward:
 
     def _traced(self, busy: list[tuple[Kept, Observation]], guests: Mapping[str, Guest], now: float) -> Windows:
         """With what a tracer tells of their functions, where there is one."""
-        spanned = (kept.functions for kept in self._active if isinstance(kept.channel, SpannedChannel))
-        spent = self._feed.latest({*guests, *chain(*spanned)}, now)
+        spent = self._feed.latest(self._functions, now)
         if self._feed.silent:
             return busy
         messages: Counter[str] = Counter()
