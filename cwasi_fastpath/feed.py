@@ -37,6 +37,8 @@ class Told(NamedTuple):
     """When that looked, ns by a clock of its own,"""
     figures: object
     """and what it saw."""
+    messages: int | None = None
+    """That the function had in its channels, since they were opened; None: see Feed.sent."""
 
 
 class Source(Protocol):
@@ -72,8 +74,10 @@ class Elsewhere:
 
     def figures(self, names: Iterable[str]) -> Mapping[str, Told]:
         told = {name: self._tallies[name].told for name in names}
-        dids = {name: one.did[name] for name, one in told.items() if one is not None}
-        return {name: Told(did.tracer, *did.told) for name, did in dids.items() if did.told is not None}
+        return {
+            name: Told(one.did[name].tracer, *row, one.messages[name])
+            for name, one in told.items() if one is not None and (row := one.did[name].told) is not None
+        }  # fmt: skip
 
     def untold(self, names: Iterable[str]) -> str:
         return "" if self.figures(names) else attribution.NO_TRACER
@@ -90,7 +94,7 @@ class _Function:
     """Since the answer before."""
     nonsense: str = ""
     messages: int = 0
-    """Of all its channels, since it was heard;"""
+    """Of all its channels, since it was heard, where that is not told;"""
     rate: float = 0.0
     """and a second, in the time of `spent`."""
 
@@ -131,13 +135,15 @@ class Feed:
         return not self._functions
 
     def sent(self, messages: Mapping[str, int]) -> None:
-        """How many messages functions had in their channels since this was called the last time."""
+        """How many messages functions had in their channels since this was called the last time. Of who tells that, too,
+        it is not used: what others say of these channels, or do not, is their own matter.
+        """
         for name, count in messages.items():
             if name in self._functions:
                 self._functions[name].messages += count
 
     def forget(self, names: Iterable[str]) -> None:
-        """Functions of some messages of which it is not known how many they were: what is told of them begins anew."""
+        """Functions of a channel that goes another way: what is told of them begins anew."""
         for name in names:
             self._functions.pop(name, None)
 
@@ -175,7 +181,7 @@ class Feed:
 
     def _hear(self, name: str, told: Told, now: float) -> None:
         before = self._functions.get(name)
-        if before is not None and told.tracer != before.told.tracer:
+        if before is not None and (told.tracer != before.told.tracer or _came(before, told) < 0):   # an end was closed
             before = None
         if before is not None and told.at == before.told.at:
             return   # it has not looked again
@@ -187,9 +193,16 @@ class Feed:
             if before is not None and before.figures is not None:
                 seconds = _seconds(_time(before.told.at), at, now - before.heard)
                 heard.spent = Spent(seconds, heard.figures.since(before.figures))
-                heard.rate = before.messages / (now - before.heard) if now > before.heard else 0.0
+                heard.rate = _came(before, told) / (now - before.heard) if now > before.heard else 0.0
         except ValueError as error:
             heard.nonsense = f"the tracer told what cannot be of {name}, which was left out: {error}"
+
+
+def _came(before: _Function, told: Told) -> int:
+    """How many messages, since then."""
+    if told.messages is None or before.told.messages is None:
+        return before.messages
+    return told.messages - before.told.messages
 
 
 def _time(at: object) -> int:

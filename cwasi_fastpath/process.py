@@ -118,7 +118,7 @@ class HostProcess:
         """
         links = [{**description, "fds": len(fds)} for description, fds in exported]
         self._send({**message, "links": links}, [fd for _, fds in exported for fd in fds])
-        return self.tally.joined()
+        return self.tally.joined(message["function"])
 
     def await_ready(self) -> None:
         """Waits until the child has compiled its functions and joined its channels. Raises what went wrong there."""

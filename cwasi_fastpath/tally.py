@@ -36,6 +36,8 @@ class Told(NamedTuple):
     """When that was so: not before it was asked, nor before a look at which it had not been told yet."""
     counts: Sequence[Counts | None]
     """Of each end; None for one that was closed."""
+    messages: Mapping[str, int]
+    """By function, of those of its ends that are open."""
     did: Mapping[str, Did]
     """By function."""
 
@@ -49,7 +51,8 @@ class Tally:
         self._whose = whose
         self._functions = functions
         self._socket = connection
-        self._ends = 0
+        self._ends: list[str] = []
+        """Of each, whose it is."""
         self._looked_at: float | None = None
         self._asked: float | None = None
         """When, if it has not been answered yet;"""
@@ -59,10 +62,10 @@ class Tally:
         """What it has told last."""
         self._nonsense = False
 
-    def joined(self) -> int:
-        """One more end was; which row is its own."""
-        self._ends += 1
-        return self._ends - 1
+    def joined(self, function: str) -> int:
+        """One more end of that function was; which row is its own."""
+        self._ends.append(function)
+        return len(self._ends) - 1
 
     def latest(self, now: float) -> Told | None:
         """The same; and asks again, once for each `now`. Does not wait."""
@@ -86,12 +89,15 @@ class Tally:
 
     def _hear(self) -> None:
         """Raises BlockingIOError where there is no answer yet."""
-        of_ends = self._ends * ROW_BYTES
+        of_ends = len(self._ends) * ROW_BYTES
         expected = of_ends + len(self._functions) * doings.ROW_BYTES
         rows = self._socket.recv(expected + 1)
         if len(rows) == expected:
+            counts, messages = of_rows(rows[:of_ends]), dict.fromkeys(self._functions, 0)
+            for function, one in zip(self._ends, counts, strict=True):
+                messages[function] += 0 if one is None else one.messages
             did = dict(zip(self._functions, doings.of_rows(rows[of_ends:]), strict=True))
-            self.told, self._asked = Told(self._not_yet, of_rows(rows[:of_ends]), did), None
+            self.told, self._asked = Told(self._not_yet, counts, messages, did), None
         elif rows:
             self.told, self._nonsense = None, True
             _log.warning("%s", self.lack(self._not_yet))

@@ -109,7 +109,7 @@ class Processes:
 
     def tells(self, tracer: int, number: int, *names: str) -> None:
         did = {name: Did(None, tracer, (number * SECOND, sums(number)) if name in names else None) for name in "fg"}
-        self.told = Told(float(number), [], did)
+        self.told = Told(float(number), [], dict.fromkeys("fg", 10 * number), did)
 
 
 def test_a_feed_of_other_processes() -> None:
@@ -131,7 +131,7 @@ def test_a_feed_of_other_processes() -> None:
 
 
 def test_functions_that_are_forgotten_begin_anew() -> None:
-    """Not all of their messages were counted."""
+    """A channel of theirs has gone another way."""
     processes = Processes()
     feed = processes.feed
     for number in (1, 2):

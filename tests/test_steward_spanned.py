@@ -478,7 +478,7 @@ def test_a_tally_that_is_not_told() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         tally = Tally(ours, "it", ["f", "g"])
-        tally.joined()
+        tally.joined("f")
         assert tally.latest(1.0) is None and tally.lack(1.0 + STALE_SECONDS) == ""
         assert tally.latest(2.0) is None and theirs.recv(9) == b"?", "it is asked once"
         assert tally.lack(2.0 + STALE_SECONDS) == "it has not told for 6 s what its ends have counted"
