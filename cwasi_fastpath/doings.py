@@ -29,7 +29,7 @@ class Did(NamedTuple):
     thread: Ran | None
     """None where it does not run, or the kernel does not count this."""
     tracer: int
-    """Which one tells, of those that the process has had."""
+    """Which one it has, of those that it has had; 0 for none."""
     told: Told | None
     """What that has told; it has not been checked."""
 
@@ -42,8 +42,8 @@ class Doings:
         self._threads = threads
         self._watches: dict[str, Watch] = {}
         self._tracer: object = None
-        self._number = 0
-        """Of that tracer."""
+        self._number = self._tracers = 0
+        """Of that tracer, and how many there have been."""
         self._told: Mapping[str, Told] = {}
         self._asked: float | None = None
 
@@ -62,10 +62,13 @@ class Doings:
         self._asked = now
         tracer, self._told = found
         if tracer is not self._tracer:
-            self._tracer, self._number = tracer, self._number + 1
+            self._tracer, self._number = tracer, 0
+            if tracer is not None:
+                self._tracers = self._number = self._tracers + 1
 
     def _row(self, name: str, number: int | None) -> bytes:
-        ran = None if number is None else self._watch(name, number).ran()
+        watch = self._watch(name, number)
+        ran = None if watch is None else watch.ran()
         thread = (_UNKNOWN, _UNKNOWN) if ran is None else (ran.ran, ran.waited)
         try:
             at, plain = self._told[name]
@@ -74,9 +77,13 @@ class Doings:
         except (KeyError, ValueError, struct.error):   # it tells nothing, or what cannot be
             return _ROW.pack(*thread, self._number, *(_UNKNOWN,) * (1 + _COUNT))
 
-    def _watch(self, name: str, number: int) -> Watch:
+    def _watch(self, name: str, number: int | None) -> Watch | None:
+        """Of that thread. What is open of the one before is closed: there may be hundreds, and functions need files."""
         watch = self._watches.get(name)
-        if watch is None or watch.thread != number:
+        if watch is not None and watch.thread != number:
+            self._watches.pop(name).close()
+            watch = None
+        if watch is None and number is not None:
             watch = self._watches[name] = Watch(number)
         return watch
 

@@ -26,6 +26,8 @@ STALE_SECONDS = 5.0
 """For so long the last figures of a function count."""
 _SHORTEST, _SKEW = 0.001, 5.0
 """Seconds by which the tracer's clock goes on between two answers: at least, and at most more than ours."""
+_LATE = 1.0
+"""Seconds more or less than ours: an answer that has waited is not of the time in which messages were counted."""
 
 
 class Told(NamedTuple):
@@ -80,7 +82,9 @@ class Elsewhere:
         }  # fmt: skip
 
     def untold(self, names: Iterable[str]) -> str:
-        return "" if self.figures(names) else attribution.NO_TRACER
+        told = {name: self._tallies[name].told for name in names}
+        traced = any(one is not None and one.did[name].tracer for name, one in told.items())
+        return "" if traced else attribution.NO_TRACER
 
 
 @dataclass(slots=True)
@@ -97,6 +101,8 @@ class _Function:
     """Of all its channels, since it was heard, where that is not told;"""
     rate: float = 0.0
     """and a second, in the time of `spent`."""
+    late: float = 0.0
+    """Seconds that the answer has waited longer than that before."""
 
 
 class Feed:
@@ -135,8 +141,8 @@ class Feed:
         return not self._functions
 
     def sent(self, messages: Mapping[str, int]) -> None:
-        """How many messages functions had in their channels since this was called the last time. Of who tells that, too,
-        it is not used: what others say of these channels, or do not, is their own matter.
+        """How many messages functions had in their channels since this was called the last time. Where a source tells
+        that, this is not used: what one process says of a channel, or does not, is no figure of another's function.
         """
         for name, count in messages.items():
             if name in self._functions:
@@ -191,7 +197,11 @@ class Feed:
             at = _time(told.at)
             heard.figures = Figures.parsed(told.figures)
             if before is not None and before.figures is not None:
-                seconds = _seconds(_time(before.told.at), at, now - before.heard)
+                ours = now - before.heard
+                seconds = _seconds(_time(before.told.at), at, ours + before.late)
+                heard.late = max(0.0, ours - seconds)
+                if ours > 0 and abs(ours - seconds) > _LATE:
+                    return
                 heard.spent = Spent(seconds, heard.figures.since(before.figures))
                 heard.rate = _came(before, told) / (now - before.heard) if now > before.heard else 0.0
         except ValueError as error:

@@ -7,6 +7,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,9 +54,18 @@ def test_threads(mine: Thread) -> None:
     assert other == Did(None, 0, None) and one.told is None
 
 
+def opened() -> int:
+    """Files about threads."""
+    found = 0
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):   # that by which we look, or another thread's
+            found += link.readlink().name == "schedstat"
+    return found
+
+
 def test_a_thread_in_place_of_another() -> None:
-    """Of a function that is run again."""
-    thread, found = Thread(), []
+    """Of a function that is run again; of one that has ended nothing stays open."""
+    thread, found, before = Thread(), [], opened()
     here = Doings({"f": thread})
 
     def run() -> None:
@@ -67,6 +78,7 @@ def test_a_thread_in_place_of_another() -> None:
         runs.start()
         runs.join()
     assert None not in found and of_rows(here.rows())[0].thread is None
+    assert opened() == before
 
 
 def test_what_a_tracer_tells(mine: Thread, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +94,9 @@ def test_what_a_tracer_tells(mine: Thread, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(attribution, "figures", lambda names: None)
     assert of_rows(here.rows())[0][1:] == (2, (5, sums(3))), "it is asked by somebody else just now"
     told({}, None, monkeypatch)
-    assert of_rows(here.rows())[0][1:] == (3, None)
+    assert of_rows(here.rows())[0][1:] == (0, None), "there is none"
+    told({}, "the first again", monkeypatch)
+    assert of_rows(here.rows())[0][1:] == (3, None), "whose sums may be others"
 
 
 def test_the_tracer_is_not_asked_each_time(mine: Thread, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +123,7 @@ class Processes:
 
     def tells(self, tracer: int, number: int, *names: str) -> None:
         did = {name: Did(None, tracer, (number * SECOND, sums(number)) if name in names else None) for name in "fg"}
-        self.told = Told(float(number), [], dict.fromkeys("fg", 10 * number), did)
+        self.told = Told(0.0, [], dict.fromkeys("fg", 10 * number), did)
 
 
 def test_a_feed_of_other_processes() -> None:
@@ -128,6 +142,27 @@ def test_a_feed_of_other_processes() -> None:
     processes.tells(2, 5, "f")
     assert feed.latest(["f", "g"], 5.0).keys() == {"f"}
     assert feed.latest(["f", "g"], 5.5 + STALE_SECONDS) == {}
+
+
+def test_a_process_that_hangs_for_a_while() -> None:
+    """When it goes on it tells first what a tracer saw before: its messages were not sent in all that time."""
+    processes = Processes()
+    feed = processes.feed
+    for second in range(1, 30):
+        if second < 5 or second > 20:   # it answers
+            processes.tells(1, 5 if second == 21 else second, "f", "g")
+        found = feed.latest(["f", "g"], float(second))
+        assert not found or feed.rates()["f"] == 10.0
+        assert bool(found) is (1 < second < 5 + STALE_SECONDS or second > 22)
+        assert second in range(9, 21) or feed.lack(float(second), ["f", "g"]) == ()
+
+
+def test_a_tracer_that_has_told_nothing_yet() -> None:
+    """Or nothing that can be: there is one."""
+    processes = Processes()
+    processes.tells(1, 1)
+    assert processes.feed.latest(["f", "g"], 1.0) == {}
+    assert processes.feed.lack(1.0, ["f", "g"]) == ("the tracer has told nothing of these functions yet",)
 
 
 def test_functions_that_are_forgotten_begin_anew() -> None:
