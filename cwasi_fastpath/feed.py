@@ -151,7 +151,8 @@ class Feed:
     def forget(self, names: Iterable[str]) -> None:
         """Functions of a channel that goes another way: what is told of them begins anew."""
         for name in names:
-            self._functions.pop(name, None)
+            if (one := self._functions.get(name)) is not None:
+                self._functions[name] = _Function(one.told, one.heard)
 
     def rates(self) -> dict[str, float]:
         """Messages a second, in the time that the last figures are of."""

@@ -173,6 +173,7 @@ def test_functions_that_are_forgotten_begin_anew() -> None:
         processes.tells(1, number, "f", "g")
         assert bool(feed.latest(["f", "g"], float(number))) is (number == 2)
     feed.forget(["f", "nobody"])
+    assert feed.latest(["f", "g"], 2.1).keys() == {"g"} and feed.lack(2.1, ["f"]) == (), "it has told something"
     processes.tells(1, 3, "f", "g")
     assert feed.latest(["f", "g"], 3.0).keys() == {"g"}
     processes.tells(1, 4, "f", "g")
