@@ -247,7 +247,7 @@ def with_told(
     return replace(
         seen,
         contention=_contention(told.values()) if seen.contention is None else seen.contention,
-        cpu_ns=_cpu_ns(told, rates) if seen.cpu_ns is None else seen.cpu_ns,
+        cpu_ns=_cpu_ns(told, rates, _apart(channel)) if seen.cpu_ns is None else seen.cpu_ns,
         srtt_ns=_most(srtt) if seen.srtt_ns is None else seen.srtt_ns,
         syscalls_ns=_most(_a_message(one.kernel_ns, one, rates[name]) for name, one in told.items()),
         woken_ns=_most(woken),
@@ -269,11 +269,20 @@ def _contention(ends: Iterable[Spent]) -> float | None:
     return queued / (ran + queued) if ran + queued else 0.0
 
 
-def _cpu_ns(told: Mapping[str, Spent], rates: Mapping[str, float]) -> float | None:
-    """Of all ends together, for one message."""
-    each = [_a_message(one.ran_ns, one, rates[name]) for name, one in told.items()]
-    known = [ns for ns in each if ns is not None]
-    return sum(known) if len(known) == len(each) else None
+def _apart(channel: Channel | SpannedChannel) -> frozenset[str]:
+    """Its senders, where the rate of each is that of its own messages, and not of all of them."""
+    return frozenset(name for name, _ in channel.senders) if isinstance(channel, SpannedChannel) else frozenset()
+
+
+def _cpu_ns(told: Mapping[str, Spent], rates: Mapping[str, float], apart: frozenset[str]) -> float | None:
+    """Of all ends together, for one message, which comes from one of those that are apart."""
+    sent, ns = sum(rates[name] for name in apart), 0.0
+    for name, one in told.items():
+        took = _a_message(one.ran_ns, one, rates[name])
+        if took is None:
+            return None
+        ns += took * rates[name] / sent if name in apart else took
+    return ns
 
 
 def _most(values: Iterable[float | None]) -> float | None:

@@ -15,7 +15,9 @@ import pytest
 
 from cwasi_fastpath import doings
 from cwasi_fastpath.channel import Edge
-from cwasi_fastpath.figures import Figures
+from cwasi_fastpath.feed import with_told
+from cwasi_fastpath.figures import Figures, Spent
+from cwasi_fastpath.metrics import Observation
 from cwasi_fastpath.modes import EdgeFacts, Locality, Mode, Transport
 from cwasi_fastpath.observing import Counts
 from cwasi_fastpath.parent import Parent
@@ -125,3 +127,14 @@ def test_of_who_receives_from_a_process_that_says_that_it_sends_more(stack: Exit
     seen = [one.observation for one in policy.requests if one.observation is not None]
     ours = next(one for one in reversed(seen) if one.rate == pytest.approx(RATE))
     assert ours.syscalls_ns == pytest.approx(0.1 * SECOND / (2 * RATE), rel=0.3)
+
+
+def test_a_message_comes_from_one_of_several_senders() -> None:
+    """What it takes of the senders is not what one takes of each of them."""
+    ends = (("a", ""), ("b", "")), (("c", ""),)
+    fan = SpannedChannel("abc", dict.fromkeys([("a", "c"), ("b", "c")], DECISION), *ends)
+    half = Figures(0, 0, SECOND // 2, *[0] * 9)
+    spent = dict.fromkeys("abc", Spent(1.0, half))
+    seen = Observation(4 * RATE, 64.0, 0.0, rate=4 * RATE)
+    told = with_told(seen, fan, spent, {"a": RATE, "b": 3 * RATE, "c": 4 * RATE})
+    assert told.cpu_ns == pytest.approx(3 * SECOND / 2 / (4 * RATE))
