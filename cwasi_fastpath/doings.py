@@ -17,6 +17,8 @@ from .thread_watch import Ran, Watch
 
 _PACE = 0.25
 """Seconds between two questions to the tracer."""
+_THREADS = 64
+"""Whose time is looked at; with more functions than that it is not, as one look would take too long."""
 _UNKNOWN = 2**64 - 1
 _COUNT = len(Figures().plain())
 _ROW = struct.Struct(f"={4 + _COUNT}Q")
@@ -83,7 +85,7 @@ class Doings:
         if watch is not None and watch.thread != number:
             self._watches.pop(name).close()
             watch = None
-        if watch is None and number is not None:
+        if watch is None and number is not None and len(self._threads) <= _THREADS:
             watch = self._watches[name] = Watch(number)
         return watch
 

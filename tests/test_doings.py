@@ -63,6 +63,12 @@ def opened() -> int:
     return found
 
 
+def test_of_too_many_functions_no_thread_is_looked_at(mine: Thread) -> None:
+    for count in (doings._THREADS, doings._THREADS + 1):
+        rows = of_rows(Doings({f"f{number}": mine for number in range(count)}).rows())
+        assert len(rows) == count and {one.thread is None for one in rows} == {count > doings._THREADS}
+
+
 def test_a_thread_in_place_of_another() -> None:
     """Of a function that is run again; of one that has ended nothing stays open."""
     thread, found, before = Thread(), [], opened()
