@@ -298,9 +298,20 @@ def test_a_task_survives_its_line() -> None:
 @pytest.mark.parametrize("size", [8, 5000, MIB])
 def test_guests_count_what_they_exchange(path: Path, size: int) -> None:
     echoed = guests.measure(Case(Kind.LATENCY, path, size), 30)
-    assert echoed.messages == 60 and 0 <= echoed.figures[P50] <= echoed.figures[P99]
+    assert echoed.messages == 60 and 0 < echoed.figures[P50] <= echoed.figures[P99]
     streamed = guests.measure(Case(Kind.THROUGHPUT, path, size), 30)
     assert streamed.messages == 30 and streamed.figures[RATE] > 0
+
+
+def test_a_clock_that_was_looked_at_when_others_had_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it takes is taken off, and no message takes nothing."""
+    played = [[5_000_000, 900, 1000, 1100], [50_000, 900, 1000, 1100]]
+    monkeypatch.setattr(guests, "_play", lambda *how: played.pop(0))
+    sample = guests.measure(Case(Kind.LATENCY, Path.RING, 64), 3)
+    assert sample.figures[P50] == 475 and not played
+    monkeypatch.setattr(guests, "_play", lambda *how: [5_000_000, 900, 1000, 1100])
+    with pytest.raises(errors.Unavailable, match="others had the core whenever"):
+        guests.measure(Case(Kind.LATENCY, Path.RING, 64), 3)
 
 
 @needs_two_cores
