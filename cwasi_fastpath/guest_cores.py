@@ -92,8 +92,9 @@ class GuestCores:
                 self.place(kept, Cores.FREE, active)
             kept.pair = pair
 
-    def avoid_others(self, kept: Kept, active: Iterable[Kept]) -> None:
-        """Has guests that share a core share another one, where others want theirs, and there is one with less to do.
+    def avoid_others(self, kept: Kept, active: Iterable[Kept]) -> bool:
+        """Has guests that share a core share another one, where others want theirs, and there is one with less to do:
+        whether it has.
 
         Not each time: of two pairs of two hosts that met on a core only one is to leave. Raises OSError.
         """
@@ -101,6 +102,8 @@ class GuestCores:
             best = self._best_first(kept, active)
             if best and self._load.others[kept.places[0]] - self._load.others[best[0]] > _MUCH:
                 self.place(kept, Cores.ONE, active)
+                return True
+        return False
 
     def _best_first(self, kept: Kept, active: Iterable[Kept]) -> list[int]:
         """The cores on which its guests may run."""

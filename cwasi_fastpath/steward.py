@@ -201,12 +201,21 @@ class Steward:
                 self._cores.place(kept, Cores.FREE, self._active)   # the user has switched it
             elif kept.leads and times:
                 with suppress(OSError):   # then the kernel places them
-                    self._cores.avoid_others(kept, self._active)
+                    if self._cores.avoid_others(kept, self._active):
+                        self._moved(kept.pair, now)
         windows = [(kept, self._observed(kept, counts, now, times)) for kept, counts in self._rota.next(before)]
         busy = self._traced([(kept, seen) for kept, seen in windows if seen is not None], guests, now)
         return [
             (kept, replace(seen, burst=0.0) if answered(kept, seen, busy) else seen) for kept, seen in busy
         ]
+
+    def _moved(self, pair: tuple[Guest, ...], now: float) -> None:
+        """To another core. What they did until then says nothing of where they are now, and what has waited comes fast
+        at first: for some time their channels are not changed.
+        """
+        for kept in self._active:
+            if kept.pair == pair:
+                kept.not_before = max(kept.not_before, now + _APART)
 
     def _learn(self, guests: Mapping[str, Guest]) -> None:
         """Which channels there are between guests that run."""

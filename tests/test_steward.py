@@ -239,6 +239,19 @@ def test_a_change_for_which_there_is_no_thread_is_tried_again_later(
 
 
 @pytest.mark.usefixtures("unmoved")
+def test_who_was_just_moved_is_not_changed(guests: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what it did where others had its core."""
+    monkeypatch.setattr(guest_cores.GuestCores, "avoid_others", lambda *how: True)
+    policy = Told(lambda request: PIPE)
+    with cwasi.Host(policy=policy) as host:
+        run = Run(host, guests, start)
+        run.until(lambda: len(policy.asked) > 10 and run.channel.metrics().received > 10_000)
+        assert run.channel.changes == 0 and run.channel.transport == "ring"
+        monkeypatch.setattr(guest_cores.GuestCores, "avoid_others", lambda *how: False)
+        run.until(lambda: run.channel.changes == 1)
+        run.end()
+
+
 def test_who_is_moved_by_others_stays_there(guests: Path, start: Start) -> None:
     """As by taskset."""
     policy = Told(lambda request: ONE)
