@@ -27,7 +27,7 @@ how many messages of either size are sent. The long ones first: while a core was
 
 _SETTLES = 150
 """Messages with the shorter pause before any count: cores that were busy just now are woken sooner for some time. Not
-again before the shorter pauses, as the longer ones have done that: what was measured then was the same.
+again before the shorter pauses, as the longer ones come before them.
 """
 
 _SLEEPS = 0.9

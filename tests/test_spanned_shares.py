@@ -94,20 +94,24 @@ def back(number: int) -> Counts:
     return Counts(10**9 - number)
 
 
+def looks(steward: Steward) -> Iterator[tuple[float, int]]:
+    """In each: the second, and how many messages there were by then."""
+    for look in range(40):
+        steward.look(look / 10, threading.Event())
+        yield look / 10, round(RATE * look / 10)
+
+
 @pytest.mark.parametrize("lie", [silent, back])
 def test_of_who_sends_to_a_process_that_does_not_tell(lie: Callable[[int], Counts | None], stack: ExitStack) -> None:
     """Most of its time goes into messages to that."""
     processes = {name: Process(name, stack) for name in "fgh"}
     policy = Asked()
     steward = Steward(Parent(policy), [channel("f", "g", processes), channel("f", "h", processes)])
-    for look in range(40):
-        second = look / 10
-        steward.look(second, threading.Event())
-        few = round(RATE * second)
+    for second, few in looks(steward):
         processes["f"].tells([of_messages(few), of_messages(9 * few)], second, 0.1)
         processes["g"].tells([of_messages(few)], second, 0.0)
-        if look == 0 or (told := lie(9 * few)) is not None:
-            processes["h"].tells([of_messages(0) if look == 0 else told], second, 0.0)
+        if few == 0 or (told := lie(9 * few)) is not None:
+            processes["h"].tells([of_messages(0) if few == 0 else told], second, 0.0)
     seen = policy.requests[-1].observation
     assert seen is not None and seen.rate == pytest.approx(RATE)
     assert seen.syscalls_ns == pytest.approx(0.1 * SECOND / (10 * RATE), rel=0.3)
@@ -117,10 +121,7 @@ def test_of_who_receives_from_a_process_that_says_that_it_sends_more(stack: Exit
     processes = {name: Process(name, stack) for name in "fgh"}
     policy = Asked()
     steward = Steward(Parent(policy), [channel("f", "g", processes), channel("h", "g", processes)])
-    for look in range(40):
-        second = look / 10
-        steward.look(second, threading.Event())
-        few = round(RATE * second)
+    for second, few in looks(steward):
         processes["f"].tells([of_messages(few)], second, 0.0)
         processes["g"].tells([of_messages(few), of_messages(few)], second, 0.1)
         processes["h"].tells([of_messages(10**6 * few)], second, 0.0)
