@@ -138,6 +138,15 @@ def test_other_labels_share_no_memory(start: Start) -> None:
         assert rx.recv(timeout=HANG) == b"x" * 100_000
 
 
+def test_a_sender_that_was_refused_gives_up_in_time(start: Start) -> None:
+    opening = start(cwasi.open_sender, "lab", timeout=1.0, trust="mine", transport="ring")
+    while not opening.done():
+        with pytest.raises((cwasi.NoTransport, cwasi.Timeout)):
+            cwasi.open_receiver("lab", timeout=0.2, trust="theirs")
+    with pytest.raises(cwasi.Timeout):
+        opening.result(HANG)
+
+
 def test_a_ring_across_labels_is_refused_to_both(start: Start) -> None:
     opening = start(cwasi.open_sender, "lab", timeout=HANG, trust="mine", transport="ring")
     with pytest.raises(cwasi.NoTransport, match="may not share memory"):
